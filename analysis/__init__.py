@@ -1,0 +1,1 @@
+"""What the records mean. Reads files with pandas and numpy; never torch, never mlflow."""

@@ -1,0 +1,83 @@
+"""Pictures from numbers and arrays: curves, and panels of photo | ground truth | prediction | error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Okabe & Ito (2008): told apart by colour-blind readers; orange: missed, blue: false, in RGB
+MISSED, FALSE = (230, 159, 0), (0, 114, 178)
+HEADINGS = ("photo", "ground truth", "prediction", "error: orange missed, blue false")
+
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
+
+
+def save_curves(path: Path, epochs: Sequence[Mapping[str, float]], title: str) -> None:
+    """Loss and Dice over the epochs, side by side; `epochs` are the lines of metrics.jsonl."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    number = [row["epoch"] for row in epochs]
+    for axis, names, label in ((left, ("train/loss", "val/loss"), "loss"), (right, ("val/dice", "val/iou"), "score")):
+        for name, colour, line in zip(names, ("#0072B2", "#D55E00"), ("-", "--"), strict=True):
+            axis.plot(number, [row[name] for row in epochs], line, color=colour, label=name, marker="o", markersize=3)
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, dpi=130)
+
+
+def panel(rows: Sequence[tuple[Image, Mask, Mask, str]], width: int = 240) -> Image:
+    """Rows of photo | ground truth | prediction | error under a line of headings, each picture `width` pixels wide.
+
+    A row is (photo (h, w, 3), truth (H, W), prediction (H, W), caption); sizes may differ.
+    """
+    heading = np.hstack([_heading(text, width) for text in HEADINGS])
+    return np.vstack([heading, *(_row(*row, width) for row in rows)])
+
+
+def save_panel(path: Path, rows: Sequence[tuple[Image, Mask, Mask, str]]) -> None:
+    """Write `panel(rows)` as a PNG."""
+    whole, encoded = cv2.imencode(".png", cv2.cvtColor(panel(rows), cv2.COLOR_RGB2BGR))
+    assert whole
+    path.write_bytes(encoded.tobytes())  # cv2.imwrite reports a full disk as False, and only that
+
+
+def _row(photo: Image, truth: Mask, prediction: Mask, caption: str, width: int) -> Image:
+    height = round(width * truth.shape[0] / truth.shape[1])
+    size = (width, height)
+    photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    truth, prediction = (_shrunk(mask, size) for mask in (truth, prediction))
+    error = photo // 3
+    error[truth & ~prediction] = MISSED
+    error[prediction & ~truth] = FALSE
+    grey = [np.repeat((mask * np.uint8(255))[..., None], 3, axis=2) for mask in (truth, prediction)]
+    pictures = [photo.copy(), *grey, error]
+    _write(pictures[0], caption, (4, height - 6))
+    return np.hstack([np.pad(picture, ((1, 1), (1, 1), (0, 0)), constant_values=128)[:, :-2] for picture in pictures])
+
+
+def _shrunk(mask: Mask, size: tuple[int, int]) -> Mask:
+    return cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+
+
+def _heading(text: str, width: int) -> Image:
+    strip = np.full((20, width, 3), 245, np.uint8)
+    cv2.putText(strip, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (20, 20, 20), 1, cv2.LINE_AA)
+    return strip
+
+
+def _write(picture: Image, text: str, place: tuple[int, int]) -> None:
+    """Text that is legible on light and dark: white with a dark rim."""
+    for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, thick, cv2.LINE_AA)

@@ -1,0 +1,92 @@
+"""Checkpoints that are whole or not used.
+
+A file is what `torch.save` writes, followed by one line with its SHA-256: `torch.load(path, weights_only=True)` reads it
+as it is, and one flipped bit, which torch would load silently, is noticed. A file is written under another name, flushed
+to the disk and renamed; `last.ckpt` becomes `previous.ckpt` first, so a crash at any moment leaves a valid one. Nothing
+is ever unpickled: what is no plain tensor, number, text, list or dict is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_MARK = b"\nsha256 "
+_TAIL = len(_MARK) + 64 + 1
+
+
+class Damaged(Exception):
+    """A checkpoint that is cut short, altered, or no checkpoint; the text says which."""
+
+
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write `content` (tensors, numbers, texts, lists, dicts) to `path`, whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getbuffer()
+    write_whole(path, data, _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n")
+
+
+def rotate(folder: Path) -> None:
+    """Keep the last checkpoint as the one before."""
+    if (folder / "last.ckpt").exists():
+        os.replace(folder / "last.ckpt", folder / "previous.ckpt")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, on the CPU. Raises Damaged unless its SHA-256 is right and it holds no pickle."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Damaged(f"{path} cannot be read ({error.strerror})") from None
+    body, tail = data[:-_TAIL], data[-_TAIL:]
+    if not tail.startswith(_MARK):
+        raise Damaged(f"{path} is cut short")
+    if hashlib.sha256(body).hexdigest().encode() != tail[len(_MARK) : -1]:
+        raise Damaged(f"{path} is damaged (its SHA-256 is not the one it was written with)")
+    try:
+        content = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except Exception as error:  # a valid hash over something that torch refuses to read as plain data
+        raise Damaged(f"{path} holds more than weights and was not loaded ({type(error).__name__})") from None
+    if not isinstance(content, dict):
+        raise Damaged(f"{path} is no checkpoint")
+    return content
+
+
+def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The last valid checkpoint of a run (None: there is none), and a sentence for each one that had to be passed over."""
+    passed_over: list[str] = []
+    for name in ("last.ckpt", "previous.ckpt"):
+        if (folder / name).exists():
+            try:
+                return load(folder / name), passed_over
+            except Damaged as damaged:
+                passed_over.append(str(damaged))
+    return None, passed_over
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a file so that, after a crash at any moment, `path` is the old one or the new one, whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    with open(temporary, "wb") as file:
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":
+        return  # Windows cannot open a folder; its rename is durable enough
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

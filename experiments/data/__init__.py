@@ -1,0 +1,1 @@
+"""Photographs and masks: where they come from, how they are split, cached and loaded."""

@@ -1,0 +1,140 @@
+"""Photographs decoded once, at the training size, and shared by every later run.
+
+`outputs/cache/<fingerprint>-<size>/` holds `images.u8` (N, H, W, 3), `masks.u8` (N, H, W; 0 or 1) and `cache.json`.
+The bytes are written in order through a file, not through a memory map: a full disk is then an error with a name and
+not a bus error. The folder gets its name when it is complete, so an interrupted build leaves nothing that looks whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from experiments.data.samples import Sample, read_mask, read_photo
+from experiments.errors import InputError
+
+FORMAT = 1  # of the files; another number means that the cache is built again
+Progress = Callable[[int, int], None]  # (done, of how many)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Decoded photographs (N, H, W, 3) and masks (N, H, W), memory-mapped uint8; row i belongs to sample i."""
+
+    images: NDArray[np.uint8]
+    masks: NDArray[np.uint8]
+
+
+def photo_at(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """The photograph at `size` = (width, height), averaged over areas: what a network sees, cached or not."""
+    return _resized(read_photo(path, at_least=size), size)
+
+
+def mask_at(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A mask at `size`: 1 where the object covers more than half of the pixel."""
+    return (_resized(mask.astype(np.uint8) * 255, size) > 127).astype(np.uint8)
+
+
+def decode(sample: Sample, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A sample's photograph and mask at `size`. Raises InputError where they cannot be used together."""
+    photo, mask = read_photo(sample.image, at_least=size), read_mask(sample.mask)
+    if not _same_shape(photo, mask):
+        raise InputError(
+            f"The photograph {sample.image} and its mask {sample.mask} differ in size "
+            f"(about {photo.shape[1]}x{photo.shape[0]} and {mask.shape[1]}x{mask.shape[0]}). Make them one size or remove the pair."
+        )
+    return _resized(photo, size), mask_at(mask, size)
+
+
+def open_cache(
+    samples: Sequence[Sample], size: tuple[int, int], cache_dir: Path, fingerprint: str, progress: Progress | None = None
+) -> Pixels:
+    """The decoded pixels of `samples`, built in parallel if they are not there yet (or not whole).
+
+    Raises InputError for a file that cannot be used (all are looked at, the first is named) and for too little space.
+    """
+    width, height = size
+    folder = cache_dir / f"{fingerprint}-{width}x{height}"
+    shape = (len(samples), height, width)
+    if not _complete(folder, shape):
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        with FileLock(cache_dir / f"{folder.name}.lock"):
+            if not _complete(folder, shape):  # another process may have built it meanwhile
+                _build(samples, size, folder, progress)
+    images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3))
+    masks = np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape)
+    return Pixels(images, masks)
+
+
+def _build(samples: Sequence[Sample], size: tuple[int, int], folder: Path, progress: Progress | None) -> None:
+    _need_space(len(samples) * size[0] * size[1] * 4, folder.parent)
+    building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
+    try:
+        with open(building / "images.u8", "wb") as images, open(building / "masks.u8", "wb") as masks:
+            for done, (photo, mask) in enumerate(_decoded(samples, size), start=1):
+                images.write(photo.tobytes())
+                masks.write(mask.tobytes())
+                if progress:
+                    progress(done, len(samples))
+            for file in (images, masks):
+                file.flush()
+                os.fsync(file.fileno())
+        shape = [len(samples), size[1], size[0]]
+        (building / "cache.json").write_text(json.dumps({"format": FORMAT, "shape": shape, "name": folder.name}))
+        shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _decoded(samples: Sequence[Sample], size: tuple[int, int]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Decoded pairs in order, a bounded number of them ahead; Pillow decodes outside the interpreter's lock."""
+    workers = os.cpu_count() or 2
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(samples), 64):
+            yield from pool.map(lambda sample: decode(sample, size), samples[start : start + 64])
+
+
+def _complete(folder: Path, shape: tuple[int, int, int]) -> bool:
+    """Whether the folder holds a whole cache of this shape under its own name: sizes are compared, not trusted."""
+    try:
+        about = json.loads((folder / "cache.json").read_text())
+        pixels = shape[0] * shape[1] * shape[2]
+        sizes = ((folder / "images.u8").stat().st_size, (folder / "masks.u8").stat().st_size)
+    except (OSError, ValueError):
+        return False
+    return about == {"format": FORMAT, "shape": list(shape), "name": folder.name} and sizes == (3 * pixels, pixels)
+
+
+def _need_space(needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed * 1.05 + 64e6:  # what else a run writes meanwhile
+        raise InputError(
+            f"The decoded photographs need {needed / 1e9:.2f} GB under {folder}, where {free / 1e9:.2f} GB are free. "
+            "Free some space, or choose a smaller --size or another --output-dir."
+        )
+
+
+def _same_shape(photo: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
+    """Whether the mask is as large as the photo, which may have been decoded at 1/2, 1/4 or 1/8 (rounded up)."""
+    (h, w), (mask_h, mask_w) = photo.shape[:2], mask.shape
+    return any((-(-mask_h // r), -(-mask_w // r)) == (h, w) for r in (1, 2, 4, 8))
+
+
+def _resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Area averages where the picture shrinks, bilinear where it grows; `size` is (width, height)."""
+    if (picture.shape[1], picture.shape[0]) == size:
+        return picture
+    shrinks = picture.shape[1] >= size[0] and picture.shape[0] >= size[1]
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)

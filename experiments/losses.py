@@ -1,0 +1,78 @@
+"""Loss functions of logits and mask, written out: one score per image, then the mean.
+
+`logits` and `mask` are `(N, 1, H, W)`, the mask 0 or 1; whatever comes in (bfloat16, boolean, under autocast), the loss is
+computed and returned in float32. Options are checked as plain numbers, so that no step waits for the device.
+
+损失函数：输入 logits 和掩码，每张图像先得一个值，再取平均；一律用 float32 计算。
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def bce_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """Binary cross-entropy: -log of the probability given to the truth, averaged over the pixels of each image.
+
+    Source: Ronneberger et al. 2015, arXiv:1505.04597, eq. 1, for one class and without the weight map.
+    二元交叉熵：标注真值所得概率的负对数，对每张图像的像素取平均。
+    """
+    logits, mask = _flatten(logits, mask)
+    return F.binary_cross_entropy_with_logits(logits, mask, reduction="none").mean(1).mean()
+
+
+def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
+    """1 - soft Dice: how little prediction and mask overlap, whatever the size of the object; between 0 and 1.
+
+    `smooth` (in pixels, above 0) keeps the loss defined when mask and prediction are empty.
+    Source: Milletari et al. 2016, arXiv:1606.04797, section 3, with plain sums for its squares, and `smooth`.
+    1 减去软 Dice：预测与掩码的重叠有多少，与物体大小无关。
+    """
+    if not 0 < smooth < math.inf:
+        raise ValueError(f"The option smooth={smooth} of the Dice loss should be above 0.")
+    logits, mask = _flatten(logits, mask)
+    probability = logits.sigmoid()  # (N, H*W)
+    overlap = (probability * mask).sum(1)  # (N,)
+    total = probability.sum(1) + mask.sum(1)
+    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+
+
+def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
+    """Cross-entropy times (1 - p)^gamma, p the probability given to the truth: easy pixels count less.
+
+    `gamma` 0 is `bce_loss`. `alpha` weights the foreground and 1 - alpha the background; none weights both with 1.
+    Source: Lin et al. 2017, arXiv:1708.02002, eq. 4 and 5; averaged over pixels (paper: over anchors with an object).
+    焦点损失：交叉熵乘以 (1 - p)^gamma，p 是标注真值所得的概率；易分的像素权重变小。
+    """
+    if not 0 <= gamma < math.inf:
+        raise ValueError(f"The option gamma={gamma} of the focal loss should be 0 or above.")
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise ValueError(f"The option alpha={alpha} of the focal loss should lie between 0 and 1.")
+    logits, mask = _flatten(logits, mask)
+    foreground, background = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)  # log p and log (1 - p), p of the foreground
+    # (1 - p)^gamma as exp(gamma log(1 - p)): the gradient of a power is infinite at 0 for gamma below 1
+    of_foreground = -foreground * mask * (gamma * log_q).exp() * log_p
+    of_background = -background * (1 - mask) * (gamma * log_p).exp() * log_q
+    return (of_foreground + of_background).mean(1).mean()
+
+
+def bce_dice_loss(logits: Tensor, mask: Tensor, weight: float = 1.0, smooth: float = 1.0) -> Tensor:
+    """`bce_loss` + `weight` x `dice_loss`: smooth gradients from the one, indifference to object size from the other.
+
+    Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z (nnU-Net), with sigmoid for softmax.
+    二元交叉熵与 Dice 损失之和，Dice 一项乘以 weight。
+    """
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"The option weight={weight} of the BCE + Dice loss should be 0 or above.")
+    return bce_loss(logits, mask) + weight * dice_loss(logits, mask, smooth)
+
+
+def _flatten(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as float32 `(N, H*W)`. Raises ValueError when the shapes differ, which would broadcast silently."""
+    if logits.shape != mask.shape:
+        raise ValueError(f"Logits {tuple(logits.shape)} and mask {tuple(mask.shape)} should have the same shape (N, 1, H, W).")
+    return logits.float().flatten(1), mask.float().flatten(1)

@@ -1,0 +1,76 @@
+"""What the commands of run.py do, once their words are checked."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.resolve import resolve
+from experiments.settings import Wanted
+from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
+
+
+def train_one(wanted: Wanted) -> int:
+    """Train the combination that was asked for, and show what came out."""
+    from experiments import runner
+    from experiments.stopping import Interrupted, listening
+
+    began = time.perf_counter()
+    config, machine, notices = resolve(wanted)
+    for notice in notices:
+        print(notice, flush=True)
+    with listening() as stop:
+        try:
+            result = runner.run(runner.prepare(config, machine, stop), stop)
+        except Interrupted:
+            name = signal.Signals(stop.signal).name
+            print(f"Interrupted by {name}. The same command goes on from here.", file=sys.stderr)
+            return 130 if stop.signal == signal.SIGINT else 143
+    show_result(result, machine.output_dir, time.perf_counter() - began)
+    return 0
+
+
+def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> None:
+    """The scores of a run in a small table, and the command that opens it in MLflow."""
+    test = result["test"]["best"]
+    cars = result["cars"]
+    table = Table(
+        title=f"{result['model']} with {result['loss']} on {result['data']}: {cars['test']} test cars, {test['images']} photographs"
+    )
+    for name in ("test Dice", "IoU", "boundary IoU", "HD95 median (failures)", "parameters", "training", "in all"):
+        table.add_column(name, justify="right")
+    table.add_row(
+        f"{test['dice']:.4f}", f"{test['iou']:.4f}", f"{test['boundary_iou']:.4f}", f"{test['hd95_median']:.1f} px ({test['hd95_failures']})",
+        f"{result['parameters']:,}", f"{result['seconds']['training']:.0f} s", f"{seconds:.0f} s",
+    )  # fmt: skip
+    Console().print(table)
+    width, height = result["size"]
+    print(
+        f"Best weights by validation Dice (epoch {result['best_epoch']} of {result['epochs']}), scored at the photographs' own size."
+    )
+    print(f"No network that sees {width}x{height} pixels could score above about {result['ceiling']:.4f} here.")
+    if result["split"] == "image":
+        print("NOT A FAIR SCORE: --split image puts other photographs of the test cars into training.")
+    if result["data"] == "synthetic":
+        print("These are SYNTHETIC CARS: the scores say nothing about real photographs.")
+    where = "" if output_dir == Path("outputs").absolute() else f" --output-dir {output_dir}"
+    print(f"Record: {output_dir / 'runs' / result['key']}\nSee it in MLflow: python run.py ui{where}")
+
+
+def list_choices() -> int:
+    """Every choice with its summary and source."""
+    console = Console()
+    for flag, choices in (("--model", MODELS), ("--loss", LOSSES), ("--augment", AUGMENTATIONS), ("--data", DATASETS)):
+        table = Table(title=flag, title_justify="left")
+        for name in ("name", "what it is", "中文", "source"):
+            table.add_column(name, overflow="fold")
+        for entry in choices.values():
+            table.add_row(entry.name, entry.summary, entry.summary_zh, entry.source)
+        console.print(table)
+    return 0

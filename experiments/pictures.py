@@ -1,0 +1,48 @@
+"""A run's pictures: the same validation photographs through the training, and the worst test photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from analysis import figures
+from experiments.data.loader import Photographs, as_input
+from experiments.data.samples import read_mask
+from experiments.evaluate import Scored
+from experiments.train import State
+
+SHOWN = 4  # photographs in a picture
+
+
+def save_validation(path: Path, state: State, validation: Photographs) -> None:
+    """A panel of a few validation photographs, always the same, as the network sees them now."""
+    chosen = list(range(0, len(validation), max(1, len(validation) // SHOWN)))[:SHOWN]
+    images = torch.stack([torch.from_numpy(validation.photo(i).copy()) for i in chosen])
+    with torch.no_grad():
+        logits = state.model(as_input(images, state.fabric.device)).float().cpu().numpy()[:, 0]
+    rows = [
+        (validation.photo(i), validation.drawn(0, i)[1] > 0, one > 0, validation.samples[i].name)
+        for i, one in zip(chosen, logits, strict=True)
+    ]
+    _save(path, rows)
+
+
+def save_worst(path: Path, test: Photographs, lowest: Sequence[Scored]) -> None:
+    """A panel of the test photographs with the lowest Dice, at their own size."""
+    rows = [
+        (
+            test.photo(one.index),
+            read_mask(test.samples[one.index].mask),
+            one.predictions[0],
+            f"{one.rows[0]['image']}  Dice {one.dice:.4f}",
+        )
+        for one in lowest
+    ]
+    _save(path, rows)
+
+
+def _save(path: Path, rows: list) -> None:
+    path.parent.mkdir(exist_ok=True)
+    figures.save_panel(path, rows)

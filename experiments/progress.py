@@ -1,0 +1,52 @@
+"""What a person sees while waiting: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def say(text: str) -> None:
+    """A line of output, at once: it may go to a file that somebody watches."""
+    print(text, flush=True)
+
+
+@contextmanager
+def counting(what: str, stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None]]:
+    """A callback (done, of how many) that shows how far `what` is, and calls `stop`, which may raise, on the way."""
+    began, last = time.perf_counter(), [0, 0]
+    with _bar() as bar:
+        task = bar.add_task(what, total=None)
+
+        def show(done: int, total: int) -> None:
+            last[:] = done, total
+            bar.update(task, completed=done, total=total)
+            stop()
+
+        yield show
+    if last[1]:
+        say(f"{what}: {last[0]} of {last[1]} in {time.perf_counter() - began:.1f} s")
+
+
+def watched(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """A wrapper around the steps of an epoch that draws a bar on a terminal and nothing elsewhere."""
+
+    def watch(steps: Iterable[Any]) -> Iterable[Any]:
+        total = len(steps) if hasattr(steps, "__len__") else None
+        with _bar() as bar:
+            task = bar.add_task(what, total=total)
+            for step in steps:
+                yield step
+                bar.advance(task)
+
+    return watch
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, transient=True, disable=not sys.stdout.isatty())

@@ -1,0 +1,162 @@
+"""A run's folder: what is written into it, when it counts as finished, and what is refused."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.checkpoint import write_whole
+from experiments.config import Machine, RunConfig
+from experiments.errors import InputError
+
+PACKAGES = (
+    "torch", "lightning-fabric", "segmentation-models-pytorch", "timm", "albumentations", "opencv-python-headless",
+    "numpy", "pandas", "pillow", "mlflow",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """The folder `outputs/runs/<key>/`. Its `result.json`, written last, means that the run is finished."""
+
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run, or None."""
+        return _json(self.folder / "result.json")
+
+    def begin(self, config: RunConfig, machine: Machine, command: list[str]) -> None:
+        """Make the folder and write config.json, or check that the one that is there is this run's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "config.json"
+        if path.exists():
+            self.refuse_altered(config)
+            return
+        content = {
+            "key": self.key, "config": config.to_dict(), "machine": _places(machine), "versions": versions(),
+            "git_commit": git_commit(), "command": command,
+        }  # fmt: skip
+        write_whole(path, json.dumps(content, indent=1).encode())
+
+    def refuse_altered(self, config: RunConfig) -> None:
+        """Raise InputError unless config.json says what it said when the run began."""
+        saved = (_json(self.folder / "config.json") or {}).get("config")
+        if saved != config.to_dict():
+            raise InputError(
+                f"{self.folder / 'config.json'} was changed since the run began ({_difference(config.to_dict(), saved)}). "
+                f"Change it back, or give the run up: rm -r {self.folder}"
+            )
+
+    def epochs(self) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
+        return list(_lines(self.folder / "metrics.jsonl"))
+
+    def keep_epochs(self, last: int) -> None:
+        """Forget the lines of epochs after `last`: those epochs will be trained again."""
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            kept = [row for row in _lines(self.folder / name) if row["epoch"] <= last]
+            write_whole(self.folder / name, "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def add(self, name: str, row: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl or timing.jsonl, to the disk before it returns."""
+        with open(self.folder / name, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write result.json: from now on the run is finished."""
+        write_whole(self.folder / "result.json", json.dumps(result, indent=1).encode())
+        (self.folder / "failed.json").unlink(missing_ok=True)
+
+    def fail(self, reason: str) -> None:
+        """Note why the run failed; the same command tries it again."""
+        write_whole(self.folder / "failed.json", json.dumps({"reason": reason}).encode())
+
+
+def refuse_changed(config: RunConfig, machine: Machine) -> None:
+    """Refuse to begin anew where the same command left a run unfinished whose data, weights or machine differ from now.
+
+    Such a run can neither be taken up (its numbers would mix two things) nor silently be left behind.
+    """
+    for path in sorted(machine.runs_dir.glob("*/config.json")):
+        saved = _json(path) or {}
+        old = saved.get("config", {})
+        same_command = {k: old.get(k) for k in config.settings()} == config.settings() and saved.get("machine") == _places(
+            machine
+        )
+        if path.parent.name == config.key or not same_command or (path.parent / "result.json").exists():
+            continue
+        raise InputError(
+            f"The same command left the run {path.parent.name} unfinished, and something changed since: "
+            f"{_difference(old, config.to_dict())}. Put it back and repeat the command, or give that run up: rm -r {path.parent}"
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that take part in a result, and the machine's kind."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": sys.version.split()[0], "platform": platform.platform(), "processor": _processor(), **found}
+
+
+@functools.lru_cache
+def git_commit() -> str:
+    """The commit that the code is at, with a + where files differ from it; empty outside a checkout."""
+    here = Path(__file__).parent.parent
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _places(machine: Machine) -> dict[str, Any]:
+    """Where the inputs lie: what makes two commands the same although it does not change the result."""
+    paths = {"data_dir": machine.data_dir, "split_file": machine.split_file, "weights_file": machine.weights_file}
+    return {name: str(path.absolute()) if path else None for name, path in paths.items()}
+
+
+def _difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
+    old, new = old or {}, new or {}
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return (
+        "; ".join(f"{name.replace('_', ' ')} {old.get(name)} -> {new.get(name)}" for name in names) or "the file cannot be read"
+    )
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue  # the torn last line of a crash

@@ -1,0 +1,46 @@
+"""Being asked to stop: by Ctrl-C, by a scheduler, by a shutdown."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class Interrupted(Exception):
+    """The work was asked to stop, and stopped where it can be taken up again."""
+
+
+class Stop:
+    """Whether, and by which signal, the process was asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+    def check(self) -> None:
+        """Raise Interrupted if so."""
+        if self.signal:
+            raise Interrupted
+
+
+@contextmanager
+def listening() -> Iterator[Stop]:
+    """SIGINT, SIGTERM and SIGUSR1 (a scheduler's warning) ask to stop at the next step; a second one stops at once."""
+    stop = Stop()
+
+    def ask(number: int, _: Any) -> None:
+        if stop.signal:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

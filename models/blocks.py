@@ -1,0 +1,78 @@
+"""What the models share: the way from a photograph into a network and back, and the double convolution.
+
+A network halves its input several times, so it needs sizes that divide by 16 or 32; a photograph has any size. Each
+model therefore opens and closes in the same three steps, written once here: normalise the colours, pad the right and
+lower border by mirroring, and crop the logits back. Mirroring is how the U-Net paper extrapolates beyond the border
+(Ronneberger et al. 2015, section 2); padding on one side keeps pixel (0, 0) of logits and photograph the same pixel.
+
+各模型共用的部分：照片怎样进入网络、怎样出来，以及双层卷积。
+
+网络要把输入多次减半，因此边长须能被 16 或 32 整除，而照片的大小是任意的。所以每个模型的首尾都是同样的三步，只在这里写一遍：
+归一化颜色；用镜像填充右边和下边；最后把 logits 裁回原来的大小。镜像正是 U-Net 论文向图像边缘之外外推的办法
+（Ronneberger 等，2015，第 2 节）；只填充一侧，logits 与照片的 (0, 0) 就始终是同一个像素。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SMALLEST = 32  # pixels: below it the deepest feature maps would be a single pixel, or nothing
+
+
+class Normalize(nn.Module):
+    """(image - mean) / std, channel by channel: RGB `(N, 3, H, W)` in, the same shape out.
+
+    Mean and std are buffers that are saved with the weights: a checkpoint carries the normalisation it was trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image - self.mean) / self.std
+
+
+def pad(image: Tensor, multiple: int) -> Tensor:
+    """`(N, C, H, W)` enlarged to the next multiples of `multiple`, by mirroring its right and lower border.
+
+    Raises ValueError when a side is shorter than 32 pixels.
+    """
+    height, width = image.shape[-2:]
+    if height < SMALLEST or width < SMALLEST:
+        raise ValueError(f"An image of {width}x{height} pixels is too small: both sides need at least {SMALLEST} pixels.")
+    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="reflect")
+
+
+def crop(logits: Tensor, like: Tensor) -> Tensor:
+    """The upper left part of `logits` with the height and width of `like`: the inverse of `pad`."""
+    return logits[..., : like.shape[-2], : like.shape[-1]]
+
+
+def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size, drawn as He et al. (2015, arXiv:1502.01852) do for layers before a ReLU."""
+    conv = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False)  # BatchNorm has the bias
+    nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+    return conv
+
+
+class DoubleConv(nn.Sequential):
+    """Twice: 3x3 convolution, batch normalization, ReLU. `(N, channels_in, H, W)` -> `(N, channels_out, H, W)`."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(
+            conv3x3(channels_in, channels_out),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+            conv3x3(channels_out, channels_out),
+            nn.BatchNorm2d(channels_out),
+            nn.ReLU(inplace=True),
+        )

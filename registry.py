@@ -1,0 +1,229 @@
+"""Every name that can be chosen: models, losses, augmentations, data sets.
+
+An entry is a line: its name, where its target lies (imported only when it is used), what it is in English and in
+Chinese, and its source. The command line's help, the README's tables and the tests all walk these tables, so adding a
+model is one new file and one line here. Wherever a name is accepted, so is a target of your own: `my_package.nets:MyNet`.
+
+每一个可选的名字都在这里：模型、损失函数、数据增强、数据集。增加一个模型只需要一个新文件和这里的一行。
+Only the standard library is imported here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class UnknownName(KeyError):
+    """A name that no table holds; the text suggests the nearest."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would print the repr
+
+
+class OptionError(TypeError):
+    """An option that a target does not take, or a value that it refuses; the text names the options it takes."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One choice. `target` is `module:attribute`; `kind` is the word for it in messages ("model", "loss", ...)."""
+
+    name: str
+    target: str
+    summary: str
+    summary_zh: str
+    source: str
+    kind: str = "entry"
+
+    def load(self) -> Callable[..., Any]:
+        """Import the target. Raises UnknownName when the module or the attribute is not there."""
+        module_name, _, attribute = self.target.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except ModuleNotFoundError as error:
+            root = (error.name or "").split(".")[0]
+            if root != module_name.split(".")[0]:
+                raise  # the module is there; something that it imports is not
+            raise UnknownName(f"The {self.kind} '{self.name}' cannot be imported: there is no module '{error.name}'.") from None
+        except AttributeError:
+            raise UnknownName(
+                f"The module '{module_name}' has no '{attribute}' (asked for as {self.kind} '{self.name}')."
+            ) from None
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        """The options that the target takes, by name, without the arguments that the training loop passes."""
+        return dict(_parameters(self.load()))
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise OptionError unless the target takes each of `options`, with a value of the type that it declares."""
+        known = self.options()
+        if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            return
+        takes = f"It takes: {', '.join(known)}." if known else "It takes no options."
+        for name, value in options.items():
+            if name not in known:
+                raise OptionError(f"The {self.kind} '{self.name}' has no option '{name}'{_nearest(name, known)}. {takes}")
+            wanted = known[name].annotation
+            if not _accepts(wanted, value):
+                raise OptionError(f"The option {name}={value} of the {self.kind} '{self.name}' should be {_words(wanted)}.")
+
+    def build(self, **options: Any) -> Any:
+        """The target called with `options`. Raises OptionError for what it does not take or refuses with ValueError."""
+        self.check(options)
+        try:
+            return self._make(options)
+        except ValueError as error:
+            raise OptionError(f"The {self.kind} '{self.name}' refuses {_typed(options)}: {error}") from error
+
+    def _make(self, options: Mapping[str, Any]) -> Any:
+        return self.load()(**options)
+
+
+@dataclass(frozen=True)
+class LossEntry(Entry):
+    """A loss is a function of logits and mask: building one binds its options and leaves these two open."""
+
+    def options(self) -> dict[str, inspect.Parameter]:
+        parameters = _parameters(self.load())
+        return dict(parameters if isinstance(self.load(), type) else parameters[2:])  # a class takes (logits, mask) when called
+
+    def _make(self, options: Mapping[str, Any]) -> Callable[..., Any]:
+        """A callable `(logits, mask) -> scalar`; a class (an nn.Module, say) is instantiated instead of bound."""
+        target = self.load()
+        return target(**options) if isinstance(target, type) else functools.partial(target, **options)
+
+
+class Table(Mapping[str, Entry]):
+    """The entries of one kind, by name, in the order in which they are shown."""
+
+    def __init__(self, kind: str, *rows: tuple[str, str, str, str, str], entry: type[Entry] = Entry) -> None:
+        self.kind, self._entry = kind, entry
+        self._entries = {row[0]: entry(*row, kind=kind) for row in rows}
+
+    def __getitem__(self, name: str) -> Entry:
+        if name in self._entries:
+            return self._entries[name]
+        if ":" in name and all(part.isidentifier() for part in name.replace(":", ".").split(".")):
+            return self._entry(name, name, f"your own {self.kind}", "自己的实现", name, kind=self.kind)
+        raise UnknownName(
+            f"Unknown {self.kind} '{name}'{_nearest(name, self._entries)}. Choose from: {', '.join(self._entries)}."
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _parameters(target: Callable[..., Any]) -> list[tuple[str, inspect.Parameter]]:
+    return list(inspect.signature(target, eval_str=True).parameters.items())
+
+
+def _typed(options: Mapping[str, Any]) -> str:
+    return " ".join(f"{name}={value}" for name, value in options.items()) or "its defaults"
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
+    return f" (did you mean '{near[0]}'?)" if near else ""
+
+
+def _accepts(annotation: Any, value: Any) -> bool:
+    """Whether a plain value fits an annotation; an annotation that is not plain accepts everything."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        return value in typing.get_args(annotation)
+    if origin in (typing.Union, types.UnionType):
+        return any(_accepts(part, value) for part in typing.get_args(annotation))
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in (bool, str):
+        return isinstance(value, annotation)
+    if annotation is types.NoneType or annotation is None:
+        return value is None
+    return True
+
+
+def _words(annotation: Any) -> str:
+    """An annotation in the words of an error message."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(annotation)))
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(_words(part) for part in typing.get_args(annotation))
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "none"}
+    return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))
+
+
+MODELS = Table(
+    "model",
+    ("unet", "models.unet:unet",
+     "U-Net from scratch: BatchNorm, padded convolutions, four halvings", "从零实现的 U-Net：批归一化、带填充的卷积、四次下采样",
+     "Ronneberger et al. 2015, arXiv:1505.04597"),
+    ("attention_unet", "models.attention_unet:attention_unet",
+     "the same U-Net with additive attention gates on its skips", "同一个 U-Net，跳跃连接上加了加性注意力门",
+     "Oktay et al. 2018, arXiv:1804.03999"),
+    ("resnet_unet", "models.resnet_unet:resnet_unet",
+     "U-Net on a ResNet encoder, ImageNet weights by default", "以 ResNet 为编码器的 U-Net，默认使用 ImageNet 预训练权重",
+     "He et al. 2016, arXiv:1512.03385; segmentation-models-pytorch"),
+)  # fmt: skip
+
+LOSSES = Table(
+    "loss",
+    ("bce", "experiments.losses:bce_loss",
+     "binary cross-entropy, pixel by pixel", "逐像素的二元交叉熵",
+     "Ronneberger et al. 2015, arXiv:1505.04597"),
+    ("dice", "experiments.losses:dice_loss",
+     "1 - soft Dice of each image", "每张图像的 1 - 软 Dice",
+     "Milletari et al. 2016, arXiv:1606.04797"),
+    ("focal", "experiments.losses:focal_loss",
+     "cross-entropy that looks away from easy pixels", "降低易分像素权重的交叉熵",
+     "Lin et al. 2017, arXiv:1708.02002"),
+    ("bce_dice", "experiments.losses:bce_dice_loss",
+     "the sum of both, Dice with a weight", "两者之和，Dice 一项带权重",
+     "Isensee et al. 2021, doi:10.1038/s41592-020-01008-z"),
+    entry=LossEntry,
+)  # fmt: skip
+
+AUGMENTATIONS = Table(
+    "augmentation",
+    ("none", "experiments.augment:none",
+     "the photographs as they are", "不做增强",
+     "-"),
+    ("flip", "experiments.augment:flip",
+     "left and right exchanged in half of the draws", "一半的概率左右翻转",
+     "Krizhevsky et al. 2012"),
+    ("geometric", "experiments.augment:geometric",
+     "flip, shift, scale and rotate", "翻转、平移、缩放、旋转",
+     "Buslaev et al. 2020, doi:10.3390/info11020125"),
+    ("photometric", "experiments.augment:photometric",
+     "flip, brightness, contrast, colour, gamma", "翻转、亮度、对比度、颜色、伽马",
+     "Buslaev et al. 2020, doi:10.3390/info11020125"),
+    ("strong", "experiments.augment:strong",
+     "geometric and photometric with noise, blur and holes", "几何与光度增强，再加噪声、模糊和遮挡",
+     "Buslaev et al. 2020, doi:10.3390/info11020125"),
+)  # fmt: skip
+
+DATASETS = Table(
+    "data set",
+    ("carvana", "experiments.data.carvana:build",
+     "Kaggle's Carvana cars: 318 cars, 16 views each", "Kaggle Carvana 汽车：318 辆车，每辆 16 个视角",
+     "kaggle.com/c/carvana-image-masking-challenge"),
+    ("folder", "experiments.data.folder:build",
+     "your own pairs: images/ and masks/", "自己的图像对：images/ 和 masks/",
+     "-"),
+    ("synthetic", "experiments.data.synthetic:build",
+     "cars made on the spot, in Carvana's layout", "现场生成的汽车，采用 Carvana 的目录结构",
+     "this project"),
+)  # fmt: skip

@@ -1,0 +1,154 @@
+"""Which segmentation model, with which loss, is better on your task, and can you believe the answer?
+
+Without a command it trains one combination and scores it on cars it has never seen:
+
+    python run.py --model attention_unet --loss bce_dice
+
+哪个分割模型、配哪个损失函数更好？不带子命令时，训练一个组合，并在从未见过的汽车上评分。
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+
+from experiments.config import PRESETS, setting_fields
+from experiments.errors import InputError, RunFailed
+from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, OptionError, UnknownName
+
+TABLES = {"model": MODELS, "loss": LOSSES, "augment": AUGMENTATIONS, "data": DATASETS}
+MACHINE_HELP = {
+    "data_dir": "where the photographs lie (default: data/ and the data set's name)",
+    "workers": "processes that load photographs (default: none on the CPU, up to 8 with a GPU)",
+    "split_file": "a CSV of image,part that divides the data by hand; no group may be on two sides",
+}
+
+app = App(name="run.py", help_format="plaintext", version_flags=[], result_action="return_value")
+
+
+def _words() -> type:
+    """A dataclass of everything that decides a run, as it is typed: text, or None where nothing was given.
+
+    It is made from RunConfig's own fields, so the command line cannot drift from what a run consists of.
+    """
+    fields: list[tuple[str, Any, Any]] = []
+    for name, field in setting_fields().items():
+        text = field.metadata["help"]
+        if name in TABLES:
+            text += f": {', '.join(TABLES[name])}"
+        many = name.endswith("_kwargs")
+        default = "" if many or field.default is None else f" (default: {_shown(field.default)})"
+        kind = list[str] | None if many else str | None
+        parameter = Parameter(help=text + default, consume_multiple=True, negative_iterable=(), show_default=False)
+        fields.append((name, Annotated[kind, parameter], None))
+    for name, text in MACHINE_HELP.items():
+        fields.append((name, Annotated[str | None, Parameter(help=text, show_default=False)], None))
+    return Parameter(name="*")(dataclasses.make_dataclass("Words", fields, kw_only=True, namespace={"__module__": __name__}))
+
+
+def _shown(default: Any) -> str:
+    return "x".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+Words: Any = _words()
+Output = Annotated[Path, Parameter(help="where runs, the cache and MLflow's store lie")]
+Tracking = Annotated[
+    str | None, Parameter(help="an MLflow server or store (default: sqlite under --output-dir)", show_default=False)
+]
+Preset = Annotated[
+    str | None, Parameter(help=f"{', '.join(PRESETS)} (default: what fits the data that is there)", show_default=False)
+]
+Config = Annotated[Path | None, Parameter(help="settings from a YAML or TOML file; the command line wins", show_default=False)]
+
+
+@app.default
+def train(
+    *,
+    words: Words | None = None,
+    preset: Preset = None,
+    config: Config = None,
+    output_dir: Output = Path("outputs"),
+    tracking_uri: Tracking = None,
+) -> int:
+    """Train one model with one loss and score it on test cars.
+
+    Example: python run.py --model attention_unet --loss bce_dice --model-kwargs width=32
+    """
+    given = {name: value for name, value in vars(words).items() if value is not None} if words else {}
+    given |= {name: value for name, value in {"preset": preset, "tracking_uri": tracking_uri}.items() if value is not None}
+    from experiments import settings
+
+    wanted = settings.read(given, config)
+    wanted.machine["output_dir"] = output_dir
+    from experiments import main
+
+    return main.train_one(wanted)
+
+
+@app.command(name="list")
+def list_choices() -> int:
+    """Show every model, loss, augmentation and data set with its source.
+
+    Example: python run.py list
+    """
+    from experiments import main
+
+    return main.list_choices()
+
+
+@app.command
+def ui(*, output_dir: Output = Path("outputs"), tracking_uri: Tracking = None, port: int = 5000) -> int:
+    """Open MLflow's pages on this machine, with the runs of this project in them.
+
+    Example: python run.py ui
+    """
+    from experiments import tracking
+
+    tracking.serve(output_dir, tracking_uri, port)
+    return 0
+
+
+def main(words: list[str]) -> int:
+    """Run a command line; the exit code says how it ended (0 done, 1 a run failed, 2 wrong input, 130/143 interrupted)."""
+    if words and not words[0].startswith("-") and words[0] not in app:
+        from experiments.settings import nearest
+
+        commands = [name for name in app if not name.startswith("-")]
+        return _complain(
+            f"Unknown command '{words[0]}'{nearest(words[0], commands)}. Commands: {', '.join(commands)}; see --help."
+        )
+    try:
+        return app(words, exit_on_error=False, print_error=False) or 0
+    except UnknownOptionError as error:
+        from experiments.settings import nearest
+
+        flag = error.token.keyword or error.token.value
+        return _complain(f"Unknown flag {flag}{nearest(flag, _flags())}. See python run.py --help.")
+    except CycloptsError as error:
+        return _complain(" ".join(str(error).split()))
+    except (InputError, UnknownName, OptionError) as error:
+        return _complain(str(error))
+    except RunFailed as error:
+        return _complain(str(error), 1)
+    except KeyboardInterrupt:
+        return _complain("Interrupted. The same command goes on from the last checkpoint.", 130)
+
+
+def _flags() -> list[str]:
+    names = [*setting_fields(), *MACHINE_HELP, "preset", "config", "output_dir", "tracking_uri", "port"]
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
+def _complain(sentence: str, code: int = 2) -> int:
+    print(sentence, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.path.append(os.getcwd())  # for targets of one's own, from wherever the command is typed
+    sys.exit(main(sys.argv[1:]))

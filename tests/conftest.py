@@ -1,0 +1,71 @@
+"""What the tests share: small cars made on the spot, real ones where CARVANA_DIR names them, and the command line."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+# Two processes that both spin on two cores slow each other down tenfold.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+ROOT = Path(__file__).parent.parent
+CARS = 8
+
+
+@pytest.fixture(scope="session")
+def made_cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight synthetic cars of 96x64 pixels in Carvana's layout; to be read only."""
+    from experiments.data.synthetic import write_cars
+
+    folder = tmp_path_factory.mktemp("made") / "cars"
+    write_cars(folder, cars=CARS, seed=0, size=(96, 64))
+    return folder
+
+
+@pytest.fixture
+def cars(made_cars: Path, tmp_path: Path) -> Path:
+    """A copy of the synthetic cars that a test may spoil."""
+    return Path(shutil.copytree(made_cars, tmp_path / "cars"))
+
+
+@pytest.fixture(scope="session")
+def carvana() -> Path:
+    """Real Carvana photographs; skipped where CARVANA_DIR does not name them."""
+    place = os.environ.get("CARVANA_DIR")
+    if not place:
+        pytest.skip("CARVANA_DIR does not name real Carvana photographs")
+    return Path(place)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Types a command line in this process: (exit code, what it printed, what it complained of)."""
+    import run
+
+    def type_it(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run.main([str(word) for word in words])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return type_it
+
+
+def small(data: Path, output: Path, **other: object) -> list[str]:
+    """The words of a run that takes a second: two epochs of a narrow U-Net at 48x32 on the synthetic cars."""
+    settings = {
+        "data": "carvana", "data_dir": data, "output_dir": output, "size": "48x32", "epochs": 2, "batch_size": 16,
+        "model": "unet", "model_kwargs": "width=4", "loss": "bce_dice", "preset": "demo", "precision": "fp32", "workers": 0,
+    } | other  # fmt: skip
+    return [str(word) for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def run_folder(output: Path) -> Path:
+    """The folder of the only run under `output`."""
+    (folder,) = [path for path in (output / "runs").iterdir() if path.is_dir()]
+    return folder

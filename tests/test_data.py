@@ -1,0 +1,249 @@
+"""Reading photographs and masks, other people's folders, and the cache."""
+
+import json
+import shutil
+from collections import namedtuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.data import cache, carvana, folder
+from experiments.data.samples import Sample, fingerprint, read_mask, read_photo
+from experiments.errors import InputError
+
+BLOB = np.zeros((40, 60), bool)
+BLOB[10:30, 15:50] = True
+PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+
+
+def write_pairs(root, names=("a1", "a2", "b1", "b2", "c1"), photo=".png", mask=".png", mask_name="{}"):
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for name in names:
+        Image.fromarray(PHOTO).save(root / "images" / f"{name}{photo}")
+        Image.fromarray(BLOB.astype(np.uint8) * 255).save(root / "masks" / f"{mask_name.format(name)}{mask}")
+    return root
+
+
+def palette(values, colours):
+    picture = Image.fromarray(values.astype(np.uint8), "P")
+    picture.putpalette([level for colour in colours for level in (colour,) * 3])
+    return picture
+
+
+@pytest.mark.parametrize(
+    ("picture", "ending"),
+    [
+        (Image.fromarray(BLOB.astype(np.uint8)), "png"),
+        (Image.fromarray(BLOB.astype(np.uint8) * 255), "png"),
+        (Image.fromarray(BLOB.astype(np.uint8) * 255), "bmp"),
+        (Image.fromarray(BLOB.astype(np.uint8) * 255).convert("RGB"), "png"),
+        (Image.fromarray(BLOB.astype(np.uint8) * 255).convert("RGBA"), "png"),
+        (Image.fromarray(BLOB.astype(np.uint8) * 255).convert("1"), "png"),
+        (Image.fromarray(BLOB.astype(np.uint16) * 65535), "png"),
+        (palette(BLOB, [0, 255]), "gif"),
+        (palette(BLOB, [0, 38]), "png"),
+        (palette(~BLOB, [255, 0]), "png"),
+    ],
+    ids=["01", "0-255", "bmp", "rgb", "rgba", "1bit", "16bit", "gif", "coloured-palette", "turned-palette"],
+)
+def test_a_mask_is_read_the_same_in_every_common_form(tmp_path, picture, ending):
+    path = tmp_path / f"mask.{ending}"
+    picture.save(path)
+    assert np.array_equal(read_mask(path), BLOB)
+
+
+@pytest.mark.parametrize("levels", [[0, 100], [0, 1, 255], [0, 254, 255], [3, 3]])
+def test_a_mask_that_is_not_binary_is_refused(tmp_path, levels):
+    values = np.random.default_rng(0).choice(levels, (20, 30)).astype(np.uint8)
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="not binary"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_empty_and_full_masks_are_masks(tmp_path):
+    for level in (0, 1, 255):
+        Image.fromarray(np.full((5, 6), level, np.uint8)).save(tmp_path / "mask.png")
+        assert read_mask(tmp_path / "mask.png").all() == (level > 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "LA", "1"])
+def test_photographs_of_every_mode_come_as_rgb(tmp_path, mode):
+    path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
+    Image.fromarray(PHOTO).convert(mode).save(path)
+    assert read_photo(path).shape == (40, 60, 3) and read_photo(path).dtype == np.uint8
+
+
+def test_a_photograph_of_16_bit_grey_keeps_its_range(tmp_path):
+    ramp = np.linspace(0, 65535, 60).astype(np.uint16)[None].repeat(40, 0)
+    Image.fromarray(ramp).save(tmp_path / "photo.png")
+    read = read_photo(tmp_path / "photo.png")
+    assert read[0, 0, 0] == 0 and read[0, -1, 0] == 255 and abs(int(read[0, 30, 0]) - 129) < 3
+
+
+def test_a_photograph_on_its_side_is_turned_as_its_exif_says(tmp_path):
+    picture = Image.fromarray(PHOTO)
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "photo.jpg", exif=exif)
+    assert read_photo(tmp_path / "photo.jpg").shape == (60, 40, 3)
+    assert read_photo(tmp_path / "photo.jpg", at_least=(20, 30)).shape[0] >= 30
+
+
+def test_a_jpeg_is_decoded_smaller_but_never_below_what_is_asked(tmp_path):
+    Image.fromarray(np.zeros((1280, 1918, 3), np.uint8)).save(tmp_path / "photo.jpg")
+    height, width = read_photo(tmp_path / "photo.jpg", at_least=(192, 128)).shape[:2]
+    assert 192 <= width < 400 and 128 <= height < 300
+
+
+def spoil_truncated(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def spoil_empty(path):
+    path.write_bytes(b"")
+
+
+def spoil_text(path):
+    path.write_text("this is no photograph")
+
+
+def spoil_missing(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_text, spoil_missing])
+def test_a_spoilt_photograph_is_named_with_what_to_do(tmp_path, spoil):
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(path)
+    spoil(path)
+    for at_least in (None, (32, 32)):
+        with pytest.raises(InputError, match=r"photo\.jpg"):
+            read_photo(path, at_least)
+
+
+@pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_text, spoil_missing])
+def test_a_spoilt_mask_is_named_with_what_to_do(tmp_path, spoil):
+    path = tmp_path / "mask.gif"
+    palette(np.random.default_rng(0).integers(0, 2, (100, 150)), [0, 255]).save(path)
+    spoil(path)
+    with pytest.raises(InputError, match=r"mask\.gif"):
+        read_mask(path)
+
+
+def test_the_fingerprint_follows_the_bytes_and_not_the_place_or_the_order(made_cars, cars):
+    samples, copies = carvana.build(made_cars), carvana.build(cars)
+    assert fingerprint(samples) == fingerprint(copies) == fingerprint(copies[::-1])
+    mask = copies[5].mask
+    mask.write_bytes(copies[6].mask.read_bytes())
+    assert fingerprint(copies) != fingerprint(samples)
+
+
+def test_carvana_pairs_each_photograph_with_its_mask_and_car(made_cars):
+    samples = carvana.build(made_cars)
+    assert samples == sorted(samples, key=lambda s: s.name) and len(samples) == 8 * 16
+    assert all(s.mask.name == f"{s.image.stem}_mask.gif" and s.name.startswith(f"{s.group}_") for s in samples)
+
+
+def test_a_photograph_without_mask_is_named(cars):
+    victim = carvana.build(cars)[3]
+    victim.mask.unlink()
+    with pytest.raises(InputError, match=victim.name):
+        carvana.build(cars)
+
+
+def test_a_missing_folder_says_what_to_type(tmp_path):
+    with pytest.raises(InputError, match="--data synthetic"):
+        carvana.build(tmp_path / "nowhere")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train_masks").mkdir()
+    with pytest.raises(InputError, match="No photographs"):
+        carvana.build(tmp_path)
+    with pytest.raises(InputError, match="images"):
+        folder.build(tmp_path)
+
+
+@pytest.mark.parametrize(("photo", "mask", "mask_name"), [(".jpg", ".png", "{}"), (".png", ".gif", "{}_mask"), (".webp", ".bmp", "{}")])
+def test_a_folder_of_ones_own_is_read_in_any_format(tmp_path, photo, mask, mask_name):
+    samples = folder.build(write_pairs(tmp_path, photo=photo, mask=mask, mask_name=mask_name))
+    assert [s.group for s in samples] == ["a1", "a2", "b1", "b2", "c1"]
+    assert all(np.array_equal(read_mask(s.mask), BLOB) for s in samples)
+
+
+def test_a_pattern_names_the_groups(tmp_path):
+    write_pairs(tmp_path)
+    assert [s.group for s in folder.build(tmp_path, group_pattern=r"^([a-z])\d")] == ["a", "a", "b", "b", "c"]
+    assert [s.group for s in folder.build(tmp_path, group_pattern=r"\d")] == ["1", "2", "1", "2", "1"]
+    for pattern, complaint in (("(", "regular expression"), ("x", "does not match"), ("^a", "does not match")):
+        with pytest.raises(InputError, match=complaint):
+            folder.build(tmp_path, group_pattern=pattern)
+
+
+def test_two_photographs_of_one_name_are_refused(tmp_path):
+    write_pairs(tmp_path)
+    shutil.copy(tmp_path / "images" / "a1.png", tmp_path / "images" / "a1.bmp")
+    with pytest.raises(InputError, match="share the name"):
+        folder.build(tmp_path)
+
+
+def test_the_cache_holds_what_decoding_gives_and_is_built_once(made_cars, tmp_path):
+    samples = carvana.build(made_cars)
+    seen = []
+    for _ in range(2):
+        pixels = cache.open_cache(samples, (48, 32), tmp_path, "f00", lambda done, total: seen.append(done))
+    assert seen == list(range(1, len(samples) + 1))
+    for row in (0, 17, 127):
+        image, mask = cache.decode(samples[row], (48, 32))
+        assert np.array_equal(pixels.images[row], image) and np.array_equal(pixels.masks[row], mask)
+    assert set(np.unique(pixels.masks)) == {0, 1}
+    with pytest.raises(ValueError, match="read-only"):
+        pixels.images[0] = 0
+
+
+@pytest.mark.parametrize("spoil", ["truncated", "other data", "no description"])
+def test_a_cache_that_is_not_whole_is_built_again(made_cars, tmp_path, spoil):
+    samples = carvana.build(made_cars)
+    before = np.array(cache.open_cache(samples, (48, 32), tmp_path, "f00").images)
+    place = tmp_path / "f00-48x32"
+    if spoil == "truncated":
+        with open(place / "images.u8", "r+b") as file:
+            file.truncate(1000)
+    elif spoil == "other data":
+        (place / "cache.json").write_text(json.dumps({**json.loads((place / "cache.json").read_text()), "name": "f11-48x32"}))
+    else:
+        (place / "cache.json").unlink()
+    assert np.array_equal(cache.open_cache(samples, (48, 32), tmp_path, "f00").images, before)
+
+
+def test_a_broken_photograph_stops_the_cache_and_leaves_nothing(cars, tmp_path):
+    samples = carvana.build(cars)
+    spoil_truncated(samples[70].image)
+    with pytest.raises(InputError, match=samples[70].name):
+        cache.open_cache(samples, (48, 32), tmp_path / "cache", "f00")
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == ["f00-48x32.lock"]
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path):
+    write_pairs(tmp_path)
+    Image.fromarray(np.zeros((41, 60), np.uint8)).save(tmp_path / "masks" / "b1.png")
+    with pytest.raises(InputError, match="differ in size"):
+        cache.decode(folder.build(tmp_path)[2], (32, 32))
+
+
+def test_too_little_disk_is_said_before_the_work(made_cars, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
+    with pytest.raises(InputError, match="Free some space"):
+        cache.open_cache(carvana.build(made_cars), (48, 32), tmp_path, "f00")
+
+
+def test_a_mask_pixel_is_true_where_the_object_covers_more_than_half():
+    mask = np.zeros((4, 8), bool)
+    mask[:, :3] = True  # whole, half and nothing of pixels that are 2 wide
+    assert cache.mask_at(mask, (4, 2)).tolist() == [[1, 0, 0, 0]] * 2 or cache.mask_at(mask, (4, 2)).tolist() == [[1, 1, 0, 0]] * 2
+
+
+def test_samples_sort_by_name():
+    from pathlib import Path
+
+    assert Sample(Path("x/a.jpg"), Path("m"), "g").name == "a.jpg"
