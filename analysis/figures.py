@@ -79,5 +79,7 @@ def _heading(text: str, width: int) -> Image:
 
 def _write(picture: Image, text: str, place: tuple[int, int]) -> None:
     """Text that is legible on light and dark: white with a dark rim."""
-    for colour, thick in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, thick, cv2.LINE_AA)
+    (x, y), black, white = place, (0, 0, 0), (255, 255, 255)
+    around = [(x + i, y + j, black) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    for left, base, colour in [*around, (x, y, white)]:
+        cv2.putText(picture, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, 1, cv2.LINE_AA)

@@ -34,7 +34,7 @@ def flip(p: float = 0.5) -> A.Compose:
 
 
 def geometric(shift: float = 0.05, scale: float = 0.1, rotate: float = 10.0) -> A.Compose:
-    """Flip, then shift (a share of the size), scale (1 ± `scale`) and rotate (degrees) in 9 of 10 draws."""
+    """Flip, then shift (a share of the size), scale (1 ± `scale`) and rotate (degrees) in every draw."""
     return _pipeline(lambda: [A.HorizontalFlip(p=0.5), _affine(shift, scale, rotate)])
 
 
@@ -74,14 +74,14 @@ def _affine(shift: float, scale: float, rotate: float) -> A.Affine:
         scale=(1 - scale, 1 + scale),
         rotate=(-rotate, rotate),
         border_mode=cv2.BORDER_REFLECT_101,  # a black frame would be a hint that no test photograph has
-        p=0.9,
+        p=1.0,
     )
 
 
 def _light(strength: float) -> list[A.BasicTransform]:
     gamma = (round(100 * (1 - strength)), round(100 * (1 + strength)))
     return [
-        A.RandomBrightnessContrast(brightness_limit=strength, contrast_limit=strength, p=0.5),
+        A.RandomBrightnessContrast(brightness_limit=strength, contrast_limit=strength, p=1.0),
         A.HueSaturationValue(
             hue_shift_limit=100 * strength, sat_shift_limit=100 * strength, val_shift_limit=0, p=0.5
         ),

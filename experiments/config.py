@@ -117,7 +117,7 @@ def setting_fields() -> dict[str, dataclasses.Field[Any]]:
 # What a preset sets; `width` goes to the models that take it. The command line and the config file win over a preset.
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": dict(
-        data="synthetic", size=(192, 128), width=16, epochs=6, batch_size=8, learning_rate=3e-3, augment="flip",
+        data="synthetic", size=(192, 128), width=16, epochs=8, batch_size=8, learning_rate=3e-3, augment="flip",
     ),
     "carvana": dict(  # the classic set-up of the Kaggle U-Nets
         data="carvana", size=(572, 572), width=64, epochs=20, batch_size=4, learning_rate=1e-4, augment="flip",

@@ -40,15 +40,17 @@ def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> Non
     """The scores of a run in a small table, and the command that opens it in MLflow."""
     test = result["test"]["best"]
     cars = result["cars"]
-    table = Table(
-        title=f"{result['model']} with {result['loss']} on {result['data']}: {cars['test']} test cars, {test['images']} photographs"
-    )
-    for name in ("test Dice", "IoU", "boundary IoU", "HD95 median (failures)", "parameters", "training", "in all"):
-        table.add_column(name, justify="right")
-    table.add_row(
-        f"{test['dice']:.4f}", f"{test['iou']:.4f}", f"{test['boundary_iou']:.4f}", f"{test['hd95_median']:.1f} px ({test['hd95_failures']})",
-        f"{result['parameters']:,}", f"{result['seconds']['training']:.0f} s", f"{seconds:.0f} s",
-    )  # fmt: skip
+    title = f"{result['model']} with {result['loss']}: {cars['test']} unseen {result['data']} cars, {test['images']} photographs"
+    table = Table(title=title, title_justify="left", show_header=False)
+    for name, value in (
+        ("test Dice", f"{test['dice']:.4f}"),
+        ("test IoU", f"{test['iou']:.4f}"),
+        ("test boundary IoU", f"{test['boundary_iou']:.4f}"),
+        ("test HD95, median", f"{test['hd95_median']:.1f} px ({test['hd95_failures']} failures)"),
+        ("parameters", f"{result['parameters']:,}"),
+        ("seconds", f"{result['seconds']['training']:.0f} of training, {seconds:.0f} in all just now"),
+    ):
+        table.add_row(name, value)
     Console().print(table)
     width, height = result["size"]
     print(

@@ -81,21 +81,21 @@ def run(prepared: Prepared, stop: Stop, command: list[str] | None = None) -> dic
         progress.say(f"The run {config.key} is finished; this is its result again. Another --seed makes another run.")
         return finished
     refuse_changed(config, machine)
+    model = build_model(config, machine)  # before anything is written: a model may refuse its options
     machine.runs_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(machine.runs_dir / f"{config.key}.lock", timeout=0):
-            return _carry_out(prepared, record, stop, command or sys.argv)
+            return _carry_out(prepared, model, record, stop, command or sys.argv)
     except Timeout:
         raise InputError(
             f"The run {config.key} is being carried out by another process. Wait for it, or choose another --seed."
         ) from None
 
 
-def _carry_out(prepared: Prepared, record: Record, stop: Stop, command: list[str]) -> dict[str, Any]:
+def _carry_out(prepared: Prepared, model: nn.Module, record: Record, stop: Stop, command: list[str]) -> dict[str, Any]:
     config, machine = prepared.config, prepared.machine
     began = time.perf_counter()
     loss = LOSSES[config.loss].build(**config.loss_kwargs)
-    model = build_model(config, machine)
     with progress.counting("decoding photographs", stop.check) as show:
         pixels = open_cache(prepared.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
     record.begin(config, machine, command)

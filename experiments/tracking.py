@@ -21,6 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from experiments.config import RunConfig
+from experiments.record import git_commit
 
 EXPERIMENT = "segmentation"
 SETTINGS = {
@@ -102,6 +103,7 @@ class Tracker:
         tags = {
             "model": config.model, "loss": config.loss, "augment": config.augment, "data": config.data,
             "seed": str(config.seed), "key": config.key, "owner": _owner(),
+            "mlflow.source.name": "run.py", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": git_commit(),
         }  # fmt: skip
         found = self._client.search_runs([experiment], f"tags.key = '{config.key}'", max_results=1)
         if found:
@@ -176,7 +178,8 @@ def _store(uri: str, output_dir: Path) -> tuple[Any, str]:
         if found is not None:
             return client, found.experiment_id
         place = (output_dir / "mlartifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
-        return client, client.create_experiment(EXPERIMENT, artifact_location=place)
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for language models
+        return client, client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind)
 
 
 def _owner() -> str:

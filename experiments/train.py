@@ -114,7 +114,7 @@ def start(model: nn.Module, config: RunConfig) -> State:
     """Put the model on its device, in channels-last memory, with its optimizer, before the first step."""
     if config.device == "cuda":
         _repeatable_cuda()
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # it announces its precision
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision
     fabric = Fabric(accelerator=config.device, devices=1, precision=FABRIC_PRECISION[config.precision])  # type: ignore[arg-type]
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
@@ -195,7 +195,7 @@ def train(
         seconds = time.perf_counter() - began
         state.seconds += seconds
         rate = learning_rate(config, number * len(batches) - 1, config.epochs * len(batches))
-        speed = (len(batches) - first) * batches.batch_size / trained
+        speed = (len(batches) - first) * batches.batch_size / trained  # of this sitting
         yield Epoch(number, train_loss, val_loss, val_dice, val_iou, rate, is_best, speed, seconds)
         if config.early_stopping and number - state.best_epoch >= config.early_stopping:
             return

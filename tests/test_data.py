@@ -164,7 +164,9 @@ def test_a_missing_folder_says_what_to_type(tmp_path):
         folder.build(tmp_path)
 
 
-@pytest.mark.parametrize(("photo", "mask", "mask_name"), [(".jpg", ".png", "{}"), (".png", ".gif", "{}_mask"), (".webp", ".bmp", "{}")])
+@pytest.mark.parametrize(
+    ("photo", "mask", "mask_name"), [(".jpg", ".png", "{}"), (".png", ".gif", "{}_mask"), (".webp", ".bmp", "{}")]
+)
 def test_a_folder_of_ones_own_is_read_in_any_format(tmp_path, photo, mask, mask_name):
     samples = folder.build(write_pairs(tmp_path, photo=photo, mask=mask, mask_name=mask_name))
     assert [s.group for s in samples] == ["a1", "a2", "b1", "b2", "c1"]
@@ -240,7 +242,9 @@ def test_too_little_disk_is_said_before_the_work(made_cars, tmp_path, monkeypatc
 def test_a_mask_pixel_is_true_where_the_object_covers_more_than_half():
     mask = np.zeros((4, 8), bool)
     mask[:, :3] = True  # whole, half and nothing of pixels that are 2 wide
-    assert cache.mask_at(mask, (4, 2)).tolist() == [[1, 0, 0, 0]] * 2 or cache.mask_at(mask, (4, 2)).tolist() == [[1, 1, 0, 0]] * 2
+    assert (
+        cache.mask_at(mask, (4, 2)).tolist() == [[1, 0, 0, 0]] * 2 or cache.mask_at(mask, (4, 2)).tolist() == [[1, 1, 0, 0]] * 2
+    )
 
 
 def test_samples_sort_by_name():

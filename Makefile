@@ -1,0 +1,29 @@
+# make demo: the main job on synthetic cars.   make test: the tests.   Both make .venv first if need be.
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet
+
+.PHONY: demo test readme lint
+
+demo: .venv/runtime
+	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
+
+test: .venv/development
+	.venv/bin/python -m pytest
+
+readme: .venv/runtime # the tables of choices, from the registry
+	.venv/bin/python -m analysis.readme
+
+lint: .venv/development
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy .
+
+.venv/runtime: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		(echo "Python 3.11 or later is needed: type make PYTHON=python3.12, say, with the one you have." >&2; exit 2)
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@echo "Installing the packages of requirements.txt into .venv (some minutes, several GB with PyTorch) ..."
+	$(PIP) -r requirements.txt
+	@touch $@
+
+.venv/development: requirements-dev.txt .venv/runtime
+	$(PIP) -r requirements-dev.txt
+	@touch $@

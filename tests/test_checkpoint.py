@@ -1,0 +1,85 @@
+"""Checkpoints are whole or not used."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from experiments import checkpoint
+from tests.conftest import ROOT
+
+CONTENT = {"epoch": 3, "model": {"weight": torch.arange(1000.0)}, "words": ["a", "b"], "best": 0.5}
+
+
+def test_what_is_saved_comes_back_and_torch_reads_it_alone(tmp_path):
+    path = tmp_path / "last.ckpt"
+    checkpoint.save(path, CONTENT)
+    for content in (checkpoint.load(path), torch.load(path, weights_only=True)):
+        assert torch.equal(content["model"]["weight"], CONTENT["model"]["weight"]) and content["words"] == ["a", "b"]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
+def test_one_flipped_bit_anywhere_is_noticed(tmp_path, share):
+    path = tmp_path / "last.ckpt"
+    checkpoint.save(path, CONTENT)
+    data = bytearray(path.read_bytes())
+    data[int(share * (len(data) - 1))] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(checkpoint.Damaged):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, -1])
+def test_a_file_cut_short_is_noticed(tmp_path, keep):
+    path = tmp_path / "last.ckpt"
+    checkpoint.save(path, CONTENT)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(checkpoint.Damaged):
+        checkpoint.load(path)
+
+
+def test_the_one_before_is_used_when_the_last_is_damaged(tmp_path):
+    for epoch in (1, 2):
+        checkpoint.rotate(tmp_path)
+        checkpoint.save(tmp_path / "last.ckpt", {"epoch": epoch})
+    assert checkpoint.newest(tmp_path) == ({"epoch": 2}, [])
+    (tmp_path / "last.ckpt").write_bytes(b"nothing")
+    content, passed_over = checkpoint.newest(tmp_path)
+    assert content == {"epoch": 1} and "last.ckpt" in passed_over[0]
+    (tmp_path / "previous.ckpt").write_bytes(b"nothing")
+    assert checkpoint.newest(tmp_path)[0] is None
+
+
+class Malice:
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def test_a_pickle_is_refused_and_nothing_is_executed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, write in (
+        ("torch", lambda p: torch.save({"model": Malice()}, p)),
+        ("plain", lambda p: p.write_bytes(pickle.dumps(Malice()))),
+    ):
+        path = tmp_path / name
+        write(path)
+        body = path.read_bytes()
+        checkpoint.write_whole(path, body, b"\nsha256 ", checkpoint.hashlib.sha256(body).hexdigest().encode(), b"\n")
+        with pytest.raises(checkpoint.Damaged, match="more than weights"):
+            checkpoint.load(path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
+    checkpoint.save(tmp_path / "last.ckpt", {"epoch": 1})
+    code = (
+        "import os, signal, sys; from pathlib import Path; from experiments import checkpoint\n"
+        "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"checkpoint.save(Path({str(tmp_path / 'last.ckpt')!r}), {{'epoch': 2}})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert checkpoint.load(tmp_path / "last.ckpt") == {"epoch": 1}

@@ -1,0 +1,251 @@
+"""The words: which flags there are, how fast help comes, and what a wrong word is answered."""
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments.config import PRESETS, RunConfig
+from experiments.data import carvana
+from experiments.resolve import resolve
+from experiments.settings import read
+from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
+from tests.conftest import ROOT, run_folder, small
+
+FLAGS = {
+    "--model", "--model-kwargs", "--loss", "--loss-kwargs", "--augment", "--data", "--data-dir", "--preset", "--size",
+    "--epochs", "--batch-size", "--learning-rate", "--optimizer", "--seed", "--split", "--fold", "--train-cars",
+    "--precision", "--device", "--workers", "--config", "--output-dir", "--tracking-uri", "--split-file", "--group-pattern",
+    "--weight-decay", "--schedule", "--clip", "--early-stopping", "--help",
+}  # fmt: skip
+HEAVY = {"torch", "mlflow", "segmentation_models_pytorch", "albumentations", "lightning_fabric", "pandas", "matplotlib", "cv2"}
+
+
+def imported_by(*words):
+    code = (
+        "import sys, contextlib, io, run\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
+        f"    run.main({list(words)!r})\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    return set(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+
+
+def test_the_flags_are_those_that_were_promised(command):
+    import re
+
+    code, shown, _ = command("--help")
+    assert code == 0 and set(re.findall(r"(?<!\w)--[a-z-]+", shown)) == FLAGS
+
+
+def test_help_names_every_choice(command):
+    shown = command("--help")[1]
+    assert all(name in shown for table in (MODELS, LOSSES, AUGMENTATIONS, DATASETS, PRESETS) for name in table)
+
+
+def test_list_shows_every_choice_with_its_source(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    shown = "".join(command("list")[1].split())
+    for table in (MODELS, LOSSES, AUGMENTATIONS, DATASETS):
+        for entry in table.values():
+            assert entry.name in shown and "".join(entry.summary_zh.split())[:4] in shown and entry.source.split()[0] in shown
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--modle", "unet"], ["--model", "unett"], ["--preset", "dmo"], ["trian"], ["--loss", "dise"]],
+    ids=" ".join,
+)
+def test_help_and_the_answer_to_a_wrong_name_import_nothing_heavy(words):
+    assert not HEAVY & imported_by(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], "Commands: list"),
+        (["listt"], "did you mean 'list'?"),
+        (["--modle", "unet"], "did you mean '--model'?"),
+        (["--model", "atention_unet"], "did you mean 'attention_unet'?"),
+        (["--loss", "bcedice"], "did you mean 'bce_dice'?"),
+        (["--augment", "flop"], "did you mean 'flip'?"),
+        (["--data", "carvanna"], "did you mean 'carvana'?"),
+        (["--preset", "carvana-gpu"], "Choose from: demo, carvana"),
+        (["--model", "unet", "extra"], "extra"),
+        (["--model"], "--model"),
+        (["--model-kwargs", "widht=16"], "did you mean 'width'?"),
+        (["--model-kwargs", "width"], "KEY=VALUE"),
+        (["--model-kwargs", "width=wide"], "whole number"),
+        (["--model-kwargs", "width=0"], "width"),
+        (["--loss", "dice", "--loss-kwargs", "gamma=2"], "takes: smooth"),
+        (["--loss", "focal", "--loss-kwargs", "gamma=-1"], "gamma"),
+        (["--learning-rate", "0"], "positive number"),
+        (["--learning-rate", "-1e-3"], "positive number"),
+        (["--learning-rate", "nan"], "positive number"),
+        (["--epochs", "0"], "from 1 up"),
+        (["--epochs", "2.5"], "whole number"),
+        (["--size", "16x16"], "at least 32x32"),
+        (["--size", "192"], "WIDTHxHEIGHT"),
+        (["--fold", "5/5"], "counted from 0"),
+        (["--split", "cars"], "did you mean 'car'?"),
+        (["--optimizer", "adma"], "did you mean 'adam'?"),
+        (["--precision", "fp8"], "Choose from: auto, bf16"),
+        (["--device", "gpu"], "Choose from: auto, cuda"),
+        (["--data", "synthetic", "--precision", "fp16", "--device", "cpu"], "needs a CUDA GPU"),
+        (["--data", "carvana", "--data-dir", "/no/such/place"], "/no/such/place"),
+        (["--data-dir", "/no/such/place"], "--data synthetic"),
+        (["--data", "carvana", "--group-pattern", "x"], "--data folder"),
+        (["--config", "/no/such/file.yaml"], "/no/such/file.yaml"),
+        (["--model", "my.nets:Net", "--data", "synthetic"], "my"),
+        (["--model", "resnet_unet", "--model-kwargs", "pretrained=/no/file.pth", "--data", "synthetic"], "/no/file.pth"),
+        (["--split-file", "x.csv", "--split", "car"], "leave out --split"),
+        (["list", "--model", "unet"], "--model"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_word_is_answered_by_one_sentence_that_says_what_to_type(command, tmp_path, words, sentence):
+    given = words if words[0] == "list" else [*words, "--output-dir", tmp_path / "out"]
+    code, shown, complaint = command(*given)
+    assert code == 2 and sentence in complaint
+    assert len(complaint.strip().splitlines()) == 1 and "Traceback" not in complaint + shown
+    assert not (tmp_path / "out" / "runs").exists()
+
+
+def test_an_unknown_name_does_not_import_what_it_is_not():
+    assert not HEAVY & imported_by("--model", "no_such_model", "--model-kwargs", "width=16")
+
+
+def spoil_no_mask(cars):
+    carvana.build(cars)[5].mask.unlink()
+
+
+def spoil_truncated(cars):
+    photo = carvana.build(cars)[5].image
+    photo.write_bytes(photo.read_bytes()[:900])
+
+
+def spoil_grey_mask(cars):
+    import numpy as np
+    from PIL import Image
+
+    mask = carvana.build(cars)[5].mask
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96), dtype=np.uint8)).save(mask)
+
+
+def spoil_two_cars(cars):
+    keep = {s.group for s in carvana.build(cars)[:32]}
+    for sample in carvana.build(cars):
+        if sample.group not in keep:
+            sample.image.unlink()
+            sample.mask.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (spoil_no_mask, "no mask"),
+        (spoil_truncated, "truncated"),
+        (spoil_grey_mask, "not binary"),
+        (spoil_two_cars, "at least three groups"),
+    ],
+)
+def test_spoilt_data_is_found_before_the_work_starts(command, cars, tmp_path, spoil, sentence):
+    spoil(cars)
+    code, _, complaint = command(*small(cars, tmp_path / "out"))
+    assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
+    assert not (tmp_path / "out" / "runs").exists() or not any((tmp_path / "out" / "runs").glob("*/config.json"))
+
+
+@pytest.mark.parametrize("name", ["settings.yaml", "settings.toml"])
+def test_a_config_file_counts_and_the_command_line_wins(tmp_path, name):
+    yaml = "model: attention_unet\nmodel_kwargs: {width: 8}\nlearning-rate: 0.01\nsize: 64x48\nepochs: 7\ndata: synthetic\n"
+    toml = 'model = "attention_unet"\nlearning-rate = 0.01\nsize = "64x48"\nepochs = 7\ndata = "synthetic"\n[model_kwargs]\nwidth = 8\n'
+    (tmp_path / name).write_text(yaml if name.endswith("yaml") else toml)
+    config, _, _ = resolve(read({"epochs": "3"}, tmp_path / name))
+    assert (config.model, config.model_kwargs, config.learning_rate, config.size) == (
+        "attention_unet",
+        {"width": 8},
+        0.01,
+        (64, 48),
+    )
+    assert config.epochs == 3
+
+
+@pytest.mark.parametrize("text", ["modle: unet\n", "- a\n- b\n", "model: [unet\n", "epochs: many\n", "learning_rate: true\n"])
+def test_a_wrong_config_file_is_answered_by_a_sentence(command, tmp_path, text):
+    (tmp_path / "settings.yaml").write_text(text)
+    code, _, complaint = command("--config", tmp_path / "settings.yaml")
+    assert code == 2 and len(complaint.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_resolves_for_every_model(preset):
+    for model in MODELS:
+        words = {"preset": preset, "model": model, "device": "cpu"}
+        config, _, _ = resolve(read(words))
+        takes_width = "width" in MODELS[model].options()
+        assert (config.model_kwargs.get("width") == PRESETS[preset]["width"]) == takes_width
+
+
+def test_the_presets_are_those_that_were_promised():
+    demo, classic, fast, cpu = (resolve(read({"preset": name, "device": "cpu"}))[0] for name in PRESETS)
+    assert (demo.data, demo.size, demo.model_kwargs) == ("synthetic", (192, 128), {"width": 16})
+    assert (classic.size, classic.batch_size, classic.optimizer, classic.learning_rate) == ((572, 572), 4, "adam", 1e-4)
+    assert (fast.size, fast.schedule) == ((384, 256), "one-cycle") and fast.batch_size > classic.batch_size
+    assert (cpu.size, cpu.model_kwargs) == ((192, 128), {"width": 16})
+
+
+def test_without_a_preset_the_data_that_is_there_decides(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config, _, notices = resolve(read({"device": "cpu"}))
+    assert config.data == "synthetic" and "SYNTHETIC CARS" in "".join(notices)
+    for name in ("train", "train_masks"):
+        (tmp_path / "data" / "carvana" / name).mkdir(parents=True)
+    config, machine, notices = resolve(read({"device": "cpu"}))
+    assert config.data == "carvana" and config.size == (192, 128) and "SYNTHETIC" not in "".join(notices)
+    assert not machine.output_dir.is_relative_to("data") and machine.output_dir.is_absolute()
+
+
+def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
+    def key(**words):
+        return resolve(read({"preset": "demo", "device": "cpu", **words}))[0].key
+
+    changes = [
+        {}, {"model": "attention_unet"}, {"model_kwargs": ["width=8"]}, {"loss": "dice"}, {"loss_kwargs": ["smooth=2"]},
+        {"augment": "none"}, {"data": "carvana"}, {"size": "64x64"}, {"epochs": "3"}, {"batch_size": "3"}, {"seed": "3"},
+        {"learning_rate": "0.1"}, {"optimizer": "adam"}, {"weight_decay": "0.1"}, {"schedule": "cosine"}, {"clip": "2"},
+        {"early_stopping": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"}, {"precision": "fp32"},
+        {"group_pattern": "x", "data": "folder"},
+    ]  # fmt: skip
+    keys = [
+        key(**change)
+        for change in changes
+        if "precision" not in change or resolve(read({"preset": "demo"}))[0].precision != "fp32"
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key() == key(data_dir=tmp_path, output_dir=tmp_path, workers="2", tracking_uri="http://127.0.0.1:1")
+    assert key(model_kwargs=["width=16"]) == key()
+
+
+def test_a_config_survives_the_way_to_the_disk_and_back():
+    config = resolve(read({"preset": "demo", "fold": "1/5", "model_kwargs": ["width=8", "up=bilinear"]}))[0]
+    assert RunConfig.from_dict(config.to_dict()) == config and RunConfig.from_dict(config.to_dict()).key == config.key
+
+
+def test_the_run_ends_with_its_table_and_the_command_that_opens_it(command, made_cars, tmp_path):
+    code, shown, _ = command(*small(made_cars, tmp_path, epochs=1))
+    assert code == 0
+    for words in (
+        "test Dice",
+        "test IoU",
+        "boundary IoU",
+        "HD95",
+        "parameters",
+        "python run.py ui --output-dir",
+        run_folder(tmp_path).name,
+    ):
+        assert words in shown
+
+
+def test_a_split_that_leaks_says_so_at_the_end(command, made_cars, tmp_path):
+    assert "NOT A FAIR SCORE" in command(*small(made_cars, tmp_path, epochs=1, split="image"))[1]

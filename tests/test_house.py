@@ -1,0 +1,168 @@
+"""The house: which way imports go, who opens which door, what the top level holds, and that the README is true."""
+
+import ast
+import re
+import shlex
+
+import pytest
+
+from tests.conftest import ROOT, small
+
+# Imports only go down. A module on no floor fails the test: put it on one.
+FLOORS = {
+    0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping"),
+    1: ("experiments.config", "experiments.settings", "experiments.augment", "experiments.data.*"),
+    2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
+        "experiments.progress", "experiments.failures", "experiments.resolve", "analysis.records", "analysis.figures",
+        "analysis.readme", "experiments.pictures"),
+    3: ("experiments.runner",),
+    4: ("experiments.main",),
+    5: ("run",),
+}  # fmt: skip
+DOORS = {
+    "mlflow": {"experiments.tracking"},
+    "optuna": {"experiments.tune"},
+    "segmentation_models_pytorch": {"models.resnet_unet", "models.zoo"},
+    "albumentations": {"experiments.augment"},
+    "ray": {"experiments.cluster"},
+}
+TOP = {
+    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "tests",
+    "docs", "reference", "requirements-dev.txt", "Makefile", "pyproject.toml", ".ci", ".git", ".gitignore", ".github",
+    "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff",
+}  # fmt: skip
+
+
+def modules():
+    for path in [ROOT / "run.py", ROOT / "registry.py", *(p for f in ("models", "experiments", "analysis") for p in (ROOT / f).rglob("*.py"))]:
+        if path.name != "__init__.py":
+            yield ".".join(path.relative_to(ROOT).with_suffix("").parts), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def floor(name):
+    found = [
+        number for number, patterns in FLOORS.items() for p in patterns if name == p or (p.endswith(".*") and name.startswith(p[:-1]))
+    ]
+    return found[0] if found else None
+
+
+def inside(name, known):
+    """The project's module that an imported name is or lies in."""
+    parts = name.split(".")
+    return next((m for n in range(len(parts), 0, -1) if (m := ".".join(parts[:n])) in known), None)
+
+
+KNOWN = dict(modules())
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_imports_only_go_down(name):
+    assert floor(name) is not None, f"{name} is on no floor"
+    for imported in filter(None, (inside(i, KNOWN) for i in imports(KNOWN[name]))):
+        assert floor(imported) <= floor(name), f"{name} imports {imported} from a higher floor"
+
+
+def test_imports_do_not_go_in_circles():
+    below = {name: {i for i in (inside(i, KNOWN) for i in imports(tree)) if i and i != name} for name, tree in KNOWN.items()}
+    while ready := [name for name, needs in below.items() if not needs]:
+        for name in ready:
+            del below[name]
+        below = {name: needs - set(ready) for name, needs in below.items()}
+    assert not below, f"circles among {sorted(below)}"
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_each_heavy_library_has_one_door(package):
+    through = {name for name, tree in KNOWN.items() if any(i.split(".")[0] == package for i in imports(tree))}
+    assert through <= DOORS[package]
+
+
+def test_models_know_nothing_of_experiments_and_analysis_nothing_of_torch_or_mlflow():
+    for name, tree in KNOWN.items():
+        roots = {i.split(".")[0] for i in imports(tree)}
+        if name.startswith("models"):
+            assert not roots & {"experiments", "analysis"}, name
+        if name.startswith("analysis"):
+            assert not roots & {"experiments", "models", "torch", "mlflow"}, name
+
+
+def test_no_module_is_a_drawer_for_everything():
+    assert not {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts} & {"utils", "helpers", "common", "misc"}
+
+
+def test_the_top_level_holds_what_the_owner_fixed_and_tool_files():
+    import subprocess
+
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {path.split("/")[0] for path in tracked} <= TOP
+
+
+def test_no_photograph_and_no_data_is_in_the_repository():
+    import subprocess
+
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert not [path for path in tracked if path.lower().endswith((".jpg", ".jpeg", ".gif", ".ckpt", ".pth", ".db"))]
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readmes_tables_are_rendered_from_the_registry():
+    from analysis.readme import rendered
+
+    assert rendered(README) == README, "type make readme"
+
+
+def test_both_languages_have_the_same_headings():
+    english, chinese = README.split("# 中文说明", 1)
+    levels = [[len(mark) for mark in re.findall(r"^(##+) ", part, re.MULTILINE)] for part in (english, chinese)]
+    assert levels[0] == levels[1] and len(levels[0]) >= 6
+
+
+def commands():
+    """Every `python run.py …` in the README's shell blocks, once."""
+    found = []
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["python", "run.py"] and words not in found:
+                found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypatch):
+    """Training commands run for one short epoch on small cars; their other flags are kept as they are written."""
+    from tests.test_data import write_pairs
+
+    given = words[2:]
+    if given[:1] == ["ui"]:
+        pytest.skip("the UI is opened in tests/test_tracking.py")
+    if given and not given[0].startswith("-"):
+        code, _, complaint = command(*given)
+        assert code == 0, complaint
+        return
+    monkeypatch.chdir(tmp_path)
+    flags = [word for word in given if word.startswith("--")]
+    (tmp_path / "settings.yaml").write_text("model: unet\nmodel_kwargs: {width: 4}\n")
+    short = small(made_cars, tmp_path / "outputs", epochs=1)
+    if "folder" in given:
+        write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
+        short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
+    kept = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
+    replaced = [w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in kept or flag not in flags for w in (flag, value)]
+    own, skip = [], False
+    for word in given:
+        skip = word in kept if word.startswith("--") else skip
+        own += [] if skip else [word]
+    code, shown, complaint = command(*own, *replaced)
+    assert code == 0, complaint
+    assert "test Dice" in shown or "--help" in given

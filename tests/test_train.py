@@ -1,0 +1,188 @@
+"""The loop: its schedule, its one flag, and that it can be stopped and taken up between any two steps."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from experiments.config import RunConfig
+from experiments.data import cache, carvana
+from experiments.data.loader import Batches, Photographs
+from experiments.errors import RunFailed
+from experiments.stopping import Interrupted
+from experiments.train import learning_rate, network, start, train, validate
+from registry import AUGMENTATIONS, LOSSES, MODELS
+
+CONFIG = RunConfig(device="cpu", precision="fp32", epochs=3, batch_size=8, size=(48, 32), learning_rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def photographs(made_cars, tmp_path_factory):
+    samples = carvana.build(made_cars)
+    pixels = cache.open_cache(samples, (48, 32), tmp_path_factory.mktemp("cache"), "f00")
+
+    def make(first, last, augment=None, seed=0):
+        rows = list(range(first, last))
+        return Photographs([samples[r] for r in rows], (48, 32), augment, seed, pixels, rows)
+
+    return make
+
+
+@pytest.fixture
+def parts(photographs):
+    """A new state, batches of 32 photographs (4 steps) and 8 to validate, for a config."""
+
+    def make(config=CONFIG):
+        torch.manual_seed(config.seed)
+        state = start(MODELS["unet"].build(width=4), config)
+        training = photographs(0, 32, AUGMENTATIONS["flip"].build(), config.seed)
+        return state, Batches(training, config.batch_size), photographs(64, 72), LOSSES["bce_dice"].build()
+
+    return make
+
+
+def weights(state):
+    return torch.cat([p.detach().flatten() for p in network(state.model).state_dict().values() if p.is_floating_point()])
+
+
+def finish(config, state, *rest, **options):
+    return [(e.number, e.train_loss, e.val_loss, e.val_dice, e.is_best) for e in train(state, *rest, config, **options)]
+
+
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+@pytest.mark.parametrize("steps", [1, 2, 7, 1000])
+def test_every_schedule_stays_positive_and_below_its_peak_and_reaches_it(schedule, steps):
+    config = replace(CONFIG, schedule=schedule)
+    rates = [learning_rate(config, step, steps) for step in range(steps)]
+    assert all(0 < rate <= config.learning_rate for rate in rates)
+    if steps == 1000:
+        assert max(rates) == pytest.approx(config.learning_rate, rel=1e-3)
+        assert rates[0] < 0.1 * max(rates)
+        assert (rates[-1] < 0.01 * max(rates)) == (schedule != "constant")
+
+
+def test_training_learns(parts):
+    config = replace(CONFIG, epochs=8, learning_rate=1e-2)
+    epochs = finish(config, *parts(config))
+    assert [e[0] for e in epochs] == list(range(1, 9)) and epochs[-1][1] < 0.8 * epochs[0][1]
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(parts):
+    one, two, other = parts(), parts(), parts(replace(CONFIG, seed=1))
+    assert finish(CONFIG, *one) == finish(CONFIG, *two)
+    finish(replace(CONFIG, seed=1), *other)
+    assert torch.equal(weights(one[0]), weights(two[0])) and not torch.equal(weights(one[0]), weights(other[0]))
+
+
+@pytest.mark.parametrize("stopped_after", range(1, 12))
+def test_stopped_after_any_step_and_taken_up_it_ends_with_the_same_weights(parts, stopped_after):
+    whole = parts()
+    expected = finish(CONFIG, *whole)
+    stopped, seen = parts(), []
+    steps = itertools.count(1)
+    try:
+        for epoch in train(*stopped, CONFIG, stop=lambda: next(steps) >= stopped_after):
+            seen.append((epoch.number, epoch.train_loss, epoch.val_loss, epoch.val_dice, epoch.is_best))
+    except Interrupted:
+        pass
+    saved = stopped[0].to_dict()
+    again = parts(replace(CONFIG, seed=5))  # other weights and another generator state: all must come from what was saved
+    again[1].photographs.seed = CONFIG.seed
+    again[0].load(saved)
+    seen += finish(CONFIG, *again)
+    assert seen == expected
+    assert torch.equal(weights(again[0]), weights(whole[0]))
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(parts, where):
+    state, batches, validation, _ = parts()
+    calls, before = itertools.count(), {}
+
+    def broken(logits, masks):
+        value = LOSSES["bce"].build()(logits, masks)
+        if next(calls) < 2:
+            return value
+        before.setdefault("weights", [p.detach().clone() for p in network(state.model).parameters()])
+        return value * torch.nan if where == "loss" else value + (logits.mean() - logits.mean().detach()).sqrt()
+
+    with pytest.raises(RunFailed, match="lower --learning-rate"):
+        list(train(state, batches, validation, broken, CONFIG))
+    now = list(network(state.model).parameters())
+    assert all(torch.equal(a, b) for a, b in zip(before["weights"], now, strict=True))
+
+
+def test_the_flag_is_looked_at_every_fifty_steps_and_at_the_end_of_an_epoch(parts, monkeypatch):
+    looked = []
+    monkeypatch.setattr("experiments.train._refuse_broken", lambda state, epoch: looked.append((epoch, state.step)))
+    monkeypatch.setattr("experiments.train.LOOK_EVERY", 3)
+    finish(replace(CONFIG, epochs=2), *parts())
+    assert looked == [(1, 3), (1, 4), (2, 3), (2, 4)]
+
+
+def test_a_step_asks_the_device_for_no_value(parts):
+    """On meta tensors every look at a value raises, so nothing inside a step can wait for the device."""
+    from experiments.train import take_step
+
+    state, _, _, loss = parts()
+    network(state.model).to("meta")
+    state.optimizer.param_groups[0]["params"] = list(network(state.model).parameters())
+    state.broken, state.loss_sum = state.broken.to("meta"), state.loss_sum.to("meta")
+    state.optimizer.optimizer.step = lambda *_, **__: None  # fused Adam has no meta kernel
+    images, masks = torch.zeros(2, 3, 32, 48, device="meta"), torch.zeros(2, 1, 32, 48, device="meta")
+    take_step(state, images, masks, loss, clip=1.0)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        state.loss_sum.item()
+
+
+def test_early_stopping_ends_after_so_many_epochs_without_a_better_dice(parts, monkeypatch):
+    dice = iter([0.5, 0.4, 0.6, 0.6, 0.3, 0.9])
+    monkeypatch.setattr("experiments.train.validate", lambda *_: (1.0, next(dice), 0.5))
+    config = replace(CONFIG, epochs=6, early_stopping=2)
+    assert [(n, best) for n, *_, best in finish(config, *parts(config))] == [
+        (1, True),
+        (2, False),
+        (3, True),
+        (4, False),
+        (5, False),
+    ]
+
+
+def test_validation_does_not_depend_on_the_batch_size(parts):
+    state, _, validation, loss = parts()
+    one, many = validate(state, validation, loss, 1), validate(state, validation, loss, 5)
+    assert one == pytest.approx(many, abs=1e-6)
+
+
+def test_validation_averages_photographs_in_a_car_and_then_cars(photographs, parts):
+    """Against a slow twin on two cars of unequal numbers of photographs."""
+    import numpy as np
+
+    state, _, _, loss = parts()
+    validation = photographs(60, 70)  # 4 photographs of one car, 6 of another
+    state.model.eval()
+    dice = []
+    for image, mask in validation:
+        prediction = network(state.model)(image[None])[0].detach() > 0
+        dice.append(2 * float((prediction & (mask > 0)).sum()) / float(prediction.sum() + mask.sum()))
+    expected = (np.mean(dice[:4]) + np.mean(dice[4:])) / 2
+    assert validate(state, validation, loss, 3)[1] == pytest.approx(expected, abs=1e-9)
+
+
+def test_bf16_and_fp32_follow_the_same_path(parts):
+    precise, quick = (
+        finish(CONFIG, *parts()),
+        finish(replace(CONFIG, precision="bf16"), *parts(replace(CONFIG, precision="bf16"))),
+    )
+    assert quick[-1][1] == pytest.approx(precise[-1][1], rel=0.1) and quick != precise
+
+
+def test_the_network_and_its_inputs_lie_channels_last(parts):
+    state, batches, _, _ = parts()
+    from experiments.data.loader import as_input
+
+    images = as_input(next(batches.epoch(1))[0], torch.device("cpu"))
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    kernels = [p for p in network(state.model).parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
+    assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
