@@ -42,7 +42,8 @@ def _words() -> type:
         if name in TABLES:
             text += f": {', '.join(TABLES[name])}"
         many = name.endswith("_kwargs")
-        default = "" if many or field.default is None else f" (default: {_shown(field.default)})"
+        default = "the preset's" if any(name in preset for preset in PRESETS.values()) else _shown(field.default)
+        default = "" if many or field.default is None else f" (default: {default})"
         kind = list[str] | None if many else str | None
         parameter = Parameter(help=text + default, consume_multiple=True, negative_iterable=(), show_default=False)
         fields.append((name, Annotated[kind, parameter], None))
@@ -130,7 +131,7 @@ def main(words: list[str]) -> int:
         flag = error.token.keyword or error.token.value
         return _complain(f"Unknown flag {flag}{nearest(flag, _flags())}. See python run.py --help.")
     except CycloptsError as error:
-        return _complain(" ".join(str(error).split()))
+        return _complain(f"{' '.join(str(error).split())} See python run.py --help.")
     except (InputError, UnknownName, OptionError) as error:
         return _complain(str(error))
     except RunFailed as error:

@@ -56,7 +56,7 @@ def save_panel(path: Path, rows: Sequence[tuple[Image, Mask, Mask, str]]) -> Non
 def _row(photo: Image, truth: Mask, prediction: Mask, caption: str, width: int) -> Image:
     height = round(width * truth.shape[0] / truth.shape[1])
     size = (width, height)
-    photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+    photo = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8)
     truth, prediction = (_shrunk(mask, size) for mask in (truth, prediction))
     error = photo // 3
     error[truth & ~prediction] = MISSED

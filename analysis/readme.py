@@ -1,7 +1,7 @@
 """The parts of the README that are rendered, between markers, and never typed.
 
-    python -m analysis.readme           write them
-    python -m analysis.readme --check   exit 1 where the README says something else
+python -m analysis.readme           write them
+python -m analysis.readme --check   exit 1 where the README says something else
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ def choices(language: str) -> str:
 
 def _table(kind: str, flag: str, table: Table, language: str) -> str:
     rows = [
-        f"| `{entry.name}` | {entry.summary if language == 'en' else entry.summary_zh} | {entry.source} |" for entry in table.values()
+        f"| `{entry.name}` | {entry.summary if language == 'en' else entry.summary_zh} | {entry.source} |"
+        for entry in table.values()
     ]
     return "\n".join((f"**{kind}** (`{flag}`)\n", "| " + " | ".join(HEADINGS[language]) + " |", "|---|---|---|", *rows))
 
@@ -40,7 +41,9 @@ def render(text: str, parts: Mapping[str, str]) -> str:
         pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
         text, found = pattern.subn(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)  # type: ignore[misc]
         if found != 1:
-            raise ValueError(f"The README needs the markers <!-- {name} --> and <!-- /{name} --> once; they are there {found} times.")
+            raise ValueError(
+                f"The README needs the markers <!-- {name} --> and <!-- /{name} --> once; they are there {found} times."
+            )
     return text
 
 

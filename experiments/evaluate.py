@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import heapq
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,9 +46,10 @@ def evaluate(
     device: torch.device,
     part: str = "test",
     batch_size: int = 8,
-    workers: int = 2,
+    workers: int | None = None,
 ) -> Iterator[Scored]:
-    """Score every photograph with every model, in order."""
+    """Score every photograph with every model, in order, in as many threads as there are cores (at most 16)."""
+    workers = workers or min(16, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Scored]] = deque()
         for index, logits in _forward(models, photographs, device, batch_size):
@@ -60,7 +62,7 @@ def evaluate(
 
 def enlarge(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Logits (h, w) at `size` = (width, height), bilinear."""
-    return cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def ceiling(truth: NDArray[np.bool_], size: tuple[int, int]) -> float:

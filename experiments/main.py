@@ -19,6 +19,7 @@ from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
 def train_one(wanted: Wanted) -> int:
     """Train the combination that was asked for, and show what came out."""
     from experiments import runner
+    from experiments.prepare import prepare
     from experiments.stopping import Interrupted, listening
 
     began = time.perf_counter()
@@ -27,7 +28,7 @@ def train_one(wanted: Wanted) -> int:
         print(notice, flush=True)
     with listening() as stop:
         try:
-            result = runner.run(runner.prepare(config, machine, stop), stop)
+            result = runner.run(prepare(config, machine, stop.check), stop)
         except Interrupted:
             name = signal.Signals(stop.signal).name
             print(f"Interrupted by {name}. The same command goes on from here.", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ def watched(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     """A wrapper around the steps of an epoch that draws a bar on a terminal and nothing elsewhere."""
 
     def watch(steps: Iterable[Any]) -> Iterable[Any]:
-        total = len(steps) if hasattr(steps, "__len__") else None
+        total = len(steps) if isinstance(steps, Sized) else None
         with _bar() as bar:
             task = bar.add_task(what, total=total)
             for step in steps:

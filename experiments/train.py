@@ -119,7 +119,8 @@ def start(model: nn.Module, config: RunConfig) -> State:
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    wrapped, optimizer = fabric.setup(torch.compile(model) if config.compile else model, optimizer)
+    compiled: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
+    wrapped, optimizer = fabric.setup(compiled, optimizer)
     zero = torch.zeros((), device=fabric.device)
     return State(fabric, wrapped, optimizer, loss_sum=zero.clone(), broken=zero.clone())
 
@@ -135,6 +136,7 @@ def _repeatable_cuda() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written
 
 
 def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: float) -> None:
@@ -172,6 +174,8 @@ def train(
     """
     device = state.fabric.device
     for number in range(state.epoch + 1, config.epochs + 1):
+        if config.early_stopping and state.epoch - state.best_epoch >= config.early_stopping:
+            return
         began, first = time.perf_counter(), state.step
         state.model.train()
         for images, masks in watch(batches.epoch(number, first)):
@@ -197,8 +201,6 @@ def train(
         rate = learning_rate(config, number * len(batches) - 1, config.epochs * len(batches))
         speed = (len(batches) - first) * batches.batch_size / trained  # of this sitting
         yield Epoch(number, train_loss, val_loss, val_dice, val_iou, rate, is_best, speed, seconds)
-        if config.early_stopping and number - state.best_epoch >= config.early_stopping:
-            return
 
 
 def _refuse_broken(state: State, epoch: int) -> None:

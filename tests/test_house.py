@@ -14,8 +14,8 @@ FLOORS = {
     1: ("experiments.config", "experiments.settings", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
         "experiments.progress", "experiments.failures", "experiments.resolve", "analysis.records", "analysis.figures",
-        "analysis.readme", "experiments.pictures"),
-    3: ("experiments.runner",),
+        "analysis.readme", "experiments.pictures", "experiments.prepare"),
+    3: ("experiments.runner", "experiments.scoring"),
     4: ("experiments.main",),
     5: ("run",),
 }  # fmt: skip
@@ -34,7 +34,11 @@ TOP = {
 
 
 def modules():
-    for path in [ROOT / "run.py", ROOT / "registry.py", *(p for f in ("models", "experiments", "analysis") for p in (ROOT / f).rglob("*.py"))]:
+    for path in [
+        ROOT / "run.py",
+        ROOT / "registry.py",
+        *(p for f in ("models", "experiments", "analysis") for p in (ROOT / f).rglob("*.py")),
+    ]:
         if path.name != "__init__.py":
             yield ".".join(path.relative_to(ROOT).with_suffix("").parts), ast.parse(path.read_text(encoding="utf-8"))
 
@@ -49,7 +53,10 @@ def imports(tree):
 
 def floor(name):
     found = [
-        number for number, patterns in FLOORS.items() for p in patterns if name == p or (p.endswith(".*") and name.startswith(p[:-1]))
+        number
+        for number, patterns in FLOORS.items()
+        for p in patterns
+        if name == p or (p.endswith(".*") and name.startswith(p[:-1]))
     ]
     return found[0] if found else None
 
@@ -158,7 +165,9 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
         write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
         short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
     kept = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
-    replaced = [w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in kept or flag not in flags for w in (flag, value)]
+    replaced = [
+        w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in kept or flag not in flags for w in (flag, value)
+    ]
     own, skip = [], False
     for word in given:
         skip = word in kept if word.startswith("--") else skip

@@ -137,4 +137,4 @@ def _resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.ui
     if (picture.shape[1], picture.shape[0]) == size:
         return picture
     shrinks = picture.shape[1] >= size[0] and picture.shape[0] >= size[1]
-    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)
