@@ -41,8 +41,8 @@ def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> Non
     """The scores of a run in a small table, and the command that opens it in MLflow."""
     test = result["test"]["best"]
     cars = result["cars"]
-    title = f"{result['model']} with {result['loss']}: {cars['test']} unseen {result['data']} cars, {test['images']} photographs"
-    table = Table(title=title, title_justify="left", show_header=False)
+    print(f"\n{result['model']} with {result['loss']}: {cars['test']} unseen {result['data']} cars, {test['images']} photographs")
+    table = Table(show_header=False)
     for name, value in (
         ("test Dice", f"{test['dice']:.4f}"),
         ("test IoU", f"{test['iou']:.4f}"),
