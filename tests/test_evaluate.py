@@ -1,0 +1,109 @@
+"""Scoring: at the ground truth's own size, one photograph at a time, in bounded memory."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from analysis.records import summarise
+from experiments import evaluate
+from experiments.data import carvana, folder
+from experiments.data.loader import Photographs
+from experiments.data.samples import read_mask
+from tests.test_data import write_pairs
+
+
+class Knows(torch.nn.Module):
+    """A model that finds bright pixels: enough to predict something that depends on the photograph."""
+
+    def __init__(self, threshold=0.45):
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, image):
+        return 20 * (image.mean(1, keepdim=True) - self.threshold)
+
+
+@pytest.fixture
+def test_photographs(made_cars):
+    return Photographs(carvana.build(made_cars)[:24], (48, 32))
+
+
+def scored(photographs, *models, **options):
+    return list(evaluate.evaluate(models or [Knows()], photographs, torch.device("cpu"), **options))
+
+
+def test_scores_do_not_depend_on_the_batch_size_or_the_number_of_threads(test_photographs):
+    expected = [one.rows for one in scored(test_photographs)]
+    for batch_size, workers in ((1, 1), (5, 3), (24, 2)):
+        assert [one.rows for one in scored(test_photographs, batch_size=batch_size, workers=workers)] == expected
+
+
+def test_several_models_are_scored_as_each_alone(test_photographs):
+    together = scored(test_photographs, Knows(0.4), Knows(0.5))
+    for which, threshold in enumerate((0.4, 0.5)):
+        assert [one.rows[which] for one in together] == [one.rows[0] for one in scored(test_photographs, Knows(threshold))]
+
+
+def test_each_photograph_is_scored_at_its_own_size(tmp_path):
+    write_pairs(tmp_path)
+    for number, size in enumerate([(60, 40), (200, 30), (33, 90)]):
+        name = ("a1", "a2", "b1")[number]
+        noise = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(noise).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(np.eye(size[1], size[0]).astype(np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+    rows = [one.rows[0] for one in scored(Photographs(folder.build(tmp_path), (32, 32)))]
+    assert [sum(row[c] for c in ("tp", "fp", "fn", "tn")) for row in rows[:3]] == [60 * 40, 200 * 30, 33 * 90]
+
+
+def test_logits_are_enlarged_and_then_thresholded(test_photographs):
+    """Against PyTorch's own interpolation."""
+    (one, *_) = scored(test_photographs)
+    truth = read_mask(test_photographs.samples[0].mask)
+    with torch.no_grad():
+        logits = Knows()(test_photographs[0][0][None])
+    found = torch.nn.functional.interpolate(logits, truth.shape, mode="bilinear", align_corners=False)[0, 0].numpy() > 0
+    assert (found != one.predictions[0]).mean() < 1e-3
+
+
+def test_memory_does_not_grow_with_the_number_of_photographs(made_cars, monkeypatch):
+    """However many photographs there are, only so many are ahead of the one that is handed out."""
+    begun, kept, ahead = [], evaluate._score, []
+    monkeypatch.setattr(evaluate, "_score", lambda *given: begun.append(1) or kept(*given))
+    photographs = Photographs(carvana.build(made_cars), (48, 32))
+    for done, _ in enumerate(evaluate.evaluate([Knows()], photographs, torch.device("cpu"), batch_size=4, workers=2)):
+        ahead.append(len(begun) - done)
+    assert len(ahead) == 128 and max(ahead) <= 3 * 4 + 2
+
+
+def test_the_ceiling_is_below_one_and_rises_with_the_size(made_cars):
+    truth = read_mask(carvana.build(made_cars)[0].mask)
+    values = [evaluate.ceiling(truth, size) for size in ((32, 32), (48, 32), (96, 64))]
+    assert 0.8 < values[0] < values[1] < values[2] == 1.0
+    assert evaluate.ceiling(np.zeros((40, 60), bool), (32, 32)) == 1.0
+
+
+def test_the_worst_are_kept_with_their_predictions_and_the_others_counted(test_photographs):
+    seen = []
+    worst = evaluate.worst(evaluate.evaluate([Knows()], test_photographs, torch.device("cpu")), 3, seen.append)
+    assert len(seen) == 24
+    assert [one.dice for one in worst] == sorted(one.dice for one in seen)[:3]
+    assert all(one.predictions[0].shape == (64, 96) for one in worst)
+
+
+def test_numbers_are_averaged_over_the_photographs_of_a_car_and_then_over_cars():
+    import pandas as pd
+
+    columns = ["group", "tp", "fp", "fn", "dice", "iou", "precision", "recall", "boundary_iou", "hd95"]
+    rows = [("a", 5, 1, 1, 1.0, 1.0, 1, 1, 1, 1.0), ("a", 5, 1, 1, 0.0, 0.5, 1, 1, 1, 3.0), ("b", 0, 0, 9, 0.8, 0.6, 1, 1, 1, 50.0)]
+    numbers = summarise(pd.DataFrame(rows, columns=columns))
+    assert numbers["dice"] == pytest.approx((0.5 + 0.8) / 2) and numbers["iou"] == pytest.approx((0.75 + 0.6) / 2)
+    assert (numbers["hd95_median"], numbers["hd95_failures"]) == (3.0, 1)
+    assert numbers["pooled_iou"] == pytest.approx(10 / (10 + 2 + 11)) and (numbers["images"], numbers["cars"]) == (3, 2)
+
+
+def test_scores_are_written_the_same_each_time(tmp_path, test_photographs):
+    for name in ("one.csv", "two.csv"):
+        evaluate.write_scores(tmp_path / name, (one.rows[0] for one in scored(test_photographs)))
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    assert (tmp_path / "one.csv").read_text().splitlines()[0] == ",".join(evaluate.COLUMNS)
