@@ -227,6 +227,26 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
     assert key(model_kwargs=["width=16"]) == key()
 
 
+@pytest.mark.parametrize(
+    ("features", "processor", "precision"),
+    [
+        ({"amx_tile", "avx512_bf16"}, "Intel(R) Xeon(R) Platinum 8480+", "bf16"),
+        ({"avx512_bf16"}, "AMD EPYC 9654 96-Core Processor", "bf16"),
+        ({"avx512_bf16"}, "Intel(R) Xeon(R) Processor", "fp32"),  # bf16 instructions at half the rate of fp32
+        (set(), "AMD EPYC 7763 64-Core Processor", "fp32"),
+    ],
+)
+def test_bf16_is_chosen_where_it_multiplies_faster_than_fp32(monkeypatch, features, processor, precision):
+    import torch
+
+    from experiments import resolve as resolving
+
+    for name in ("amx_tile", "avx512_bf16"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in features)
+    monkeypatch.setattr(resolving, "processor", lambda: processor)
+    assert resolve(read({"preset": "demo", "device": "cpu"}))[0].precision == precision
+
+
 def test_a_config_survives_the_way_to_the_disk_and_back():
     config = resolve(read({"preset": "demo", "fold": "1/5", "model_kwargs": ["width=8", "up=bilinear"]}))[0]
     assert RunConfig.from_dict(config.to_dict()) == config and RunConfig.from_dict(config.to_dict()).key == config.key
