@@ -62,8 +62,9 @@ def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> Non
         print("NOT A FAIR SCORE: --split image puts other photographs of the test cars into training.")
     if result["data"] == "synthetic":
         print("These are SYNTHETIC CARS: the scores say nothing about real photographs.")
-    where = "" if output_dir == Path("outputs").absolute() else f" --output-dir {output_dir}"
-    print(f"Record: {output_dir / 'runs' / result['key']}\nSee it in MLflow: python run.py ui{where}")
+    place = output_dir.relative_to(Path.cwd()) if output_dir.is_relative_to(Path.cwd()) else output_dir
+    where = "" if place == Path("outputs") else f" --output-dir {place}"
+    print(f"Record: {place / 'runs' / result['key']}\nSee it in MLflow: python run.py ui{where}")
 
 
 def list_choices() -> int:

@@ -82,7 +82,7 @@ def _device(asked: str, notices: list[str]) -> str:
     if asked == "auto":
         found = next(name for name, here in there.items() if here)
         if found == "cpu":
-            notices.append(f"No GPU was found: training on the CPU with {torch.get_num_threads()} threads.")
+            notices.append(f"No GPU was found: training on the CPU ({processor()}) with {torch.get_num_threads()} threads.")
         return found
     if not there[asked]:
         raise InputError(f"--device {asked} is not available on this machine. Type --device cpu, or leave it out.")
