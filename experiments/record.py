@@ -64,6 +64,10 @@ class Record:
         """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
         return list(_lines(self.folder / "metrics.jsonl"))
 
+    def timings(self) -> list[dict[str, float]]:
+        """The lines of timing.jsonl."""
+        return list(_lines(self.folder / "timing.jsonl"))
+
     def keep_epochs(self, last: int) -> None:
         """Forget the lines of epochs after `last`: those epochs will be trained again."""
         for name in ("metrics.jsonl", "timing.jsonl"):
