@@ -27,6 +27,8 @@ def resolve(wanted: Wanted) -> tuple[RunConfig, Machine, list[str]]:
     _try_loss(values.get("loss", RunConfig.loss), values.get("loss_kwargs", {}))
     if values.get("group_pattern") is not None and "group_pattern" not in DATASETS[values["data"]].options():
         raise InputError(f"--group-pattern is for --data folder; {values['data']} knows its groups.")
+    if values.get("accumulate", 1) > values["batch_size"]:
+        raise InputError(f"--accumulate {values['accumulate']} is more than the photographs in a batch, {values['batch_size']}.")
     machine = {"data_dir": DATA_DIRS.get(values["data"], Path("data")), **wanted.machine}
     options, weights, weights_file = _weights(options)
     values["device"] = _device(values.get("device", "auto"), notices)

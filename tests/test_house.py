@@ -16,7 +16,7 @@ FLOORS = {
         "experiments.progress", "experiments.failures", "experiments.resolve", "analysis.records", "analysis.figures",
         "analysis.readme", "experiments.pictures", "experiments.prepare"),
     3: ("experiments.runner", "experiments.scoring"),
-    4: ("experiments.main",),
+    4: ("experiments.main", "experiments.bench.*"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {
