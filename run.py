@@ -148,6 +148,27 @@ def bench(
     return main.bench(wanted, parts, repeats, json)
 
 
+@app.command
+def draw(
+    *,
+    output: Annotated[Path, Parameter(help="the folder for U-Net.png and docs/")] = Path("."),
+    width: Annotated[str, Parameter(help="channels at full resolution")] = "64",
+    size: Annotated[str, Parameter(help="WIDTHxHEIGHT of the photograph")] = "512x512",
+) -> int:
+    """Draw the U-Net, the Attention U-Net and one attention gate from the shapes that the built networks make.
+
+    Example: python run.py draw
+    """
+    from experiments import settings
+
+    channels, pixels = settings.whole("--width", width), settings.typed("size", size)
+    from experiments.draw import draw as save
+
+    for path in save(output, channels, pixels):
+        print(path)
+    return 0
+
+
 def main(words: list[str]) -> int:
     """Run a command line; the exit code says how it ended (0 done, 1 a run failed, 2 wrong input, 130/143 interrupted)."""
     if words and not words[0].startswith("-") and words[0] not in app:

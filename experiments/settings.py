@@ -136,6 +136,9 @@ def _whole(least: int) -> Callable[[str, Any], int]:
     return check
 
 
+whole = _whole(1)
+
+
 def _number(above: bool) -> Callable[[str, Any], float]:
     def check(flag: str, value: Any) -> float:
         try:
