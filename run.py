@@ -27,6 +27,7 @@ MACHINE_HELP = {
     "workers": "processes that load photographs (default: none on the CPU, up to 8 with a GPU)",
     "split_file": "a CSV of image,part that divides the data by hand; no group may be on two sides",
 }
+REPORT = ("check", "latex", "html", "verify", "photographs", "credit", "results_dir", "readme")
 
 app = App(name="run.py", help_format="plaintext", version_flags=[], result_action="return_value")
 
@@ -100,6 +101,51 @@ def list_choices() -> int:
     from experiments import main
 
     return main.list_choices()
+
+
+@app.command
+def report(
+    study: str | None = None,
+    /,
+    *,
+    check: Annotated[
+        bool, Parameter(help="write nothing; exit 1 where the README is not what the committed results give")
+    ] = False,
+    latex: Annotated[bool, Parameter(help="write the table for a paper, too")] = False,
+    html: Annotated[Path | None, Parameter(help="write one self-contained page to this file", show_default=False)] = None,
+    verify: Annotated[
+        int, Parameter(help="train so many runs again and compare their scores bit for bit", show_default=False)
+    ] = 0,
+    data_dir: Annotated[Path | None, Parameter(help="with --verify: where the photographs lie", show_default=False)] = None,
+    photographs: Annotated[
+        str | None,
+        Parameter(help="draw the models' strip on these: synthetic, or a folder of images/ and masks/", show_default=False),
+    ] = None,
+    credit: Annotated[str | None, Parameter(help="whose --photographs are, and their licence", show_default=False)] = None,
+    output_dir: Output = Path("outputs"),
+    results_dir: Annotated[
+        Path | None, Parameter(help="the committed results (default: analysis/results)", show_default=False)
+    ] = None,
+    readme: Annotated[Path | None, Parameter(help="the page with the tables (default: README.md)", show_default=False)] = None,
+) -> int:
+    """Make tables, pictures and verdicts of a study, or of all, from the records or from the committed results.
+
+    Example: python run.py report two_by_two --html two_by_two.html
+    """
+    from analysis import command
+    from analysis.report import Places
+
+    given = {"results": results_dir, "readme": readme}
+    places = Places(output_dir, **{name: path for name, path in given.items() if path is not None})
+    if verify:
+        from experiments import verify as verifying
+
+        return verifying.command(places, study, verify, data_dir)
+    if photographs is not None:
+        from experiments import strip
+
+        strip.command(places, study, photographs, credit)
+    return command.check(places) if check else command.run(places, study, latex, html)
 
 
 @app.command
@@ -196,7 +242,7 @@ def main(words: list[str]) -> int:
 
 
 def _flags() -> list[str]:
-    names = [*setting_fields(), *MACHINE_HELP, "preset", "config", "output_dir", "tracking_uri", "port"]
+    names = [*setting_fields(), *MACHINE_HELP, "preset", "config", "output_dir", "tracking_uri", "port", *REPORT]
     return [f"--{name.replace('_', '-')}" for name in names]
 
 
