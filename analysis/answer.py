@@ -111,9 +111,9 @@ def _row(
         verdicts = {kind: found.count(kind) for kind in ("better", "worse", "equivalent", "undecided")}
     levels = {factor: str(cell.get("levels", {}).get(factor, "")) for factor in study.factors}
     dice, low, high = (mean.mean, mean.low, mean.high) if mean else (float("nan"),) * 3
-    best, iou, boundary_iou = (float(runs[column].mean()) for column in ("dice_best", "iou", "boundary_iou"))
+    best, iou, boundary_iou = (_mean(runs[column]) for column in ("dice_best", "iou", "boundary_iou"))
     hd95, failures = _distances(study, name)
-    cost = {column: float(runs[column].mean()) for column in COST}
+    cost = {column: _mean(runs[column]) for column in COST}
     keys, commits = tuple(runs.key), tuple(sorted(set(runs.git_commit) - {""}))
     top = bool(verdicts) and family is not None and name in family.top
     return Row(
@@ -136,6 +136,10 @@ def _row(
         top,
         verdicts,
     )
+
+
+def _mean(values: pd.Series) -> float:
+    return float(values.astype(float).mean())
 
 
 def _distances(study: Study, cell: str) -> tuple[float, int]:

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-TEXT = "#757c84"
+TEXT = "#737a82"
 BLUE, ORANGE, GREEN, PINK, SKY = "#0f7fc4", "#d55e00", "#129070", "#c2659a", "#4b8fb0"
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, "#a07a00", "#8a6fd1", "#c8553d")
 LINES = ("-", "--", ":", "-.")

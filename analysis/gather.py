@@ -14,6 +14,7 @@ import pandas as pd
 
 from analysis.measured import CURVES, DIGITS, RUN, SCORES, SHARED, TRIALS, Study, empty, number, rise, typed
 from analysis.scores import read_scores
+from experiments.errors import InputError
 
 LINE = {"epoch": "epoch", "train/loss": "train_loss", "val/loss": "val_loss", "val/dice": "val_dice", "val/iou": "val_iou"}
 
@@ -86,11 +87,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """The tuning trials of a study; none where there is no file."""
+    """The tuning trials of a study; none where there is no file. Raises InputError for a file that holds something else."""
     if not path.exists():
         return empty(TRIALS)
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", None)
-    return typed(table.reindex(columns=list(TRIALS)))
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", None)
+        return typed(table.reindex(columns=list(TRIALS)))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"The tuning trials in {path} cannot be read ({' '.join(str(error).split())}). Put the file right, or remove it."
+        ) from None
 
 
 def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:

@@ -62,7 +62,7 @@ def _table(paths: Sequence[Path], columns: Sequence[str]) -> tuple[pd.DataFrame,
     counts = [body.count(b"\n") for body in bodies]
     text = io.BytesIO(b"\n".join([heading, *(body[:-1] for body in bodies)]))
     types = {name: NAMES[name] for name in columns if name in NAMES}
-    table = pd.read_csv(text, usecols=list(columns), dtype=types, keep_default_na=False, float_precision="round_trip")
+    table = pd.read_csv(text, usecols=list(columns), dtype=types, keep_default_na=False)
     if len(table) != sum(counts):
         raise ValueError("a name holds a line break")
     return table, counts

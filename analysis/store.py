@@ -65,9 +65,7 @@ def read(results: Path, name: str) -> Study | None:
         runs, notices = _runs(folder / "runs.csv")
         types = {"cell": "category", "group": "category", "image": "category", "seed": int, "failed": np.int8}
         types |= {name: float for name in SCORES if name not in types}
-        scores = pd.read_csv(folder / "scores.csv.gz", dtype=types, keep_default_na=False, float_precision="round_trip")[
-            list(SCORES)
-        ]
+        scores = pd.read_csv(folder / "scores.csv.gz", dtype=types, keep_default_na=False)[list(SCORES)]
         curves = pd.read_csv(folder / "curves.csv", dtype={"cell": str}, keep_default_na=False, na_values=[""])[list(CURVES)]
     except (OSError, ValueError, KeyError, EOFError) as error:
         advice = f"Take it back with git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
@@ -103,8 +101,10 @@ def merge(old: Study, new: Study) -> Study:
     kept |= (theirs.loc[both, "state"] == "failed") & (mine.loc[both, "state"] == "missing")
     stay = theirs.index.difference(mine.index).union(both[kept.to_numpy(bool)])
     plan = _laid_over(old.plan, new.plan)
-    tables = {name: _either(getattr(old, name), getattr(new, name), stay) for name in ("runs", "scores", "curves")}
-    tables["runs"] = _in_order(tables["runs"], plan)
+    tables = {
+        name: _in_order(_either(getattr(old, name), getattr(new, name), stay), plan) for name in ("runs", "scores", "curves")
+    }
+    tables["runs"] = with_levels(tables["runs"], plan)
     trials = new.trials if len(new.trials) else old.trials
     keys = set(tables["runs"].key)
     configs = {key: config for key, config in {**old.configs, **new.configs}.items() if key in keys}
@@ -119,6 +119,13 @@ def _either(old: pd.DataFrame, new: pd.DataFrame, stay: pd.MultiIndex) -> pd.Dat
     return compact(joined) if "image" in joined else joined
 
 
+def _in_order(table: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows in the order of the plan's cells, then of the seeds; within a run as they were."""
+    place = {cell["cell"]: number for number, cell in enumerate(plan["cells"])}
+    order = np.lexsort((table.seed.astype(int), table.cell.astype(str).map(place).astype(int)))
+    return table.iloc[order].reset_index(drop=True)
+
+
 def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The new plan, with the cells that only the old one knows and with the versions of both."""
     known = {cell["cell"] for cell in new.get("cells", [])}
@@ -130,14 +137,6 @@ def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     for name, value in [*old.get("environment", {}).items(), *new.get("environment", {}).items()]:
         versions[name] = ", ".join(sorted({*filter(None, versions.get(name, "").split(", ")), *value.split(", ")}))
     return {**new, "cells": cells, "factors": factors, "environment": versions}
-
-
-def _in_order(runs: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
-    place = {cell["cell"]: number for number, cell in enumerate(plan["cells"])}
-    runs = runs.sort_values(
-        ["cell", "seed"], key=lambda c: c.map(place) if c.name == "cell" else c, kind="stable", ignore_index=True
-    )
-    return with_levels(runs, dict(plan))
 
 
 def _told(old: Study, new: Study, stay: pd.MultiIndex, both: pd.MultiIndex) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ python -m tests.made_study OUTPUT [CELLS SEEDS CARS]   writes one to look at
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import sys
@@ -17,6 +18,7 @@ MODELS = {"unet": 0.0, "attention_unet": 0.0005, "resnet_unet": 0.006}
 VERSIONS = {"python": "3.11.7", "torch": "2.14.0", "processor": "A CPU of 2 cores"}
 HEADER = "set,group,image,tp,fp,fn,tn,dice,iou,precision,recall,boundary_iou,hd95"
 PIXELS = 96 * 64
+TRIALS = ("cell", "trial", "rate", "seed", "state", "value", "key", "seconds")
 
 
 def write_study(
@@ -134,16 +136,16 @@ def _scores(rng: np.random.Generator, dice: np.ndarray, views: int) -> str:
 
 def _write_trials(path: Path, cells: list[dict]) -> None:
     rng = np.random.default_rng(1)
-    lines = ["cell,trial,rate,seed,state,value,key,seconds"]
+    rows = []
     for cell in cells:
         rates = np.repeat(np.geomspace(3e-4, 3e-2, 7), 2)
         values = 0.98 - 0.002 * np.log(rates / 0.004) ** 2 + rng.normal(0, 0.0005, len(rates))
-        for n, (rate, value) in enumerate(zip(rates, values, strict=True)):
-            diverged = n == len(rates) - 1
-            lines.append(
-                f"{cell['cell']},{n},{rate:.6g},{100 + n % 2},{'diverged' if diverged else 'finished'},{'' if diverged else round(value, 7)},t{n},20.0"
-            )
-    path.write_text("\n".join(lines) + "\n")
+        states = ["finished"] * (len(rates) - 1) + ["diverged"]
+        for n, (rate, value, state) in enumerate(zip(rates, values, states, strict=True)):
+            known = round(float(value), 7) if state == "finished" else ""
+            rows.append((cell["cell"], n, f"{rate:.6g}", 100 + n % 2, state, known, f"t{n}", 20.0))
+    with open(path, "w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([TRIALS, *rows])
 
 
 if __name__ == "__main__":
