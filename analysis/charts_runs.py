@@ -112,7 +112,7 @@ def _panels(rows: list[Row], draw: Callable[[Axes, Row], None], across: str, up:
         return None
     columns = min(4, len(shown))
     lines = -(-len(shown) // columns)
-    figure, axes = sheet(2.4 * columns + 0.4, 1.8 * lines + 0.5, lines, columns, sharex=True, sharey=shared)
+    figure, axes = sheet(max(2.4 * columns + 0.4, 5), 1.8 * lines + 0.7, lines, columns, sharex=True, sharey=shared)
     for axis, row in zip(axes, shown, strict=False):
         draw(axis, row)
         axis.set_title(shorten(row.label, 30), fontsize=8)

@@ -20,7 +20,7 @@ NUMBERS = (*MEANS, "hd95_median", "hd95_failures", "test_cars", "test_images")
 # What two runs of one table must share, unless it is what the study varies; `epochs` is the budget.
 SHARED = (
     "data", "data_fingerprint", "protocol", "split", "fold", "size", "epochs", "batch_size", "train_cars", "augment",
-    "optimizer", "weight_decay", "schedule", "clip", "early_stopping", "accumulate", "compile", "precision", "group_pattern",
+    "optimizer", "weight_decay", "schedule", "clip", "early_stopping", "accumulate", "compile", "epoch_steps", "precision", "group_pattern",
 )  # fmt: skip
 COST = ("parameters", "gmacs", "training_seconds", "images_per_second", "peak_memory_gb")
 RUN = (
@@ -35,7 +35,7 @@ NUMERIC = {"rate", *MEANS, "hd95_median", "hd95", "val_dice_last", "val_rise", *
 
 
 WHOLE = {"seed", "hd95_failures", "test_cars", "test_images", "best_epoch", "parameters", "threads", "protocol", "epochs",
-         "batch_size", "train_cars", "early_stopping", "accumulate", "trial", "epoch", "failed"}  # fmt: skip
+         "batch_size", "train_cars", "early_stopping", "accumulate", "epoch_steps", "trial", "epoch", "failed"}  # fmt: skip
 
 
 @dataclass(frozen=True)

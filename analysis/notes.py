@@ -135,4 +135,4 @@ def _correlation(answer: Answer, say: Say) -> list[str]:
 
 
 def _number(value: float | None) -> str:
-    return "?" if value is None else f"{value:.4f}"
+    return "–" if value is None else f"{value:.4f}"  # one seed or one car detects nothing
