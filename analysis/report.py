@@ -115,11 +115,13 @@ def write_latex(places: Places, found: Answer) -> Path:
 
 
 def write_html(places: Places, found: Answer, path: Path) -> None:
-    """One page with everything. Raises InputError where it cannot be written."""
+    """One page with everything that `report` wrote. Raises InputError where it cannot be written."""
     from analysis import page
 
-    strip = places.results / found.study.name / "strip.png"
-    content = page.page(found, ledger.read(places.results), pictures(found), strip.read_bytes() if strip.exists() else None)
+    folder = places.results / found.study.name
+    drawn = {name: (folder / f"{name}.svg").read_text(encoding="utf-8") for name in PICTURES if (folder / f"{name}.svg").exists()}
+    strip = folder / "strip.png"
+    content = page.page(found, ledger.read(places.results), drawn, strip.read_bytes() if strip.exists() else None)
     try:
         store.write_whole(path, content.encode())
     except OSError as error:
