@@ -23,8 +23,9 @@ def run(places: Places, study: str | None, latex: bool, html: Path | None) -> in
         print(
             f"There is no study under {places.output_dir / 'studies'} or {places.results}. Begin one with: python run.py study NAME"
         )
+    reported: dict[str, Answer] = {}
     for name in names:
-        found = report.report(places, name)
+        found = reported[name] = report.report(places, name)
         show(found)
         print(f"Written: {places.results / name}")
         if latex:
@@ -32,7 +33,7 @@ def run(places: Places, study: str | None, latex: bool, html: Path | None) -> in
         if html is not None:
             report.write_html(places, found, html)
             print(f"Written: {html}")
-    for sentence in report.render_readme(places, names):
+    for sentence in report.render_readme(places, reported):
         print(sentence)
     return 0
 

@@ -62,10 +62,10 @@ def render(text: str, parts: Mapping[str, str]) -> str:
     return text
 
 
-def rendered(text: str, readme: Path = README, results: Path = RESULTS) -> str:
+def rendered(text: str, readme: Path = README, results: Path = RESULTS, known: Mapping[str, Answer] | None = None) -> str:
     """The README's text as it should be, from the registry, docs/demo.txt and the committed results of its studies.
 
-    Raises InputError for a study without results, and ValueError where a marker is missing.
+    `known` holds answers that were just written, so that they need not be read and found again. Raises InputError for a study without results, and ValueError where a marker is missing.
     """
     parts = {f"choices {language}": choices(language) for language in LANGUAGES}
     demo = readme.parent / "docs" / "demo.txt"
@@ -73,15 +73,19 @@ def rendered(text: str, readme: Path = README, results: Path = RESULTS) -> str:
         parts["demo"] = f"```text\n{demo.read_text(encoding='utf-8').strip()}\n```"
     parts = {name: part for name, part in parts.items() if f"<!-- {name} -->" in text or readme == README}
     for name in studies(text):
-        study = store.read(results, name)
-        if study is None:
-            raise InputError(
-                f"{readme.name} shows the study {name}, but {results / name} is missing. Type: python run.py report {name}"
-            )
-        found = answer(study)
+        found = (known or {}).get(name) or _found(readme, results, name)
         pictures = Path(os.path.relpath(results / name, readme.parent)).as_posix()
         parts |= {f"study {name} {language}": section(found, ledger.read(results), language, pictures) for language in LANGUAGES}
     return render(text, parts)
+
+
+def _found(readme: Path, results: Path, name: str) -> Answer:
+    study = store.read(results, name)
+    if study is None:
+        raise InputError(
+            f"{readme.name} shows the study {name}, but {results / name} is missing. Type: python run.py report {name}"
+        )
+    return answer(study)
 
 
 def studies(text: str) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,10 +93,10 @@ def pictures(found: Answer) -> dict[str, str]:
     return {name: svg(figure) for name, figure in figures.items() if figure is not None}
 
 
-def render_readme(places: Places, reported: list[str]) -> list[str]:
+def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
     """Write the README's rendered parts; returns a sentence for each reported study that it has no place for."""
     text = places.readme.read_text(encoding="utf-8")
-    made = readme.rendered(text, places.readme, places.results)
+    made = readme.rendered(text, places.readme, places.results, reported)
     if made != text:
         store.write_whole(places.readme, made.encode())
     return [

@@ -151,6 +151,16 @@ def commands():
     return found
 
 
+def study_to_report(folder, monkeypatch):
+    """Records of the study that the README reports, in a folder of their own, and the words that name it."""
+    from tests.made_study import write_study
+
+    monkeypatch.chdir(folder)
+    write_study(folder / "outputs", "two_by_two", {"unet": 0, "attention_unet": 0}, {"bce": 0, "bce_dice": 0})
+    (folder / "README.md").write_text("")
+    return ["--results-dir", folder / "results", "--readme", folder / "README.md"]
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypatch):
     """Training commands run for one short epoch on small cars; their other flags are kept as they are written."""
@@ -160,7 +170,7 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     if given[:1] == ["ui"]:
         pytest.skip("the UI is opened in tests/test_tracking.py")
     if given and not given[0].startswith("-"):
-        code, _, complaint = command(*given)
+        code, _, complaint = command(*given, *(study_to_report(tmp_path, monkeypatch) if given[0] == "report" else []))
         assert code == 0, complaint
         return
     monkeypatch.chdir(tmp_path)
