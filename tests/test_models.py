@@ -205,6 +205,9 @@ def test_the_parameters_of_unet_and_its_gates_follow_the_closed_form(width, up):
     gates = sum(4 * k * k + (2 * k * k + k) + (k + 1) for k in (width, 2 * width, 4 * width, 8 * width))
     assert parameters(unet(width=width, up=up)) == expected_parameters(width, up)
     assert parameters(attention_unet(width=width, up=up)) == expected_parameters(width, up) + gates
+    halves = [(k, max(1, k // 2)) for k in (width, 2 * width, 4 * width, 8 * width)]
+    popular = sum(2 * (k * half + 2 * half) + half + 2 for k, half in halves)  # w_g, w_x and psi, each normalized
+    assert parameters(attention_unet(width=width, up=up, gate="popular")) == expected_parameters(width, up) + popular
 
 
 def test_both_ways_up_have_the_same_feature_maps():

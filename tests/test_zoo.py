@@ -45,7 +45,7 @@ def test_the_pairs_hold_every_architecture_of_smp():
 
 
 @pytest.mark.parametrize(("arch", "encoder"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
-def test_every_architecture_trains_a_step_at_an_odd_size(arch, encoder):
+def test_every_architecture_trains_a_step_and_takes_any_size(arch, encoder):
     torch.manual_seed(0)
     model = zoo.build(arch, encoder, pretrained=False).train()
     image, mask = torch.rand(2, 3, 33, 50), (torch.rand(2, 1, 33, 50) > 0.5).float()
@@ -58,6 +58,9 @@ def test_every_architecture_trains_a_step_at_an_odd_size(arch, encoder):
     assert {name.split(".")[0] for name in changed} == {"encoder", "decoder", "segmentation_head"}
     assert changed[0] == next(iter(before))  # the encoder's very first layer has heard of it
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    model = model.eval().to("meta")  # shapes alone: the sizes of real runs
+    for height, width in ((32, 32), (97, 131), (572, 572)):
+        assert model(torch.empty(1, 3, height, width, device="meta")).shape == (1, 1, height, width)
 
 
 def test_an_architecture_is_that_of_smp_on_padded_and_normalised_photographs():
