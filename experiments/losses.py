@@ -52,7 +52,7 @@ def tversky_loss(logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float =
     """1 - soft Tversky index: Dice with a price for each kind of mistake, `alpha` for false and `beta` for missed foreground.
 
     0.5 and 0.5 are `dice_loss` with twice the `smooth` (in pixels, above 0). Above 0.5, `beta` favours recall.
-    Source: Salehi et al. 2017, arXiv:1706.05721, eq. 4; alpha 0.3 and beta 0.7 were best in its experiments. It has no `smooth`.
+    Source: Salehi et al. 2017, arXiv:1706.05721; alpha 0.3 and beta 0.7 were best in its experiments. It has no `smooth`.
     Tversky 损失：给两种错误各定一个代价，alpha 对误检的前景，beta 对漏检的前景；都取 0.5 就是 Dice。
     """
     for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
@@ -71,7 +71,7 @@ def lovasz_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
     Each pixel's hinge error, largest first, is weighted by what the Jaccard loss grows by when that pixel becomes wrong too.
     It has no upper bound, and a pixel that is right by a margin of 1 costs nothing.
-    Source: Berman et al. 2018, arXiv:1705.08790, eq. 9 and algorithm 1. The differences of its Jaccard column are
+    Source: Berman et al. 2018, arXiv:1705.08790, section 3 and algorithm 1. The differences of its Jaccard column are
     written in closed form: subtracting neighbours in float32 would lose half of the digits on a large image.
     Lovász 铰链损失：把阈值化预测的 Jaccard 损失（1 - IoU）变成 logits 的凸函数；误差从大到小排序后加权求和。
     """
@@ -130,7 +130,7 @@ def dice_focal_loss(
 ) -> Tensor:
     """`dice_loss` + `weight` x `focal_loss`: overlap from the one, attention to hard pixels from the other.
 
-    Source: Zhu et al. 2019, doi:10.1002/mp.13300 (AnatomyNet), eq. 3, with `dice_loss` for its Tversky index over classes.
+    Source: Zhu et al. 2019, doi:10.1002/mp.13300 (AnatomyNet), with `dice_loss` for its Tversky index over classes.
     Dice 损失与焦点损失之和，焦点损失一项乘以 weight。
     """
     if not 0 <= weight < math.inf:
