@@ -114,6 +114,61 @@ def ui(*, output_dir: Output = Path("outputs"), tracking_uri: Tracking = None, p
     return 0
 
 
+@app.command
+def bench(
+    *,
+    model: str = "unet",
+    model_kwargs: Annotated[list[str] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
+    loss: str = "bce_dice",
+    size: str = "128x128",
+    batch_size: str = "16",
+    precision: str = "auto",
+    device: str = "auto",
+    compile: Annotated[str, Parameter(help="off, default or graphs (CUDA graphs)")] = "off",
+    data_dir: Annotated[Path | None, Parameter(help="Carvana's photographs, for loader and scoring")] = None,
+    workers: Annotated[str | None, Parameter(help="processes that load photographs")] = None,
+    parts: Annotated[
+        list[str] | None, Parameter(help="step, loader, scoring, overhead", consume_multiple=True, negative_iterable=())
+    ] = None,
+    repeats: Annotated[int, Parameter(help="rounds of which the median is taken")] = 5,
+    json: Annotated[bool, Parameter(help="print JSON", negative=())] = False,
+) -> int:
+    """Measure this machine: the training step beside a plain loop, the loader, scoring, and what a run costs besides.
+
+    Example: python run.py bench --model unet --model-kwargs width=64 --size 256x256 --batch-size 4
+    """
+    typed = {"model": model, "loss": loss, "size": size, "batch_size": batch_size, "precision": precision, "device": device}
+    others = {"compile": compile, "model_kwargs": model_kwargs, "data_dir": data_dir, "workers": workers}
+    given = {"preset": "carvana-cpu", **typed, **{name: value for name, value in others.items() if value is not None}}
+    from experiments import settings
+
+    wanted = settings.read(given)
+    from experiments import main
+
+    return main.bench(wanted, parts, repeats, json)
+
+
+@app.command
+def draw(
+    *,
+    output: Annotated[Path, Parameter(help="the folder for U-Net.png and docs/")] = Path("."),
+    width: Annotated[str, Parameter(help="channels at full resolution")] = "64",
+    size: Annotated[str, Parameter(help="WIDTHxHEIGHT of the photograph")] = "512x512",
+) -> int:
+    """Draw the U-Net, the Attention U-Net and one attention gate from the shapes that the built networks make.
+
+    Example: python run.py draw
+    """
+    from experiments import settings
+
+    channels, pixels = settings.whole("--width", width), settings.typed("size", size)
+    from experiments.draw import draw as save
+
+    for path in save(output, channels, pixels):
+        print(path)
+    return 0
+
+
 def main(words: list[str]) -> int:
     """Run a command line; the exit code says how it ended (0 done, 1 a run failed, 2 wrong input, 130/143 interrupted)."""
     if words and not words[0].startswith("-") and words[0] not in app:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import (
+    COMPILE,
     DEVICES,
     OPTIMIZERS,
     PRECISIONS,
@@ -135,6 +136,9 @@ def _whole(least: int) -> Callable[[str, Any], int]:
     return check
 
 
+whole = _whole(1)
+
+
 def _number(above: bool) -> Callable[[str, Any], float]:
     def check(flag: str, value: Any) -> float:
         try:
@@ -183,7 +187,8 @@ def _text(flag: str, value: Any) -> str:
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "model": _named(MODELS), "loss": _named(LOSSES), "augment": _named(AUGMENTATIONS), "data": _named(DATASETS),
     "model_kwargs": pairs, "loss_kwargs": pairs, "group_pattern": _text, "size": _size, "fold": _fold,
-    "epochs": _whole(1), "batch_size": _whole(1), "seed": _whole(0), "train_cars": _whole(1), "early_stopping": _whole(0),
+    "epochs": _whole(1), "batch_size": _whole(1), "accumulate": _whole(1), "seed": _whole(0),
+    "train_cars": _whole(1), "early_stopping": _whole(0), "compile": _choice(COMPILE),
     "learning_rate": _number(above=True), "clip": _number(above=True), "weight_decay": _number(above=False),
     "optimizer": _choice(OPTIMIZERS), "schedule": _choice(SCHEDULES), "split": _choice(("car", "image")),
     "precision": _choice(PRECISIONS), "device": _choice(DEVICES),

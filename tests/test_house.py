@@ -13,10 +13,10 @@ FLOORS = {
     0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping"),
     1: ("experiments.config", "experiments.settings", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
-        "experiments.progress", "experiments.rehearse", "experiments.failures", "experiments.resolve", "analysis.records", "analysis.figures",
-        "analysis.readme", "experiments.pictures", "experiments.prepare"),
+        "experiments.progress", "experiments.rehearse", "experiments.failures", "experiments.resolve", "experiments.pictures",
+        "experiments.prepare", "analysis.records", "analysis.figures", "analysis.architecture", "analysis.readme"),
     3: ("experiments.runner", "experiments.scoring"),
-    4: ("experiments.main",),
+    4: ("experiments.main", "experiments.bench.*", "experiments.draw"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {
