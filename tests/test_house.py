@@ -13,8 +13,8 @@ FLOORS = {
     0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping"),
     1: ("experiments.config", "experiments.settings", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
-        "experiments.progress", "experiments.failures", "experiments.resolve", "analysis.records", "analysis.figures", "analysis.architecture",
-        "analysis.readme", "experiments.pictures", "experiments.prepare"),
+        "experiments.progress", "experiments.rehearse", "experiments.failures", "experiments.resolve", "experiments.pictures",
+        "experiments.prepare", "analysis.records", "analysis.figures", "analysis.architecture", "analysis.readme"),
     3: ("experiments.runner", "experiments.scoring"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw"),
     5: ("run",),
@@ -22,7 +22,9 @@ FLOORS = {
 DOORS = {
     "mlflow": {"experiments.tracking"},
     "optuna": {"experiments.tune"},
-    "segmentation_models_pytorch": {"models.resnet_unet", "models.zoo"},
+    "segmentation_models_pytorch": {"models.zoo"},
+    "timm": {"models.zoo"},
+    "huggingface_hub": {"models.weights"},
     "albumentations": {"experiments.augment"},
     "ray": {"experiments.cluster"},
 }
@@ -160,6 +162,10 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     flags = [word for word in given if word.startswith("--")]
     (tmp_path / "settings.yaml").write_text("model: unet\nmodel_kwargs: {width: 4}\n")
+    if any("my_ideas" in word for word in given):
+        (code,) = {re.sub("#.*", "", block) for block in re.findall(r"```python\n(# my_ideas.*?)```", README, re.DOTALL)}
+        (tmp_path / "my_ideas.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
     short = small(made_cars, tmp_path / "outputs", epochs=1)
     if "folder" in given:
         write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
