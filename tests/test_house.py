@@ -14,9 +14,9 @@ FLOORS = {
     1: ("experiments.config", "experiments.settings", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
         "experiments.progress", "experiments.failures", "experiments.resolve", "analysis.records", "analysis.figures",
-        "analysis.readme", "experiments.pictures", "experiments.prepare"),
+        "analysis.readme", "experiments.pictures", "experiments.prepare", "experiments.overview"),
     3: ("experiments.runner", "experiments.scoring"),
-    4: ("experiments.main",),
+    4: ("experiments.main", "experiments.data_tools"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {
@@ -24,6 +24,7 @@ DOORS = {
     "optuna": {"experiments.tune"},
     "segmentation_models_pytorch": {"models.resnet_unet", "models.zoo"},
     "albumentations": {"experiments.augment"},
+    "kagglehub": {"experiments.data.download"},
     "ray": {"experiments.cluster"},
 }
 TOP = {
