@@ -178,6 +178,16 @@ def test_an_interruption_leaves_the_target_as_it_was(command, zips, tmp_path, mo
     assert code == 128 + number and "Nothing was changed" in complaint and not (tmp_path / "cars").exists()
 
 
+def test_what_a_killed_import_left_is_removed_by_the_next(zips, tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    mine = tmp_path / "cars" / ".importing-by-hand"
+    for left in (tmp_path / "cars" / f".importing-{gone.pid}" / "unpacked", mine, tmp_path / "cars" / ".importing-1"):
+        left.mkdir(parents=True)
+    unpack(zips, tmp_path / "cars")
+    assert {path.name for path in (tmp_path / "cars").glob(".*")} == {".importing-by-hand", ".importing-1"}
+
+
 def test_a_move_that_fails_half_way_is_undone(zips, tmp_path, monkeypatch):
     rename, calls = os.rename, []
 

@@ -7,6 +7,7 @@ already is never overwritten: an equal file is fine, a different one is a reason
 
 from __future__ import annotations
 
+import contextlib
 import filecmp
 import os
 import re
@@ -18,6 +19,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from experiments.errors import InputError
 
 WANTED = re.compile(r"train/\w[\w.-]*\.jpg|train_masks/\w[\w.-]*_mask\.gif", re.ASCII)
@@ -26,6 +29,7 @@ LARGEST = 64 * 2**20  # bytes of one picture: Carvana's largest has less than on
 RATIO = 100  # of unpacked to packed bytes: pictures hardly shrink in a zip, a bomb is a thousand times its size
 RESERVE = 64e6  # bytes that stay free on the disk
 CHUNK = 2**20
+STAGING = ".importing-"  # and the number of the process
 Progress = Callable[[int, int], None]  # (done, of how many)
 
 
@@ -46,17 +50,19 @@ def unpack(archives: Sequence[Path], target: Path, progress: Progress | None = N
     """
     made = [folder for folder in (target, *target.parents) if not folder.exists()]
     _refuse_links(target)
-    staging = target / f".importing-{os.getpid()}"
+    _forget_the_killed(target)
+    staging = target / f"{STAGING}{os.getpid()}"
     try:
         staging.mkdir(parents=True)
         imported = Imported()
-        members = [m for path in archives for m in _members(path, staging, imported.left_out)]
-        _refuse_collisions(members, target)
-        _need_space(sum(m.info.file_size for m in members), target)
-        for done, member in enumerate(members, start=1):
-            _write(member, staging / "unpacked" / member.info.filename)
-            if progress:
-                progress(done, len(members))
+        with contextlib.ExitStack() as opened:
+            members = [m for path in archives for m in _members(path, staging, imported.left_out, opened)]
+            _refuse_collisions(members, target)
+            _need_space(sum(m.info.file_size for m in members), target)
+            for done, member in enumerate(members, start=1):
+                _write(member, staging / "unpacked" / member.info.filename)
+                if progress:
+                    progress(done, len(members))
         return _publish(members, staging / "unpacked", target, imported)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -67,37 +73,43 @@ def unpack(archives: Sequence[Path], target: Path, progress: Progress | None = N
 
 @dataclass(frozen=True)
 class Member:
-    """One picture in a zip file; `shown` is the archive as the user knows it."""
+    """One picture in an open zip file; `shown` is the archive as the user knows it."""
 
-    archive: Path
+    archive: zipfile.ZipFile
     info: zipfile.ZipInfo
     shown: str
 
 
-def _members(path: Path, staging: Path, left_out: list[str], within: str = "") -> Iterator[Member]:
+def _members(path: Path, staging: Path, left_out: list[str], opened: contextlib.ExitStack, within: str = "") -> Iterator[Member]:
     """The pictures in a zip file, and in the train zips within it; every name is checked, wanted or not."""
     shown = f"{within}/{path.name}" if within else str(path)
-    for info in _table(path, shown):
+    archive = opened.enter_context(_open(path, shown))
+    _refuse_dangers(archive, path, shown)
+    for info in archive.infolist():
         if WANTED.fullmatch(info.filename):
-            yield Member(path, info, shown)
+            yield Member(archive, info, shown)
         elif info.filename in PACKED and not within:
             inner = staging / info.filename
             _need_space(info.file_size, staging)
-            _write(Member(path, info, shown), inner, limit=info.file_size)
-            yield from _members(inner, staging, left_out, within=shown)
+            _write(Member(archive, info, shown), inner, limit=info.file_size)
+            yield from _members(inner, staging, left_out, opened, within=shown)
         elif not info.is_dir() and not re.search(r"(^|/)(\.|__MACOSX/)", info.filename):
             left_out.append(info.filename)
 
 
-def _table(path: Path, shown: str) -> list[zipfile.ZipInfo]:
-    """The members of a zip file. Raises InputError unless it is one and every member is harmless."""
+def _open(path: Path, shown: str) -> zipfile.ZipFile:
+    """The zip file, open. Raises InputError for what is none."""
     if not path.is_file():
         raise InputError(f"There is no file {shown}. Give the path of Kaggle's train.zip or train_masks.zip.")
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
+        return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"{shown} is no whole zip file ({error}). Download it again.") from None
+
+
+def _refuse_dangers(archive: zipfile.ZipFile, path: Path, shown: str) -> None:
+    """Raise InputError unless every member is harmless and all of them have a size that pictures can have."""
+    infos = archive.infolist()
     for info in infos:
         if reason := _danger(info):
             raise InputError(f"{shown} is refused: its member {info.orig_filename!r} {reason}. Nothing was unpacked.")
@@ -107,7 +119,6 @@ def _table(path: Path, shown: str) -> list[zipfile.ZipInfo]:
             f"{shown} is refused: its {path.stat().st_size:,} bytes claim to hold {unpacked:,}, as a zip bomb does. "
             "Nothing was unpacked."
         )
-    return infos
 
 
 def _danger(info: zipfile.ZipInfo) -> str | None:
@@ -133,7 +144,7 @@ def _write(member: Member, path: Path, limit: int = LARGEST) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     try:
-        with zipfile.ZipFile(member.archive) as archive, archive.open(member.info) as packed, open(path, "xb") as file:
+        with member.archive.open(member.info) as packed, open(path, "xb") as file:
             while chunk := packed.read(CHUNK):
                 size += len(chunk)
                 if size > limit:
@@ -143,6 +154,14 @@ def _write(member: Member, path: Path, limit: int = LARGEST) -> None:
         raise InputError(
             f"{member.shown} is damaged at {member.info.filename} ({error}). Download it again; nothing was unpacked."
         ) from None
+
+
+def _forget_the_killed(target: Path) -> None:
+    """Remove what imports left behind that were killed too hard to do so themselves."""
+    for path in target.glob(f"{STAGING}*"):
+        number = path.name.removeprefix(STAGING)
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _refuse_links(target: Path) -> None:
