@@ -17,18 +17,16 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
-from experiments.config import DATA_DIRS, PRESETS, setting_fields
+from experiments.config import MACHINE_HELP, PRESETS, setting_fields
+from experiments.data_commands import data, runs
 from experiments.errors import InputError, RunFailed
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, OptionError, UnknownName
 
 TABLES = {"model": MODELS, "loss": LOSSES, "augment": AUGMENTATIONS, "data": DATASETS}
-MACHINE_HELP = {
-    "data_dir": "where the photographs lie (default: data/ and the data set's name)",
-    "workers": "processes that load photographs (default: none on the CPU, up to 8 with a GPU)",
-    "split_file": "a CSV of image,part that divides the data by hand; no group may be on two sides",
-}
 
 app = App(name="run.py", help_format="plaintext", version_flags=[], result_action="return_value")
+app.command(data)
+app.command(runs)
 
 
 def _words() -> type:
@@ -50,10 +48,6 @@ def _words() -> type:
     for name, text in MACHINE_HELP.items():
         fields.append((name, Annotated[str | None, Parameter(help=text, show_default=False)], None))
     return Parameter(name="*")(dataclasses.make_dataclass("Words", fields, kw_only=True, namespace={"__module__": __name__}))
-
-
-def _help(name: str) -> str:
-    return str(setting_fields()[name].metadata["help"])
 
 
 def _shown(default: Any) -> str:
@@ -118,95 +112,59 @@ def ui(*, output_dir: Output = Path("outputs"), tracking_uri: Tracking = None, p
     return 0
 
 
-data = App(name="data", help="Get, make and check photographs.")
-app.command(data)
-DataDir = Annotated[Path, Parameter(help="the folder of the photographs")]
-
-
-@data.command(name="verify")
-def verify_data(
+@app.command
+def bench(
     *,
-    data: Annotated[str, Parameter(help=f"the data set: {', '.join(DATASETS)}")] = "carvana",
-    data_dir: Annotated[str | None, Parameter(help=MACHINE_HELP["data_dir"], show_default=False)] = None,
-    group_pattern: Annotated[str | None, Parameter(help=_help("group_pattern"), show_default=False)] = None,
-    split: Annotated[str | None, Parameter(help=_help("split"), show_default=False)] = None,
-    split_file: Annotated[str | None, Parameter(help=MACHINE_HELP["split_file"], show_default=False)] = None,
-    fold: Annotated[str | None, Parameter(help=_help("fold"), show_default=False)] = None,
-    seed: Annotated[str | None, Parameter(help="the seed of --split image", show_default=False)] = None,
+    model: str = "unet",
+    model_kwargs: Annotated[list[str] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
+    loss: str = "bce_dice",
+    size: str = "128x128",
+    batch_size: str = "16",
+    precision: str = "auto",
+    device: str = "auto",
+    compile: Annotated[str, Parameter(help="off, default or graphs (CUDA graphs)")] = "off",
+    data_dir: Annotated[Path | None, Parameter(help="Carvana's photographs, for loader and scoring")] = None,
+    workers: Annotated[str | None, Parameter(help="processes that load photographs")] = None,
+    parts: Annotated[
+        list[str] | None, Parameter(help="step, loader, scoring, overhead", consume_multiple=True, negative_iterable=())
+    ] = None,
+    repeats: Annotated[int, Parameter(help="rounds of which the median is taken")] = 5,
+    json: Annotated[bool, Parameter(help="print JSON", negative=())] = False,
 ) -> int:
-    """Decode every photograph and mask and list what is wrong: exit code 0 if nothing is, 1 if something is.
+    """Measure this machine: the training step beside a plain loop, the loader, scoring, and what a run costs besides.
 
-    Missing, truncated, empty and unreadable files, masks that are not binary or mark nothing, sizes that differ,
-    duplicates, near-duplicates on two sides of the split; and which publicly known faulty masks of Carvana are there.
-
-    Example: python run.py data verify --data folder --data-dir pairs
+    Example: python run.py bench --model unet --model-kwargs width=64 --size 256x256 --batch-size 4
     """
-    given = {name: value for name, value in locals().items() if value is not None}
+    typed = {"model": model, "loss": loss, "size": size, "batch_size": batch_size, "precision": precision, "device": device}
+    others = {"compile": compile, "model_kwargs": model_kwargs, "data_dir": data_dir, "workers": workers}
+    given = {"preset": "carvana-cpu", **typed, **{name: value for name, value in others.items() if value is not None}}
     from experiments import settings
 
     wanted = settings.read(given)
-    from experiments import data_tools
+    from experiments import main
 
-    return data_tools.verify_data(wanted)
+    return main.bench(wanted, parts, repeats, json)
 
 
-@data.command
-def make(*, data_dir: DataDir = DATA_DIRS["synthetic"], cars: str = "24", seed: str = "0", size: str = "480x320") -> int:
-    """Write synthetic cars, 16 photographs with exact masks of each, in Carvana's layout.
+@app.command
+def draw(
+    *,
+    output: Annotated[Path, Parameter(help="the folder for U-Net.png and docs/")] = Path("."),
+    width: Annotated[str, Parameter(help="channels at full resolution")] = "64",
+    size: Annotated[str, Parameter(help="WIDTHxHEIGHT of the photograph")] = "512x512",
+) -> int:
+    """Draw the U-Net, the Attention U-Net and one attention gate from the shapes that the built networks make.
 
-    Example: python run.py data make --data-dir data/synthetic --cars 24 --seed 0 --size 480x320
+    Example: python run.py draw
     """
-    from experiments import data_tools
+    from experiments import settings
 
-    return data_tools.make_cars(data_dir, cars, seed, size)
+    channels, pixels = settings.whole("--width", width), settings.typed("size", size)
+    from experiments.draw import draw as save
 
-
-@data.command
-def download(name: str, /, *, data_dir: DataDir = DATA_DIRS["carvana"]) -> int:
-    """Fetch Carvana from Kaggle through kagglehub (pip install kagglehub; the rules must have been accepted).
-
-    Example: python run.py data download carvana
-    """
-    from experiments import data_tools
-
-    return data_tools.download(name, data_dir)
-
-
-@data.command(name="import")
-def import_zips(files: list[Path], /, *, data_dir: DataDir = DATA_DIRS["carvana"]) -> int:
-    """Unpack Kaggle's train.zip and train_masks.zip, or the zip that holds both: all of it or nothing.
-
-    Example: python run.py data import train.zip train_masks.zip --data-dir data/carvana
-    """
-    from experiments import data_tools
-
-    return data_tools.import_zips(files, data_dir)
-
-
-runs = App(name="runs", help="List the runs, and free the cache.")
-app.command(runs)
-
-
-@runs.default
-def list_runs(*, output_dir: Output = Path("outputs")) -> int:
-    """List the runs with their state (finished, interrupted, running, failed), test Dice and size on disk.
-
-    Example: python run.py runs
-    """
-    from experiments import data_tools
-
-    return data_tools.list_runs(output_dir)
-
-
-@runs.command(name="clean-cache")
-def clean_cache(*, output_dir: Output = Path("outputs")) -> int:
-    """Delete the decoded photographs under --output-dir and nothing else; the next run makes them again.
-
-    Example: python run.py runs clean-cache
-    """
-    from experiments import data_tools
-
-    return data_tools.clean_cache(output_dir)
+    for path in save(output, channels, pixels):
+        print(path)
+    return 0
 
 
 def main(words: list[str]) -> int:

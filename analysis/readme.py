@@ -2,6 +2,8 @@
 
 python -m analysis.readme           write them
 python -m analysis.readme --check   exit 1 where the README says something else
+
+What the demo prints is kept in docs/demo.txt; to take it anew: rm -r outputs data/synthetic; make -s demo > docs/demo.txt
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ from pathlib import Path
 
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, Table
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
 HEADINGS = {"en": ("name", "what it is", "source"), "zh": ("名称", "说明", "来源")}
 KINDS = {
     "en": {"--model": "models", "--loss": "losses", "--augment": "augmentations", "--data": "data sets"},
@@ -49,7 +52,8 @@ def render(text: str, parts: Mapping[str, str]) -> str:
 
 def rendered(text: str) -> str:
     """The README's text as it should be."""
-    return render(text, {f"choices {language}": choices(language) for language in HEADINGS})
+    demo = (ROOT / "docs" / "demo.txt").read_text(encoding="utf-8").strip()
+    return render(text, {**{f"choices {language}": choices(language) for language in HEADINGS}, "demo": f"```text\n{demo}\n```"})
 
 
 def main(words: list[str]) -> int:

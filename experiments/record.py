@@ -64,6 +64,10 @@ class Record:
         """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
         return list(_lines(self.folder / "metrics.jsonl"))
 
+    def timings(self) -> list[dict[str, float]]:
+        """The lines of timing.jsonl."""
+        return list(_lines(self.folder / "timing.jsonl"))
+
     def keep_epochs(self, last: int) -> None:
         """Forget the lines of epochs after `last`: those epochs will be trained again."""
         for name in ("metrics.jsonl", "timing.jsonl"):
@@ -109,7 +113,7 @@ def refuse_changed(config: RunConfig, machine: Machine) -> None:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that take part in a result, and the machine's kind."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": sys.version.split()[0], "platform": platform.platform(), "processor": _processor(), **found}
+    return {"python": sys.version.split()[0], "platform": platform.platform(), "processor": processor(), **found}
 
 
 @functools.lru_cache
@@ -123,7 +127,8 @@ def git_commit() -> str:
         return ""
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of this machine's processor."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

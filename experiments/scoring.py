@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import statistics
 import sys
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import figures, records
 from experiments import checkpoint, evaluate, pictures, progress, tracking
@@ -48,11 +50,16 @@ def score(
     tables = {
         name: records.read_scores(record.folder / file) for name, file in (("best", "scores.csv"), ("last", "scores_last.csv"))
     }
-    return _result(prepared, state, tables, scored, time.perf_counter() - began)
+    return _result(prepared, state, record, tables, scored, time.perf_counter() - began)
 
 
 def _result(
-    prepared: Prepared, state: State, tables: dict[str, pd.DataFrame], scored: list[evaluate.Scored], seconds: float
+    prepared: Prepared,
+    state: State,
+    record: Record,
+    tables: dict[str, pd.DataFrame],
+    scored: list[evaluate.Scored],
+    seconds: float,
 ) -> dict[str, Any]:
     """What result.json holds."""
     config, parts = prepared.config, prepared.parts
@@ -66,9 +73,24 @@ def _result(
         "photographs": {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
         "cars": {name: len({s.group for s in getattr(parts, name)}) for name in splitting.PARTS},
         "parameters": sum(p.numel() for p in network(state.model).parameters()),
+        "gmacs": _gmacs(state, config.size), "images_per_second": _speed(record),
         "seconds": {"training": round(state.seconds, 1), "scoring": round(seconds, 1)},
         "peak_memory_gb": _peak_memory(state),
     }  # fmt: skip
+
+
+def _gmacs(state: State, size: tuple[int, int]) -> float:
+    """Multiplications (each with its addition) of one forward pass of one photograph, in billions; nothing is computed."""
+    model = copy.deepcopy(network(state.model)).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, size[1], size[0], device="meta"))
+    return round(counter.get_total_flops() / 2e9, 4)
+
+
+def _speed(record: Record) -> float:
+    """Photographs trained on in a second: the median over the epochs."""
+    speeds = [row["images_per_second"] for row in record.timings()]
+    return round(statistics.median(speeds), 2) if speeds else 0.0
 
 
 def _twin(state: State, weights: dict[str, Any]) -> nn.Module:
@@ -85,8 +107,8 @@ def test_metrics(result: dict[str, Any]) -> dict[str, float]:
     return {
         **{f"test/{name}": best[name] for name in names},
         **{f"test_last/{name}": last[name] for name in names},
-        "ceiling": result["ceiling"], "parameters": result["parameters"], "training_seconds": result["seconds"]["training"],
-        "peak_memory_gb": result["peak_memory_gb"],
+        "ceiling": result["ceiling"], "parameters": result["parameters"], "gmacs": result["gmacs"],
+        "training_seconds": result["seconds"]["training"], "peak_memory_gb": result["peak_memory_gb"],
     }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ FLAGS = {
     "--model", "--model-kwargs", "--loss", "--loss-kwargs", "--augment", "--data", "--data-dir", "--preset", "--size",
     "--epochs", "--batch-size", "--learning-rate", "--optimizer", "--seed", "--split", "--fold", "--train-cars",
     "--precision", "--device", "--workers", "--config", "--output-dir", "--tracking-uri", "--split-file", "--group-pattern",
-    "--weight-decay", "--schedule", "--clip", "--early-stopping", "--help",
+    "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--help",
 }  # fmt: skip
 HEAVY = {"torch", "mlflow", "segmentation_models_pytorch", "albumentations", "lightning_fabric", "pandas", "matplotlib", "cv2"}
 
@@ -98,13 +98,19 @@ def test_help_and_the_answer_to_a_wrong_name_import_nothing_heavy(words):
         (["--config", "/no/such/file.yaml"], "/no/such/file.yaml"),
         (["--model", "my.nets:Net", "--data", "synthetic"], "my"),
         (["--model", "resnet_unet", "--model-kwargs", "pretrained=/no/file.pth", "--data", "synthetic"], "/no/file.pth"),
+        (["--batch-size", "2", "--accumulate", "3"], "more than the photographs"),
+        (["--compile", "on"], "Choose from: off, default"),
+        (["bench", "--model", "unett"], "did you mean 'unet'?"),
+        (["bench", "--parts", "setp"], "Choose from: step, loader"),
+        (["bench", "--repeats", "0"], "from 1 up"),
+        (["bench", "--data-dir", "/no/such/place", "--parts", "loader"], "/no/such/place"),
         (["--split-file", "x.csv", "--split", "car"], "leave out --split"),
         (["list", "--model", "unet"], "--model"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_wrong_word_is_answered_by_one_sentence_that_says_what_to_type(command, tmp_path, words, sentence):
-    given = words if words[0] == "list" else [*words, "--output-dir", tmp_path / "out"]
+    given = words if words[0] in ("list", "bench") else [*words, "--output-dir", tmp_path / "out"]
     code, shown, complaint = command(*given)
     assert code == 2 and sentence in complaint
     assert len(complaint.strip().splitlines()) == 1 and "Traceback" not in complaint + shown
@@ -215,7 +221,7 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
         {"augment": "none"}, {"data": "carvana"}, {"size": "64x64"}, {"epochs": "3"}, {"batch_size": "3"}, {"seed": "3"},
         {"learning_rate": "0.1"}, {"optimizer": "adam"}, {"weight_decay": "0.1"}, {"schedule": "cosine"}, {"clip": "2"},
         {"early_stopping": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"}, {"precision": "fp32"},
-        {"group_pattern": "x", "data": "folder"},
+        {"group_pattern": "x", "data": "folder"}, {"accumulate": "2"}, {"compile": "default"},
     ]  # fmt: skip
     keys = [
         key(**change)
@@ -225,6 +231,26 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
     assert len(set(keys)) == len(keys)
     assert key() == key(data_dir=tmp_path, output_dir=tmp_path, workers="2", tracking_uri="http://127.0.0.1:1")
     assert key(model_kwargs=["width=16"]) == key()
+
+
+@pytest.mark.parametrize(
+    ("features", "processor", "precision"),
+    [
+        ({"amx_tile", "avx512_bf16"}, "Intel(R) Xeon(R) Platinum 8480+", "bf16"),
+        ({"avx512_bf16"}, "AMD EPYC 9654 96-Core Processor", "bf16"),
+        ({"avx512_bf16"}, "Intel(R) Xeon(R) Processor", "fp32"),  # bf16 instructions at half the rate of fp32
+        (set(), "AMD EPYC 7763 64-Core Processor", "fp32"),
+    ],
+)
+def test_bf16_is_chosen_where_it_multiplies_faster_than_fp32(monkeypatch, features, processor, precision):
+    import torch
+
+    from experiments import resolve as resolving
+
+    for name in ("amx_tile", "avx512_bf16"):
+        monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in features)
+    monkeypatch.setattr(resolving, "processor", lambda: processor)
+    assert resolve(read({"preset": "demo", "device": "cpu"}))[0].precision == precision
 
 
 def test_a_config_survives_the_way_to_the_disk_and_back():

@@ -13,10 +13,10 @@ FLOORS = {
     0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping"),
     1: ("experiments.config", "experiments.settings", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
-        "experiments.progress", "experiments.failures", "experiments.resolve", "analysis.records", "analysis.figures",
+        "experiments.progress", "experiments.failures", "experiments.resolve", "analysis.records", "analysis.figures", "analysis.architecture",
         "analysis.readme", "experiments.pictures", "experiments.prepare", "experiments.overview"),
     3: ("experiments.runner", "experiments.scoring"),
-    4: ("experiments.main", "experiments.data_tools"),
+    4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {

@@ -106,6 +106,17 @@ def test_the_scores_are_one_row_a_test_photograph_at_its_own_size(finished, name
     assert all(sum(int(row[c]) for c in ("tp", "fp", "fn", "tn")) == 96 * 64 for row in rows)
 
 
+def macs_of_unet(width, w, h):
+    """By hand: 3x3 convolutions of both ways, 2x2 transposed ones, the 1x1 head."""
+    total = 0
+    for level in range(5):
+        c, pixels = width * 2**level, (w >> level) * (h >> level)
+        total += 9 * pixels * ((3 if level == 0 else c // 2) * c + c * c)
+        if level < 4:
+            total += pixels * 2 * c * c + 9 * pixels * (2 * c * c + c * c)
+    return total + width * w * h
+
+
 def test_the_result_is_what_the_scores_say(finished):
     folder = run_folder(finished)
     result = json.loads((folder / "result.json").read_text())
@@ -116,6 +127,9 @@ def test_the_result_is_what_the_scores_say(finished):
         tp, fp, fn = (sum(int(r[c]) for r in rows) for c in ("tp", "fp", "fn"))
         assert result["test"][which]["dice"] == pytest.approx(mean, abs=1e-12)
         assert result["test"][which]["pooled_iou"] == pytest.approx(tp / (tp + fp + fn), abs=1e-12)
+    counted = [json.loads(line)["images_per_second"] for line in (folder / "timing.jsonl").read_text().splitlines()]
+    assert result["images_per_second"] == pytest.approx(sum(counted) / 2, abs=0.01)  # of two epochs
+    assert result["gmacs"] == pytest.approx(macs_of_unet(4, 48, 32) / 1e9, abs=1e-4)
     assert 0.9 < result["ceiling"] < 1 and result["cars"] == {"train": 5, "val": 1, "test": 2}
 
 

@@ -113,6 +113,22 @@ def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(
     assert all(torch.equal(a, b) for a, b in zip(before["weights"], now, strict=True))
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 5])
+def test_a_batch_in_pieces_makes_the_step_of_the_whole_batch(parts, pieces):
+    """Where BatchNorm is at rest; five photographs, so that pieces differ in size."""
+    from experiments.train import take_step
+
+    images, masks = torch.rand(5, 3, 32, 48), (torch.rand(5, 1, 32, 48) > 0.5).float()
+    states = [parts()[0], parts()[0]]
+    for state, count in zip(states, (1, pieces), strict=True):
+        state.model.eval()
+        take_step(state, images, masks, LOSSES["bce"].build(), 1.0, count)
+    weights = [torch.cat([p.detach().flatten() for p in network(state.model).parameters()]) for state in states]
+    moments = [torch.cat([s["exp_avg"].flatten() for s in state.optimizer.state_dict()["state"].values()]) for state in states]
+    assert torch.allclose(*moments, atol=1e-7) and not torch.equal(weights[0], torch.zeros(()))
+    assert float(states[0].loss_sum) == pytest.approx(float(states[1].loss_sum), abs=1e-6)
+
+
 def test_the_flag_is_looked_at_every_fifty_steps_and_at_the_end_of_an_epoch(parts, monkeypatch):
     looked = []
     monkeypatch.setattr("experiments.train._refuse_broken", lambda state, epoch: looked.append((epoch, state.step)))
