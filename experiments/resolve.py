@@ -53,7 +53,7 @@ def choose_preset(wanted: Wanted) -> tuple[str, list[str]]:
         bar = "*" * 100
         text = (
             f"No Carvana photographs under {DATA_DIRS['carvana']}: this run uses SYNTHETIC CARS (preset demo).\n"
-            "Its scores say nothing about real photographs. For those, put Kaggle's train/ and train_masks/ there,\n"
+            "Its scores say nothing about real photographs. For those, type: python run.py data download carvana,\n"
             "or name their folder with --data-dir."
         )
         return "demo", [f"{bar}\n{text}\n{bar}"]

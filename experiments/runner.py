@@ -50,7 +50,7 @@ def run(prepared: Prepared, stop: Stop, command: list[str] | None = None) -> dic
     rehearse(model, config, len(prepared.parts.train))
     machine.runs_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(machine.runs_dir / f"{config.key}.lock", timeout=0):
+        with FileLock(machine.runs_dir / f"{config.key}.lock", timeout=0.2):  # `run.py runs` tries it for a moment
             return _carry_out(prepared, model, record, stop, command or sys.argv)
     except Timeout:
         raise InputError(

@@ -14,9 +14,10 @@ FLOORS = {
     1: ("experiments.config", "experiments.settings", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
         "experiments.progress", "experiments.rehearse", "experiments.failures", "experiments.resolve", "experiments.pictures",
-        "experiments.prepare", "analysis.records", "analysis.figures", "analysis.architecture", "analysis.readme"),
+        "experiments.prepare", "experiments.overview", "analysis.records", "analysis.figures", "analysis.architecture",
+        "analysis.readme", "analysis.performance"),
     3: ("experiments.runner", "experiments.scoring"),
-    4: ("experiments.main", "experiments.bench.*", "experiments.draw"),
+    4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {
@@ -26,6 +27,7 @@ DOORS = {
     "timm": {"models.zoo"},
     "huggingface_hub": {"models.weights"},
     "albumentations": {"experiments.augment"},
+    "kagglehub": {"experiments.data.download"},
     "ray": {"experiments.cluster"},
 }
 TOP = {
@@ -147,6 +149,25 @@ def commands():
     return found
 
 
+def lay_out_data(folder, cars, monkeypatch):
+    """What the README's data commands speak of: cars, pairs, a manifest, zips, and a kagglehub that hands the zips out."""
+    import shutil
+    import sys
+    import types
+
+    from experiments.data import carvana, split
+    from tests.test_data import write_pairs
+
+    for name in ("train", "train_masks"):
+        shutil.copytree(cars / name, folder / "data" / "carvana" / name)
+        shutil.make_archive(str(folder / name), "zip", cars, name)
+    split.write_manifest(folder / "split.csv", split.split(carvana.build(cars)))
+    write_pairs(folder / "pairs", names=[f"{letter}{n}" for letter in "abcd" for n in range(2)])
+    hub = types.SimpleNamespace(competition_download=lambda handle, path: str(folder / path))
+    monkeypatch.setitem(sys.modules, "kagglehub", hub)
+    monkeypatch.chdir(folder)
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypatch):
     """Training commands run for one short epoch on small cars; their other flags are kept as they are written."""
@@ -155,6 +176,8 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     given = words[2:]
     if given[:1] == ["ui"]:
         pytest.skip("the UI is opened in tests/test_tracking.py")
+    if given[:1] in (["data"], ["runs"]):
+        lay_out_data(tmp_path, made_cars, monkeypatch)
     if given and not given[0].startswith("-"):
         code, _, complaint = command(*given)
         assert code == 0, complaint
