@@ -60,7 +60,9 @@ def _scoring(found: Found) -> list[list[str]]:
 
 def _overhead(found: Found) -> list[list[str]]:
     kinds = {"imports": "start and imports of", "run": "a run,"}
-    return [[f"{kinds[kind]} {name}", f"{value:.2f}"] for kind, values in found["overhead"].items() for name, value in values.items()]
+    return [
+        [f"{kinds[kind]} {name}", f"{value:.2f}"] for kind, values in found["overhead"].items() for name, value in values.items()
+    ]
 
 
 HEADINGS = {

@@ -168,6 +168,22 @@ def lay_out_data(folder, cars, monkeypatch):
     monkeypatch.chdir(folder)
 
 
+# What makes a command of the README that measures or draws a matter of seconds; it takes the place of its own flags.
+QUICK = {
+    "bench": ["--parts", "step", "--size", "48x32", "--batch-size", "2", "--repeats", "1", "--model-kwargs", "width=4"],
+    "draw": ["--width", "4", "--size", "64x64"],
+}
+
+
+def with_flags(given, short, names):
+    """`given` with those flags of `short` (flag, value, flag, value ...) that are among `names` in place of its own."""
+    own, skip = [], False
+    for word in given:
+        skip = word in names and word in short if word.startswith("--") else skip
+        own += [] if skip else [word]
+    return [*own, *(w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in names for w in (flag, value))]
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypatch):
     """Training commands run for one short epoch on small cars; their other flags are kept as they are written."""
@@ -176,13 +192,13 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     given = words[2:]
     if given[:1] == ["ui"]:
         pytest.skip("the UI is opened in tests/test_tracking.py")
+    monkeypatch.chdir(tmp_path)
     if given[:1] in (["data"], ["runs"]):
         lay_out_data(tmp_path, made_cars, monkeypatch)
     if given and not given[0].startswith("-"):
-        code, _, complaint = command(*given)
+        code, _, complaint = command(*with_flags(given, short := QUICK.get(given[0], []), short[::2]))
         assert code == 0, complaint
         return
-    monkeypatch.chdir(tmp_path)
     flags = [word for word in given if word.startswith("--")]
     (tmp_path / "settings.yaml").write_text("model: unet\nmodel_kwargs: {width: 4}\n")
     if any("my_ideas" in word for word in given):
@@ -193,14 +209,8 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     if "folder" in given:
         write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
         short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
-    kept = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
-    replaced = [
-        w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in kept or flag not in flags for w in (flag, value)
-    ]
-    own, skip = [], False
-    for word in given:
-        skip = word in kept if word.startswith("--") else skip
-        own += [] if skip else [word]
-    code, shown, complaint = command(*own, *replaced)
+    replaced = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
+    added = [flag for flag in short[::2] if flag not in flags]
+    code, shown, complaint = command(*with_flags(given, short, [*replaced, *added]))
     assert code == 0, complaint
     assert "test Dice" in shown or "--help" in given
