@@ -25,8 +25,6 @@ from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, OptionError, Unkno
 TABLES = {"model": MODELS, "loss": LOSSES, "augment": AUGMENTATIONS, "data": DATASETS}
 
 app = App(name="run.py", help_format="plaintext", version_flags=[], result_action="return_value")
-app.command(data)
-app.command(runs)
 
 
 def _words() -> type:
@@ -165,6 +163,10 @@ def draw(
     for path in save(output, channels, pixels):
         print(path)
     return 0
+
+
+app.command(data)
+app.command(runs)
 
 
 def main(words: list[str]) -> int:
