@@ -13,7 +13,7 @@ FLOORS = {
     0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping"),
     1: ("experiments.config", "experiments.settings", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
-        "experiments.progress", "experiments.rehearse", "experiments.failures", "experiments.resolve", "experiments.pictures",
+        "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve", "experiments.pictures",
         "experiments.prepare", "experiments.overview", "analysis.records", "analysis.figures", "analysis.architecture",
         "analysis.readme", "analysis.performance"),
     3: ("experiments.runner", "experiments.scoring"),

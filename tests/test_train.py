@@ -1,6 +1,8 @@
 """The loop: its schedule, its one flag, and that it can be stopped and taken up between any two steps."""
 
 import itertools
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,7 @@ from experiments.errors import RunFailed
 from experiments.stopping import Interrupted
 from experiments.train import learning_rate, network, start, train, validate
 from registry import AUGMENTATIONS, LOSSES, MODELS
+from tests.conftest import ROOT
 
 CONFIG = RunConfig(device="cpu", precision="fp32", epochs=3, batch_size=8, size=(48, 32), learning_rate=3e-3)
 
@@ -202,3 +205,21 @@ def test_the_network_and_its_inputs_lie_channels_last(parts):
     assert images.is_contiguous(memory_format=torch.channels_last)
     kernels = [p for p in network(state.model).parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
     assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
+def test_steps_after_the_first_take_no_new_memory_from_the_system():
+    """Counted in a fresh process, where nothing else allocates: page faults of ten large allocations, freed each time."""
+    code = (
+        "import resource, sys, torch\nfrom experiments.allocator import keep_freed_memory\n"
+        "if sys.argv[1] == 'keep': assert keep_freed_memory()\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "torch.ones(10_000_000)\nbefore = faults()\n"
+        "for _ in range(10): torch.ones(10_000_000)\n"
+        "print(faults() - before)"
+    )
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, how], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "give back")
+    )
+    assert kept < 100 < 10_000 < given_back
