@@ -17,17 +17,12 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
-from experiments.config import PRESETS, setting_fields
+from experiments.config import MACHINE_HELP, PRESETS, setting_fields
+from experiments.data_commands import data, runs
 from experiments.errors import InputError, RunFailed
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, OptionError, UnknownName
 
 TABLES = {"model": MODELS, "loss": LOSSES, "augment": AUGMENTATIONS, "data": DATASETS}
-MACHINE_HELP = {
-    "data_dir": "where the photographs lie (default: data/ and the data set's name)",
-    "workers": "processes that load photographs (default: none on the CPU, up to 8 with a GPU)",
-    "split_file": "a CSV of image,part that divides the data by hand; no group may be on two sides",
-}
-REPORT = ("check", "latex", "html", "verify", "photographs", "credit", "results_dir", "readme")
 
 app = App(name="run.py", help_format="plaintext", version_flags=[], result_action="return_value")
 
@@ -215,35 +210,40 @@ def draw(
     return 0
 
 
+app.command(data)
+app.command(runs)
+
+
 def main(words: list[str]) -> int:
     """Run a command line; the exit code says how it ended (0 done, 1 a run failed, 2 wrong input, 130/143 interrupted)."""
-    if words and not words[0].startswith("-") and words[0] not in app:
+    place, rest = app, words
+    while rest and not rest[0].startswith("-") and rest[0] in place:
+        place, rest = place[rest[0]], rest[1:]
+    called = " ".join(["python run.py", *words[: len(words) - len(rest)]])
+    commands = [name for name in place if not name.startswith("-")]
+    if commands and rest and not rest[0].startswith("-"):
         from experiments.settings import nearest
 
-        commands = [name for name in app if not name.startswith("-")]
-        return _complain(
-            f"Unknown command '{words[0]}'{nearest(words[0], commands)}. Commands: {', '.join(commands)}; see --help."
-        )
+        return _complain(f"Unknown command '{rest[0]}'{nearest(rest[0], commands)}. Commands: {', '.join(commands)}; see --help.")
     try:
         return app(words, exit_on_error=False, print_error=False) or 0
     except UnknownOptionError as error:
         from experiments.settings import nearest
 
         flag = error.token.keyword or error.token.value
-        return _complain(f"Unknown flag {flag}{nearest(flag, _flags())}. See python run.py --help.")
+        return _complain(f"Unknown flag {flag}{nearest(flag, _flags(place))}. See {called} --help.")
     except CycloptsError as error:
-        return _complain(f"{' '.join(str(error).split())} See python run.py --help.")
+        return _complain(f"{' '.join(str(error).split())} See {called} --help.")
     except (InputError, UnknownName, OptionError) as error:
         return _complain(str(error))
     except RunFailed as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
-        return _complain("Interrupted. The same command goes on from the last checkpoint.", 130)
+        return _complain("Interrupted. Type the same command again: it goes on from what was finished.", 130)
 
 
-def _flags() -> list[str]:
-    names = [*setting_fields(), *MACHINE_HELP, "preset", "config", "output_dir", "tracking_uri", "port", *REPORT]
-    return [f"--{name.replace('_', '-')}" for name in names]
+def _flags(command: App) -> list[str]:
+    return [name for argument in command.assemble_argument_collection() for name in argument.names if name.startswith("--")]
 
 
 def _complain(sentence: str, code: int = 2) -> int:

@@ -111,6 +111,14 @@ class Machine:
         return self.output_dir / "cache"
 
 
+# The lines of `--help` for what a user sets of Machine.
+MACHINE_HELP = {
+    "data_dir": "where the photographs lie (default: data/ and the data set's name)",
+    "workers": "processes that load photographs (default: none on the CPU, up to 8 with a GPU)",
+    "split_file": "a CSV of image,part that divides the data by hand; no group may be on two sides",
+}
+
+
 def setting_fields() -> dict[str, dataclasses.Field[Any]]:
     """The fields of RunConfig that a user sets, by name."""
     return {f.name: f for f in dataclasses.fields(RunConfig) if "help" in f.metadata}

@@ -53,7 +53,7 @@ def choose_preset(wanted: Wanted) -> tuple[str, list[str]]:
         bar = "*" * 100
         text = (
             f"No Carvana photographs under {DATA_DIRS['carvana']}: this run uses SYNTHETIC CARS (preset demo).\n"
-            "Its scores say nothing about real photographs. For those, put Kaggle's train/ and train_masks/ there,\n"
+            "Its scores say nothing about real photographs. For those, type: python run.py data download carvana,\n"
             "or name their folder with --data-dir."
         )
         return "demo", [f"{bar}\n{text}\n{bar}"]
@@ -72,9 +72,12 @@ def _try_loss(name: str, options: dict[str, Any]) -> None:
 
     loss = LOSSES[name].build(**options)
     try:
-        loss(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
+        score = loss(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
     except ValueError as error:
         raise InputError(f"--loss-kwargs: {error}") from None
+    if not isinstance(score, torch.Tensor) or score.shape != ():
+        shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
+        raise InputError(f"--loss {name} returns {shape} for a batch; it should return one number, a tensor of shape ().")
 
 
 def _device(asked: str, notices: list[str]) -> str:

@@ -24,6 +24,7 @@ from experiments.errors import InputError, RunFailed
 from experiments.failures import explain
 from experiments.prepare import Prepared
 from experiments.record import Record, refuse_changed
+from experiments.rehearse import rehearse
 from experiments.scoring import score, test_metrics
 from experiments.stopping import Interrupted, Stop
 from experiments.train import Epoch, State, network, start, train
@@ -46,9 +47,10 @@ def run(prepared: Prepared, stop: Stop, command: list[str] | None = None) -> dic
         return finished
     refuse_changed(config, machine)
     model = build_model(config, machine)  # before anything is written: a model may refuse its options
+    rehearse(model, config, len(prepared.parts.train))
     machine.runs_dir.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(machine.runs_dir / f"{config.key}.lock", timeout=0):
+        with FileLock(machine.runs_dir / f"{config.key}.lock", timeout=0.2):  # `run.py runs` tries it for a moment
             return _carry_out(prepared, model, record, stop, command or sys.argv)
     except Timeout:
         raise InputError(

@@ -127,16 +127,15 @@ def _literal(text: str) -> Any:
     return text
 
 
+def whole(flag: str, value: Any, least: int = 1) -> int:
+    """`value` as a whole number from `least` up; else InputError with the flag's name."""
+    if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value).strip()) or int(value) < least:
+        raise InputError(f"{flag} takes a whole number from {least} up, not '{value}'.")
+    return int(value)
+
+
 def _whole(least: int) -> Callable[[str, Any], int]:
-    def check(flag: str, value: Any) -> int:
-        if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value).strip()) or int(value) < least:
-            raise InputError(f"{flag} takes a whole number from {least} up, not '{value}'.")
-        return int(value)
-
-    return check
-
-
-whole = _whole(1)
+    return lambda flag, value: whole(flag, value, least)
 
 
 def _number(above: bool) -> Callable[[str, Any], float]:

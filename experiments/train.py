@@ -23,6 +23,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from experiments.allocator import keep_freed_memory
 from experiments.config import RunConfig
 from experiments.data.loader import Batches, Photographs, as_input, as_target
 from experiments.errors import RunFailed
@@ -114,6 +115,7 @@ def start(model: nn.Module, config: RunConfig) -> State:
     """Put the model on its device, in channels-last memory, with its optimizer, before the first step."""
     if config.device == "cuda":
         _repeatable_cuda()
+    keep_freed_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision
     fabric = Fabric(accelerator=config.device, devices=1, precision=FABRIC_PRECISION[config.precision])  # type: ignore[arg-type]
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

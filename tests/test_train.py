@@ -1,6 +1,8 @@
 """The loop: its schedule, its one flag, and that it can be stopped and taken up between any two steps."""
 
 import itertools
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,7 @@ from experiments.errors import RunFailed
 from experiments.stopping import Interrupted
 from experiments.train import learning_rate, network, start, train, validate
 from registry import AUGMENTATIONS, LOSSES, MODELS
+from tests.conftest import ROOT
 
 CONFIG = RunConfig(device="cpu", precision="fp32", epochs=3, batch_size=8, size=(48, 32), learning_rate=3e-3)
 
@@ -202,3 +205,28 @@ def test_the_network_and_its_inputs_lie_channels_last(parts):
     assert images.is_contiguous(memory_format=torch.channels_last)
     kernels = [p for p in network(state.model).parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
     assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
+FAULTS = """
+import dataclasses, resource, sys, torch
+from experiments import train
+from registry import LOSSES, MODELS
+from tests.test_train import CONFIG
+if sys.argv[1] == "give back": train.keep_freed_memory = lambda: False
+state = train.start(MODELS["unet"].build(width=8), CONFIG)
+images, masks = torch.rand(16, 3, 96, 96), torch.ones(16, 1, 96, 96)
+for step in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    train.take_step(state, images, masks, LOSSES["bce"].build(), 1.0)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is a setting of glibc")
+def test_steps_after_the_first_take_no_new_memory_from_the_system():
+    """Page faults of the fifth step, each way in a fresh process."""
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "give back")
+    )
+    assert kept < 2000 < 8000 < given_back
