@@ -78,8 +78,10 @@ class Answer:
 
     @property
     def pairs_named(self) -> bool:
-        """Whether the plan names the pairs of cells as confirmatory."""
-        return "pairs" in self.study.plan.get("design", {}).get("confirmatory", [])
+        """Whether the plan names the pairs of cells as confirmatory; with one factor, they are what its name means."""
+        named = self.study.plan.get("design", {}).get("confirmatory", [])
+        varied = [factor for factor, levels in self.study.factors.items() if len(levels) > 1]
+        return "pairs" in named or (len(varied) == 1 and varied[0] in named)
 
     def label(self, cell: str) -> str:
         return next(row.label for row in self.rows if row.cell == cell)

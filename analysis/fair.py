@@ -14,6 +14,10 @@ from experiments.errors import InputError
 WORDS = {"data_fingerprint": "the data's fingerprint", "protocol": "protocol", "epochs": "budget (epochs)"}
 
 
+ONE_EPOCH = ("one epoch cannot show whether it had converged", "只有一轮，看不出是否已经收敛")
+RISES = ("validation Dice rose by {:.4f} over the last fifth of its steps", "验证集 Dice 在最后五分之一的步数里上升了 {:.4f}")
+
+
 @dataclass(frozen=True)
 class Standing:
     """Whether a cell is judged, and if not, why.
@@ -25,6 +29,7 @@ class Standing:
     reason: str = ""
     seeds: int = 0  # finished
     planned: int = 0
+    reason_zh: str = ""  # where it is the project's own sentence
 
 
 def refuse_mixed(study: Study) -> None:
@@ -80,17 +85,13 @@ def _standing(cell: Mapping[str, Any], runs: pd.DataFrame, rope: float) -> Stand
         return Standing("failed", f"seed {failed.seed.iloc[0]}: {failed.reason.iloc[0]}", *counts)
     if not len(done):
         return Standing("not measured", str(runs.reason.iloc[0]) if len(runs) else "not planned", *counts)
-    if not done.val_rise.mean(skipna=False) <= rope:  # a rise that cannot be told (one epoch) proves no convergence either
-        return Standing("not converged", _rise(done.val_rise.mean(skipna=False)), *counts)
+    rise = done.val_rise.mean(skipna=False)
+    if not rise <= rope:  # a rise that cannot be told (one epoch) proves no convergence either
+        english, chinese = ONE_EPOCH if rise != rise else (text.format(rise) for text in RISES)
+        return Standing("not converged", english, *counts, chinese)
     if cell.get("edge"):
         return Standing("rate at the edge", "its best learning rate lies in the outer sixth of the range that was tried", *counts)
     return Standing("judged", "", *counts)
-
-
-def _rise(rise: float) -> str:
-    if rise != rise:
-        return "one epoch cannot show whether it had converged"
-    return f"validation Dice still rose by {rise:.4f} over the last fifth of its steps"
 
 
 def _example(runs: pd.DataFrame) -> str:

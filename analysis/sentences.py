@@ -181,11 +181,9 @@ def verdict(row: Row, language: str) -> str:
         words = VERDICTS[language]
         return say(", ", "，").join(f"{words[kind]} {count}" for kind, count in row.verdicts.items() if count)
     kind = KINDS[language].get(standing.kind, standing.kind)
-    return (
-        kind
-        if standing.kind in ("not measured", "rate at the edge")
-        else say(f"{kind} ({standing.reason})", f"{kind}（{standing.reason}）")
-    )
+    if standing.kind in ("not measured", "rate at the edge"):
+        return kind
+    return say(f"{kind} ({standing.reason})", f"{kind}（{standing.reason_zh or standing.reason}）")
 
 
 def _names(names: Sequence[str], say: Say) -> str:

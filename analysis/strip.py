@@ -32,7 +32,7 @@ class Shown:
 
 def strip(photographs: Sequence[Shown], models: Sequence[str], credit: str) -> Image:
     """The whole picture (h, w, 3): a heading, two rows for each photograph, a line that says whose photographs these are."""
-    headings = ["photo", "ground truth", *models]
+    headings = ["photo", "ground truth", *(" ".join(model.split())[:34] for model in models)]
     rows = [_texts(headings), *(row for shown in photographs for row in _rows(shown))]
     line = f"orange: missed, blue: false; below each photograph the framed part.   {credit}"
     return np.vstack([*rows, _line(line, rows[0].shape[1])])
@@ -46,14 +46,24 @@ def png(image: Image) -> bytes:
 
 
 def window(shown: Shown) -> tuple[slice, slice]:
-    """The rows and columns of the window in which the models' errors, all together, are most."""
+    """The rows and columns of the window in which the models' errors at the boundary, all together, are most."""
     height, width = shown.truth.shape
     size = (max(1, round(width * WINDOW)), max(1, round(height * WINDOW)))
     wrong = sum((prediction != shown.truth).astype(np.float32) for prediction in shown.predictions)
-    crowd = cv2.boxFilter(np.asarray(wrong, np.float32), -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    at_boundary = wrong * _band(shown.truth)
+    counted = np.asarray(at_boundary if np.any(at_boundary) else wrong, np.float32)
+    crowd = cv2.boxFilter(counted, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
     y, x = np.unravel_index(int(crowd.argmax()), crowd.shape)
     top, left = (int(np.clip(at - side // 2, 0, most - side)) for at, side, most in ((y, size[1], height), (x, size[0], width)))
     return slice(top, top + size[1]), slice(left, left + size[0])
+
+
+def _band(truth: Mask) -> Mask:
+    """The pixels within 2 % of the diagonal of the truth's boundary, as boundary IoU has it, on both sides."""
+    reach = max(1, round(0.02 * float(np.hypot(*truth.shape))))
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    grey = truth.astype(np.uint8)
+    return cv2.dilate(grey, kernel) != cv2.erode(grey, kernel, borderType=cv2.BORDER_REPLICATE)
 
 
 def _rows(shown: Shown) -> tuple[Image, Image]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -16,12 +16,13 @@ from analysis.report import Places, load, one
 from analysis.store import write_whole
 from analysis.strip import Shown, png, strip
 from experiments import checkpoint, runner
-from experiments.config import DATA_DIRS, Machine, RunConfig
+from experiments.config import DATA_DIRS, Machine
 from experiments.data import folder, synthetic
 from experiments.data.loader import Photographs, as_input
 from experiments.data.samples import Sample, read_mask, read_photo
 from experiments.errors import InputError
 from experiments.evaluate import enlarge
+from experiments.verify import config_of
 
 MODELS, SHOWN = 5, 3  # beside each other; photographs
 
@@ -75,15 +76,14 @@ def _samples(photographs: str, credit: str | None) -> tuple[list[Sample], str]:
 
 
 def _showers(found: Answer, output_dir: Path) -> Iterator[Shower]:
+    """The networks of the highest cells whose checkpoints lie under `output_dir`."""
     for row in found.measured[:MODELS]:
-        config_of, path = found.study.configs.get(row.keys[0]), output_dir / "runs" / row.keys[0] / "last.ckpt"
-        if config_of is None or not path.exists():
+        path = output_dir / "runs" / row.keys[0] / "last.ckpt"
+        if row.keys[0] not in found.study.configs or not path.exists():
             continue
-        config = RunConfig.from_dict({**config_of, "weights": ""})
-        options = {**config.model_kwargs, **({"pretrained": False} if "pretrained" in config.model_kwargs else {})}
-        model = runner.build_model(
-            RunConfig.from_dict({**config.to_dict(), "model_kwargs": options}), Machine(output_dir=output_dir)
-        )
+        config = config_of(found.study, row.keys[0])
+        unfetched = {**config.model_kwargs, **({"pretrained": False} if "pretrained" in config.model_kwargs else {})}
+        model = runner.build_model(replace(config, weights="", model_kwargs=unfetched), Machine(output_dir=output_dir))
         try:
             model.load_state_dict(checkpoint.load(path)["model"])
         except (checkpoint.Damaged, RuntimeError) as error:

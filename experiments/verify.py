@@ -62,7 +62,7 @@ def draw(study: Study, count: int, generator: random.Random | None = None) -> li
 
 def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop: Stop) -> bool:
     """Whether a run, repeated, gives the scores that were recorded."""
-    config = _config(study, key)
+    config = config_of(study, key)
     machine = _machine(config, key, output_dir, data_dir)
     shutil.rmtree(machine.runs_dir / key, ignore_errors=True)  # of a verification that was interrupted
     prepared = prepare(replace(config, data_fingerprint=""), machine, stop.check)
@@ -86,7 +86,7 @@ def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop:
     return same
 
 
-def _config(study: Study, key: str) -> RunConfig:
+def config_of(study: Study, key: str) -> RunConfig:
     """The run's config. Raises InputError where this version of the code means something else by it."""
     commit = study.finished[study.finished.key == key].git_commit.iloc[0]
     try:

@@ -372,7 +372,7 @@ def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place):
     code, _, complaint = command("report", "made", "--html", tmp_path / "page.html", "--latex", *place)
     assert code == 0, complaint
     text = (tmp_path / "README.md").read_text()
-    assert len(rows(tmp_path / "README.md")) == 2 + 7 and text.count("<!-- /study made en -->") == 1
+    assert len(rows(tmp_path / "README.md")) == 2 + 14 and text.count("<!-- /study made en -->") == 1
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert {line.replace("\\|", "").count("|") for line in lines} == {19} and "<script" not in text
     page = (tmp_path / "page.html").read_text()

@@ -115,13 +115,17 @@ def test_the_strip_shows_photographs_with_their_credit_and_none_of_kaggles(tmp_p
     assert code == 2 and "No checkpoint" in complaint
 
 
-def test_the_window_of_the_strip_lies_where_the_models_err_most_and_errors_have_their_colours():
+def test_the_window_of_the_strip_lies_where_models_err_most_at_the_boundary_and_errors_have_their_colours():
     truth = np.zeros((100, 160), bool)
     truth[20:60, 30:120] = True
     wrong = truth.copy()
     wrong[40:60, 100:120] = False
     wrong[60:62, 100:110] = True
     shown = strip.Shown(np.full((100, 160, 3), 90, np.uint8), truth, [wrong, truth], "car")
+    far = wrong.copy()
+    far[80:98, :] = True  # more errors, but nowhere near the boundary
+    rows, columns = strip.window(strip.Shown(shown.photo, truth, [far, truth], "car"))
+    assert (truth ^ wrong)[rows, columns].sum() == (truth ^ wrong).sum()
     rows, columns = strip.window(shown)
     assert (truth ^ wrong)[rows, columns].sum() == (truth ^ wrong).sum()
     image = strip.strip([shown], ["one", "two"], "nobody's")
