@@ -24,7 +24,7 @@ def intervals(answer: Answer) -> Figure | None:
     rows = answer.measured[:MOST]
     if not rows:
         return None
-    figure, (axis,) = sheet(7.5, 1.5 + 0.27 * len(rows))
+    figure, (axis,) = sheet(7.5, 1.3 + 0.27 * len(rows))
     for place, row in enumerate(rows):
         colour = BLUE if row.top else TEXT
         if np.isfinite(row.high):
@@ -33,7 +33,7 @@ def intervals(answer: Answer) -> Figure | None:
         axis.plot(row.dice, place, "o", color=colour, markersize=5, fillstyle="full" if judged else "none")
     names = [shorten(row.label) + ("" if row.standing.kind == "judged" else f" ({row.standing.kind})") for row in rows]
     axis.set_yticks(range(len(rows)), names)
-    axis.invert_yaxis()
+    axis.set_ylim(len(rows) - 0.4, -0.6)
     _ceiling(axis, answer)
     axis.set_xlabel("Dice on test cars, mean and 95 % interval" + _cut(len(answer.measured)))
     axis.set_title("blue: not separated from the top; hollow: no verdict", loc="left")
@@ -86,7 +86,7 @@ def pairs(answer: Answer) -> Figure | None:
     if answer.family is None:
         return None
     found = _pairs({(answer.label(a), answer.label(b)): c for (a, b), c in answer.family.comparisons.items()})
-    figure, (axis,) = sheet(8, 1.5 + 0.2 * min(len(found), MOST))
+    figure, (axis,) = sheet(8, 1.3 + 0.2 * min(len(found), MOST))
     _differences(axis, found, answer.study.rope)
     axis.set_xlabel("difference in Dice, first minus second, Holm-adjusted 95 % interval" + _cut(len(found)))
     return figure

@@ -380,6 +380,8 @@ def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place):
     for picture in (tmp_path / "results/made").glob("*.svg"):
         assert ET.fromstring(picture.read_text()).tag.endswith("svg")
         assert "<script" not in picture.read_text()
+    words = {part.text for part in ET.parse(tmp_path / "results/made/intervals.svg").iter("{http://www.w3.org/2000/svg}text")}
+    assert any(word and word.startswith("$x_1$ & 50 % #1") for word in words)
     tex = (tmp_path / "results/made/made.tex").read_text()
     assert r"\$x\_1\$ \& 50 \% \#1" in tex
     assert {path.parent for path in (tmp_path / "results").rglob("*") if path.is_file()} == {

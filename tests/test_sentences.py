@@ -29,6 +29,17 @@ def test_one_cell_that_is_better_than_all_is_named_and_the_rope_is_respected(tmp
     assert "though not surely by more than 0.001" in sentences(found, "en")[0]
 
 
+def test_two_that_are_not_separated_are_both_named_and_the_beaten_one_is_not(tmp_path):
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0.01, "resnet_unet": 0.01}, sd=5e-4, seeds=range(5))
+    assert "undecided among 2: " in sentences(found, "en")[0] and "Each of the other 1 is worse" in sentences(found, "en")[0]
+    assert " unet + bce" not in sentences(found, "en")[0]
+
+
+def test_one_small_difference_is_enough_to_say_that_it_is_small(tmp_path):
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0.0092, "resnet_unet": 0.01}, sd=1e-4, seeds=range(5), cars=40)
+    assert "better than each of the other 2 cells, though not surely by more than 0.001" in sentences(found, "en")[0]
+
+
 def test_equal_cells_are_called_equivalent_only_where_every_pair_is(tmp_path):
     found = study(tmp_path, dict.fromkeys(MODELS, 0.0), sd=1e-5, seeds=range(10), cars=60)
     assert sentences(found, "en")[0].startswith("All 3 cells are equivalent: no two differ by more than 0.001 in Dice.")
