@@ -45,6 +45,7 @@ class RunConfig:
     size: tuple[int, int] = setting((192, 128), "the size that the network sees, WIDTHxHEIGHT in pixels")
     epochs: int = setting(10, "passes over the training photographs")
     batch_size: int = setting(8, "photographs in a step")
+    epoch_steps: int | None = setting(None, "steps in an epoch (default: as many as show each training photograph once)")
     learning_rate: float = setting(1e-3, "the highest learning rate of the schedule")
     optimizer: str = setting("adamw", "adam or adamw")
     weight_decay: float = setting(0.01, "decay of the weights (adamw: decoupled; adam: L2)")
@@ -103,6 +104,10 @@ class Machine:
     @property
     def runs_dir(self) -> Path:
         return self.output_dir / "runs"
+
+    @property
+    def trials_dir(self) -> Path:
+        return self.output_dir / "trials"
 
     @property
     def cache_dir(self) -> Path:

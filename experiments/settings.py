@@ -183,7 +183,7 @@ def _text(flag: str, value: Any) -> str:
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "model": _named(MODELS), "loss": _named(LOSSES), "augment": _named(AUGMENTATIONS), "data": _named(DATASETS),
     "model_kwargs": pairs, "loss_kwargs": pairs, "group_pattern": _text, "size": _size, "fold": _fold,
-    "epochs": _whole(1), "batch_size": _whole(1), "seed": _whole(0), "train_cars": _whole(1), "early_stopping": _whole(0),
+    "epochs": _whole(1), "batch_size": _whole(1), "epoch_steps": _whole(1), "seed": _whole(0), "train_cars": _whole(1), "early_stopping": _whole(0),
     "learning_rate": _number(above=True), "clip": _number(above=True), "weight_decay": _number(above=False),
     "optimizer": _choice(OPTIMIZERS), "schedule": _choice(SCHEDULES), "split": _choice(("car", "image")),
     "precision": _choice(PRECISIONS), "device": _choice(DEVICES),

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from experiments.config import RunConfig
 from experiments.data.loader import Batches, Photographs, as_input, as_target
-from experiments.errors import RunFailed
+from experiments.errors import Diverged
 from experiments.stopping import Interrupted
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -170,7 +170,7 @@ def train(
 ) -> Iterator[Epoch]:
     """Train from where `state` is to the last epoch, yielding each Epoch when it is validated.
 
-    Raises Interrupted between two steps after `stop()` turned true, and RunFailed when a loss or gradient is not finite.
+    Raises Interrupted between two steps after `stop()` turned true, and Diverged when a loss or gradient is not finite.
     """
     device = state.fabric.device
     for number in range(state.epoch + 1, config.epochs + 1):
@@ -205,7 +205,7 @@ def train(
 
 def _refuse_broken(state: State, epoch: int) -> None:
     if state.broken.item():
-        raise RunFailed(
+        raise Diverged(
             f"The loss or its gradient stopped being finite in epoch {epoch}; no update was made from then on. "
             "Try a lower --learning-rate, or --precision fp32."
         )
