@@ -39,6 +39,10 @@ class Record:
         """The result of a finished run, or None."""
         return _json(self.folder / "result.json")
 
+    def config(self) -> dict[str, Any] | None:
+        """The settings of the run, as config.json has them."""
+        return (_json(self.folder / "config.json") or {}).get("config")
+
     def begin(self, config: RunConfig, machine: Machine, command: list[str]) -> None:
         """Make the folder and write config.json, or check that the one that is there is this run's."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -73,10 +73,12 @@ def run(
     session: tracking.Session | None = None,
     tags: Mapping[str, str] | None = None,
     parent: str = "",
+    lease: Lease | None = None,
 ) -> dict[str, Any]:
     """Carry out one run, or go on with it, or find it finished; returns its result.
 
-    A study hands over its `session`, and `tags` for MLflow; a trial is nested in its `parent` there.
+    A study hands over its `session`, and `tags` for MLflow; a trial is nested in its `parent` there. Who holds the run
+    already hands over the `lease`.
     Raises InputError (nothing was done; Busy: another process has the run), RunFailed (the reason is in the record too)
     and Interrupted (resumable).
     """
@@ -92,13 +94,14 @@ def run(
     if kind is RUN:
         refuse_changed(config, machine)
     model = build_model(config, machine)  # before anything is written: a model may refuse its options
-    with hold(record.folder) as lease, contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as opened:
+        lease = lease or opened.enter_context(hold(record.folder))
         if (finished := record.result()) is not None:  # by another process, a moment ago
             return finished
         if session is None:
             session = opened.enter_context(tracking.session(machine.tracking_uri, machine.output_dir, progress.say))
-        tracker = tracking.Tracker(session, tags, parent)
-        return _carry_out(_Job(prepared, kind, record, lease, tracker, stop.also(lambda: lease.lost)), model, command or sys.argv)
+        tracker, held = tracking.Tracker(session, tags, parent), lease
+        return _carry_out(_Job(prepared, kind, record, held, tracker, stop.also(lambda: held.lost)), model, command or sys.argv)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ FLAGS = {
     "--model", "--model-kwargs", "--loss", "--loss-kwargs", "--augment", "--data", "--data-dir", "--preset", "--size",
     "--epochs", "--batch-size", "--learning-rate", "--optimizer", "--seed", "--split", "--fold", "--train-cars",
     "--precision", "--device", "--workers", "--config", "--output-dir", "--tracking-uri", "--split-file", "--group-pattern",
-    "--weight-decay", "--schedule", "--clip", "--early-stopping", "--help",
+    "--epoch-steps", "--tune", "--tune-range", "--tune-points", "--tune-seeds", "--tune-sampler", "--weight-decay", "--schedule", "--clip", "--early-stopping", "--help",
 }  # fmt: skip
 HEAVY = {"torch", "mlflow", "segmentation_models_pytorch", "albumentations", "lightning_fabric", "pandas", "matplotlib", "cv2"}
 
@@ -214,7 +214,7 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
         {}, {"model": "attention_unet"}, {"model_kwargs": ["width=8"]}, {"loss": "dice"}, {"loss_kwargs": ["smooth=2"]},
         {"augment": "none"}, {"data": "carvana"}, {"size": "64x64"}, {"epochs": "3"}, {"batch_size": "3"}, {"seed": "3"},
         {"learning_rate": "0.1"}, {"optimizer": "adam"}, {"weight_decay": "0.1"}, {"schedule": "cosine"}, {"clip": "2"},
-        {"early_stopping": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"}, {"precision": "fp32"},
+        {"early_stopping": "3"}, {"epoch_steps": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"}, {"precision": "fp32"},
         {"group_pattern": "x", "data": "folder"},
     ]  # fmt: skip
     keys = [
