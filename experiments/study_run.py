@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from experiments import progress, study_record, tracking
+from experiments.claim import hold
 from experiments.errors import Busy, RunFailed
 from experiments.record import Record
 from experiments.runner import run
@@ -61,8 +62,10 @@ def _one(plan: Plan, one: Run, began: float, stop: Stop, session: tracking.Sessi
         return f"failed: {failure['reason']}"
     since = time.perf_counter()
     try:
-        with progress.quietly():
-            result = run(prepared, stop, session=session, tags=tags)
+        with hold(record.folder) as lease, progress.quietly():
+            if record.result() is not None:  # another worker finished it a moment ago
+                return "skipped"
+            result = run(prepared, stop, session=session, tags=tags, lease=lease)
     except Busy:
         return "busy"
     except (RunFailed, RuntimeError, OSError) as error:

@@ -1,5 +1,7 @@
 """A study: what its file may say, what it prints first, how its runs are carried out, and what it leaves behind."""
 
+import contextlib
+import io
 import json
 import re
 import signal
@@ -66,14 +68,35 @@ def scores(output):
     return plan["cells"], {(key, name): (output / "runs" / key / name).read_bytes() for key in keys for name in names}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small pictures need no more, and the number of threads is part of a key: the same here and in processes started here."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def finished(made_cars, tmp_path_factory):
-    """A study that another process carried out without interruption: its folder, its file and what it printed."""
+def finished(made_cars, tmp_path_factory, one_thread):
+    """A study that was carried out without interruption: its output folder, its file and what it printed."""
+    import run
+
     folder = tmp_path_factory.mktemp("study")
     (folder / "tiny.toml").write_text(TOML)
-    command = [sys.executable, "run.py", *words(folder / "tiny.toml", made_cars, folder / "outputs")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    return folder / "outputs", folder / "tiny.toml", done.stdout
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        assert run.main(words(folder / "tiny.toml", made_cars, folder / "outputs")) == 0
+    return folder / "outputs", folder / "tiny.toml", shown.getvalue()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Words that name one MLflow store for all tests that do not look at it: making one takes seconds."""
+    return ["--tracking-uri", f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"]
 
 
 WRONG = [
@@ -208,44 +231,30 @@ def test_a_studys_runs_lie_at_the_top_of_mlflow_with_its_tag(finished):
     assert {r.data.tags.get("verdict.tiny") for r in store(finished[0])[1] if r.data.tags["key"] == key} == {"undecided"}
 
 
-@pytest.fixture
-def same_threads(finished):
-    """The number of threads is part of a key: this process uses as many as the one that `finished` ran in."""
-    import torch
-
-    before, path = torch.get_num_threads(), next((finished[0] / "runs").glob("*/config.json"))
-    torch.set_num_threads(json.loads(path.read_text())["config"]["threads"])
-    yield
-    torch.set_num_threads(before)
-
-
-# Six steps are timed for the plan; then every run makes ten: killed in the first run, and in the second.
-@pytest.mark.parametrize("step", [9, 23])
-def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(
-    finished, made_cars, tmp_path, command, same_threads, step
-):
+def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(finished, made_cars, tmp_path, command, shared):
+    """Six steps are timed for the plan, then every run makes ten: it is killed in the second epoch of the second run."""
     from tests.test_run import at, killed
 
-    given = words(finished[1], made_cars, tmp_path)
-    assert killed(given, at(step)).returncode == -signal.SIGKILL
-    assert len(list((tmp_path / "runs").glob("*/result.json"))) == (step > 16)
+    given = words(finished[1], made_cars, tmp_path) + shared
+    assert killed(given, at(23)).returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1
     code, shown, _ = command(*given)
     assert code == 0 and "4 done" in shown
     assert scores(tmp_path) == scores(finished[0])
 
 
-def test_a_study_that_was_asked_to_stop_says_so_and_goes_on(finished, made_cars, tmp_path, command, same_threads):
+def test_a_study_that_was_asked_to_stop_says_so_and_goes_on(finished, made_cars, tmp_path, command, shared):
     from tests.test_run import signalled
 
-    given = words(finished[1], made_cars, tmp_path)
+    given = words(finished[1], made_cars, tmp_path) + shared
     code, _, complaint = signalled(command, given, 23)
     assert code == 143 and "The same command goes on" in complaint
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1
     assert command(*given)[0] == 0 and scores(tmp_path) == scores(finished[0])
 
 
-def test_two_processes_share_one_study_and_run_nothing_twice(finished, made_cars, tmp_path):
-    given = words(finished[1], made_cars, tmp_path)
+def test_two_processes_share_one_study_and_run_nothing_twice(finished, made_cars, tmp_path, shared):
+    given = words(finished[1], made_cars, tmp_path) + shared
     workers = [
         subprocess.Popen([sys.executable, "run.py", *given], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
@@ -262,17 +271,19 @@ def broken(logits, mask):
     return logits.float().mean() / (0.0 if logits.numel() > 10 else 1.0)
 
 
-def test_a_run_that_diverges_is_recorded_the_study_goes_on_and_does_not_repeat_it(file, made_cars, tmp_path, command):
+def test_a_run_that_diverges_is_recorded_the_study_goes_on_and_does_not_repeat_it(file, made_cars, tmp_path, command, shared):
     file.write_text(TOML.replace('"dice"]', '"tests.test_study:broken"]').replace("seeds = [0, 1]", "seeds = [0]"))
     for _ in range(2):
-        code, shown, _ = command(*words(file, made_cars, tmp_path / "out"))
+        code, shown, _ = command(*words(file, made_cars, tmp_path / "out"), *shared)
         assert code == 1 and "1 done, 0 running, 1 failed" in shown and "stopped being finite" in shown
     (failed,) = (tmp_path / "out" / "runs").glob("*/failed.json")
     assert json.loads(failed.read_text())["diverged"] and not (failed.parent / "last.ckpt").exists()
     assert len(list((tmp_path / "out" / "runs").glob("*/result.json"))) == 1
 
 
-def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command(file, made_cars, tmp_path, command, monkeypatch):
+def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command(
+    file, made_cars, tmp_path, command, monkeypatch, shared
+):
     from experiments import checkpoint
 
     file.write_text(TOML.replace('"bce", "dice"', '"bce"').replace("seeds = [0, 1]", "seeds = [0]"))
@@ -285,9 +296,9 @@ def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_whole", full)
-        code, shown, _ = command(*words(file, made_cars, tmp_path / "out"))
+        code, shown, _ = command(*words(file, made_cars, tmp_path / "out"), *shared)
     assert code == 1 and "disk is full" in shown
-    assert command(*words(file, made_cars, tmp_path / "out"))[0] == 0
+    assert command(*words(file, made_cars, tmp_path / "out"), *shared)[0] == 0
 
 
 def planned(made_cars, **other):
@@ -343,9 +354,9 @@ def test_a_grid_makes_the_runs_of_the_same_study_in_a_file(finished, made_cars, 
     assert code == 0 and "4 done" in shown
 
 
-def test_the_pilots_variances_replace_the_guess(file, made_cars, tmp_path, command):
+def test_the_pilots_variances_replace_the_guess(file, made_cars, tmp_path, command, shared):
     file.write_text(TOML.replace("seeds = [0, 1]", "seeds = [0]\npilot = { cells = 2, seeds = 2 }"))
-    code, shown, _ = command(*words(file, made_cars, tmp_path))
+    code, shown, _ = command(*words(file, made_cars, tmp_path), *shared)
     said = " ".join(re.sub("[│\n]", " ", shown).split())
     assert code == 0 and "guessed, not measured" in said and "measured by the pilot" in said
     plan = json.loads((tmp_path / "studies" / "tiny" / "plan.json").read_text())

@@ -16,12 +16,14 @@ from experiments.study_plan import Rate
 from experiments.tune import Cell, grid
 from experiments.tune_cells import choose, extension
 from tests.conftest import ROOT, small
-from tests.test_study import TOML
+from tests.test_study import TOML, one_thread, shared
+
+__all__ = ["one_thread", "shared"]  # fixtures
 
 TUNING = Tuning(1e-3, 3e-2, 4, (100, 101))
 TABLE = "[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 4\nseeds = [100]\n"
-# Rates so low that the curve rises to the end of the range: it is extended twice for every cell.
-RISING = "[tuning]\nlow = 1e-6\nhigh = 3e-6\npoints = 4\nseeds = [100]\n"
+# Rates so low that the curve rises to the end of the range: it is extended, for every cell.
+RISING = "[tuning]\nlow = 4e-3\nhigh = 1e-2\npoints = 4\nseeds = [100]\n"
 
 
 def study_file(tmp_path, tuning=TABLE, losses='"bce"', seeds="[0]"):
@@ -41,7 +43,7 @@ def trials(output):
 
 
 @pytest.fixture(scope="module")
-def tuned(made_cars, tmp_path_factory):
+def tuned(made_cars, tmp_path_factory, one_thread):
     """A tuning of one cell that two processes shared: its output folder, its file and what both printed."""
     folder = tmp_path_factory.mktemp("tuned")
     file = study_file(folder)
@@ -100,39 +102,38 @@ def test_the_study_takes_the_rate_that_was_found_and_the_plan_says_how_sure_it_i
     assert config["learning_rate"] == cell["rate"] and config["seed"] == 0
 
 
-def test_a_tuning_that_was_killed_ends_with_the_same_trials(tuned, made_cars, tmp_path, command):
+def test_a_tuning_that_was_killed_ends_with_the_same_trials(tuned, made_cars, tmp_path, command, shared):
     from tests.test_run import at, killed
 
-    given = words(tuned[1], made_cars, tmp_path)
+    given = words(tuned[1], made_cars, tmp_path) + shared
     assert killed(given, at(23)).returncode == -signal.SIGKILL  # in the third trial of ten steps each
     assert len(list((tmp_path / "trials").glob("*/result.json"))) == 2
     assert command(*given)[0] == 0
     assert trials(tmp_path) == trials(tuned[0])
 
 
-def test_the_trials_do_not_change_when_the_test_cars_do(cars, tmp_path, command):
+def test_the_trials_do_not_change_when_the_test_cars_do(tuned, cars, tmp_path, command, shared):
     """Noise instead of the test cars' photographs gives the same trials: only the data's fingerprint differs."""
     from experiments.data import carvana
     from experiments.data.split import split
 
-    file = study_file(tmp_path)
-    assert command(*words(file, cars, tmp_path / "one"))[0] == 0
     for sample in split(carvana.build(cars)).test:
         noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
         Image.fromarray(noise).save(sample.image)
-    assert command(*words(file, cars, tmp_path / "other"))[0] == 0
-    values = [[(row["rate"], row["value"]) for row in trials(tmp_path / name)] for name in ("one", "other")]
-    assert values[0] == values[1]
+    assert command(*words(tuned[1], cars, tmp_path / "out"), *shared)[0] == 0
+    rows = [trials(output) for output in (tuned[0], tmp_path / "out")]
+    values = [{(row["rate"], row["value"]) for row in one} for one in rows]
+    assert values[0] == values[1] and not {row["key"] for row in rows[0]} & {row["key"] for row in rows[1]}
 
 
-def test_where_one_cell_is_at_the_end_of_the_range_every_cell_gets_the_further_trials(made_cars, tmp_path, command):
-    code, shown, _ = command(*words(study_file(tmp_path, RISING, '"bce", "dice"'), made_cars, tmp_path))
-    rows = trials(tmp_path)
-    assert code == 0 and shown.count("more trials for every cell") == 2
+def test_where_one_cell_is_at_the_end_of_the_range_every_cell_gets_the_further_trials(made_cars, tmp_path, command, shared):
+    code, shown, _ = command(*words(study_file(tmp_path, RISING, '"bce", "dice"'), made_cars, tmp_path), *shared)
+    rows, times = trials(tmp_path), shown.count("more trials for every cell")
+    assert code == 0 and 1 <= times <= 2
     counts = {cell: [row["rate"] for row in rows if row["cell"] == cell] for cell in ("bce", "dice")}
-    assert sorted(counts["bce"]) == sorted(counts["dice"]) and len(set(counts["bce"])) == 8
+    assert sorted(counts["bce"]) == sorted(counts["dice"]) and len(set(counts["bce"])) == 4 + 2 * times
     plan = json.loads((tmp_path / "studies" / "tiny" / "plan.json").read_text())
-    assert plan["tuning"]["extended"] == 2 and plan["tuning"]["budget"] == 8
+    assert plan["tuning"]["extended"] == times and plan["tuning"]["budget"] == 4 + 2 * times
     assert any(cell["edge"] for cell in plan["cells"]) == ("no verdict" in shown)
 
 
@@ -227,10 +228,20 @@ def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_
     assert len(found) == len(set(found)) == 8
 
 
-def test_one_combination_is_tuned_and_then_trained_with_the_rate_that_was_found(made_cars, tmp_path, command):
+def test_one_combination_is_tuned_and_then_trained_with_the_rate_that_was_found(made_cars, tmp_path, command, shared):
     from tests.conftest import run_folder
 
-    given = [*small(made_cars, tmp_path), "--tune", "--tune-range", "1e-3:3e-2", "--tune-points", "4", "--tune-seeds", "100"]
+    given = [
+        *small(made_cars, tmp_path),
+        *shared,
+        "--tune",
+        "--tune-range",
+        "1e-3:3e-2",
+        "--tune-points",
+        "4",
+        "--tune-seeds",
+        "100",
+    ]
     code, shown, _ = command(*given)
     assert code == 0 and "Learning rates" in shown and "test Dice" in shown
     config = json.loads((run_folder(tmp_path) / "config.json").read_text())["config"]
