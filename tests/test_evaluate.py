@@ -95,7 +95,11 @@ def test_numbers_are_averaged_over_the_photographs_of_a_car_and_then_over_cars()
     import pandas as pd
 
     columns = ["group", "tp", "fp", "fn", "dice", "iou", "precision", "recall", "boundary_iou", "hd95"]
-    rows = [("a", 5, 1, 1, 1.0, 1.0, 1, 1, 1, 1.0), ("a", 5, 1, 1, 0.0, 0.5, 1, 1, 1, 3.0), ("b", 0, 0, 9, 0.8, 0.6, 1, 1, 1, 50.0)]
+    rows = [
+        ("a", 5, 1, 1, 1.0, 1.0, 1, 1, 1, 1.0),
+        ("a", 5, 1, 1, 0.0, 0.5, 1, 1, 1, 3.0),
+        ("b", 0, 0, 9, 0.8, 0.6, 1, 1, 1, 50.0),
+    ]
     numbers = summarise(pd.DataFrame(rows, columns=columns))
     assert numbers["dice"] == pytest.approx((0.5 + 0.8) / 2) and numbers["iou"] == pytest.approx((0.75 + 0.6) / 2)
     assert (numbers["hd95_median"], numbers["hd95_failures"]) == (3.0, 1)

@@ -1,0 +1,66 @@
+"""Planning: the pilot's variances, and what a study can detect, against simulation."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.design import Spread, chances, smallest_difference, spread_of, what_it_can_detect
+from analysis.simulate import PILOT, pilot, scaled, scores
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_the_chances_of_verdicts_are_those_of_a_simulation(seeds):
+    rng = np.random.default_rng(seeds)
+    for difference, rope in ((0.0, 0.001), (0.0007, 0.001), (0.001, 0.0), (0.0015, 0.001)):
+        seen, planned = pilot(seeds, 54, difference, rope, rng), chances(PILOT, seeds, 54, difference, rope)
+        expected = (planned.better, planned.worse, planned.equivalent)
+        assert (seen.better, seen.worse, seen.equivalent) == pytest.approx(expected, abs=0.03)
+        assert sum(vars(planned).values()) == pytest.approx(1)
+
+
+def test_without_car_effects_and_with_seeds_galore_power_is_that_of_the_t_test():
+    """Welch's degrees of freedom are those of equal variances, nearly; SciPy's noncentral t is the oracle."""
+    spread, df = Spread(0.001, 0.0, 0.0), 2 * (40 - 1)
+    shift = 0.0005 / (0.001 / np.sqrt(40))
+    oracle = stats.nct.sf(stats.t.isf(0.025, df), df, shift)
+    assert chances(spread, 40, 54, 0.0005, 0).better == pytest.approx(oracle, abs=0.01)
+
+
+def test_the_smallest_difference_is_found_with_the_power_asked_for():
+    smallest = smallest_difference(PILOT, 5, 54)
+    assert pilot(5, 54, smallest, 0.0, np.random.default_rng(0)).better == pytest.approx(0.8, abs=0.03)
+
+
+def test_main_effects_show_smaller_differences_than_pairs_and_more_seeds_than_fewer():
+    few, many = (what_it_can_detect(PILOT, seeds, 54, models=4, losses=3) for seeds in (3, 10))
+    for design in (few, many):
+        assert design.losses < design.models < design.single < design.pair
+        assert design.equivalent_pair < design.equivalent_single
+    assert many.pair < few.pair and many.losses < few.losses
+    assert np.isnan(what_it_can_detect(PILOT, 5, 54, models=1, losses=3).models)
+
+
+def test_the_pilots_spread_comes_back_from_many_seeds_and_cars():
+    own = scaled(Spread(0.002, 0.001, 0.0015), np.sqrt(0.5))
+    cells = [scores(np.random.default_rng(n), 400, 400, own, draws=1)[0] for n in range(2)]
+    assert vars(spread_of(cells)) == pytest.approx({"seed": 0.002, "car": 0.001, "residual": 0.0015}, rel=0.1)
+
+
+def test_the_pilots_mean_squares_are_unbiased():
+    pilots = [[scores(np.random.default_rng((n, k)), 5, 20, PILOT, draws=1)[0] for k in range(2)] for n in range(400)]
+    found = [spread_of(cells) for cells in pilots]
+    for name in ("seed", "residual"):  # the cars' part is cut at 0
+        assert np.mean([vars(s)[name] ** 2 for s in found]) == pytest.approx(2 * vars(PILOT)[name] ** 2, rel=0.1)
+
+
+def test_a_pilot_or_a_plan_too_small_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="at least two cells"):
+        spread_of([np.zeros((5, 4))])
+    with pytest.raises(ValueError, match="every verdict is undecided"):
+        chances(PILOT, 1, 54, 0.001)
+
+
+def test_no_spread_at_all_detects_everything():
+    nothing = Spread(0, 0, 0)
+    assert smallest_difference(nothing, 2, 2) == 0
+    assert chances(nothing, 2, 2, 0.002).better == pytest.approx(1) and chances(nothing, 2, 2, 0.0).equivalent == pytest.approx(1)

@@ -1,0 +1,186 @@
+"""Main effects, their interaction, the seeds' correlation, and what is said of one cell."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from analysis.contrast import contrast, summarise
+from analysis.design import Spread
+from analysis.effects import interaction, main_effect
+from analysis.seeds import pairing_helps, seed_correlation
+from analysis.simulate import PILOT, scaled, scores
+from analysis.statistics import compare, compare_all
+from analysis.summary import cell_mean, conditions, distances
+
+MODELS, LOSSES = ("unet", "attention", "resnet"), ("bce", "dice")
+
+
+def grid(seed=0, dice=0.0, odd=0.0, seeds=5, cars=30):
+    """A table of cells: `dice` better with every model, and one cell off by `odd`."""
+    rng = np.random.default_rng(seed)
+    return {
+        (m, loss): 0.99
+        + dice * (loss == "dice")
+        + odd * ((m, loss) == ("resnet", "dice"))
+        + scores(rng, seeds, cars, PILOT, 1)[0]
+        for m in MODELS
+        for loss in LOSSES
+    }
+
+
+# --- main effects ---
+
+
+def test_a_main_effect_is_the_mean_of_the_pairs_differences_and_narrower_than_they_are():
+    cells = grid(dice=0.001)
+    effect = main_effect(cells, 1).family.comparisons["dice", "bce"]
+    pairs = [compare(cells[m, "dice"], cells[m, "bce"]) for m in MODELS]
+    assert effect.difference == pytest.approx(np.mean([pair.difference for pair in pairs]))
+    assert effect.high - effect.low < min(pair.high - pair.low for pair in pairs)
+    assert effect.verdict == "better" and main_effect(cells, 1).over == {("bce", "dice"): MODELS}
+
+
+def test_with_one_level_of_the_other_factor_a_main_effect_is_the_comparison_of_cells():
+    cells = {key: cell for key, cell in grid(dice=0.002).items() if key[1] == "dice"}
+    effect = main_effect(cells, 0).family
+    assert effect == compare_all({model: cells[model, "dice"] for model in MODELS})
+
+
+def test_without_car_effects_a_main_effect_is_a_t_test_with_the_documented_degrees_of_freedom():
+    rng = np.random.default_rng(1)
+    cells = {key: np.repeat(rng.normal(0.99, 0.001 * (1 + n), (4, 1)), 6, axis=1) for n, key in enumerate(grid())}
+    variances = np.array([cell[:, 0].var(ddof=1) / 4 for cell in cells.values()]) / len(MODELS) ** 2
+    share = variances / variances.sum()
+    inverse = (share**2 / 3).sum()
+    df = 1 / (inverse + share.max() / 4 * (1 / 3 - inverse))
+    half = stats.t.isf(0.025, df) * np.sqrt(variances.sum())
+    effect = main_effect(cells, 1).family.comparisons["bce", "dice"]
+    assert (effect.high - effect.low) / 2 == pytest.approx(half)
+
+
+def test_where_cells_are_missing_levels_are_compared_over_what_both_have():
+    cells = grid(dice=0.001)
+    lonely = cells.pop(("unet", "bce"))
+    effect = main_effect(cells, 1)
+    assert effect.over == {("dice", "bce"): ("attention", "resnet")}
+    rest = {key: cell for key, cell in cells.items() if key[0] != "unet"}
+    one, other = (found.family.comparisons["dice", "bce"] for found in (effect, main_effect(rest, 1)))
+    assert one.verdict == other.verdict and (one.low, one.high, one.p) == pytest.approx((other.low, other.high, other.p))
+    with pytest.raises(ValueError, match="share no cell"):
+        main_effect({("unet", "bce"): lonely, ("resnet", "dice"): cells["resnet", "dice"]}, 0)
+    with pytest.raises(ValueError, match="at least two levels"):
+        main_effect({("unet", "bce"): lonely, ("unet", "dice"): lonely}, 0)
+
+
+def test_a_main_effects_interval_covers_in_simulation():
+    rng, missed = np.random.default_rng(2), []
+    for spread in (PILOT, Spread(0.0, 0.0003, 0.001), Spread(0.003, 0.001, 0.001)):
+        cells = [summarise(scores(rng, 3, 32, scaled(spread, factor))) for factor in (1, 1, 1, 3, 1, 1)]
+        estimate = contrast(cells, [1 / 3] * 3 + [-1 / 3] * 3)
+        missed.append(float((np.abs(estimate.value) > estimate.half_width(0.05)).mean()))
+    assert max(missed) <= 0.06 and np.mean(missed) >= 0.025
+
+
+# --- interaction ---
+
+
+def test_an_interaction_is_found_where_it_is_and_said_in_a_sentence():
+    found = interaction(grid(odd=0.02))
+    assert found.p < 0.001 and "resnet" in found.where[0] and found.checked == 3 and found.low > 0
+    assert found.sentence.startswith("The factors interact: ") and "Read the cells" in found.sentence
+    value = {key: cell.mean() for key, cell in grid(odd=0.02).items()}
+    (a, b), (c, d) = found.where
+    assert found.difference == pytest.approx(value[a, c] - value[b, c] - value[a, d] + value[b, d]) and found.difference > 0
+
+
+def test_an_additive_table_is_said_to_interact_in_at_most_8_percent():
+    assert np.mean([interaction(grid(seed, dice=0.01)).p <= 0.05 for seed in range(300)]) <= 0.08
+    assert "does not prove" in interaction(grid(3, dice=0.01)).sentence
+
+
+def test_without_a_square_of_cells_no_interaction_can_be_checked():
+    found = interaction({key: cell for key, cell in grid().items() if key[0] == "unet"})
+    assert found.where is None and found.p == 1 and "No interaction can be checked" in found.sentence
+
+
+# --- seeds ---
+
+
+def shared(seed, correlation, cells=6, seeds=5):
+    rng = np.random.default_rng(seed)
+    common, own = rng.normal(size=(seeds, 1)), rng.normal(size=(cells, seeds, 1))
+    effects = 0.001 * (np.sqrt(correlation) * common + np.sqrt(1 - correlation) * own)
+    return {n: 0.99 + effects[n] + 0.0001 * rng.normal(size=(seeds, 20)) for n in range(cells)}
+
+
+def test_the_seeds_correlation_is_pearsons_and_the_intraclass_one():
+    cells = shared(0, 0.5)
+    found, means = seed_correlation(cells), np.stack([cell.mean(1) for cell in cells.values()])
+    assert found.pairs[0, 1] == pytest.approx(stats.pearsonr(means[0], means[1]).statistic)
+    covariance = np.cov(means)
+    off = covariance[~np.eye(6, dtype=bool)]
+    assert found.overall == pytest.approx(off.mean() / np.diag(covariance).mean())
+
+
+def test_the_p_of_a_common_seed_effect_is_that_of_the_two_way_table():
+    """For two cells the F-test over seeds is known in closed form from the correlation of sum and difference."""
+    means = np.stack([cell.mean(1) for cell in shared(3, 0.5).values()])
+    centred = means - means.mean(1, keepdims=True)
+    by_seed = centred.mean(0)
+    common = 6 * (by_seed**2).sum() / 4
+    own = ((centred - by_seed) ** 2).sum() / 20
+    assert seed_correlation(shared(3, 0.5)).p == pytest.approx(stats.f.sf(common / own, 4, 20))
+
+
+def test_seeds_are_paired_only_where_that_helps():
+    strong, none = shared(0, 0.95), shared(1, 0.0)
+    assert pairing_helps(list(strong.values())) and not pairing_helps(list(none.values()))
+    paired, plain = compare_all(strong, paired_seeds=None), compare_all(strong)
+    assert paired.paired_seeds and not plain.paired_seeds and not compare_all(none, paired_seeds=None).paired_seeds
+    widths = [[c.high - c.low for c in family.comparisons.values()] for family in (paired, plain)]
+    assert np.mean(widths[0]) < np.mean(widths[1])
+
+
+def test_independent_seeds_are_hardly_ever_paired():
+    assert np.mean([pairing_helps(list(shared(seed, 0.0).values())) for seed in range(500)]) <= 0.025
+
+
+def test_a_correlation_that_cannot_be_measured_is_nan_and_pairs_nothing():
+    cells = shared(0, 0.9)
+    cells[0] = cells[0][:4]
+    found = seed_correlation(cells)
+    assert np.isnan(found.pairs[0, 1]) and np.isnan(found.overall) and not pairing_helps(list(cells.values()))
+    constant = {n: np.full((5, 4), 0.9) for n in range(2)}
+    assert np.isnan(seed_correlation(constant).overall) and not pairing_helps(list(constant.values()))
+    assert not pairing_helps([np.zeros((2, 4)), np.ones((2, 4))])
+
+
+# --- one cell ---
+
+
+def test_a_cells_mean_has_an_interval_over_seeds_and_cars_that_covers():
+    rng = np.random.default_rng(4)
+    for spread in (Spread(0.001, 0.002, 0.001), Spread(0.001, 0.0, 0.001), Spread(0.0, 0.002, 0.001)):
+        estimate = contrast([summarise(scores(rng, 4, 24, spread))], [1])
+        assert 0.94 <= (np.abs(estimate.value) <= estimate.half_width(0.05)).mean() <= 0.985
+    table = scores(rng, 4, 24, PILOT, 1)[0]
+    found = cell_mean(table)
+    assert (
+        found.mean == pytest.approx(table.mean()) and found.low < found.mean < found.high and (found.seeds, found.cars) == (4, 24)
+    )
+    assert cell_mean(table[:1]).high == np.inf
+
+
+def test_distances_are_a_median_and_a_count_of_failures_without_an_interval():
+    found = distances([[3.0, 5.0], [2306.0, 4.0]], [[False, False], [True, False]])
+    assert (found.median, found.failures, found.photographs) == (4.5, 1, 4)
+    for wrong in (([1.0], []), ([], []), ([np.nan], [True])):
+        with pytest.raises(ValueError, match="HD95"):
+            distances(*wrong)
+
+
+def test_verdicts_say_on_what_they_are_conditional():
+    sentence = conditions([5, 4, 5], 54, "30 epochs", "one for all cells", "Carvana at 384x256")
+    for part in ("4 to 5 seeds", "54 cars", "30 epochs", "one for all cells", "Carvana at 384x256", "0.001"):
+        assert part in sentence
+    assert "5 seeds a cell" in conditions([5, 5], 54, "", "", "")
