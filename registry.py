@@ -78,6 +78,10 @@ class Entry:
     def build(self, **options: Any) -> Any:
         """The target called with `options`. Raises OptionError for what it does not take or refuses with ValueError."""
         self.check(options)
+        known = self.options().items()
+        needed = [name for name, p in known if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        if missing := [name for name in needed if name not in options]:
+            raise OptionError(f"The {self.kind} '{self.name}' needs a value for {', '.join(missing)}, such as {missing[0]}=1.")
         try:
             return self._make(options)
         except ValueError as error:
@@ -177,6 +181,9 @@ MODELS = Table(
     ("resnet_unet", "models.resnet_unet:resnet_unet",
      "U-Net on a ResNet encoder, ImageNet weights by default", "以 ResNet 为编码器的 U-Net，默认使用 ImageNet 预训练权重",
      "He et al. 2016, arXiv:1512.03385; segmentation-models-pytorch"),
+    ("smp", "models.zoo:build",
+     "any architecture of segmentation-models-pytorch on any encoder", "segmentation-models-pytorch 的任意架构，配任意编码器",
+     "Iakubovskii 2019, github.com/qubvel-org/segmentation_models.pytorch"),
 )  # fmt: skip
 
 LOSSES = Table(
@@ -185,7 +192,7 @@ LOSSES = Table(
      "binary cross-entropy, pixel by pixel", "逐像素的二元交叉熵",
      "Ronneberger et al. 2015, arXiv:1505.04597"),
     ("dice", "experiments.losses:dice_loss",
-     "1 - soft Dice of each image", "每张图像的 1 - 软 Dice",
+     "1 - soft Dice of each image (or, per=batch, of the batch)", "每张图像的 1 - 软 Dice（per=batch 时为整批）",
      "Milletari et al. 2016, arXiv:1606.04797"),
     ("focal", "experiments.losses:focal_loss",
      "cross-entropy that looks away from easy pixels", "降低易分像素权重的交叉熵",
@@ -193,6 +200,15 @@ LOSSES = Table(
     ("bce_dice", "experiments.losses:bce_dice_loss",
      "the sum of both, Dice with a weight", "两者之和，Dice 一项带权重",
      "Isensee et al. 2021, doi:10.1038/s41592-020-01008-z"),
+    ("dice_focal", "experiments.losses:dice_focal_loss",
+     "the sum of both, focal with a weight", "两者之和，焦点损失一项带权重",
+     "Zhu et al. 2019, doi:10.1002/mp.13300"),
+    ("tversky", "experiments.losses:tversky_loss",
+     "Dice with a price for false and one for missed foreground", "为误检和漏检各定代价的 Dice",
+     "Salehi et al. 2017, arXiv:1706.05721"),
+    ("lovasz", "experiments.losses:lovasz_loss",
+     "1 - IoU of the thresholded prediction, made convex", "阈值化预测的 1 - IoU 的凸代理",
+     "Berman et al. 2018, arXiv:1705.08790"),
     entry=LossEntry,
 )  # fmt: skip
 

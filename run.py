@@ -9,92 +9,20 @@ Without a command it trains one combination and scores it on cars it has never s
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
-from experiments.config import PRESETS, setting_fields
+from experiments.data_commands import data, runs
 from experiments.errors import InputError, RunFailed
-from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, OptionError, UnknownName
-
-TABLES = {"model": MODELS, "loss": LOSSES, "augment": AUGMENTATIONS, "data": DATASETS}
-MACHINE_HELP = {
-    "data_dir": "where the photographs lie (default: data/ and the data set's name)",
-    "workers": "processes that load photographs (default: none on the CPU, up to 8 with a GPU)",
-    "split_file": "a CSV of image,part that divides the data by hand; no group may be on two sides",
-}
+from experiments.study_commands import grid, study, tune
+from experiments.words import Config, Output, Preset, Tracking, TuneWords, Words, wanted
+from registry import OptionError, UnknownName
 
 app = App(name="run.py", help_format="plaintext", version_flags=[], result_action="return_value")
-
-
-def _words(without: tuple[str, ...] = ()) -> type:
-    """A dataclass of everything that decides a run, as it is typed: text, or None where nothing was given.
-
-    It is made from RunConfig's own fields, so the command line cannot drift from what a run consists of.
-    """
-    fields: list[tuple[str, Any, Any]] = []
-    for name, field in setting_fields().items():
-        if name in without:
-            continue
-        text = field.metadata["help"]
-        if name in TABLES:
-            text += f": {', '.join(TABLES[name])}"
-        many = name.endswith("_kwargs")
-        default = "the preset's" if any(name in preset for preset in PRESETS.values()) else _shown(field.default)
-        default = "" if many or field.default is None else f" (default: {default})"
-        kind = list[str] | None if many else str | None
-        parameter = Parameter(help=text + default, consume_multiple=True, negative_iterable=(), show_default=False)
-        fields.append((name, Annotated[kind, parameter], None))
-    for name, text in MACHINE_HELP.items():
-        fields.append((name, Annotated[str | None, Parameter(help=text, show_default=False)], None))
-    return Parameter(name="*")(dataclasses.make_dataclass("Words", fields, kw_only=True, namespace={"__module__": __name__}))
-
-
-def _shown(default: Any) -> str:
-    return "x".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-Words: Any = _words()
-GridWords: Any = _words(without=("model", "loss", "augment", "seed", "early_stopping"))
-Output = Annotated[Path, Parameter(help="where runs, the cache and MLflow's store lie")]
-Tracking = Annotated[
-    str | None, Parameter(help="an MLflow server or store (default: sqlite under --output-dir)", show_default=False)
-]
-Preset = Annotated[
-    str | None, Parameter(help=f"{', '.join(PRESETS)} (default: what fits the data that is there)", show_default=False)
-]
-Config = Annotated[Path | None, Parameter(help="settings from a YAML or TOML file; the command line wins", show_default=False)]
-DataDir = Annotated[Path | None, Parameter(help=MACHINE_HELP["data_dir"], show_default=False)]
-Workers = Annotated[str | None, Parameter(help=MACHINE_HELP["workers"], show_default=False)]
-Choices = Annotated[list[str], Parameter(consume_multiple=True, negative_iterable=())]
-DryRun = Annotated[bool, Parameter(help="print the plan and stop there", negative=())]
-Status = Annotated[bool, Parameter(help="show which runs are done, running, failed or missing, and stop there", negative=())]
-
-
-@Parameter(name="*")
-@dataclasses.dataclass(kw_only=True)
-class TuneWords:
-    """How a learning rate is found: trials on validation cars, a curve fitted to all of them."""
-
-    tune: Annotated[bool, Parameter(help="first find the learning rate, by trials on validation cars", negative=())] = False
-    tune_range: Annotated[
-        str | None, Parameter(help="the rates to try, LOW:HIGH (default: a tenth to ten times the preset's)", show_default=False)
-    ] = None
-    tune_points: Annotated[str | None, Parameter(help="how many rates in that range (default: 7)", show_default=False)] = None
-    tune_seeds: Annotated[
-        list[str] | None,
-        Parameter(
-            help="the seeds of the trials, never those of reported runs (default: 100 101)",
-            show_default=False, consume_multiple=True, negative_iterable=(),
-        ),
-    ] = None  # fmt: skip
-    tune_sampler: Annotated[
-        str | None, Parameter(help="grid (the same rates for every cell) or tpe (default: grid)", show_default=False)
-    ] = None
 
 
 @app.default
@@ -111,139 +39,19 @@ def train(
 
     Example: python run.py --model attention_unet --loss bce_dice --model-kwargs width=32
     """
-    wanted = _wanted(words, preset, config, output_dir, tracking_uri)
+    asked = wanted(words, preset, config, output_dir, tracking_uri)
     if tuning and tuning.tune:
         from experiments import study_words
 
-        study = study_words.single(wanted, vars(tuning))
+        one = study_words.single(asked, vars(tuning))
         from experiments import study_main
 
-        return study_main.tune_one(study, wanted)
+        return study_main.tune_one(one, asked)
     if tuning and any(value is not None for name, value in vars(tuning).items() if name != "tune"):
         raise InputError("--tune-range, --tune-points, --tune-seeds and --tune-sampler say how to tune: add --tune.")
     from experiments import main
 
-    return main.train_one(wanted)
-
-
-@app.command
-def study(
-    name: str,
-    /,
-    *,
-    dry_run: DryRun = False,
-    status: Status = False,
-    data_dir: DataDir = None,
-    workers: Workers = None,
-    output_dir: Output = Path("outputs"),
-    tracking_uri: Tracking = None,
-) -> int:
-    """Carry out a study of experiments/studies (or a .toml file): plan, tuning, runs. The same command goes on with it.
-
-    Example: python run.py study two_by_two --dry-run
-    """
-    from experiments import study_file
-
-    found = study_file.read(study_file.find(name))
-    machine = _machine(data_dir, workers, output_dir, tracking_uri)
-    from experiments import study_main
-
-    return study_main.carry_out(found, machine, dry_run, status)
-
-
-@app.command
-def grid(
-    *,
-    models: Choices,
-    losses: Choices,
-    seeds: Choices,
-    augments: Choices | None = None,
-    name: str | None = None,
-    rope: str | None = None,
-    tuning: TuneWords | None = None,
-    words: GridWords | None = None,
-    preset: Preset = None,
-    dry_run: DryRun = False,
-    status: Status = False,
-    output_dir: Output = Path("outputs"),
-    tracking_uri: Tracking = None,
-) -> int:
-    """Compare models and losses over seeds, without a study file.
-
-    Example: python run.py grid --models unet attention_unet --losses bce dice --seeds 0-2 --dry-run
-
-    Parameters
-    ----------
-    models
-        the networks to compare
-    losses
-        the losses to compare
-    seeds
-        the seeds, the same for every cell: 0 1 2 or 0-4
-    augments
-        augmentations to compare (default: the preset's)
-    name
-        what the study is called (default: grid_ and a hash of what it consists of)
-    rope
-        the difference in Dice that does not matter (default: 0.001)
-    """
-    wanted = _wanted(words, preset, None, output_dir, tracking_uri)
-    factors = {"model": models, "loss": losses} | ({"augment": augments} if augments else {})
-    for label, chosen in factors.items():
-        for choice in chosen:
-            _ = TABLES[label][choice]
-    from experiments import study_words
-
-    given = {"seeds": seeds, "name": name, "rope": rope, **(vars(tuning) if tuning else {})}
-    found = study_words.grid(wanted, factors, given)
-    from experiments import study_main
-
-    return study_main.carry_out(found, wanted.machine, dry_run, status)
-
-
-@app.command
-def tune(
-    study: str,
-    /,
-    *,
-    data_dir: DataDir = None,
-    workers: Workers = None,
-    output_dir: Output = Path("outputs"),
-    tracking_uri: Tracking = None,
-) -> int:
-    """Find the learning rate of every cell of a study. Several of these commands share the work.
-
-    Example: python run.py tune two_by_two
-    """
-    from experiments import study_file
-
-    found = study_file.read(study_file.find(study))
-    if found.tuning is None:
-        raise InputError(f"The study {found.name} has no [tuning]: its cells train with the rate that is set.")
-    machine = _machine(data_dir, workers, output_dir, tracking_uri)
-    from experiments import study_main
-
-    return study_main.tune(found, machine)
-
-
-def _wanted(words: Any, preset: str | None, config: Path | None, output_dir: Path, tracking_uri: str | None) -> Any:
-    """What was typed, checked."""
-    given = {name: value for name, value in vars(words).items() if value is not None} if words else {}
-    given |= {name: value for name, value in {"preset": preset, "tracking_uri": tracking_uri}.items() if value is not None}
-    from experiments import settings
-
-    wanted = settings.read(given, config)
-    wanted.machine["output_dir"] = output_dir
-    return wanted
-
-
-def _machine(data_dir: Path | None, workers: str | None, output_dir: Path, tracking_uri: str | None) -> dict[str, Any]:
-    """Where a study is carried out: fields of Machine."""
-    from experiments import settings
-
-    words = {"data_dir": data_dir, "workers": workers, "tracking_uri": tracking_uri}
-    given = {name: value for name, value in words.items() if value is not None}
-    return {**settings.read(given).machine, "output_dir": output_dir}
+    return main.train_one(asked)
 
 
 @app.command(name="list")
@@ -269,36 +77,98 @@ def ui(*, output_dir: Output = Path("outputs"), tracking_uri: Tracking = None, p
     return 0
 
 
+@app.command
+def bench(
+    *,
+    model: str = "unet",
+    model_kwargs: Annotated[list[str] | None, Parameter(consume_multiple=True, negative_iterable=())] = None,
+    loss: str = "bce_dice",
+    size: str = "128x128",
+    batch_size: str = "16",
+    precision: str = "auto",
+    device: str = "auto",
+    compile: Annotated[str, Parameter(help="off, default or graphs (CUDA graphs)")] = "off",
+    data_dir: Annotated[Path | None, Parameter(help="Carvana's photographs, for loader and scoring")] = None,
+    workers: Annotated[str | None, Parameter(help="processes that load photographs")] = None,
+    parts: Annotated[
+        list[str] | None, Parameter(help="step, loader, scoring, overhead", consume_multiple=True, negative_iterable=())
+    ] = None,
+    repeats: Annotated[int, Parameter(help="rounds of which the median is taken")] = 5,
+    json: Annotated[bool, Parameter(help="print JSON", negative=())] = False,
+) -> int:
+    """Measure this machine: the training step beside a plain loop, the loader, scoring, and what a run costs besides.
+
+    Example: python run.py bench --model unet --model-kwargs width=64 --size 256x256 --batch-size 4
+    """
+    typed = {"model": model, "loss": loss, "size": size, "batch_size": batch_size, "precision": precision, "device": device}
+    others = {"compile": compile, "model_kwargs": model_kwargs, "data_dir": data_dir, "workers": workers}
+    given = {"preset": "carvana-cpu", **typed, **{name: value for name, value in others.items() if value is not None}}
+    from experiments import settings
+
+    wanted = settings.read(given)
+    from experiments import main
+
+    return main.bench(wanted, parts, repeats, json)
+
+
+@app.command
+def draw(
+    *,
+    output: Annotated[Path, Parameter(help="the folder for U-Net.png and docs/")] = Path("."),
+    width: Annotated[str, Parameter(help="channels at full resolution")] = "64",
+    size: Annotated[str, Parameter(help="WIDTHxHEIGHT of the photograph")] = "512x512",
+) -> int:
+    """Draw the U-Net, the Attention U-Net and one attention gate from the shapes that the built networks make.
+
+    Example: python run.py draw
+    """
+    from experiments import settings
+
+    channels, pixels = settings.whole("--width", width), settings.typed("size", size)
+    from experiments.draw import draw as save
+
+    for path in save(output, channels, pixels):
+        print(path)
+    return 0
+
+
+app.command(study)
+app.command(grid)
+app.command(tune)
+app.command(data)
+app.command(runs)
+
+
 def main(words: list[str]) -> int:
     """Run a command line; the exit code says how it ended (0 done, 1 a run failed, 2 wrong input, 130/143 interrupted)."""
-    if words and not words[0].startswith("-") and words[0] not in app:
+    place, rest = app, words
+    while rest and not rest[0].startswith("-") and rest[0] in place:
+        place, rest = place[rest[0]], rest[1:]
+    called = " ".join(["python run.py", *words[: len(words) - len(rest)]])
+    commands = [name for name in place if not name.startswith("-")]
+    if commands and rest and not rest[0].startswith("-"):
         from experiments.settings import nearest
 
-        commands = [name for name in app if not name.startswith("-")]
-        return _complain(
-            f"Unknown command '{words[0]}'{nearest(words[0], commands)}. Commands: {', '.join(commands)}; see --help."
-        )
+        return _complain(f"Unknown command '{rest[0]}'{nearest(rest[0], commands)}. Commands: {', '.join(commands)}; see --help.")
     try:
         return app(words, exit_on_error=False, print_error=False) or 0
     except UnknownOptionError as error:
         from experiments.settings import nearest
 
         flag = error.token.keyword or error.token.value
-        return _complain(f"Unknown flag {flag}{nearest(flag, _flags())}. See python run.py --help.")
+        return _complain(f"Unknown flag {flag}{nearest(flag, _flags(place))}. See {called} --help.")
     except CycloptsError as error:
-        return _complain(f"{' '.join(str(error).split())} See python run.py --help.")
+        return _complain(f"{' '.join(str(error).split())} See {called} --help.")
     except (InputError, UnknownName, OptionError) as error:
         return _complain(str(error))
     except RunFailed as error:
         return _complain(str(error), 1)
     except KeyboardInterrupt:
-        return _complain("Interrupted. The same command goes on from the last checkpoint.", 130)
+        return _complain("Interrupted. Type the same command again: it goes on from what was finished.", 130)
 
 
-def _flags() -> list[str]:
-    names = [*setting_fields(), *MACHINE_HELP, "preset", "config", "output_dir", "tracking_uri", "port"]
-    names += [*TuneWords.__dataclass_fields__, "models", "losses", "seeds", "augments", "name", "rope", "dry_run", "status"]
-    return [f"--{name.replace('_', '-')}" for name in names]
+def _flags(command: App) -> list[str]:
+    return [name for argument in command.assemble_argument_collection() for name in argument.names if name.startswith("--")]
 
 
 def _complain(sentence: str, code: int = 2) -> int:

@@ -65,7 +65,7 @@ def hold(folder: Path) -> Iterator[Lease]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     busy = f"The run {folder.name} is being carried out by another process. Wait for it, or choose another --seed."
     try:
-        with FileLock(f"{folder}.lock", timeout=0):
+        with FileLock(f"{folder}.lock", timeout=0.2):  # `run.py runs` tries it for a moment
             lease = _take(Path(f"{folder}.lease"))
             if lease is None:
                 raise Busy(busy)

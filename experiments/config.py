@@ -22,6 +22,7 @@ PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 DEVICES = ("auto", "cuda", "mps", "cpu")
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("cosine", "one-cycle", "constant")
+COMPILE = ("off", "default", "graphs")
 
 
 def setting(default: Any, text: str) -> Any:
@@ -52,6 +53,8 @@ class RunConfig:
     schedule: str = setting("one-cycle", "cosine (after a warm-up), one-cycle or constant (after a warm-up)")
     clip: float = setting(1.0, "largest norm of the gradient")
     early_stopping: int = setting(0, "stop after this many epochs without a better validation Dice (0: never)")
+    accumulate: int = setting(1, "divide each batch into so many parts, for less memory; BatchNorm then sees the parts")
+    compile: str = setting("off", "torch.compile: off, default, or graphs (with CUDA graphs, for small steps on a GPU)")
     seed: int = setting(0, "decides initial weights, batch order and augmentation")
     split: str = setting("car", "car, or image: by photograph, which leaks and exists to measure the leak")
     fold: tuple[int, int] | None = setting(None, "cross-validation over cars: K/N is fold K of N, counted from 0")
@@ -62,7 +65,6 @@ class RunConfig:
     data_fingerprint: str = ""  # of the photographs and masks themselves
     weights: str = ""  # SHA-256 of the file that `pretrained=PATH` names
     threads: int = 0  # on the CPU they decide the order of sums, hence the last bits; 0 elsewhere
-    compile: bool = False
     protocol: int = PROTOCOL
 
     @property
@@ -112,6 +114,14 @@ class Machine:
     @property
     def cache_dir(self) -> Path:
         return self.output_dir / "cache"
+
+
+# The lines of `--help` for what a user sets of Machine.
+MACHINE_HELP = {
+    "data_dir": "where the photographs lie (default: data/ and the data set's name)",
+    "workers": "processes that load photographs (default: none on the CPU, up to 8 with a GPU)",
+    "split_file": "a CSV of image,part that divides the data by hand; no group may be on two sides",
+}
 
 
 def setting_fields() -> dict[str, dataclasses.Field[Any]]:

@@ -1,4 +1,4 @@
-"""Loss functions of logits and mask, written out: one score per image, then the mean.
+"""Loss functions of logits and mask, written out: one score per image, then the mean (`per=batch` apart).
 
 `logits` and `mask` are `(N, 1, H, W)`, the mask 0 or 1; whatever comes in (bfloat16, boolean, under autocast), the loss is
 computed and returned in float32. Options are checked as plain numbers, so that no step waits for the device.
@@ -9,7 +9,9 @@ computed and returned in float32. Options are checked as plain numbers, so that 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,20 +26,72 @@ def bce_loss(logits: Tensor, mask: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(logits, mask, reduction="none").mean(1).mean()
 
 
-def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0) -> Tensor:
+def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0, per: Literal["image", "batch"] = "image") -> Tensor:
     """1 - soft Dice: how little prediction and mask overlap, whatever the size of the object; between 0 and 1.
 
-    `smooth` (in pixels, above 0) keeps the loss defined when mask and prediction are empty.
+    `smooth` (in pixels, above 0) keeps the loss defined when mask and prediction are empty. `per="batch"` takes the batch
+    for one large image: small objects then count less beside large ones, and the loss depends on the batch size; see
+    docs/notes.en.md.
     Source: Milletari et al. 2016, arXiv:1606.04797, section 3, with plain sums for its squares, and `smooth`.
-    1 减去软 Dice：预测与掩码的重叠有多少，与物体大小无关。
+    1 减去软 Dice：预测与掩码的重叠有多少，与物体大小无关。per="batch" 把整批当作一张大图像，见 docs/notes.zh.md。
     """
     if not 0 < smooth < math.inf:
         raise ValueError(f"The option smooth={smooth} of the Dice loss should be above 0.")
+    if per not in ("image", "batch"):
+        raise ValueError(f"The option per={per} of the Dice loss should be one of image, batch.")
     logits, mask = _flatten(logits, mask)
+    if per == "batch":
+        logits, mask = logits.reshape(1, -1), mask.reshape(1, -1)  # (1, N*H*W)
     probability = logits.sigmoid()  # (N, H*W)
     overlap = (probability * mask).sum(1)  # (N,)
     total = probability.sum(1) + mask.sum(1)
     return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+
+
+def tversky_loss(logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1.0) -> Tensor:
+    """1 - soft Tversky index: Dice with a price for each kind of mistake, `alpha` for false and `beta` for missed foreground.
+
+    0.5 and 0.5 are `dice_loss` with twice the `smooth` (in pixels, above 0). Above 0.5, `beta` favours recall.
+    Source: Salehi et al. 2017, arXiv:1706.05721; alpha 0.3 and beta 0.7 were best in its experiments. It has no `smooth`.
+    Tversky 损失：给两种错误各定一个代价，alpha 对误检的前景，beta 对漏检的前景；都取 0.5 就是 Dice。
+    """
+    for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"The option {name}={value} of the Tversky loss should be above 0.")
+    logits, mask = _flatten(logits, mask)
+    probability = logits.sigmoid()  # (N, H*W)
+    overlap = (probability * mask).sum(1)  # (N,)
+    false = (probability * (1 - mask)).sum(1)
+    missed = (logits.neg().sigmoid() * mask).sum(1)  # 1 - p without cancellation
+    return (1 - (overlap + smooth) / (overlap + alpha * false + beta * missed + smooth)).mean()
+
+
+def lovasz_loss(logits: Tensor, mask: Tensor) -> Tensor:
+    """The Lovasz hinge of each image: the Jaccard loss (1 - IoU) of the thresholded prediction, made convex in the logits.
+
+    Each pixel's hinge error, largest first, is weighted by what the Jaccard loss grows by when that pixel becomes wrong too.
+    It has no upper bound, and a pixel that is right by a margin of 1 costs nothing.
+    Source: Berman et al. 2018, arXiv:1705.08790, section 3 and algorithm 1. The differences of its Jaccard column are
+    written in closed form: subtracting neighbours in float32 would lose half of the digits on a large image.
+    Lovász 铰链损失：把阈值化预测的 Jaccard 损失（1 - IoU）变成 logits 的凸函数；误差从大到小排序后加权求和。
+    """
+    logits, mask = _flatten(logits, mask)
+    errors = 1 - logits * (2 * mask - 1)  # (N, H*W); hinge: 0 and below is right by the margin
+    errors, order = errors.sort(dim=1, descending=True, stable=True)
+    truth = (mask > 0.5).long().gather(1, order)  # whole numbers: their cumulative sums are exact, and repeatable on a GPU
+    weight = _jaccard_steps(truth).to(errors.dtype)
+    return (F.relu(errors) * weight).sum(1).mean()
+
+
+def _jaccard_steps(truth: Tensor) -> Tensor:
+    """What 1 - IoU grows by when the pixels turn wrong one after another; `truth` `(N, P)` of 0 and 1, the same shape out."""
+    foreground = truth.sum(1, keepdim=True)  # (N, 1)
+    union = foreground + (1 - truth).cumsum(1)
+    overlap = foreground - truth.cumsum(1)
+    of_background = overlap / (union * (union - 1).clamp(min=1))  # overlap / (union - 1) - overlap / union
+    steps = torch.where(truth == 1, 1 / union, of_background)
+    first = torch.where(foreground == 0, 1.0, steps[:, :1])  # no foreground: one false pixel takes IoU from 1 to 0
+    return torch.cat([first, steps[:, 1:]], dim=1)
 
 
 def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float | None = None) -> Tensor:
@@ -69,6 +123,19 @@ def bce_dice_loss(logits: Tensor, mask: Tensor, weight: float = 1.0, smooth: flo
     if not 0 <= weight < math.inf:
         raise ValueError(f"The option weight={weight} of the BCE + Dice loss should be 0 or above.")
     return bce_loss(logits, mask) + weight * dice_loss(logits, mask, smooth)
+
+
+def dice_focal_loss(
+    logits: Tensor, mask: Tensor, weight: float = 1.0, gamma: float = 2.0, alpha: float | None = None, smooth: float = 1.0
+) -> Tensor:
+    """`dice_loss` + `weight` x `focal_loss`: overlap from the one, attention to hard pixels from the other.
+
+    Source: Zhu et al. 2019, doi:10.1002/mp.13300 (AnatomyNet), with `dice_loss` for its Tversky index over classes.
+    Dice 损失与焦点损失之和，焦点损失一项乘以 weight。
+    """
+    if not 0 <= weight < math.inf:
+        raise ValueError(f"The option weight={weight} of the Dice + focal loss should be 0 or above.")
+    return dice_loss(logits, mask, smooth) + weight * focal_loss(logits, mask, gamma, alpha)
 
 
 def _flatten(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

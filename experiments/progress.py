@@ -30,6 +30,11 @@ def quietly() -> Iterator[None]:
         _quiet.reset(before)
 
 
+def note(text: str) -> None:
+    """A line about what is going on, beside the output that a machine may read."""
+    print(text, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def counting(what: str, stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, of how many) that shows how far `what` is, and calls `stop`, which may raise, on the way."""

@@ -27,6 +27,8 @@ def resolve(wanted: Wanted) -> tuple[RunConfig, Machine, list[str]]:
     _try_loss(values.get("loss", RunConfig.loss), values.get("loss_kwargs", {}))
     if values.get("group_pattern") is not None and "group_pattern" not in DATASETS[values["data"]].options():
         raise InputError(f"--group-pattern is for --data folder; {values['data']} knows its groups.")
+    if values.get("accumulate", 1) > values["batch_size"]:
+        raise InputError(f"--accumulate {values['accumulate']} is more than the photographs in a batch, {values['batch_size']}.")
     machine = {"data_dir": DATA_DIRS.get(values["data"], Path("data")), **wanted.machine}
     options, weights, weights_file = _weights(options)
     values["device"] = _device(values.get("device", "auto"), notices)
@@ -51,7 +53,7 @@ def choose_preset(wanted: Wanted) -> tuple[str, list[str]]:
         bar = "*" * 100
         text = (
             f"No Carvana photographs under {DATA_DIRS['carvana']}: this run uses SYNTHETIC CARS (preset demo).\n"
-            "Its scores say nothing about real photographs. For those, put Kaggle's train/ and train_masks/ there,\n"
+            "Its scores say nothing about real photographs. For those, type: python run.py data download carvana,\n"
             "or name their folder with --data-dir."
         )
         return "demo", [f"{bar}\n{text}\n{bar}"]
@@ -70,9 +72,12 @@ def _try_loss(name: str, options: dict[str, Any]) -> None:
 
     loss = LOSSES[name].build(**options)
     try:
-        loss(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
+        score = loss(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
     except ValueError as error:
         raise InputError(f"--loss-kwargs: {error}") from None
+    if not isinstance(score, torch.Tensor) or score.shape != ():
+        shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
+        raise InputError(f"--loss {name} returns {shape} for a batch; it should return one number, a tensor of shape ().")
 
 
 def _device(asked: str, notices: list[str]) -> str:

@@ -28,6 +28,7 @@ from experiments.errors import Diverged, InputError, RunFailed
 from experiments.failures import explain
 from experiments.prepare import Prepared
 from experiments.record import Record, refuse_changed
+from experiments.rehearse import rehearse
 from experiments.scoring import score, test_metrics
 from experiments.stopping import Interrupted, Stop
 from experiments.train import Epoch, State, network, start, train
@@ -94,6 +95,7 @@ def run(
     if kind is RUN:
         refuse_changed(config, machine)
     model = build_model(config, machine)  # before anything is written: a model may refuse its options
+    rehearse(model, config, len(prepared.parts.train))
     with contextlib.ExitStack() as opened:
         lease = lease or opened.enter_context(hold(record.folder))
         if (finished := record.result()) is not None:  # by another process, a moment ago

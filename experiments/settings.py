@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import (
+    COMPILE,
     DEVICES,
     OPTIMIZERS,
     PRECISIONS,
@@ -126,13 +127,15 @@ def _literal(text: str) -> Any:
     return text
 
 
-def _whole(least: int) -> Callable[[str, Any], int]:
-    def check(flag: str, value: Any) -> int:
-        if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value).strip()) or int(value) < least:
-            raise InputError(f"{flag} takes a whole number from {least} up, not '{value}'.")
-        return int(value)
+def whole(flag: str, value: Any, least: int = 1) -> int:
+    """`value` as a whole number from `least` up; else InputError with the flag's name."""
+    if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value).strip()) or int(value) < least:
+        raise InputError(f"{flag} takes a whole number from {least} up, not '{value}'.")
+    return int(value)
 
-    return check
+
+def _whole(least: int) -> Callable[[str, Any], int]:
+    return lambda flag, value: whole(flag, value, least)
 
 
 def _number(above: bool) -> Callable[[str, Any], float]:
@@ -183,7 +186,8 @@ def _text(flag: str, value: Any) -> str:
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "model": _named(MODELS), "loss": _named(LOSSES), "augment": _named(AUGMENTATIONS), "data": _named(DATASETS),
     "model_kwargs": pairs, "loss_kwargs": pairs, "group_pattern": _text, "size": _size, "fold": _fold,
-    "epochs": _whole(1), "batch_size": _whole(1), "epoch_steps": _whole(1), "seed": _whole(0), "train_cars": _whole(1), "early_stopping": _whole(0),
+    "epochs": _whole(1), "batch_size": _whole(1), "epoch_steps": _whole(1), "accumulate": _whole(1), "seed": _whole(0),
+    "train_cars": _whole(1), "early_stopping": _whole(0), "compile": _choice(COMPILE),
     "learning_rate": _number(above=True), "clip": _number(above=True), "weight_decay": _number(above=False),
     "optimizer": _choice(OPTIMIZERS), "schedule": _choice(SCHEDULES), "split": _choice(("car", "image")),
     "precision": _choice(PRECISIONS), "device": _choice(DEVICES),

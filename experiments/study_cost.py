@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.design import Spread, chances, smallest_difference, spread_of
 from analysis.records import read_scores
-from experiments.bench import Work, own_loop
+from experiments.bench.step import Work, own_loop
 from experiments.record import Record
 from experiments.study_plan import Plan, PlannedCell
 

@@ -23,6 +23,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from experiments.allocator import keep_freed_memory
 from experiments.config import RunConfig
 from experiments.data.loader import Batches, Photographs, as_input, as_target
 from experiments.errors import Diverged
@@ -114,15 +115,21 @@ def start(model: nn.Module, config: RunConfig) -> State:
     """Put the model on its device, in channels-last memory, with its optimizer, before the first step."""
     if config.device == "cuda":
         _repeatable_cuda()
+    keep_freed_memory()
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision
     fabric = Fabric(accelerator=config.device, devices=1, precision=FABRIC_PRECISION[config.precision])  # type: ignore[arg-type]
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    compiled: nn.Module = torch.compile(model) if config.compile else model  # type: ignore[assignment]
-    wrapped, optimizer = fabric.setup(compiled, optimizer)
+    wrapped, optimizer = fabric.setup(_compiled(model, config.compile), optimizer)
     zero = torch.zeros((), device=fabric.device)
     return State(fabric, wrapped, optimizer, loss_sum=zero.clone(), broken=zero.clone())
+
+
+def _compiled(model: nn.Module, how: str) -> nn.Module:
+    if how == "off":
+        return model
+    return torch.compile(model, mode="reduce-overhead" if how == "graphs" else "default")  # type: ignore[return-value]
 
 
 def network(model: nn.Module) -> nn.Module:
@@ -139,24 +146,29 @@ def _repeatable_cuda() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written
 
 
-def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: float) -> None:
+def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: float, parts: int = 1) -> None:
     """Forward, backward, clip, update. Nothing here waits for the device.
+
+    With `parts` above 1 the batch goes through in so many pieces whose gradients add up to those of the whole, except that
+    BatchNorm sees each piece by itself.
 
     A loss or gradient that is not finite sets `state.broken`, and an update is only made while that is 0: fused Adam
     looks at `found_inf` on the device, as it does for a gradient scaler. (With fp16 the scaler sets it, since there an
     overflow is normal; then the loss alone decides.)
     """
-    logits = state.model(images)
-    value = loss(logits, masks)
-    state.fabric.backward(value)
+    value = torch.zeros_like(state.loss_sum)
+    for some, truth in zip(images.chunk(parts), masks.chunk(parts), strict=True):
+        piece = loss(state.model(some), truth) * (len(some) / len(images))
+        state.fabric.backward(piece)
+        value += piece.detach()
     norm = state.fabric.clip_gradients(state.model, state.optimizer, max_norm=clip, error_if_nonfinite=False)
     scaled = getattr(state.fabric._precision, "scaler", None) is not None
-    watched = value.detach() if scaled else value.detach() + norm  # type: ignore[operator]
+    watched = value if scaled else value + norm  # type: ignore[operator]
     state.broken = torch.maximum(state.broken, 1.0 - torch.isfinite(watched).float())
     state.optimizer.optimizer.found_inf = state.broken
     state.optimizer.step()
     state.optimizer.zero_grad()
-    state.loss_sum += value.detach()
+    state.loss_sum += value
 
 
 def train(
@@ -182,7 +194,7 @@ def train(
             rate = learning_rate(config, (number - 1) * len(batches) + state.step, config.epochs * len(batches))
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            take_step(state, as_input(images, device), as_target(masks, device), loss, config.clip)
+            take_step(state, as_input(images, device), as_target(masks, device), loss, config.clip, config.accumulate)
             state.step += 1
             if state.step % LOOK_EVERY == 0:
                 _refuse_broken(state, number)

@@ -5,7 +5,7 @@ the coarser map of the decoder (the gating signal g) and multiplies the skip by 
 
     alpha = sigmoid(psi(relu(theta(skip) + phi(g)))), enlarged to the size of the skip        gated = alpha * skip
 
-That is the one difference from `unet`: `gate=AttentionGate`. With alpha at 1 the two are equal bit for bit.
+That is the one difference from `unet`: what its skips pass through. With alpha at 1 the two are equal bit for bit.
 
 Paper: Oktay et al. 2018, "Attention U-Net: Learning Where to Look for the Pancreas", arXiv:1804.03999.
 Code of its authors: github.com/ozan-oktay/Attention-Gated-Networks.
@@ -25,11 +25,23 @@ Differences from the paper:
 - No deep supervision: one output, at full resolution (paper: at every level; the authors' code merges them by a last
   1x1 convolution).
 
+`gate="popular"` is the gate that most public "Attention U-Nets" in PyTorch have, copied from one widely read repository
+(github.com/LeeJunHyun/Image_Segmentation). How it differs from `gate="paper"`, the one above:
+- g is taken after the decoder has enlarged it: it has the size and the channels of the skip (paper: the coarser map as it
+  is, half the size and twice the channels).
+- So alpha is computed at the skip's own resolution, one value a pixel (paper: at half of it, then enlarged bilinearly).
+- W_x, the theta of the formula, is a 1x1 convolution of stride 1 (paper: 2x2, stride 2): a pixel's alpha sees that pixel only.
+- The intermediate channels are half of the skip's (paper: those of the skip).
+- Batch normalization follows W_g, W_x and psi (paper: none), so alpha depends on the batch in training.
+- Gates start half open: the batch normalization before the sigmoid centres alpha at about 0.5 (paper: open, here 0.95).
+- Here as there: no output transform, all four skips, no deep supervision. Unlike there, the U-Net around it is that of
+  `unet.py`, and the convolutions have no bias that the batch normalization after them would remove.
+
 Attention U-Net：解码器知道自己在找什么，就由它来决定该听跳跃连接中的哪些位置。
 
 U-Net 的跳跃连接把一切都送过去，背景也不例外。注意力门把跳跃连接与解码器中较粗一级的特征图（门控信号 g）相比较，
 再用一张取值在 0 到 1 之间的图 alpha 去乘跳跃连接（公式见上）。
-与 `unet` 的区别只此一处：`gate=AttentionGate`；alpha 为 1 时两者逐位相等。
+与 `unet` 的区别只此一处：跳跃连接要经过的东西；alpha 为 1 时两者逐位相等。
 
 论文：Oktay 等，2018，arXiv:1804.03999；作者的代码：github.com/ozan-oktay/Attention-Gated-Networks。
 
@@ -45,9 +57,23 @@ U-Net 的跳跃连接把一切都送过去，背景也不例外。注意力门�
 - 门在开始时是打开的，这是论文的要求，但论文没有给出数值：psi 的偏置从 3 开始，alpha 约为 0.95
   （作者的代码用 PyTorch 的默认偏置，alpha 在 0.5 左右）。
 - 没有深度监督：只在全分辨率处有一个输出（论文每一级都有；作者的代码最后用一个 1x1 卷积把它们合并）。
+
+`gate="popular"` 是网上大多数 PyTorch 版 Attention U-Net 所用的门，出自一个流传很广的仓库
+（github.com/LeeJunHyun/Image_Segmentation）。它与上面的 `gate="paper"` 的不同：
+- g 取自解码器放大之后：大小和通道数都与跳跃连接相同（论文：直接取较粗一级的特征图，大小是一半，通道数是两倍）。
+- 因此 alpha 就在跳跃连接自己的分辨率上计算，每个像素一个值（论文：在一半的分辨率上计算，再用双线性插值放大）。
+- W_x（公式中的 theta）是步长为 1 的 1x1 卷积（论文：步长为 2 的 2x2 卷积），一个像素的 alpha 只看这个像素。
+- 中间通道数是跳跃连接的一半（论文：与跳跃连接相等）。
+- W_g、W_x 和 psi 之后都有批归一化（论文没有），所以训练时 alpha 与同一批的其他图像有关。
+- 门在开始时半开：sigmoid 之前的批归一化使 alpha 以 0.5 左右为中心（论文：打开，这里是 0.95）。
+- 与该仓库相同：没有输出变换，四个跳跃连接都加门，没有深度监督。与该仓库不同：其余部分就是 `unet.py` 里的 U-Net；
+  后面有批归一化的卷积不带偏置，因为偏置会被归一化抵消。
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,15 +83,33 @@ from models.blocks import crop
 from models.unet import UNet, Up
 
 OPEN = 3.0  # the bias that psi starts with; sigmoid(3) = 0.95
+GateName = Literal["paper", "popular"]
 
 
-def attention_unet(width: int = 64, up: Up = "transpose") -> UNet:
-    """U-Net whose skips pass an additive attention gate (Oktay et al., 2018)."""
-    return UNet(width=width, up=up, gate=AttentionGate)
+def attention_unet(width: int = 64, up: Up = "transpose", gate: GateName = "paper") -> UNet:
+    """U-Net whose skips pass an additive attention gate (Oktay et al., 2018), as in the paper or as it is widely copied.
+
+    Raises ValueError for another `gate`, and for what `UNet` refuses.
+    """
+    gates: dict[str, Callable[[int, int], Gate]] = {"paper": AttentionGate, "popular": PopularGate}
+    if gate not in gates:
+        raise ValueError(f"The option gate={gate} of the Attention U-Net should be one of {', '.join(gates)}.")
+    return UNet(width=width, up=up, gate=gates[gate])
 
 
-class AttentionGate(nn.Module):
-    """Multiplies a skip connection by alpha in (0, 1), computed from the skip and the coarser map g (Oktay et al. 2018, eq. 1-2).
+class Gate(nn.Module):
+    """Multiplies a skip connection `(N, C, H, W)` by the `alpha` that a subclass computes from it and the gating signal g."""
+
+    def alpha(self, skip: Tensor, g: Tensor) -> Tensor:
+        """Where to look: `(N, 1, H, W)`, from 0 (closed) to 1 (open)."""
+        raise NotImplementedError
+
+    def forward(self, skip: Tensor, g: Tensor) -> Tensor:
+        return skip * self.alpha(skip, g).to(skip.dtype)  # autocast on the CPU interpolates in float32
+
+
+class AttentionGate(Gate):
+    """alpha from the skip and the decoder's coarser map g, at the size of g (Oktay et al. 2018, eq. 1-2).
 
     `skip` `(N, C, H, W)` and `g` `(N, G, H/2, W/2)` -> `(N, C, H, W)`, for even H and W.
     """
@@ -83,15 +127,40 @@ class AttentionGate(nn.Module):
         alpha = self.psi(agreement).sigmoid()  # (N, 1, H/2, W/2)
         return F.interpolate(alpha, size=skip.shape[-2:], mode="bilinear", align_corners=False)
 
-    def forward(self, skip: Tensor, g: Tensor) -> Tensor:
-        return skip * self.alpha(skip, g).to(skip.dtype)  # autocast on the CPU interpolates in float32
+
+class PopularGate(Gate):
+    """alpha from the skip and the decoder's map after its enlargement, pixel by pixel, as in widely copied public code.
+
+    `skip` and `g` `(N, C, H, W)` -> `(N, C, H, W)`. In training alpha depends on the whole batch.
+    """
+
+    after_up = True
+
+    def __init__(self, skip_channels: int, gating_channels: int) -> None:
+        super().__init__()
+        between = max(1, skip_channels // 2)
+        self.w_g = normalized1x1(gating_channels, between)
+        self.w_x = normalized1x1(skip_channels, between)
+        self.psi = normalized1x1(between, 1)
+
+    def alpha(self, skip: Tensor, g: Tensor) -> Tensor:
+        agreement = F.relu(self.w_g(g) + self.w_x(skip))  # (N, C/2, H, W)
+        return self.psi(agreement).sigmoid()  # (N, 1, H, W)
+
+
+def normalized1x1(channels_in: int, channels_out: int) -> nn.Sequential:
+    """1x1 convolution and batch normalization: `(N, channels_in, H, W)` -> `(N, channels_out, H, W)`."""
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, kernel_size=1, bias=False), nn.BatchNorm2d(channels_out))
 
 
 @torch.no_grad()
 def attention_maps(model: UNet, image: Tensor) -> list[Tensor]:
-    """The alpha of each gate for `image` `(N, 3, H, W)`, coarsest first, each enlarged to `(N, 1, H, W)`: for drawing."""
+    """The alpha of each gate for `image` `(N, 3, H, W)`, coarsest first, each enlarged to `(N, 1, H, W)`: for drawing.
+
+    Call it in eval mode: in training, batch normalization would learn from `image`.
+    """
     maps: list[Tensor] = []
-    gates = [module for module in model.modules() if isinstance(module, AttentionGate)]
+    gates = [module for module in model.modules() if isinstance(module, Gate)]
     hooks = [gate.register_forward_hook(lambda gate, inputs, _: maps.append(gate.alpha(*inputs))) for gate in gates]
     try:
         model(image)

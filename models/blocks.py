@@ -41,15 +41,19 @@ class Normalize(nn.Module):
         return (image - self.mean) / self.std
 
 
-def pad(image: Tensor, multiple: int) -> Tensor:
-    """`(N, C, H, W)` enlarged to the next multiples of `multiple`, by mirroring its right and lower border.
+def pad(image: Tensor, multiple: int, least: int = SMALLEST) -> Tensor:
+    """`(N, C, H, W)` enlarged to the next multiples of `multiple` from `least` up, by mirroring its right and lower border.
 
     Raises ValueError when a side is shorter than 32 pixels.
     """
     height, width = image.shape[-2:]
     if height < SMALLEST or width < SMALLEST:
         raise ValueError(f"An image of {width}x{height} pixels is too small: both sides need at least {SMALLEST} pixels.")
-    return F.pad(image, (0, -width % multiple, 0, -height % multiple), mode="reflect")
+    height, width = (-(-max(side, least) // multiple) * multiple for side in (height, width))
+    while (missing := (height - image.shape[-2], width - image.shape[-1])) != (0, 0):
+        rows, columns = (min(n, side - 1) for n, side in zip(missing, image.shape[-2:], strict=True))
+        image = F.pad(image, (0, columns, 0, rows), mode="reflect")  # one mirror adds less than the image has
+    return image
 
 
 def crop(logits: Tensor, like: Tensor) -> Tensor:

@@ -50,7 +50,9 @@ from models.blocks import DoubleConv, Normalize, crop, pad
 
 LEVELS = 4  # halvings
 Up = Literal["transpose", "bilinear"]
-Gate = Callable[[int, int], nn.Module]  # (channels of the skip, channels of the gating signal) -> module(skip, g) -> skip
+# (channels of the skip, channels of the gating signal g) -> module(skip, g) -> skip. g is the coarser map, or with a true
+# attribute `after_up` that map enlarged.
+Gate = Callable[[int, int], nn.Module]
 
 
 def unet(width: int = 64, up: Up = "transpose") -> UNet:
@@ -99,13 +101,15 @@ class DecoderLevel(nn.Module):
     def __init__(self, channels: int, up: Up, gate: Gate | None) -> None:
         super().__init__()
         self.up = enlarge(2 * channels, up)
-        self.gate = gate(channels, 2 * channels) if gate else None
+        self.gates_after_up = getattr(gate, "after_up", False)
+        self.gate = gate(channels, channels if self.gates_after_up else 2 * channels) if gate else None
         self.conv = DoubleConv(2 * channels, channels)
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:
+        above = self.up(below)  # (N, channels, H, W)
         if self.gate is not None:
-            skip = self.gate(skip, below)
-        return self.conv(torch.cat([skip, self.up(below)], dim=1))  # (N, 2 channels, H, W) into the convolutions
+            skip = self.gate(skip, above if self.gates_after_up else below)
+        return self.conv(torch.cat([skip, above], dim=1))  # (N, 2 channels, H, W) into the convolutions
 
 
 def enlarge(channels: int, up: Up) -> nn.Module:

@@ -16,7 +16,8 @@ FLAGS = {
     "--model", "--model-kwargs", "--loss", "--loss-kwargs", "--augment", "--data", "--data-dir", "--preset", "--size",
     "--epochs", "--batch-size", "--learning-rate", "--optimizer", "--seed", "--split", "--fold", "--train-cars",
     "--precision", "--device", "--workers", "--config", "--output-dir", "--tracking-uri", "--split-file", "--group-pattern",
-    "--epoch-steps", "--tune", "--tune-range", "--tune-points", "--tune-seeds", "--tune-sampler", "--weight-decay", "--schedule", "--clip", "--early-stopping", "--help",
+    "--epoch-steps", "--tune", "--tune-range", "--tune-points", "--tune-seeds", "--tune-sampler",
+    "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--help",
 }  # fmt: skip
 HEAVY = {"torch", "mlflow", "segmentation_models_pytorch", "albumentations", "lightning_fabric", "pandas", "matplotlib", "cv2"}
 
@@ -98,13 +99,19 @@ def test_help_and_the_answer_to_a_wrong_name_import_nothing_heavy(words):
         (["--config", "/no/such/file.yaml"], "/no/such/file.yaml"),
         (["--model", "my.nets:Net", "--data", "synthetic"], "my"),
         (["--model", "resnet_unet", "--model-kwargs", "pretrained=/no/file.pth", "--data", "synthetic"], "/no/file.pth"),
+        (["--batch-size", "2", "--accumulate", "3"], "more than the photographs"),
+        (["--compile", "on"], "Choose from: off, default"),
+        (["bench", "--model", "unett"], "did you mean 'unet'?"),
+        (["bench", "--parts", "setp"], "Choose from: step, loader"),
+        (["bench", "--repeats", "0"], "from 1 up"),
+        (["bench", "--data-dir", "/no/such/place", "--parts", "loader"], "/no/such/place"),
         (["--split-file", "x.csv", "--split", "car"], "leave out --split"),
         (["list", "--model", "unet"], "--model"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_wrong_word_is_answered_by_one_sentence_that_says_what_to_type(command, tmp_path, words, sentence):
-    given = words if words[0] == "list" else [*words, "--output-dir", tmp_path / "out"]
+    given = words if words[0] in ("list", "bench") else [*words, "--output-dir", tmp_path / "out"]
     code, shown, complaint = command(*given)
     assert code == 2 and sentence in complaint
     assert len(complaint.strip().splitlines()) == 1 and "Traceback" not in complaint + shown
@@ -215,7 +222,7 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
         {"augment": "none"}, {"data": "carvana"}, {"size": "64x64"}, {"epochs": "3"}, {"batch_size": "3"}, {"seed": "3"},
         {"learning_rate": "0.1"}, {"optimizer": "adam"}, {"weight_decay": "0.1"}, {"schedule": "cosine"}, {"clip": "2"},
         {"early_stopping": "3"}, {"epoch_steps": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"}, {"precision": "fp32"},
-        {"group_pattern": "x", "data": "folder"},
+        {"group_pattern": "x", "data": "folder"}, {"accumulate": "2"}, {"compile": "default"},
     ]  # fmt: skip
     keys = [
         key(**change)

@@ -20,8 +20,8 @@ PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 def write_pairs(root, names=("a1", "a2", "b1", "b2", "c1"), photo=".png", mask=".png", mask_name="{}"):
     for part in ("images", "masks"):
         (root / part).mkdir(parents=True)
-    for name in names:
-        Image.fromarray(PHOTO).save(root / "images" / f"{name}{photo}")
+    for number, name in enumerate(names):
+        Image.fromarray(np.roll(PHOTO, 7 * number, axis=1)).save(root / "images" / f"{name}{photo}")
         Image.fromarray(BLOB.astype(np.uint8) * 255).save(root / "masks" / f"{mask_name.format(name)}{mask}")
     return root
 

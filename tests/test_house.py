@@ -13,22 +13,26 @@ FLOORS = {
     0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping",
         "analysis.contrast", "analysis.seeds", "analysis.statistics", "analysis.effects", "analysis.summary", "analysis.response",
         "analysis.design"),
-    1: ("experiments.config", "experiments.settings", "experiments.study_table", "experiments.study_file", "experiments.study",
+    1: ("experiments.config", "experiments.settings", "experiments.words", "experiments.study_table", "experiments.study_file", "experiments.study",
         "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
-        "experiments.background", "experiments.claim", "experiments.progress", "experiments.failures", "experiments.resolve", "analysis.records", "analysis.figures",
-        "analysis.readme", "analysis.simulate", "experiments.pictures", "experiments.prepare"),
+        "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve", "experiments.pictures",
+        "experiments.prepare", "experiments.overview", "analysis.records", "analysis.figures", "analysis.architecture",
+        "analysis.readme", "analysis.simulate", "analysis.performance"),
     3: ("experiments.runner", "experiments.scoring"),
-    4: ("experiments.main", "experiments.bench", "experiments.study_plan", "experiments.study_record",
-        "experiments.study_cost", "experiments.study_run", "experiments.study_show", "experiments.study_main", "experiments.study_words",
-        "experiments.tune", "experiments.tune_cells"),
+    4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
+        "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
+        "experiments.study_show", "experiments.study_main", "experiments.study_words", "experiments.study_commands", "experiments.tune", "experiments.tune_cells"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {
     "mlflow": {"experiments.tracking"},
     "optuna": {"experiments.tune"},
-    "segmentation_models_pytorch": {"models.resnet_unet", "models.zoo"},
+    "segmentation_models_pytorch": {"models.zoo"},
+    "timm": {"models.zoo"},
+    "huggingface_hub": {"models.weights"},
     "albumentations": {"experiments.augment"},
+    "kagglehub": {"experiments.data.download"},
     "ray": {"experiments.cluster"},
 }
 TOP = {
@@ -150,6 +154,41 @@ def commands():
     return found
 
 
+def lay_out_data(folder, cars, monkeypatch):
+    """What the README's data commands speak of: cars, pairs, a manifest, zips, and a kagglehub that hands the zips out."""
+    import shutil
+    import sys
+    import types
+
+    from experiments.data import carvana, split
+    from tests.test_data import write_pairs
+
+    for name in ("train", "train_masks"):
+        shutil.copytree(cars / name, folder / "data" / "carvana" / name)
+        shutil.make_archive(str(folder / name), "zip", cars, name)
+    split.write_manifest(folder / "split.csv", split.split(carvana.build(cars)))
+    write_pairs(folder / "pairs", names=[f"{letter}{n}" for letter in "abcd" for n in range(2)])
+    hub = types.SimpleNamespace(competition_download=lambda handle, path: str(folder / path))
+    monkeypatch.setitem(sys.modules, "kagglehub", hub)
+    monkeypatch.chdir(folder)
+
+
+# What makes a command of the README that measures or draws a matter of seconds; it takes the place of its own flags.
+QUICK = {
+    "bench": ["--parts", "step", "--size", "48x32", "--batch-size", "2", "--repeats", "1", "--model-kwargs", "width=4"],
+    "draw": ["--width", "4", "--size", "64x64"],
+}
+
+
+def with_flags(given, short, names):
+    """`given` with those flags of `short` (flag, value, flag, value ...) that are among `names` in place of its own."""
+    own, skip = [], False
+    for word in given:
+        skip = word in names and word in short if word.startswith("--") else skip
+        own += [] if skip else [word]
+    return [*own, *(w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in names for w in (flag, value))]
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypatch):
     """Training commands run for one short epoch on small cars; their other flags are kept as they are written."""
@@ -158,25 +197,25 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     given = words[2:]
     if given[:1] == ["ui"]:
         pytest.skip("the UI is opened in tests/test_tracking.py")
+    monkeypatch.chdir(tmp_path)
+    if given[:1] in (["data"], ["runs"]):
+        lay_out_data(tmp_path, made_cars, monkeypatch)
     if given and not given[0].startswith("-"):
-        code, _, complaint = command(*given)
+        code, _, complaint = command(*with_flags(given, short := QUICK.get(given[0], []), short[::2]))
         assert code == 0, complaint
         return
-    monkeypatch.chdir(tmp_path)
     flags = [word for word in given if word.startswith("--")]
     (tmp_path / "settings.yaml").write_text("model: unet\nmodel_kwargs: {width: 4}\n")
+    if any("my_ideas" in word for word in given):
+        (code,) = {re.sub("#.*", "", block) for block in re.findall(r"```python\n(# my_ideas.*?)```", README, re.DOTALL)}
+        (tmp_path / "my_ideas.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
     short = small(made_cars, tmp_path / "outputs", epochs=1)
     if "folder" in given:
         write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
         short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
-    kept = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
-    replaced = [
-        w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in kept or flag not in flags for w in (flag, value)
-    ]
-    own, skip = [], False
-    for word in given:
-        skip = word in kept if word.startswith("--") else skip
-        own += [] if skip else [word]
-    code, shown, complaint = command(*own, *replaced)
+    replaced = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
+    added = [flag for flag in short[::2] if flag not in flags]
+    code, shown, complaint = command(*with_flags(given, short, [*replaced, *added]))
     assert code == 0, complaint
     assert "test Dice" in shown or "--help" in given

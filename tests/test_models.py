@@ -14,16 +14,19 @@ import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import resnet_unet as resnet_module
-from models.attention_unet import AttentionGate, attention_maps, attention_unet
+from models import weights as weights_module
+from models import zoo
+from models.attention_unet import AttentionGate, PopularGate, attention_maps, attention_unet
 from models.blocks import Normalize, crop, pad
-from models.resnet_unet import WeightsNotFetched, resnet_unet
+from models.resnet_unet import resnet_unet
 from models.unet import UNet, unet
+from models.weights import WeightsNotFetched
 
 MODELS = {
     "unet": lambda: unet(width=4),
     "unet_bilinear": lambda: unet(width=4, up="bilinear"),
     "attention_unet": lambda: attention_unet(width=4),
+    "attention_unet_popular": lambda: attention_unet(width=4, gate="popular"),
     "attention_unet_bilinear": lambda: attention_unet(width=4, up="bilinear"),
     "resnet_unet": lambda: resnet_unet(encoder="resnet18", pretrained=False),
 }
@@ -148,6 +151,16 @@ def test_no_forward_pass_looks_at_values(name):
 
 
 @settings(max_examples=50, deadline=None)
+@given(height=st.integers(32, 150), width=st.integers(32, 150), least=st.integers(32, 300))
+def test_a_small_image_is_mirrored_again_and_again_up_to_what_is_needed(height, width, least):
+    image = torch.arange(3.0 * height * width).view(1, 3, height, width)
+    padded = pad(image, multiple=32, least=least)
+    expected = [max(-(-side // 32), -(-least // 32)) * 32 for side in (height, width)]
+    extra = [(0, 0), (0, 0), *((0, wanted - side) for wanted, side in zip(expected, (height, width), strict=True))]
+    assert torch.equal(padded, torch.from_numpy(np.pad(image.numpy(), extra, mode="reflect")))
+
+
+@settings(max_examples=50, deadline=None)
 @given(height=st.integers(32, 200), width=st.integers(32, 200), multiple=st.sampled_from([16, 32]))
 def test_crop_undoes_pad_and_pad_adds_less_than_one_multiple(height, width, multiple):
     image = torch.arange(3.0 * height * width).view(1, 3, height, width)
@@ -160,7 +173,7 @@ def test_crop_undoes_pad_and_pad_adds_less_than_one_multiple(height, width, mult
 
 def test_normalize_works_channel_by_channel():
     image = torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1).expand(1, 3, 2, 2)
-    assert Normalize(**resnet_module.IMAGENET)(image).abs().max() == 0
+    assert Normalize(**zoo.IMAGENET)(image).abs().max() == 0
     bright = Normalize(mean=(0.0, 0.0, 0.0), std=(1.0, 0.5, 0.25))(torch.ones(1, 3, 1, 1)).flatten()
     assert bright.tolist() == [1, 2, 4]
 
@@ -192,6 +205,9 @@ def test_the_parameters_of_unet_and_its_gates_follow_the_closed_form(width, up):
     gates = sum(4 * k * k + (2 * k * k + k) + (k + 1) for k in (width, 2 * width, 4 * width, 8 * width))
     assert parameters(unet(width=width, up=up)) == expected_parameters(width, up)
     assert parameters(attention_unet(width=width, up=up)) == expected_parameters(width, up) + gates
+    halves = [(k, max(1, k // 2)) for k in (width, 2 * width, 4 * width, 8 * width)]
+    popular = sum(2 * (k * half + 2 * half) + half + 2 for k, half in halves)  # w_g, w_x and psi, each normalized
+    assert parameters(attention_unet(width=width, up=up, gate="popular")) == expected_parameters(width, up) + popular
 
 
 def test_both_ways_up_have_the_same_feature_maps():
@@ -216,26 +232,29 @@ def test_options_that_make_no_unet_are_named(build):
 # Attention U-Net
 
 
-def opened(width: int = 2, up: str = "transpose") -> tuple[UNet, UNet]:
+def opened(width: int = 2, up: str = "transpose", gate: str = "paper") -> tuple[UNet, UNet]:
     """A U-Net and an Attention U-Net with its weights and its gates forced open."""
     torch.manual_seed(0)
-    plain, gated = unet(width=width, up=up), attention_unet(width=width, up=up)
+    plain, gated = unet(width=width, up=up), attention_unet(width=width, up=up, gate=gate)
     missing, unexpected = gated.load_state_dict(plain.state_dict(), strict=False)
     assert unexpected == []
     assert all(".gate." in key for key in missing)
     for module in gated.modules():
         if isinstance(module, AttentionGate):
             torch.nn.init.constant_(module.psi.bias, 1e4)
+        if isinstance(module, PopularGate):
+            torch.nn.init.constant_(module.psi[1].bias, 1e4)
     return plain, gated
 
 
+@pytest.mark.parametrize("gate", ["paper", "popular"])
 @pytest.mark.parametrize("up", ["transpose", "bilinear"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("bf16", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
-def test_with_its_gates_forced_open_attention_unet_is_unet_bit_for_bit(up, training, bf16, layout):
+def test_with_its_gates_forced_open_attention_unet_is_unet_bit_for_bit(gate, up, training, bf16, layout):
     outputs, gradients = [], []
-    for model in opened(up=up):
+    for model in opened(up=up, gate=gate):
         model = model.to(memory_format=layout).train(training)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
             outputs.append(model(photo(2, 33, 50).to(memory_format=layout)))
@@ -267,13 +286,54 @@ def test_the_gate_is_the_formula_of_the_paper():
     torch.testing.assert_close(gate(skip, g), skip * alpha)
 
 
+def test_the_popular_gate_is_the_widely_copied_formula():
+    torch.manual_seed(0)
+    gate, skip, g = PopularGate(4, 6).eval(), torch.randn(1, 4, 3, 2), torch.randn(1, 6, 3, 2)
+    for module in gate.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for values in (module.weight, module.running_var):
+                torch.nn.init.uniform_(values, 0.5, 2.0)
+            for values in (module.bias, module.running_mean):
+                torch.nn.init.normal_(values)
+
+    def normalized(layer, value):
+        conv, norm = layer[0].weight.detach().numpy()[:, :, 0, 0], layer[1]
+        scale = norm.weight.detach().numpy() / np.sqrt(norm.running_var.numpy() + norm.eps)
+        return (conv @ value - norm.running_mean.numpy()) * scale + norm.bias.detach().numpy()
+
+    alpha = gate.alpha(skip, g).detach().numpy()
+    assert gate.w_x[0].weight.shape == (2, 4, 1, 1) and alpha.shape == (1, 1, 3, 2)
+    for y, x in np.ndindex(3, 2):
+        agreement = np.maximum(normalized(gate.w_g, g.numpy()[0, :, y, x]) + normalized(gate.w_x, skip.numpy()[0, :, y, x]), 0)
+        expected = 1 / (1 + np.exp(-normalized(gate.psi, agreement)[0]))
+        assert alpha[0, 0, y, x] == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(gate(skip, g), skip * torch.from_numpy(alpha))
+
+
+@pytest.mark.parametrize(("gate", "scale"), [("paper", 1), ("popular", 2)])
+def test_the_popular_gate_listens_to_the_decoder_after_it_has_enlarged(gate, scale):
+    model, seen = attention_unet(width=2, gate=gate), []
+    for level in model.decoder:
+        level.gate.register_forward_hook(lambda _, inputs, __: seen.append([tuple(i.shape[1:]) for i in inputs]))
+    model(photo(2, 32, 64))
+    for skip, g in seen:
+        assert g == (skip[0] * 2 // scale, skip[1] * scale // 2, skip[2] * scale // 2)
+    assert len(seen) == 4
+
+
+def test_another_gate_is_refused():
+    with pytest.raises(ValueError, match="paper, popular"):
+        attention_unet(width=2, gate="open")
+
+
 def test_gates_start_open():
     model = attention_unet(width=8)
     assert all(alpha.mean() > 0.8 for alpha in attention_maps(model, photo(2, 64, 64)))
 
 
-def test_attention_maps_lie_on_the_photo_and_leave_the_model_as_it_was():
-    model = attention_unet(width=2).eval()
+@pytest.mark.parametrize("gate", ["paper", "popular"])
+def test_attention_maps_lie_on_the_photo_and_leave_the_model_as_it_was(gate):
+    model = attention_unet(width=2, gate=gate).eval()
     before = model(photo(2, 75, 49))
     maps = attention_maps(model, photo(2, 75, 49))
     assert [tuple(alpha.shape) for alpha in maps] == [(2, 1, 75, 49)] * 4
@@ -283,7 +343,7 @@ def test_attention_maps_lie_on_the_photo_and_leave_the_model_as_it_was():
     assert attention_maps(unet(width=2), photo()) == []
 
 
-# U-Net on a ResNet
+# U-Net on a ResNet; what zoo.py does with weights is tested here too
 
 
 @pytest.fixture(scope="module")
@@ -369,9 +429,9 @@ def test_weights_that_cannot_be_fetched_are_one_sentence_that_says_what_to_type(
     def no_network(*_, **__):
         raise error
 
-    monkeypatch.setattr(resnet_module, "try_to_load_from_cache", lambda *_, **__: None)
-    monkeypatch.setattr(resnet_module, "get_hf_file_metadata", no_network)
-    monkeypatch.setattr(resnet_module, "hf_hub_download", lambda *_, **__: pytest.fail("the slow way was tried"))
+    monkeypatch.setattr(weights_module, "try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr(weights_module, "get_hf_file_metadata", no_network)
+    monkeypatch.setattr(weights_module, "hf_hub_download", lambda *_, **__: pytest.fail("the slow way was tried"))
     with pytest.raises(WeightsNotFetched, match=r"weights of resnet34 could not be fetched.*pretrained=false.*pretrained=PATH"):
         resnet_unet()
 
@@ -380,9 +440,9 @@ def test_fetched_weights_are_loaded_and_normalised_as_they_expect(resnet18_weigh
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(resnet18_weights, path)
     colours = {"input_space": "RGB", "input_range": [0, 1], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
-    monkeypatch.setattr(resnet_module, "try_to_load_from_cache", lambda *_, **__: str(path))
-    monkeypatch.setattr(resnet_module, "hf_hub_download", lambda *_, **__: str(path))
-    monkeypatch.setattr(resnet_module, "get_hf_file_metadata", lambda *_, **__: pytest.fail("a cached file needs no network"))
+    monkeypatch.setattr(weights_module, "try_to_load_from_cache", lambda *_, **__: str(path))
+    monkeypatch.setattr(weights_module, "hf_hub_download", lambda *_, **__: str(path))
+    monkeypatch.setattr(weights_module, "get_hf_file_metadata", lambda *_, **__: pytest.fail("a cached file needs no network"))
     monkeypatch.setattr(smp.encoders, "get_preprocessing_params", lambda _: colours)
     model = resnet_unet(encoder="resnet18")
     assert is_loaded(model, resnet18_weights)

@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 TABLES = {"MODELS": MODELS, "LOSSES": LOSSES, "AUGMENTATIONS": AUGMENTATIONS, "DATASETS": DATASETS}
 ENTRIES = [pytest.param(entry, id=f"{name}-{entry.name}") for name, table in TABLES.items() for entry in table.values()]
-SMALL = {"width": 4, "encoder": "resnet18", "pretrained": False}
+SMALL = {"width": 4, "encoder": "resnet18", "pretrained": False, "arch": "Linknet"}
 
 
 def small_model(entry):

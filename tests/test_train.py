@@ -1,6 +1,8 @@
 """The loop: its schedule, its one flag, and that it can be stopped and taken up between any two steps."""
 
 import itertools
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -13,6 +15,7 @@ from experiments.errors import RunFailed
 from experiments.stopping import Interrupted
 from experiments.train import learning_rate, network, start, train, validate
 from registry import AUGMENTATIONS, LOSSES, MODELS
+from tests.conftest import ROOT
 
 CONFIG = RunConfig(device="cpu", precision="fp32", epochs=3, batch_size=8, size=(48, 32), learning_rate=3e-3)
 
@@ -113,6 +116,22 @@ def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(
     assert all(torch.equal(a, b) for a, b in zip(before["weights"], now, strict=True))
 
 
+@pytest.mark.parametrize("pieces", [2, 3, 5])
+def test_a_batch_in_pieces_makes_the_step_of_the_whole_batch(parts, pieces):
+    """Where BatchNorm is at rest; five photographs, so that pieces differ in size."""
+    from experiments.train import take_step
+
+    images, masks = torch.rand(5, 3, 32, 48), (torch.rand(5, 1, 32, 48) > 0.5).float()
+    states = [parts()[0], parts()[0]]
+    for state, count in zip(states, (1, pieces), strict=True):
+        state.model.eval()
+        take_step(state, images, masks, LOSSES["bce"].build(), 1.0, count)
+    weights = [torch.cat([p.detach().flatten() for p in network(state.model).parameters()]) for state in states]
+    moments = [torch.cat([s["exp_avg"].flatten() for s in state.optimizer.state_dict()["state"].values()]) for state in states]
+    assert torch.allclose(*moments, atol=1e-7) and not torch.equal(weights[0], torch.zeros(()))
+    assert float(states[0].loss_sum) == pytest.approx(float(states[1].loss_sum), abs=1e-6)
+
+
 def test_the_flag_is_looked_at_every_fifty_steps_and_at_the_end_of_an_epoch(parts, monkeypatch):
     looked = []
     monkeypatch.setattr("experiments.train._refuse_broken", lambda state, epoch: looked.append((epoch, state.step)))
@@ -186,3 +205,21 @@ def test_the_network_and_its_inputs_lie_channels_last(parts):
     assert images.is_contiguous(memory_format=torch.channels_last)
     kernels = [p for p in network(state.model).parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
     assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's setting")
+def test_steps_after_the_first_take_no_new_memory_from_the_system():
+    """Counted in a fresh process, where nothing else allocates: page faults of ten large allocations, freed each time."""
+    code = (
+        "import resource, sys, torch\nfrom experiments.allocator import keep_freed_memory\n"
+        "if sys.argv[1] == 'keep': assert keep_freed_memory()\n"
+        "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "torch.ones(10_000_000)\nbefore = faults()\n"
+        "for _ in range(10): torch.ones(10_000_000)\n"
+        "print(faults() - before)"
+    )
+    kept, given_back = (
+        int(subprocess.run([sys.executable, "-c", code, how], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "give back")
+    )
+    assert kept < 100 < 10_000 < given_back

@@ -7,23 +7,26 @@ not a bus error. The folder gets its name when it is complete, so an interrupted
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from experiments.data.samples import Sample, read_mask, read_photo
 from experiments.errors import InputError
 
+NAME = re.compile(r"^([0-9a-z]+-\d+x\d+)(\.lock|\.building-.*)?$")  # what this module puts into the cache's folder
 FORMAT = 1  # of the files; another number means that the cache is built again
 Progress = Callable[[int, int], None]  # (done, of how many)
 
@@ -75,6 +78,44 @@ def open_cache(
     images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3))
     masks = np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape)
     return Pixels(images, masks)
+
+
+def clean(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list[str]]:
+    """Delete every cache in `cache_dir` but those named in `spare` and those being built; (bytes freed, names left).
+
+    What is no cache by its name is left where it is. A process that has a cache open keeps its pixels on Linux and macOS.
+    """
+    freed, left = 0, []
+    for name in sorted({match[1] for path in _entries(cache_dir) if (match := NAME.match(path.name))}):
+        lock = FileLock(cache_dir / f"{name}.lock", timeout=0)
+        try:
+            with lock:
+                if name in spare:
+                    left.append(name)
+                    continue
+                for path in [p for p in _entries(cache_dir) if p.name == name or p.name.startswith(f"{name}.building-")]:
+                    freed += disk_size(path)
+                    shutil.rmtree(path)
+                Path(lock.lock_file).unlink(missing_ok=True)
+        except Timeout:
+            left.append(name)
+    if cache_dir.is_dir() and not cache_dir.is_symlink() and not _entries(cache_dir):
+        cache_dir.rmdir()
+    return freed, left
+
+
+def disk_size(path: Path) -> int:
+    """Bytes of a file, or of all files under a folder; links are not followed, what vanishes meanwhile counts nothing."""
+    total = 0
+    for place, _, files in os.walk(path):
+        for name in files:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
 
 
 def _build(samples: Sequence[Sample], size: tuple[int, int], folder: Path, progress: Progress | None) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from experiments.data.samples import Sample, need_folder, need_samples
+from experiments.data.listing import Listing, Problem, need_folder, need_photographs, no_mask, unpaired, unread
+from experiments.data.samples import Sample
 from experiments.errors import InputError
 
 FORMATS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -18,36 +19,63 @@ def build(data_dir: Path | str = "data/folder", group_pattern: str | None = None
     names the group. Without it each photo is a group of its own, so say which photos show the same thing if any do.
     Raises InputError for missing folders, photos without mask, names that collide and a pattern that does not match.
     """
-    root = Path(data_dir)
+    return listing(data_dir, group_pattern).usable()
+
+
+def listing(data_dir: Path | str = "data/folder", group_pattern: str | None = None) -> Listing:
+    """What lies under `data_dir`. Raises InputError for missing folders, no photographs and a pattern that is none."""
+    root, pattern = Path(data_dir), _compiled(group_pattern)
     advice = "Put the photographs into images/ and the masks, under the same names, into masks/ of --data-dir."
-    photos = _by_stem(need_folder(root / "images", advice))
-    masks = _by_stem(need_folder(root / "masks", advice))
-    pairs = {stem: masks.get(stem) or masks.get(f"{stem}_mask") for stem in photos}
-    missing = [str(photos[stem]) for stem, mask in pairs.items() if mask is None]
-    samples = [Sample(photos[s], mask, _group(photos[s], group_pattern)) for s, mask in pairs.items() if mask is not None]
-    return need_samples(samples, missing, root / ("masks" if missing else "images"), advice)
+    images, masks = need_folder(root / "images", advice), need_folder(root / "masks", advice)
+    need_photographs(filter(_is_read, images.iterdir()), images, advice)
+    photos, problems = _by_stem(images)
+    drawn, collisions = _by_stem(masks)
+    problems += collisions
+    samples, paired = [], set()
+    for stem, photo in photos.items():
+        mask = drawn.get(stem) or drawn.get(f"{stem}_mask")
+        group = _group(photo, pattern)
+        if mask is None:
+            problems.append(no_mask(photo, masks))
+        if group is None:
+            problems.append(_no_group(photo, group_pattern))
+        if mask is not None:
+            paired.add(mask)
+            samples += [Sample(photo, mask, group)] if group is not None else []
+    strange = [p for f in (images, masks) for p in unread(f, _is_read, f"files end in {' '.join(sorted(FORMATS))} here")]
+    return Listing(samples, problems, unpaired(set(drawn.values()) - paired) + strange)
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _is_read(path: Path) -> bool:
+    return path.suffix.lower() in FORMATS and not path.name.startswith(".")
+
+
+def _by_stem(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in FORMATS or path.name.startswith("."):
-            continue
-        if path.stem in found:
-            raise InputError(f"{found[path.stem]} and {path.name} share the name '{path.stem}'. Rename or remove one of them.")
-        found[path.stem] = path
-    return found
+    problems = []
+    for path in sorted(filter(_is_read, folder.iterdir())):
+        first = found.setdefault(path.stem, path)
+        if first is not path:
+            text = f"{first} and {path.name} share the name '{path.stem}'. Rename or remove one of them."
+            problems.append(Problem(path, "name twice", text))
+    return found, problems
 
 
-def _group(photo: Path, pattern: str | None) -> str:
-    if pattern is None:
-        return photo.stem
+def _compiled(pattern: str | None) -> re.Pattern[str] | None:
     try:
-        match = re.search(pattern, photo.name)
+        return None if pattern is None else re.compile(pattern)
     except re.error as error:
         raise InputError(f"--group-pattern '{pattern}' is not a regular expression: {error}.") from None
-    if match is None:
-        raise InputError(
-            f"--group-pattern '{pattern}' does not match the photograph {photo.name}. Write one that matches every name."
-        )
-    return (match.group(1) if match.re.groups else match.group(0)) or photo.stem
+
+
+def _group(photo: Path, pattern: re.Pattern[str] | None) -> str | None:
+    """The photo's group; None where the pattern does not match its name."""
+    if pattern is None:
+        return photo.stem
+    match = pattern.search(photo.name)
+    return ((match.group(1) if pattern.groups else match.group(0)) or photo.stem) if match else None
+
+
+def _no_group(photo: Path, pattern: str | None) -> Problem:
+    where = f"--group-pattern '{pattern}' does not match the photograph {photo.name} of {photo.parent}"
+    return Problem(photo, "no group", f"{where}. Write one that matches every name.")

@@ -66,10 +66,11 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
             image, mask = np.array(self.pixels.images[row]), np.array(self.pixels.masks[row])
         else:
             image, mask = decode(self.samples[index], self.size)
-        if self.augmentation is None:
-            return image.copy(), mask
-        image, mask = augment.draw(self.augmentation, image, mask, self.seed, epoch, row)
-        return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+        if self.augmentation is not None:
+            image, mask = augment.draw(self.augmentation, image, mask, self.seed, epoch, row)
+        return np.require(image, requirements=("C", "W")), np.require(
+            mask, requirements=("C", "W")
+        )  # torch wants arrays of its own
 
 
 class _Draws(Dataset[tuple[Tensor, Tensor]]):

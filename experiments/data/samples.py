@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,10 @@ from PIL import Image, ImageOps
 
 from experiments.errors import InputError
 
-Image.MAX_IMAGE_PIXELS = None  # photographs of one's own may be large; what is read here was chosen by the user
+# Pillow refuses more than twice this: 268 million pixels, 16384x16384. A damaged header may claim any number of them.
+Image.MAX_IMAGE_PIXELS = 2**27
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # photographs of one's own may be large
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, order=True)
@@ -48,7 +52,7 @@ def read_photo(path: Path, at_least: tuple[int, int] | None = None) -> NDArray[n
                 # Asked for before the turn: a photo on its side must keep enough of both sides.
                 picture.draft("RGB", (max(at_least), max(at_least)) if _turned(picture) else at_least)
             return _rgb(ImageOps.exif_transpose(picture))
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(_unreadable("photograph", path, error)) from None
 
 
@@ -60,7 +64,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     try:
         with Image.open(path) as picture:
             levels = _levels(ImageOps.exif_transpose(picture))
-    except (OSError, SyntaxError, ValueError) as error:
+    except UNREADABLE as error:
         raise InputError(_unreadable("mask", path, error)) from None
     top = int(levels.max(initial=0))
     if top not in (0, 1, 255, 65535) or not bool(((levels == 0) | (levels == top)).all()):
@@ -88,24 +92,6 @@ def _fingerprint(stats: tuple[tuple[Sample, int, int, int, int], ...]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
 
 
-def need_folder(path: Path, advice: str) -> Path:
-    """`path`, if it is a folder; else InputError with what to type."""
-    if not path.is_dir():
-        raise InputError(f"There is no folder {path}. {advice}")
-    return path
-
-
-def need_samples(samples: list[Sample], missing: Iterable[str], folder: Path, advice: str) -> list[Sample]:
-    """`samples`, sorted by name, if there are any and none lacks its mask; else InputError."""
-    missing = sorted(missing)
-    if missing:
-        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise InputError(f"The photograph {missing[0]}{more} has no mask in {folder}. Add the mask or remove the photograph.")
-    if not samples:
-        raise InputError(f"No photographs under {folder}. {advice}")
-    return sorted(samples, key=lambda sample: sample.name)
-
-
 def _digest(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -121,6 +107,8 @@ def _turned(picture: Image.Image) -> bool:
 
 
 def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.mode == "F":  # its range is anybody's guess, and Pillow would clip it at 255
+        raise ValueError("floating-point values")
     if picture.mode.startswith("I"):  # 16-bit grey: Pillow would clip it at 255
         grey = np.asarray(picture).astype(np.float32)
         grey = (grey / (257.0 if grey.max(initial=0) > 255 else 1.0)).round().astype(np.uint8)
@@ -135,7 +123,7 @@ def _levels(picture: Image.Image) -> NDArray[np.integer]:
         grey = np.asarray(picture.convert("L"))
         looked_through = set(np.unique(grey).tolist()) <= {0, 255}
         return grey if looked_through else index
-    if picture.mode.startswith("I"):
+    if picture.mode.startswith(("I", "F")):
         return np.asarray(picture)
     return np.asarray(picture.convert("L"))
 
@@ -147,4 +135,8 @@ def _unreadable(what: str, path: Path, error: Exception) -> str:
         return f"The {what} {path} is empty (0 bytes). Fetch it again or remove the pair."
     if "truncated" in str(error).lower() or "broken" in str(error).lower():
         return f"The {what} {path} is truncated or damaged. Fetch it again or remove the pair."
+    if "floating-point" in str(error):
+        return f"The {what} {path} holds floating-point values. Save it with 8 or 16 bits."
+    if isinstance(error, Image.DecompressionBombError):
+        return f"The {what} {path} is damaged, or larger than 268 million pixels. Fetch it again, reduce or remove the pair."
     return f"The {what} {path} cannot be read as an image. Fetch it again or remove the pair."

@@ -134,9 +134,42 @@ def car_id(car: int, seed: int) -> str:
     return digest(car, seed).hex()[:12]
 
 
-def build(data_dir: Path, cars: int = 24, seed: int = 0, size: tuple[int, int] = (480, 320), progress: Progress | None = None):
-    """The DATASETS entry: the cars are made if need be, then read by the same code as Carvana's. A list of Sample."""
+def build(
+    data_dir: Path,
+    cars: int | None = None,
+    seed: int | None = None,
+    size: tuple[int, int] | None = None,
+    progress: Progress | None = None,
+):
+    """The DATASETS entry: the cars are made if need be, then read by the same code as Carvana's. A list of Sample.
+
+    What is not given is as in the folder, where `data make` may have put other cars, or else 24 cars, seed 0, 480x320.
+    """
     from experiments.data.carvana import build as read_carvana
 
-    write_cars(Path(data_dir), cars=cars, seed=seed, size=size, progress=progress)
+    there = _record(Path(data_dir))
+    write_cars(
+        Path(data_dir),
+        cars=there.get("cars", 24) if cars is None else cars,
+        seed=there.get("seed", 0) if seed is None else seed,
+        size=there.get("size", (480, 320)) if size is None else size,
+        progress=progress,
+    )
     return read_carvana(data_dir=data_dir)
+
+
+def _record(folder: Path) -> dict:
+    """What the folder says about its cars; empty where it says nothing that can be read."""
+    try:
+        record = json.loads((folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    whole = isinstance(record, dict) and record.get("generator") == GENERATOR
+    return record if whole and set(record) == {"cars", "seed", "size", "generator"} else {}
+
+
+def listing(data_dir: Path):
+    """What lies under `data_dir`, without making any car. Raises InputError where there is nothing."""
+    from experiments.data.carvana import listing as list_cars
+
+    return list_cars(data_dir, f"Make some with: python run.py data make --data-dir {data_dir}.")

@@ -1,0 +1,145 @@
+"""Everything measured, as plain data, and as a person reads it."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments import progress
+from experiments.bench import feeding, limits, overhead, step
+from experiments.config import DATA_DIRS, Machine, RunConfig
+from experiments.data import carvana, synthetic
+from experiments.data.samples import Sample
+from experiments.errors import InputError
+from experiments.record import versions
+
+PARTS = ("step", "loader", "scoring", "overhead")
+SECONDS = 2.0  # for each figure of the loader
+
+
+def measure(config: RunConfig, machine: Machine, parts: tuple[str, ...], repeats: int) -> dict[str, Any]:
+    """Measure the parts that are asked for, in the order of PARTS; nested plain data, ready for JSON."""
+    work = step.Work(config, repeats=repeats)
+    found: dict[str, Any] = {"machine": {**versions(), "device": config.device, "threads": config.threads}, "work": _work(config)}
+    with tempfile.TemporaryDirectory() as folder:
+        samples = _samples(machine.data_dir, Path(folder)) if {"loader", "scoring"} & set(parts) else []
+        measures: dict[str, Callable[[], dict[str, Any]]] = {
+            "step": lambda: _step(work),
+            "loader": lambda: feeding.loader_speeds(feeding.spread(samples), config.size, SECONDS, machine.workers or 0),
+            "scoring": lambda: _scoring(samples, config.size),
+            "overhead": lambda: {"imports": overhead.import_seconds(), "run": overhead.run_seconds()},
+        }
+        for name in (part for part in PARTS if part in parts):
+            progress.note(f"measuring: {name} ...")
+            found[name] = measures[name]()
+    return found
+
+
+def show(found: dict[str, Any], as_json: bool) -> None:
+    """Print what `measure` found."""
+    if as_json:
+        print(json.dumps(found, indent=1))
+        return
+    console = Console()
+    console.print(f"{found['machine']['processor']}, torch {found['machine']['torch']}, {_words(found['work'])}")
+    for name, rows in (("step", _step_rows), ("loader", _loader_rows), ("scoring", _scoring_rows), ("overhead", _overhead_rows)):
+        if name in found:
+            table = Table(title=name, title_justify="left", show_header=False)
+            for row in rows(found[name]):
+                table.add_row(*row)
+            console.print(table)
+
+
+def need_parts(words: list[str] | None) -> tuple[str, ...]:
+    """The parts that were typed; all of them without any. Raises InputError for an unknown one."""
+    for word in words or []:
+        if word not in PARTS:
+            raise InputError(f"Unknown part '{word}' of the benchmark. Choose from: {', '.join(PARTS)}.")
+    return tuple(words) if words else PARTS
+
+
+def _step(work: step.Work) -> dict[str, Any]:
+    found = step.step_speeds(work)
+    peaks, flop = limits.machine(work.config.device), limits.step_flop(work)
+    own = found["images_per_second"]["own"]
+    found["gflop_per_image"] = flop / 1e9
+    found["peak"] = peaks
+    found["share_of_peak"] = {name: own * flop / peaks[name] for name in ("fp32", "bf16")}
+    found["roofline_images_per_second"] = limits.roofline(work, peaks[_kind(work.config)], peaks["bandwidth"])
+    found["peak_memory_gb"] = step.peak_memory(work)
+    if work.config.device == "cuda":
+        found["largest_batch"] = step.largest_batch(work)
+    return found
+
+
+def _kind(config: RunConfig) -> str:
+    return "fp32" if config.precision == "fp32" else "bf16"
+
+
+def _scoring(samples: list[Sample], size: tuple[int, int]) -> dict[str, Any]:
+    with feeding.one_thread():
+        return feeding.scoring_milliseconds(samples, size)
+
+
+def _samples(data_dir: Path, folder: Path) -> list[Sample]:
+    """Carvana's photographs where they are; else synthetic cars of half their size, made for this."""
+    if (data_dir / "train").is_dir():
+        return carvana.build(data_dir)
+    if data_dir != DATA_DIRS["carvana"]:
+        raise InputError(f"There is no folder {data_dir / 'train'}. Name Carvana's folder with --data-dir, or leave it out.")
+    return synthetic.build(folder / "cars", cars=6, size=(960, 640))
+
+
+def _work(config: RunConfig) -> dict[str, Any]:
+    names = ("model", "model_kwargs", "loss", "size", "batch_size", "precision", "compile")
+    values = config.to_dict()
+    return {name: values[name] for name in names}
+
+
+def _words(work: dict[str, Any]) -> str:
+    options = "".join(f" {name}={value}" for name, value in work["model_kwargs"].items())
+    return f"{work['model']}{options}, {work['loss']}, {work['size'][0]}x{work['size'][1]}, batch {work['batch_size']}, {work['precision']}"
+
+
+def _step_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    speeds, peaks = found["images_per_second"], found["peak"]
+    rows = [("this project's train", f"{speeds['own']:.2f} images/s")]
+    rows += [(name, f"{speeds[name]:.2f} images/s; ours is {ratio:.2f} times") for name, ratio in found["own_over"].items()]
+    for name in ("fp32", "bf16"):
+        rows.append(
+            (f"{name} matrix product", f"{peaks[name] / 1e9:.0f} GFLOP/s; the step reaches {found['share_of_peak'][name]:.0%}")
+        )
+    rows.append(("arithmetic", f"{found['gflop_per_image']:.2f} GFLOP an image, forward and backward"))
+    rows.append(
+        (
+            "roofline",
+            f"{found['roofline_images_per_second']:.1f} images/s at {peaks['bandwidth'] / 1e9:.1f} GB/s of memory traffic",
+        )
+    )
+    rows.append(("peak memory", f"{found['peak_memory_gb']:.2f} GB"))
+    return rows + ([("largest batch", str(found["largest_batch"]))] if "largest_batch" in found else [])
+
+
+def _loader_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (name, f"{f['cached']:.0f} photographs/s cached, {f['decoding']:.0f} decoding: {f['ratio']:.1f} times")
+        for name, f in found.items()
+    ]
+
+
+def _scoring_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    size = found["photograph"]
+    return [(name, f"{value:.1f} ms a photograph of {size}") for name, value in found.items() if name != "photograph"]
+
+
+def _overhead_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+    imports = [(name, f"{seconds:.2f} s in a fresh process") for name, seconds in found["imports"].items()]
+    return imports + [
+        (f"a run {where}", f"{seconds:.1f} s besides training and scoring") for where, seconds in found["run"].items()
+    ]

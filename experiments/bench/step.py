@@ -1,0 +1,141 @@
+"""The training step: this project's own loop beside a plain one, and both beside what the machine could do at most."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.config import RunConfig
+from experiments.data.cache import Pixels
+from experiments.data.loader import Batches, Photographs
+from experiments.data.samples import Sample
+from experiments.train import start, train
+from registry import LOSSES, MODELS
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the step is measured on: model, loss, size, batch and precision of `config`, `steps` a turn, `repeats` turns."""
+
+    config: RunConfig
+    steps: int = 8
+    repeats: int = 5
+
+    def model(self) -> torch.nn.Module:
+        torch.manual_seed(0)
+        return MODELS[self.config.model].build(**self.config.model_kwargs)
+
+    def loss(self) -> Callable[..., Any]:
+        return LOSSES[self.config.loss].build(**self.config.loss_kwargs)
+
+
+def made_photographs(work: Work, count: int) -> Photographs:
+    """Photographs of noise with a disc for a mask, in memory: the step does not care what it sees."""
+    width, height = work.config.size
+    images = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    y, x = np.mgrid[:height, :width]
+    disc = ((y - height / 2) ** 2 + (x - width / 2) ** 2 < (min(width, height) / 3) ** 2).astype(np.uint8)
+    samples = [Sample(Path(f"{i}.jpg"), Path(f"{i}.gif"), str(i)) for i in range(count)]
+    return Photographs(samples, work.config.size, pixels=Pixels(images, np.repeat(disc[None], count, 0)))
+
+
+def own_loop(work: Work) -> Callable[[], float]:
+    """A function that runs one epoch of this project's `train` and returns images a second (training alone)."""
+    photographs = made_photographs(work, work.steps * work.config.batch_size)
+    batches = Batches(photographs, work.config.batch_size, pin_memory=work.config.device == "cuda")
+    epochs = train(start(work.model(), work.config), batches, made_photographs(work, 1), work.loss(), work.config)
+    return lambda: next(epochs).images_per_second
+
+
+def plain_loop(work: Work, autocast: bool = False) -> Callable[[], float]:
+    """The same work written the usual way: contiguous float32, Adam as it comes, the loss read at every step.
+
+    With `autocast` its forward pass runs in bfloat16, still without anything else.
+    """
+    photographs = made_photographs(work, work.steps * work.config.batch_size)
+    loader = torch.utils.data.DataLoader(photographs, work.config.batch_size, shuffle=True)
+    device = torch.device(work.config.device)
+    model, loss = work.model().to(device), work.loss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=work.config.learning_rate)
+
+    def epoch() -> float:
+        model.train()
+        began, total = time.perf_counter(), 0.0
+        for images, masks in loader:
+            images, masks = images.to(device), masks.to(device)
+            optimizer.zero_grad()
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                value = loss(model(images), masks)
+            value.backward()
+            optimizer.step()
+            total += value.item()
+        return len(photographs) / (time.perf_counter() - began)
+
+    return epoch
+
+
+def in_turns(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Each way once to warm up, then `repeats` rounds of all of them one after another."""
+    for way in ways.values():
+        way()
+    rounds = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
+    return {name: [one[name] for one in rounds] for name in ways}
+
+
+def ratio(over: list[float], under: list[float]) -> float:
+    """The median over the rounds of one figure divided by another of the same round."""
+    return statistics.median(a / b for a, b in zip(over, under, strict=True))
+
+
+def step_speeds(work: Work) -> dict[str, Any]:
+    """Images a second of the own loop and of the plain one (and of its autocast form on a GPU), and their ratios."""
+    ways = {"own": own_loop(work), "plain": plain_loop(work)}
+    if work.config.device == "cuda":
+        ways["plain, autocast"] = plain_loop(work, autocast=True)
+    rounds = in_turns(ways, work.repeats)
+    speeds = {name: statistics.median(values) for name, values in rounds.items()}
+    over = {name: ratio(rounds["own"], values) for name, values in rounds.items() if name != "own"}
+    return {"images_per_second": speeds, "own_over": over, "rounds": rounds}
+
+
+def peak_memory(work: Work) -> float:
+    """Gigabytes that a few steps take at most: of the GPU, or of a fresh process (the packages' own share left out)."""
+    if work.config.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        own_loop(work)()
+        return torch.cuda.max_memory_allocated() / 1e9
+    code = (
+        "import json, resource, sys\nfrom experiments.bench import step\nfrom experiments.config import RunConfig\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)\n"
+        "before = peak()\nstep.own_loop(step.Work(RunConfig.from_dict(json.loads(sys.argv[1])), steps=2))()\n"
+        "print((peak() - before) / 1e9)"
+    )
+    words = [sys.executable, "-c", code, json.dumps(work.config.to_dict())]
+    return float(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+
+
+def largest_batch(work: Work, most: int = 4096) -> int:
+    """The largest power of two of photographs that a step on the GPU has memory for."""
+    import dataclasses
+
+    fits = 0
+    for size in (2**n for n in range(most.bit_length())):
+        try:
+            own_loop(dataclasses.replace(work, steps=1, config=dataclasses.replace(work.config, batch_size=size)))()
+        except torch.OutOfMemoryError:
+            break
+        fits = size
+    torch.cuda.empty_cache()
+    return fits

@@ -1,0 +1,226 @@
+"""Kaggle's zip files, unpacked so that a hostile or broken one can do no harm.
+
+Everything is unpacked into a hidden folder inside the target first, and moved to its place only when all of it is there
+and whole (zipfile checks every CRC). An interruption or a refusal leaves the target as it was. What is in the target
+already is never overwritten: an equal file is fine, a different one is a reason to refuse.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import filecmp
+import os
+import re
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from experiments.errors import InputError
+
+WANTED = re.compile(r"train/\w[\w.-]*\.jpg|train_masks/\w[\w.-]*_mask\.gif", re.ASCII)
+PACKED = ("train.zip", "train_masks.zip")  # in the zip of the whole competition; its other parts are not needed
+LARGEST = 64 * 2**20  # bytes of one picture: Carvana's largest has less than one MiB
+RATIO = 100  # of unpacked to packed bytes: pictures hardly shrink in a zip, a bomb is a thousand times its size
+RESERVE = 64e6  # bytes that stay free on the disk
+CHUNK = 2**20
+STAGING = ".importing-"  # and the number of the process
+Progress = Callable[[int, int], None]  # (done, of how many)
+
+
+@dataclass
+class Imported:
+    """What an import did: how many pictures are new, how many were there already, and which members were left out."""
+
+    new: int = 0
+    there: int = 0
+    left_out: list[str] = field(default_factory=list)
+
+
+def unpack(archives: Sequence[Path], target: Path, progress: Progress | None = None) -> Imported:
+    """Unpack `train/` and `train_masks/` of Kaggle's zips into `target`, all of it or nothing.
+
+    `progress(done, total)` is told of every picture and may raise to stop. Raises InputError for what is not safe, not
+    whole, not Carvana's or in conflict with what is there.
+    """
+    made = [folder for folder in (target, *target.parents) if not folder.exists()]
+    _refuse_links(target)
+    _forget_the_killed(target)
+    staging = target / f"{STAGING}{os.getpid()}"
+    try:
+        staging.mkdir(parents=True)
+        imported = Imported()
+        with contextlib.ExitStack() as opened:
+            members = [m for path in archives for m in _members(path, staging, imported.left_out, opened)]
+            _refuse_collisions(members, target)
+            _need_space(sum(m.info.file_size for m in members), target)
+            for done, member in enumerate(members, start=1):
+                _write(member, staging / "unpacked" / member.info.filename)
+                if progress:
+                    progress(done, len(members))
+        return _publish(members, staging / "unpacked", target, imported)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        for folder in made:
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+@dataclass(frozen=True)
+class Member:
+    """One picture in an open zip file; `shown` is the archive as the user knows it."""
+
+    archive: zipfile.ZipFile
+    info: zipfile.ZipInfo
+    shown: str
+
+
+def _members(path: Path, staging: Path, left_out: list[str], opened: contextlib.ExitStack, within: str = "") -> Iterator[Member]:
+    """The pictures in a zip file, and in the train zips within it; every name is checked, wanted or not."""
+    shown = f"{within}/{path.name}" if within else str(path)
+    archive = opened.enter_context(_open(path, shown))
+    _refuse_dangers(archive, path, shown)
+    for info in archive.infolist():
+        if WANTED.fullmatch(info.filename):
+            yield Member(archive, info, shown)
+        elif info.filename in PACKED and not within:
+            inner = staging / info.filename
+            _need_space(info.file_size, staging)
+            _write(Member(archive, info, shown), inner, limit=info.file_size)
+            yield from _members(inner, staging, left_out, opened, within=shown)
+        elif not info.is_dir() and not re.search(r"(^|/)(\.|__MACOSX/)", info.filename):
+            left_out.append(info.filename)
+
+
+def _open(path: Path, shown: str) -> zipfile.ZipFile:
+    """The zip file, open. Raises InputError for what is none."""
+    if not path.is_file():
+        raise InputError(f"There is no file {shown}. Give the path of Kaggle's train.zip or train_masks.zip.")
+    try:
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"{shown} is no whole zip file ({error}). Download it again.") from None
+
+
+def _refuse_dangers(archive: zipfile.ZipFile, path: Path, shown: str) -> None:
+    """Raise InputError unless every member is harmless and all of them have a size that pictures can have."""
+    infos = archive.infolist()
+    for info in infos:
+        if reason := _danger(info):
+            raise InputError(f"{shown} is refused: its member {info.orig_filename!r} {reason}. Nothing was unpacked.")
+    unpacked = sum(info.file_size for info in infos)
+    if unpacked > RATIO * path.stat().st_size:
+        raise InputError(
+            f"{shown} is refused: its {path.stat().st_size:,} bytes claim to hold {unpacked:,}, as a zip bomb does. "
+            "Nothing was unpacked."
+        )
+
+
+def _danger(info: zipfile.ZipInfo) -> str | None:
+    """Why a member must not be unpacked; None if it may."""
+    name, mode = info.orig_filename, info.external_attr >> 16
+    if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
+        return "would lie outside the folder"
+    if any(ord(letter) < 32 for letter in name):
+        return "has control characters in its name"
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device, not a file"
+    if info.flag_bits & 0x1:
+        return "is encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is packed in a way that Kaggle does not use"  # and that zipfile cannot unpack in bounded memory
+    if WANTED.fullmatch(info.filename) and info.file_size > LARGEST:
+        return f"claims {info.file_size:,} bytes, more than a photograph has"
+    return None
+
+
+def _write(member: Member, path: Path, limit: int = LARGEST) -> None:
+    """Unpack one member; what it really holds is bounded, not only what its header claims."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    size = 0
+    try:
+        with member.archive.open(member.info) as packed, open(path, "xb") as file:
+            while chunk := packed.read(CHUNK):
+                size += len(chunk)
+                if size > limit:
+                    raise InputError(f"{member.shown} is refused: {member.info.filename} holds more than it claims.")
+                file.write(chunk)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise InputError(
+            f"{member.shown} is damaged at {member.info.filename} ({error}). Download it again; nothing was unpacked."
+        ) from None
+
+
+def _forget_the_killed(target: Path) -> None:
+    """Remove what imports left behind that were killed too hard to do so themselves."""
+    for path in target.glob(f"{STAGING}*"):
+        number = path.name.removeprefix(STAGING)
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _refuse_links(target: Path) -> None:
+    for path in (target / "train", target / "train_masks"):
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise InputError(f"{path} is a link or a file, not a folder. Name another folder with --data-dir.")
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file, not a folder. Name another folder with --data-dir.")
+
+
+def _refuse_collisions(members: Sequence[Member], target: Path) -> None:
+    """Names must differ by more than case, among the members and from what is there: other disks know no case."""
+    seen = {p.relative_to(target).as_posix().lower(): p for f in ("train", "train_masks") for p in (target / f).glob("*")}
+    first: dict[str, Member] = {}
+    for member in members:
+        name = member.info.filename
+        other = first.setdefault(name.lower(), member)
+        if other is not member:
+            where = f"{other.shown} holds {other.info.filename} and {member.shown} holds {name}"
+            raise InputError(f"{where}: they would be one file. Give one of them. Nothing was unpacked.")
+        there = seen.get(name.lower())
+        if there is not None and there != target / name:
+            raise InputError(f"{member.shown} holds {name} where there is {there}, which differs only in case. Remove one.")
+    if not members:
+        raise InputError(
+            "These zips hold neither train/NAME.jpg nor train_masks/NAME_mask.gif. Give Kaggle's train.zip and train_masks.zip."
+        )
+
+
+def _need_space(needed: int, folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed + RESERVE > free:
+        raise InputError(
+            f"Unpacking needs {needed / 1e9:.2f} GB under {folder}, where {free / 1e9:.2f} GB are free. "
+            "Free some space or name another folder with --data-dir. Nothing was unpacked."
+        )
+
+
+def _publish(members: Sequence[Member], unpacked: Path, target: Path, imported: Imported) -> Imported:
+    """Move the pictures that are new to their places; back again if that is interrupted."""
+    names = [member.info.filename for member in members]
+    there = [name for name in names if os.path.lexists(target / name)]
+    for name in there:
+        if (target / name).is_symlink() or not filecmp.cmp(unpacked / name, target / name, shallow=False):
+            raise InputError(
+                f"{target / name} is there already and differs from the zip's. Remove it or name another --data-dir."
+            )
+    folders = [f for f in (target / "train", target / "train_masks") if not f.exists()]
+    moved: list[str] = []
+    try:
+        for name in sorted(set(names) - set(there)):
+            (target / name).parent.mkdir(exist_ok=True)
+            os.rename(unpacked / name, target / name)
+            moved.append(name)
+    except BaseException:
+        for name in moved:
+            os.unlink(target / name)
+        for folder in filter(Path.exists, folders):
+            folder.rmdir()
+        raise
+    imported.new, imported.there = len(moved), len(there)
+    return imported

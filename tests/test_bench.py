@@ -1,0 +1,99 @@
+"""The benchmark measures what it says: counts against a count by hand, ratios of turns, and every figure is there."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from experiments.bench import limits, step
+from experiments.config import RunConfig
+from registry import AUGMENTATIONS
+from tests.test_run import macs_of_unet
+
+WORK = step.Work(
+    RunConfig(model="unet", model_kwargs={"width": 4}, size=(48, 32), batch_size=2, precision="fp32", device="cpu", epochs=99),
+    steps=2,
+    repeats=3,
+)
+
+
+def test_arithmetic_is_that_of_a_count_by_hand():
+    """Backward costs twice the forward pass, but for the photograph, which needs no gradient."""
+    first = 9 * 48 * 32 * 3 * 4
+    assert limits.step_flop(WORK) == 2 * (3 * macs_of_unet(4, 48, 32) - first)
+
+
+def test_the_roofline_counts_arithmetic_where_memory_is_free_and_traffic_where_arithmetic_is():
+    assert limits.roofline(WORK, peak=1e9, bytes_a_second=1e30) == pytest.approx(1e9 / limits.step_flop(WORK))
+    slow, quick = (limits.roofline(WORK, 1e30, bandwidth) for bandwidth in (1e9, 2e9))
+    assert quick == pytest.approx(2 * slow)
+    assert limits.roofline(WORK, 1e9, 1e9) < min(slow, limits.roofline(WORK, 1e9, 1e30))
+
+
+def test_ways_are_measured_in_turns_after_a_warm_up_and_compared_round_by_round():
+    calls, count = [], itertools.count(1)
+    ways = {name: lambda name=name: calls.append(name) or float(next(count)) for name in ("a", "b")}
+    rounds = step.in_turns(ways, 2)
+    assert calls == ["a", "b"] * 3 and rounds == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
+    assert step.ratio([2.0, 9.0, 4.0], [1.0, 1.0, 1.0]) == 4.0
+
+
+def test_both_loops_learn_from_the_same_photographs():
+    """The plain loop is no straw man: it trains the same network as well."""
+    photographs = step.made_photographs(WORK, 4)
+    assert len({photographs[i][0].sum().item() for i in range(4)}) == 4
+    assert all(0.1 < photographs[i][1].mean() < 0.6 for i in range(4))
+    own, plain = step.own_loop(WORK), step.plain_loop(WORK)
+    assert own() > 0 and own() > 0 and plain() > 0
+
+
+def test_memory_of_a_larger_batch_is_larger():
+    import dataclasses
+
+    large = dataclasses.replace(WORK, config=dataclasses.replace(WORK.config, batch_size=16, size=(256, 192)))
+    assert step.peak_memory(large) > step.peak_memory(WORK) + 0.01
+
+
+def test_bench_prints_every_figure_as_a_table_and_as_json(command, made_cars, monkeypatch):
+    monkeypatch.setattr("experiments.bench.report.SECONDS", 0.05)
+    monkeypatch.setattr("experiments.bench.limits.machine", lambda device: {"fp32": 1e12, "bf16": 2e12, "bandwidth": 1e10})
+    words = [
+        "bench",
+        "--model-kwargs",
+        "width=4",
+        "--size",
+        "48x32",
+        "--batch-size",
+        "2",
+        "--repeats",
+        "1",
+        "--data-dir",
+        made_cars,
+    ]
+    code, shown, complaint = command(*words, "--parts", "step", "loader", "scoring")
+    assert code == 0, complaint
+    for text in (
+        "this project's train",
+        "plain",
+        "bf16 matrix product",
+        "roofline",
+        "peak memory",
+        "strong",
+        "96x64",
+        *AUGMENTATIONS,
+    ):
+        assert text in shown
+    code, shown, complaint = command(*words, "--parts", "step", "--json", "--precision", "fp32")
+    found = json.loads(shown)
+    assert code == 0 and set(found) == {"machine", "work", "step"}
+    own = found["step"]["images_per_second"]["own"]
+    flop = limits.step_flop(WORK)
+    assert found["step"]["share_of_peak"]["fp32"] == pytest.approx(own * flop / 1e12)
+    assert found["step"]["own_over"]["plain"] == pytest.approx(own / found["step"]["images_per_second"]["plain"])
+
+
+def test_the_peak_of_a_matrix_product_is_of_the_right_size():
+    """Within the possible: more than a megaflop a second and less than a petaflop."""
+    assert 1e6 < limits.matrix_peak("cpu", torch.float32, 256) < 1e15
+    assert 1e6 < limits.bandwidth("cpu", 8) < 1e13

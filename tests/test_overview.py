@@ -1,0 +1,121 @@
+"""`runs` and `runs clean-cache`: what is there, how it stands, and what may go."""
+
+import json
+import shutil
+
+import pytest
+from filelock import FileLock
+
+from experiments import overview
+from experiments.data.cache import clean, disk_size
+from tests.conftest import run_folder, small
+
+
+@pytest.fixture(scope="module")
+def trained(made_cars, tmp_path_factory):
+    """The output folder of one finished run."""
+    import run
+
+    output = tmp_path_factory.mktemp("trained")
+    assert run.main(small(made_cars, output, epochs=1)) == 0
+    return output
+
+
+@pytest.fixture
+def output(trained, tmp_path):
+    """A copy of it, with a run in every state and things that are no runs."""
+    output = shutil.copytree(trained, tmp_path / "outputs")
+    done = run_folder(output)
+    for name in ("interrupted", "failed", "running", "damaged", "damaged2"):
+        shutil.copytree(done, done.with_name(name))
+        if not name.startswith("damaged"):
+            (done.with_name(name) / "result.json").unlink()
+    (done.with_name("failed") / "failed.json").write_text(json.dumps({"reason": "Out of memory."}))
+    (done.with_name("damaged") / "config.json").write_text('{"key": "cut o')
+    (done.with_name("damaged2") / "result.json").write_text('{"test": 3}')
+    done.with_name("foreign").mkdir()
+    (done.with_name("foreign") / "notes.txt").write_text("mine")
+    (output / "runs" / "a-file.txt").write_text("mine")
+    return output
+
+
+def states(output):
+    return {run.key: run.state for run in overview.runs(output / "runs")}
+
+
+def test_every_state_is_told_apart(output):
+    key = next(path.name for path in (output / "runs").iterdir() if len(path.name) == 16)
+    with FileLock(output / "runs" / "running.lock"):
+        assert states(output) == {
+            key: "finished", "interrupted": "interrupted", "failed": "failed", "running": "running",
+            "damaged": "damaged", "damaged2": "damaged", "foreign": "foreign",
+        }  # fmt: skip
+    assert states(output)["running"] == "interrupted"
+
+
+def test_the_table_shows_what_a_run_is_and_weighs(command, output):
+    code, shown, _ = command("runs", "--output-dir", output)
+    rows = {line.split()[1]: line for line in shown.splitlines() if line.startswith("│")}
+    done = next(run for run in overview.runs(output / "runs") if run.state == "finished")
+    dice = json.loads((done.folder / "result.json").read_text())["test"]["best"]["dice"]
+    size = sum(path.stat().st_size for path in done.folder.rglob("*") if path.is_file())
+    assert code == 0 and all(word in rows[done.key] for word in ("unet", "bce_dice", "carvana", " 0 ", "finished"))
+    assert f"{dice:.4f}" in rows[done.key] and f"{size / 1e6:.1f} MB" in rows[done.key]
+    assert "failed: Out of memory." in rows["failed"] and "after epoch 1 of 1" in rows["interrupted"]
+    assert "config.json cannot be read" in rows["damaged"] and "no config.json" in rows["foreign"]
+    total = sum(disk_size(run.folder) for run in overview.runs(output / "runs"))
+    assert (
+        all(words in shown for words in ("7 runs (", "2 interrupted", "2 damaged", "1 finished", "1 failed", "1 foreign"))
+        and f"{total / 1e6:.1f} MB." in shown
+    )
+    assert f"Cache: {disk_size(output / 'cache') / 1e6:.1f} MB" in shown
+
+
+def test_nothing_to_list_is_said_and_makes_nothing(command, tmp_path):
+    code, shown, _ = command("runs", "--output-dir", tmp_path / "none")
+    assert code == 0 and "No runs" in shown and not (tmp_path / "none").exists()
+    code, shown, _ = command("runs", "clean-cache", "--output-dir", tmp_path / "none")
+    assert code == 0 and "Freed 0.0 MB" in shown and not (tmp_path / "none").exists()
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+def test_cleaning_frees_the_cache_and_changes_nothing_else(command, output):
+    before, size = contents(output), disk_size(output / "cache")
+    code, shown, _ = command("runs", "clean-cache", "--output-dir", output)
+    assert code == 0 and size > 0 and f"Freed {size / 1e6:.1f} MB" in shown
+    assert contents(output) == {path: data for path, data in before.items() if path.parts[0] != "cache"}
+
+
+def test_the_cache_of_a_run_that_is_going_on_is_left(command, output):
+    before = contents(output)
+    with FileLock(output / "runs" / "running.lock"):
+        code, shown, _ = command("runs", "clean-cache", "--output-dir", output)
+    after = contents(output)
+    assert code == 0 and "a run is using it" in shown and "Freed 0.0 MB" in shown
+    assert {path: after[path] for path in before} == before
+
+
+def test_caches_being_built_stay_and_torn_ones_go_and_what_is_no_cache_is_not_touched(tmp_path):
+    for name in ("aa-8x8", "aa-8x8.building-dead", "bb-8x8.building-now", "my photographs", "notes-8x8x8"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "images.u8").write_bytes(b"12345")
+    with FileLock(tmp_path / "bb-8x8.lock"):
+        assert clean(tmp_path) == (10, ["bb-8x8"])
+        assert {p.name for p in tmp_path.iterdir()} == {"bb-8x8.building-now", "bb-8x8.lock", "my photographs", "notes-8x8x8"}
+    assert clean(tmp_path) == (5, []) and {p.name for p in tmp_path.iterdir()} == {"my photographs", "notes-8x8x8"}
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["clean-cash"], "did you mean 'clean-cache'?"),
+        (["--ouput-dir", "x"], "did you mean '--output-dir'?"),
+        (["clean-cache", "x"], "x"),
+    ],
+)
+def test_a_wrong_word_of_runs_is_answered_by_a_sentence(command, words, sentence):
+    code, shown, complaint = command("runs", *words)
+    assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1 and not shown
