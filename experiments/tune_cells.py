@@ -19,7 +19,7 @@ from typing import Any
 
 from analysis.response import fit_response
 from experiments import progress, study_record, tracking
-from experiments.errors import Diverged, RunFailed
+from experiments.errors import Busy, Diverged, RunFailed
 from experiments.prepare import Prepared
 from experiments.record import Record
 from experiments.runner import TRIAL, run
@@ -180,6 +180,8 @@ def _one(plan: Plan, work: _Work, stop: Stop, session: tracking.Session, failed:
         except Diverged:
             work.trials.tell(trial, None)
             said = "diverged"
+        except Busy:  # taken over while this process stood still
+            return False
         except (RunFailed, RuntimeError, OSError) as error:  # not told: the same command tries it again
             failed[prepared.config.key] = said = f"failed: {error}"
     number = work.first + trial.number + 1

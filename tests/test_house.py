@@ -177,6 +177,7 @@ def lay_out_data(folder, cars, monkeypatch):
 QUICK = {
     "bench": ["--parts", "step", "--size", "48x32", "--batch-size", "2", "--repeats", "1", "--model-kwargs", "width=4"],
     "draw": ["--width", "4", "--size", "64x64"],
+    "grid": ["--size", "48x32", "--model-kwargs", "width=4"],
 }
 
 
@@ -189,6 +190,25 @@ def with_flags(given, short, names):
     return [*own, *(w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in names for w in (flag, value))]
 
 
+def shrink_studies(folder, monkeypatch):
+    """The committed studies with the least of everything: one cell, one seed, one short epoch on two small cars."""
+    from experiments import study_file
+
+    least = {
+        "epochs": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"', "precision": '"fp32"',
+        "model_kwargs": "{ width = 4 }", "model": '["unet"]', "loss": '["bce"]', "points": "4",
+    }  # fmt: skip
+    shared = "".join(f"{name} = {least[name]}\n" for name in ("size", "batch_size", "precision", "model_kwargs"))
+    for path in study_file.STUDIES.glob("*.toml"):
+        text = re.sub(
+            r"^(size|batch_size|precision|model_kwargs) = .*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
+        text = re.sub(r"^(\w+) = .*", lambda m: f"{m[1]} = {least[m[1]]}" if m[1] in least else m[0], text, flags=re.MULTILINE)
+        text = re.sub(r"^seeds = \[(\d+).*", r"seeds = [\1]", text, flags=re.MULTILINE)
+        (folder / path.name).write_text(text.replace("[settings]\n", "[settings]\n" + shared), encoding="utf-8")
+    monkeypatch.setattr(study_file, "STUDIES", folder)
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypatch):
     """Training commands run for one short epoch on small cars; their other flags are kept as they are written."""
@@ -198,8 +218,9 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     if given[:1] == ["ui"]:
         pytest.skip("the UI is opened in tests/test_tracking.py")
     monkeypatch.chdir(tmp_path)
-    if given[:1] in (["data"], ["runs"]):
+    if given[:1] in (["data"], ["runs"], ["study"], ["tune"], ["grid"]):
         lay_out_data(tmp_path, made_cars, monkeypatch)
+        shrink_studies(tmp_path, monkeypatch)
     if given and not given[0].startswith("-"):
         code, _, complaint = command(*with_flags(given, short := QUICK.get(given[0], []), short[::2]))
         assert code == 0, complaint
