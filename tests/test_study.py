@@ -273,10 +273,13 @@ def broken(logits, mask):
 
 def test_a_run_that_diverges_is_recorded_the_study_goes_on_and_does_not_repeat_it(file, made_cars, tmp_path, command, shared):
     file.write_text(TOML.replace('"dice"]', '"tests.test_study:broken"]').replace("seeds = [0, 1]", "seeds = [0]"))
+    noted = []
     for _ in range(2):
         code, shown, _ = command(*words(file, made_cars, tmp_path / "out"), *shared)
         assert code == 1 and "1 done, 0 running, 1 failed" in shown and "stopped being finite" in shown
-    (failed,) = (tmp_path / "out" / "runs").glob("*/failed.json")
+        (failed,) = (tmp_path / "out" / "runs").glob("*/failed.json")
+        noted.append(failed.read_bytes())
+    assert noted[0] == noted[1]  # with the time at which it happened
     assert json.loads(failed.read_text())["diverged"] and not (failed.parent / "last.ckpt").exists()
     assert len(list((tmp_path / "out" / "runs").glob("*/result.json"))) == 1
 

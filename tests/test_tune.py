@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -224,8 +225,10 @@ def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_
     study = optuna.load_study(study_name="a/b", storage=f"sqlite:///{tmp_path / 'optuna.db'}", sampler=cell._sampler(0))
     study.ask()  # and killed
     optuna.load_study(study_name="a/b", storage=f"sqlite:///{tmp_path / 'optuna.db'}").ask()  # without a point of the grid
-    found = asked(tmp_path, tuning, 12)
-    assert len(found) == len(set(found)) == 8
+    with ExitStack() as others:  # four workers at their trials: none of these may be given out again
+        at_work = [others.enter_context(cell.next())[0] for _ in range(4)]
+        found = asked(tmp_path, tuning, 12) + [(trial.rate, trial.seed) for trial in at_work]
+        assert len(found) == len(set(found)) == 8
 
 
 def test_one_combination_is_tuned_and_then_trained_with_the_rate_that_was_found(made_cars, tmp_path, command, shared):
