@@ -22,6 +22,10 @@ from experiments.study_commands import grid, study, tune
 from experiments.words import Config, Output, Preset, Tracking, TuneWords, Words, wanted
 from registry import OptionError, UnknownName
 
+# OpenMP's threads wait for each other by spinning. Where another process wants a core too, that costs up to nine tenths of
+# the speed; spinning briefly and then sleeping costs nothing on a quiet machine. It counts before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 app = App(name="run.py", help_format="plaintext", version_flags=[], result_action="return_value")
 
 

@@ -18,10 +18,11 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.contrast import Array, Estimate, contrast, summarise
+from analysis.contrast import Array, Cell, Estimate, contrast, summarise
 from analysis.seeds import pairing_helps
 
 Name = TypeVar("Name", bound=Hashable)
+NOTHING = Estimate(*(np.asarray(part) for part in (0.0, 0.0, 1.0, 0.0, 1.0)))  # between the same runs
 OPPOSITE = {"better": "worse", "worse": "better"}
 
 
@@ -102,26 +103,30 @@ def compare_all(
         raise ValueError(f"A comparison needs at least two cells, but there are {len(cells)}: run another model or loss.")
     scores = check_scores(cells)
     paired = pairing_helps(list(scores.values())) if paired_seeds is None else paired_seeds
-    pairs = list(combinations(scores, 2))
-    estimates = [difference(scores[a], scores[b], paired) for a, b in pairs]
+    pairs, made = list(combinations(scores, 2)), {name: summarise(cell) for name, cell in scores.items()}
+    estimates = [
+        difference(scores[a], scores[b], True) if paired else unpaired(scores[a], scores[b], made[a], made[b]) for a, b in pairs
+    ]
     return family(pairs, estimates, rope, higher_is_better, level, paired)
 
 
 def difference(a: Array, b: Array, paired_seeds: bool = False) -> Estimate:
-    """The estimate of a - b from checked scores (seeds, cars)."""
-    if same_runs(a, b):
-        zero, one = np.float64(0), np.float64(1)
-        return Estimate(*map(np.asarray, (zero, zero, one, zero, one)))
-    if paired_seeds and len(a) != len(b):
+    """The estimate of a - b from checked scores (seeds, cars). Raises ValueError for unlike numbers of seeds to be paired."""
+    if not paired_seeds:
+        return unpaired(a, b, summarise(a), summarise(b))
+    if len(a) != len(b):
         raise ValueError(f"Seeds cannot be paired: a has {len(a)} and b has {len(b)}. Leave paired_seeds out.")
-    if paired_seeds:
-        return contrast([summarise(a - b)], [1])
-    return contrast([summarise(a), summarise(b)], [1, -1])
+    return NOTHING if same_runs(a, b) else contrast([summarise(a - b)], [1])
+
+
+def unpaired(a: Array, b: Array, cell_a: Cell, cell_b: Cell) -> Estimate:
+    """The estimate of a - b with independent seeds, from checked scores and what `summarise` made of them."""
+    return NOTHING if same_runs(a, b) else contrast([cell_a, cell_b], [1, -1])
 
 
 def same_runs(a: Array, b: Array) -> bool:
     """Whether both hold the same rows, in any order: the same runs, between which nothing can vary."""
-    if a.shape != b.shape or min(a.shape[0], b.shape[0]) < 2:
+    if a.shape != b.shape or len(a) < 2 or not np.array_equal(np.sort(a[:, 0]), np.sort(b[:, 0])):
         return False
     return np.array_equal(a[np.lexsort(a.T)], b[np.lexsort(b.T)])
 
@@ -194,7 +199,7 @@ def adjust(estimate: Estimate, rope: float, alpha: float) -> tuple[Array, Array,
 def _touch(estimate: Estimate, gap: Array) -> Array:
     """The smallest alpha whose interval lies inside ±rope, `gap` = rope - |value| away; 1 where the value is outside."""
     exact = estimate.seed_variance + estimate.car_variance == 0
-    return np.where(gap < 0, 1.0, np.where(exact, 0.0, estimate.p(np.maximum(gap, 0))))
+    return np.where(exact & (gap >= 0), 0.0, estimate.p(np.maximum(gap, 0)))
 
 
 def _holm(p: Array, alpha: float) -> tuple[Array, NDArray[np.bool_], Array]:
