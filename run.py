@@ -9,64 +9,31 @@ Without a command it trains one combination and scores it on cars it has never s
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
-from experiments.config import MACHINE_HELP, PRESETS, setting_fields
 from experiments.data_commands import data, runs
 from experiments.errors import InputError, RunFailed
-from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, OptionError, UnknownName
+from experiments.study_commands import grid, study, tune
+from experiments.words import Config, Output, Preset, Tracking, TuneWords, Words, wanted
+from registry import OptionError, UnknownName
 
-TABLES = {"model": MODELS, "loss": LOSSES, "augment": AUGMENTATIONS, "data": DATASETS}
+# OpenMP's threads wait for each other by spinning. Where another process wants a core too, that costs up to nine tenths of
+# the speed; spinning briefly and then sleeping costs nothing on a quiet machine. It counts before torch is imported.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 app = App(name="run.py", help_format="plaintext", version_flags=[], result_action="return_value")
-
-
-def _words() -> type:
-    """A dataclass of everything that decides a run, as it is typed: text, or None where nothing was given.
-
-    It is made from RunConfig's own fields, so the command line cannot drift from what a run consists of.
-    """
-    fields: list[tuple[str, Any, Any]] = []
-    for name, field in setting_fields().items():
-        text = field.metadata["help"]
-        if name in TABLES:
-            text += f": {', '.join(TABLES[name])}"
-        many = name.endswith("_kwargs")
-        default = "the preset's" if any(name in preset for preset in PRESETS.values()) else _shown(field.default)
-        default = "" if many or field.default is None else f" (default: {default})"
-        kind = list[str] | None if many else str | None
-        parameter = Parameter(help=text + default, consume_multiple=True, negative_iterable=(), show_default=False)
-        fields.append((name, Annotated[kind, parameter], None))
-    for name, text in MACHINE_HELP.items():
-        fields.append((name, Annotated[str | None, Parameter(help=text, show_default=False)], None))
-    return Parameter(name="*")(dataclasses.make_dataclass("Words", fields, kw_only=True, namespace={"__module__": __name__}))
-
-
-def _shown(default: Any) -> str:
-    return "x".join(map(str, default)) if isinstance(default, tuple) else str(default)
-
-
-Words: Any = _words()
-Output = Annotated[Path, Parameter(help="where runs, the cache and MLflow's store lie")]
-Tracking = Annotated[
-    str | None, Parameter(help="an MLflow server or store (default: sqlite under --output-dir)", show_default=False)
-]
-Preset = Annotated[
-    str | None, Parameter(help=f"{', '.join(PRESETS)} (default: what fits the data that is there)", show_default=False)
-]
-Config = Annotated[Path | None, Parameter(help="settings from a YAML or TOML file; the command line wins", show_default=False)]
 
 
 @app.default
 def train(
     *,
     words: Words | None = None,
+    tuning: TuneWords | None = None,
     preset: Preset = None,
     config: Config = None,
     output_dir: Output = Path("outputs"),
@@ -76,15 +43,19 @@ def train(
 
     Example: python run.py --model attention_unet --loss bce_dice --model-kwargs width=32
     """
-    given = {name: value for name, value in vars(words).items() if value is not None} if words else {}
-    given |= {name: value for name, value in {"preset": preset, "tracking_uri": tracking_uri}.items() if value is not None}
-    from experiments import settings
+    asked = wanted(words, preset, config, output_dir, tracking_uri)
+    if tuning and tuning.tune:
+        from experiments import study_words
 
-    wanted = settings.read(given, config)
-    wanted.machine["output_dir"] = output_dir
+        one = study_words.single(asked, vars(tuning))
+        from experiments import study_main
+
+        return study_main.tune_one(one, asked)
+    if tuning and any(value is not None for name, value in vars(tuning).items() if name != "tune"):
+        raise InputError("--tune-range, --tune-points, --tune-seeds and --tune-sampler say how to tune: add --tune.")
     from experiments import main
 
-    return main.train_one(wanted)
+    return main.train_one(asked)
 
 
 @app.command(name="list")
@@ -210,6 +181,9 @@ def draw(
     return 0
 
 
+app.command(study)
+app.command(grid)
+app.command(tune)
 app.command(data)
 app.command(runs)
 

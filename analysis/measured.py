@@ -20,7 +20,7 @@ NUMBERS = (*MEANS, "hd95_median", "hd95_failures", "test_cars", "test_images")
 # What two runs of one table must share, unless it is what the study varies; `epochs` is the budget.
 SHARED = (
     "data", "data_fingerprint", "protocol", "split", "fold", "size", "epochs", "batch_size", "train_cars", "augment",
-    "optimizer", "weight_decay", "schedule", "clip", "early_stopping", "accumulate", "compile", "epoch_steps", "precision", "group_pattern",
+    "optimizer", "weight_decay", "schedule", "clip", "early_stopping", "accumulate", "compile", "epoch_steps", "progressive", "precision", "group_pattern",
 )  # fmt: skip
 COST = ("parameters", "gmacs", "training_seconds", "images_per_second", "peak_memory_gb")
 RUN = (
@@ -30,7 +30,7 @@ RUN = (
 SCORES = ("cell", "seed", "group", "image", "dice", "iou", "boundary_iou", "hd95", "failed", "dice_best")
 TRIALS = ("cell", "trial", "rate", "seed", "state", "value", "key", "seconds")
 CURVES = ("cell", "seed", "epoch", "train_loss", "val_loss", "val_dice", "val_iou")
-NUMERIC = {"rate", *MEANS, "hd95_median", "hd95", "val_dice_last", "val_rise", *COST, "ceiling", "weight_decay", "clip",
+NUMERIC = {"rate", *MEANS, "hd95_median", "hd95", "val_dice_last", "val_rise", *COST, "ceiling", "weight_decay", "clip", "progressive",
            "value", "seconds", "train_loss", "val_loss", "val_dice", "val_iou"}  # fmt: skip
 
 

@@ -46,12 +46,14 @@ class RunConfig:
     size: tuple[int, int] = setting((192, 128), "the size that the network sees, WIDTHxHEIGHT in pixels")
     epochs: int = setting(10, "passes over the training photographs")
     batch_size: int = setting(8, "photographs in a step")
+    epoch_steps: int | None = setting(None, "steps in an epoch (default: as many as show each training photograph once)")
     learning_rate: float = setting(1e-3, "the highest learning rate of the schedule")
     optimizer: str = setting("adamw", "adam or adamw")
     weight_decay: float = setting(0.01, "decay of the weights (adamw: decoupled; adam: L2)")
     schedule: str = setting("one-cycle", "cosine (after a warm-up), one-cycle or constant (after a warm-up)")
     clip: float = setting(1.0, "largest norm of the gradient")
     early_stopping: int = setting(0, "stop after this many epochs without a better validation Dice (0: never)")
+    progressive: float = setting(0.0, "share of the epochs, from the first, that see photographs at half the size, for speed")
     accumulate: int = setting(1, "divide each batch into so many parts, for less memory; BatchNorm then sees the parts")
     compile: str = setting("off", "torch.compile: off, default, or graphs (with CUDA graphs, for small steps on a GPU)")
     seed: int = setting(0, "decides initial weights, batch order and augmentation")
@@ -105,6 +107,10 @@ class Machine:
     @property
     def runs_dir(self) -> Path:
         return self.output_dir / "runs"
+
+    @property
+    def trials_dir(self) -> Path:
+        return self.output_dir / "trials"
 
     @property
     def cache_dir(self) -> Path:

@@ -1,4 +1,4 @@
-"""The two ways in which a command ends badly: its input is wrong, or a run failed."""
+"""The ways in which a command ends badly: its input is wrong, or a run failed."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,11 @@ class InputError(ValueError):
 
 class RunFailed(RuntimeError):
     """A run could not be finished (diverged, out of memory, disk full). The text says why and what helps; exit code 1."""
+
+
+class Diverged(RunFailed):
+    """A loss or gradient stopped being finite. The same settings would do it again: a study counts it and does not repeat it."""
+
+
+class Busy(InputError):
+    """Another process carries this run out just now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from experiments.errors import InputError
 from experiments.resolve import resolve
 from experiments.settings import Wanted
+from experiments.stopping import Interrupted, Stop, listening
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
 
 
@@ -21,21 +23,29 @@ def train_one(wanted: Wanted) -> int:
     """Train the combination that was asked for, and show what came out."""
     from experiments import runner
     from experiments.prepare import prepare
-    from experiments.stopping import Interrupted, listening
 
     began = time.perf_counter()
     config, machine, notices = resolve(wanted)
     for notice in notices:
         print(notice, flush=True)
+
+    def work(stop: Stop) -> int:
+        result = runner.run(prepare(config, machine, stop.check), stop)
+        show_result(result, machine.output_dir, time.perf_counter() - began)
+        return 0
+
+    return interruptible(work)
+
+
+def interruptible(work: Callable[[Stop], int]) -> int:
+    """Do `work` so that a signal stops it at the next step; the exit code."""
     with listening() as stop:
         try:
-            result = runner.run(prepare(config, machine, stop.check), stop)
+            return work(stop)
         except Interrupted:
             name = signal.Signals(stop.signal).name
             print(f"Interrupted by {name}. The same command goes on from here.", file=sys.stderr)
             return 130 if stop.signal == signal.SIGINT else 143
-    show_result(result, machine.output_dir, time.perf_counter() - began)
-    return 0
 
 
 def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> None:

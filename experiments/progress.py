@@ -6,14 +6,28 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+_quiet = ContextVar("quiet", default=False)
+
 
 def say(text: str) -> None:
-    """A line of output, at once: it may go to a file that somebody watches."""
-    print(text, flush=True)
+    """A line of output, at once: it may go to a file that somebody watches. Nothing while `quietly`."""
+    if not _quiet.get():
+        print(text, flush=True)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Within it, what a single run tells about itself is not said: a study has a line a run of its own."""
+    before = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(before)
 
 
 def note(text: str) -> None:
@@ -54,4 +68,4 @@ def watched(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
 
 def _bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, transient=True, disable=not sys.stdout.isatty())
+    return Progress(*columns, transient=True, disable=_quiet.get() or not sys.stdout.isatty())

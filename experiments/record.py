@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,10 @@ class Record:
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, or None."""
         return _json(self.folder / "result.json")
+
+    def config(self) -> dict[str, Any] | None:
+        """The settings of the run, as config.json has them."""
+        return (_json(self.folder / "config.json") or {}).get("config")
 
     def begin(self, config: RunConfig, machine: Machine, command: list[str]) -> None:
         """Make the folder and write config.json, or check that the one that is there is this run's."""
@@ -86,9 +91,19 @@ class Record:
         write_whole(self.folder / "result.json", json.dumps(result, indent=1).encode())
         (self.folder / "failed.json").unlink(missing_ok=True)
 
-    def fail(self, reason: str) -> None:
+    def drop_weights(self) -> None:
+        """Free the space of the checkpoints: those of a finished trial are of no further use."""
+        for path in self.folder.glob("*.ckpt"):
+            path.unlink()
+
+    def fail(self, reason: str, diverged: bool = False) -> None:
         """Note why the run failed; the same command tries it again."""
-        write_whole(self.folder / "failed.json", json.dumps({"reason": reason}).encode())
+        content = {"reason": reason, "diverged": diverged, "time": time.time()}
+        write_whole(self.folder / "failed.json", json.dumps(content).encode())
+
+    def failure(self) -> dict[str, Any] | None:
+        """What `fail` noted of a run that has not been finished since: reason, diverged, time; or None."""
+        return None if self.result() else _json(self.folder / "failed.json")
 
 
 def refuse_changed(config: RunConfig, machine: Machine) -> None:

@@ -6,21 +6,25 @@ settings -> samples -> split -> cache -> loader -> for epoch in train(...): writ
 
 from __future__ import annotations
 
+import contextlib
+import statistics
 import sys
 import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from experiments import checkpoint, pictures, progress, tracking
+from experiments.claim import Lease, hold
 from experiments.config import Machine, RunConfig
 from experiments.data import split as splitting
 from experiments.data.cache import Pixels, open_cache
 from experiments.data.loader import Batches
-from experiments.errors import InputError, RunFailed
+from experiments.errors import Diverged, InputError, RunFailed
 from experiments.failures import explain
 from experiments.prepare import Prepared
 from experiments.record import Record, refuse_changed
@@ -33,32 +37,89 @@ from registry import AUGMENTATIONS, LOSSES, MODELS
 PICTURES = 5  # moments of the training at which the validation photographs are shown
 
 
-def run(prepared: Prepared, stop: Stop, command: list[str] | None = None) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Kind:
+    """What a training is for: a run, whose result is scored on the test cars, or a tuning trial, which never sees them."""
+
+    folder: Callable[[Machine], Path]
+    conclude: Callable[[Prepared, Pixels, State, Record, tracking.Tracker, Stop], dict[str, Any]]
+    numbers: Callable[[dict[str, Any]], dict[str, float]]  # of the result, for MLflow
+    pictures: bool
+    weights: bool  # whether the checkpoints are kept when it is finished
+
+
+def validated(
+    prepared: Prepared, pixels: Pixels, state: State, record: Record, tracker: tracking.Tracker, stop: Stop
+) -> dict[str, Any]:
+    """The result of a trial: the validation Dice of its last epoch, which nothing has selected."""
+    config = prepared.config
+    speeds = [row["images_per_second"] for row in record.timings()]
+    return {
+        "key": config.key, "model": config.model, "loss": config.loss, "seed": config.seed, "epochs": state.epoch,
+        "learning_rate": config.learning_rate, "value": record.epochs()[-1]["val/dice"],
+        "images_per_second": round(statistics.median(speeds), 2), "seconds": {"training": round(state.seconds, 1)},
+    }  # fmt: skip
+
+
+RUN = Kind(lambda machine: machine.runs_dir, score, test_metrics, pictures=True, weights=True)
+TRIAL = Kind(lambda machine: machine.trials_dir, validated, lambda result: {"value": result["value"]}, False, False)
+
+
+def run(
+    prepared: Prepared,
+    stop: Stop,
+    command: list[str] | None = None,
+    *,
+    kind: Kind = RUN,
+    session: tracking.Session | None = None,
+    tags: Mapping[str, str] | None = None,
+    parent: str = "",
+    lease: Lease | None = None,
+) -> dict[str, Any]:
     """Carry out one run, or go on with it, or find it finished; returns its result.
 
-    Raises InputError (nothing was done), RunFailed (the reason is in the record too) and Interrupted (resumable).
+    A study hands over its `session`, and `tags` for MLflow; a trial is nested in its `parent` there. Who holds the run
+    already hands over the `lease`.
+    Raises InputError (nothing was done; Busy: another process has the run), RunFailed (the reason is in the record too)
+    and Interrupted (resumable).
     """
     config, machine = prepared.config, prepared.machine
-    record = Record(machine.runs_dir / config.key)
+    if kind is TRIAL:
+        prepared = prepared.without_test()
+    record = Record(kind.folder(machine) / config.key)
     finished = record.result()
     if finished is not None:
         record.refuse_altered(config)
         progress.say(f"The run {config.key} is finished; this is its result again. Another --seed makes another run.")
         return finished
-    refuse_changed(config, machine)
+    if kind is RUN:
+        refuse_changed(config, machine)
     model = build_model(config, machine)  # before anything is written: a model may refuse its options
     rehearse(model, config, len(prepared.parts.train))
-    machine.runs_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(machine.runs_dir / f"{config.key}.lock", timeout=0.2):  # `run.py runs` tries it for a moment
-            return _carry_out(prepared, model, record, stop, command or sys.argv)
-    except Timeout:
-        raise InputError(
-            f"The run {config.key} is being carried out by another process. Wait for it, or choose another --seed."
-        ) from None
+    with contextlib.ExitStack() as opened:
+        lease = lease or opened.enter_context(hold(record.folder))
+        if (finished := record.result()) is not None:  # by another process, a moment ago
+            return finished
+        if session is None:
+            session = opened.enter_context(tracking.session(machine.tracking_uri, machine.output_dir, progress.say))
+        tracker, held = tracking.Tracker(session, tags, parent), lease
+        return _carry_out(_Job(prepared, kind, record, held, tracker, stop.also(lambda: held.lost)), model, command or sys.argv)
 
 
-def _carry_out(prepared: Prepared, model: nn.Module, record: Record, stop: Stop, command: list[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Job:
+    """One training under way, and what it reports to."""
+
+    prepared: Prepared
+    kind: Kind
+    record: Record
+    lease: Lease
+    tracker: tracking.Tracker
+    stop: Stop
+
+
+def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any]:
+    prepared, record, tracker, stop = job.prepared, job.record, job.tracker, job.stop
     config, machine = prepared.config, prepared.machine
     began = time.perf_counter()
     loss = LOSSES[config.loss].build(**config.loss_kwargs)
@@ -66,30 +127,34 @@ def _carry_out(prepared: Prepared, model: nn.Module, record: Record, stop: Stop,
         pixels = open_cache(prepared.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
     record.begin(config, machine, command)
     splitting.write_manifest(record.folder / "split.csv", prepared.parts)
-    tracker = tracking.Tracker(machine.tracking_uri, machine.output_dir, progress.say)
     tracker.open(config, machine.data_dir)
-    status, numbers, patience = "FAILED", {}, 60
+    status, numbers, tags = "FAILED", {}, {}
     try:
         state = start(model, config)
         _take_up(state, record, config)
-        _train(prepared, pixels, state, loss, record, tracker, stop)
-        result = score(prepared, pixels, state, record, tracker, stop)
+        _train(job, pixels, state, loss)
+        result = job.kind.conclude(prepared, pixels, state, record, tracker, stop)
         result["seconds"]["this_sitting"] = round(time.perf_counter() - began, 1)
+        job.lease.confirm()
         record.finish(result)
-        status, numbers = "FINISHED", test_metrics(result)
+        if not job.kind.weights:
+            record.drop_weights()
+        status, numbers = "FINISHED", job.kind.numbers(result)
     except Interrupted:
-        status, patience = "KILLED", 8  # who asked to stop does not wait for MLflow
+        status = "KILLED"
+        job.lease.confirm()  # it is another process now that goes on with it
         raise
     except (RunFailed, torch.OutOfMemoryError, RuntimeError, OSError) as error:
         reason = explain(error, config)
-        record.fail(reason or f"{type(error).__name__}: {error}")
-        if reason is None:
+        diverged = isinstance(error, Diverged)
+        tags = {"diverged": str(diverged).lower()}
+        record.fail(reason or f"{type(error).__name__}: {error}", diverged)
+        if reason is None or isinstance(error, RunFailed):
             raise
         raise RunFailed(reason) from error
     finally:
-        tracker.close(
-            status, numbers, [p for p in sorted(record.folder.iterdir()) if p.suffix in (".json", ".jsonl", ".csv")], patience
-        )
+        files = [p for p in sorted(record.folder.iterdir()) if p.suffix in (".json", ".jsonl", ".csv")]
+        tracker.close(status, numbers, files, tags)
     return result
 
 
@@ -128,27 +193,30 @@ def _take_up(state: State, record: Record, config: RunConfig) -> None:
     progress.say(f"Resuming the run {config.key} after epoch {state.epoch} of {config.epochs}, step {state.step}.")
 
 
-def _train(
-    prepared: Prepared, pixels: Pixels, state: State, loss: Any, record: Record, tracker: tracking.Tracker, stop: Stop
-) -> None:
+def _train(job: _Job, pixels: Pixels, state: State, loss: Any) -> None:
+    prepared, record = job.prepared, job.record
     config, machine, parts = prepared.config, prepared.machine, prepared.parts
     training = prepared.photographs("train", pixels, AUGMENTATIONS[config.augment].build())
     validation = prepared.photographs("val", pixels)
-    batches = Batches(training, config.batch_size, machine.workers or 0, pin_memory=config.device == "cuda")
+    batches = Batches(
+        training, config.batch_size, machine.workers or 0, pin_memory=config.device == "cuda", steps=config.epoch_steps
+    )
     progress.say(
         f"{config.model} with {config.loss}, run {config.key}: {len(parts.train)} photographs to train on, "
         f"{len(parts.val)} to validate, {len(parts.test)} to test; {config.epochs} epochs of {len(batches)} steps."
     )
-    shown = {max(1, round(config.epochs * (i + 1) / PICTURES)) for i in range(PICTURES)}
+    shown = {max(1, round(config.epochs * (i + 1) / PICTURES)) for i in range(PICTURES)} if job.kind.pictures else set()
     watch = progress.watched("training")
     try:
-        for epoch in train(state, batches, validation, loss, config, stop, watch):
-            _keep(epoch, state, record, tracker, config)
+        for epoch in train(state, batches, validation, loss, config, job.stop, watch):
+            job.lease.confirm()
+            _keep(epoch, state, record, job.tracker, config)
             if epoch.number in shown:
                 path = record.folder / "pictures" / f"validation-epoch-{epoch.number:03}.png"
                 pictures.save_validation(path, state, validation)
-                tracker.picture(path, "validation", epoch.number)
+                job.tracker.picture(path, "validation", epoch.number)
     except Interrupted:
+        job.lease.confirm()
         if state.step:  # a finished epoch has been saved already
             _save_last(state, record.folder)
         raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,8 +23,21 @@ class Stop:
 
     def check(self) -> None:
         """Raise Interrupted if so."""
-        if self.signal:
+        if self():
             raise Interrupted
+
+    def also(self, reason: Callable[[], bool]) -> Stop:
+        """A Stop that stops when this one does, and for one more reason."""
+        return _StopAlso(self, reason)
+
+
+class _StopAlso(Stop):
+    def __init__(self, first: Stop, reason: Callable[[], bool]) -> None:
+        super().__init__()
+        self._first, self._reason = first, reason
+
+    def __call__(self) -> bool:
+        return self._first() or self._reason()
 
 
 @contextmanager

@@ -10,18 +10,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import queue
 import socket
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from experiments.background import Background
 from experiments.config import RunConfig
 from experiments.record import git_commit
+from experiments.stopping import Interrupted
 
 EXPERIMENT = "segmentation"
 SETTINGS = {
@@ -43,79 +43,142 @@ def run_name(config: RunConfig) -> str:
     return f"{config.model}-{config.loss}-{config.augment}-s{config.seed}"
 
 
-class Tracker:
-    """One run in MLflow. Calls return at once; `close` waits until what was said has been sent.
+class Session(Background):
+    """The way to one store, with a thread of its own; a study's runs share it. Calls return at once, `close` waits.
 
-    `warn` is told, once, that tracking is away. A run that is resumed goes on in the MLflow run it had.
+    `warn` is told, once, that tracking is away; from then on nothing is tried.
     """
 
     def __init__(self, uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> None:
         for name, value in SETTINGS.items():
             os.environ.setdefault(name, value)
-        self._uri, self._output_dir, self._warn = uri or local_uri(output_dir), output_dir, warn
-        self._said: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._client: Any = None
+        self.uri, self._output_dir, self._warn = uri or local_uri(output_dir), output_dir, warn
+        self.lock = output_dir / "mlflow.lock"  # held while something is made that must be made once
+        self.client: Any = None
+        self.experiment = ""
+        self.trackers: list[Tracker] = []  # of the runs that are open
+        super().__init__("tracking")
+        self.say(self._open)
+
+    def tag(self, key: str, tags: Mapping[str, str]) -> None:
+        """Set tags of the run with this key, if MLflow has it: that it belongs to a study, or a verdict."""
+        self.say(lambda: self._tag(key, dict(tags)))
+
+    def conclude(self, key: str, values: Mapping[str, float], files: list[Path]) -> None:
+        """Give the run that holds a cell's trials its numbers and files."""
+        self.say(lambda: self._conclude(key, dict(values), files))
+
+    def find(self, key: str) -> str | None:
+        """The id of the run with this key. For use on the thread."""
+        found = self.client.search_runs([self.experiment], f"tags.key = '{key}'", max_results=1)
+        return found[0].info.run_id if found else None
+
+    def gave_up(self, reason: str) -> None:
+        for tracker in self.trackers:
+            tracker.stop_monitor()
+        self._warn(f"MLflow at {self.uri} is away ({reason}). The run goes on; its record on disk is complete.")
+
+    def _open(self) -> None:
+        self.client, self.experiment = _store(self.uri, self._output_dir)
+        _reconcile(self.client, self.experiment)
+
+    def _tag(self, key: str, tags: dict[str, str]) -> None:
+        run_id = self.find(key)
+        for name, value in tags.items() if run_id else ():
+            self.client.set_tag(run_id, name, value)
+
+    def _conclude(self, key: str, values: dict[str, float], files: list[Path]) -> None:
+        run_id = self.find(key)
+        for name, value in values.items() if run_id else ():
+            self.client.log_metric(run_id, name, value)
+        for path in files if run_id else ():
+            self.client.log_artifact(run_id, str(path))
+
+
+@contextlib.contextmanager
+def session(uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> Iterator[Session]:
+    """A session for the length of a `with` block; who was interrupted does not wait long for MLflow."""
+    opened = Session(uri, output_dir, warn)
+    patience = 60.0
+    try:
+        yield opened
+    except (Interrupted, KeyboardInterrupt):
+        patience = 8.0
+        raise
+    finally:
+        opened.close(patience)
+
+
+class Tracker:
+    """One run in MLflow. Calls return at once. A run that is resumed goes on in the MLflow run it had.
+
+    `tags` are set besides the usual ones; a run with a `parent` (that run's key) is shown nested in it.
+    """
+
+    def __init__(self, session: Session, tags: Mapping[str, str] | None = None, parent: str = "") -> None:
+        self._session, self._tags, self._parent = session, dict(tags or {}), parent
         self._run_id = ""
         self._sent_steps: set[int] = set()
         self._monitor: Any = None
-        self.away = False
-        self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
-        self._thread.start()
 
     def open(self, config: RunConfig, data_dir: Path) -> None:
         """Begin (or take up) the run of `config`."""
-        self._said.put(lambda: self._open(config, data_dir))
+        self._session.trackers.append(self)
+        self._session.say(lambda: self._open(config, data_dir))
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Metrics of an epoch, by their MLflow names; a step that the run already has is not sent twice."""
-        self._said.put(lambda: self._metrics(dict(values), step))
+        self._session.say(lambda: self._metrics(dict(values), step))
 
     def picture(self, path: Path, key: str, step: int | None = None) -> None:
         """A picture; those with a step are shown with a slider."""
-        self._said.put(lambda: self._picture(path, key, step))
+        self._session.say(lambda: self._picture(path, key, step))
 
-    def close(self, status: str, values: Mapping[str, float], files: list[Path], patience: float = 60) -> None:
-        """End the run as FINISHED, FAILED or KILLED, with its last metrics and its files."""
-        self._said.put(lambda: self._close(status, dict(values), files))
-        self._said.put(None)
-        self._thread.join(patience)
-        if self._thread.is_alive():
-            self._gone("it does not answer")
+    def close(self, status: str, values: Mapping[str, float], files: list[Path], tags: Mapping[str, str] | None = None) -> None:
+        """End the run as FINISHED, FAILED or KILLED, with its last metrics, its files and further tags."""
+        self._session.say(lambda: self._close(status, dict(values), files, dict(tags or {})))
 
-    def _work(self) -> None:
-        while (act := self._said.get()) is not None:
-            if self.away:
-                continue
-            try:
-                act()
-            except Exception as error:  # whatever MLflow, its store or the network does, the run goes on
-                self._gone(" ".join(str(error).split())[:200] or type(error).__name__)
-
-    def _gone(self, reason: str) -> None:
-        if not self.away:
-            self.away = True
-            self._stop_monitor()
-            self._warn(f"MLflow at {self._uri} is away ({reason}). The run goes on; its record on disk is complete.")
+    @property
+    def _client(self) -> Any:
+        return self._session.client
 
     def _open(self, config: RunConfig, data_dir: Path) -> None:
-        self._client, experiment = _store(self._uri, self._output_dir)
-        _reconcile(self._client, experiment)
         tags = {
             "model": config.model, "loss": config.loss, "augment": config.augment, "data": config.data,
-            "seed": str(config.seed), "key": config.key, "owner": _owner(),
+            "seed": str(config.seed), "key": self._key(config), "owner": _owner(),
             "mlflow.source.name": "run.py", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": git_commit(),
+            **self._tags,
         }  # fmt: skip
-        found = self._client.search_runs([experiment], f"tags.key = '{config.key}'", max_results=1)
+        found = self._session.find(tags["key"])
         if found:
-            self._run_id = found[0].info.run_id
+            self._run_id = found
             self._client.update_run(self._run_id, status="RUNNING")
-            self._client.set_tag(self._run_id, "owner", tags["owner"])
+            for name in ("owner", *self._tags):
+                self._client.set_tag(self._run_id, name, tags[name])
             self._sent_steps = {m.step for m in self._client.get_metric_history(self._run_id, "val/dice")}
         else:
-            run = self._client.create_run(experiment, tags=tags, run_name=run_name(config))
+            if self._parent:
+                tags["mlflow.parentRunId"] = self._group(self._parent)
+            run = self._client.create_run(self._session.experiment, tags=tags, run_name=run_name(config))
             self._run_id = run.info.run_id
             self._describe(config, data_dir)
-        self._start_monitor()
+        if not self._parent:
+            self._start_monitor()
+
+    def _key(self, config: RunConfig) -> str:
+        """A trial's settings may be those of a run that is reported: the two must not be taken for each other."""
+        return f"trial-{config.key}" if self._parent else config.key
+
+    def _group(self, key: str) -> str:
+        """The run that nested ones lie in; several workers ask for it at once."""
+        with FileLock(self._session.lock, timeout=60):
+            found = self._session.find(key)
+            if found:
+                return found
+            tags = {"key": key, **{k: v for k, v in self._tags.items() if k.startswith("tuning.")}}
+            run = self._client.create_run(self._session.experiment, tags=tags, run_name=key)
+            self._client.set_terminated(run.info.run_id, "FINISHED")  # a frame for its trials: nobody works in it
+            return run.info.run_id
 
     def _describe(self, config: RunConfig, data_dir: Path) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
@@ -144,8 +207,11 @@ class Tracker:
             else:
                 self._client.log_image(self._run_id, picture, key=key, step=step)
 
-    def _close(self, status: str, values: dict[str, float], files: list[Path]) -> None:
-        self._stop_monitor()
+    def _close(self, status: str, values: dict[str, float], files: list[Path], tags: dict[str, str]) -> None:
+        self.stop_monitor()
+        self._session.trackers.remove(self)
+        for name, value in tags.items():
+            self._client.set_tag(self._run_id, name, value)
         for path in files:
             self._client.log_artifact(self._run_id, str(path))
         if values:
@@ -156,10 +222,11 @@ class Tracker:
         """CPU, memory, disk and GPU load, every ten seconds."""
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-        self._monitor = SystemMetricsMonitor(self._run_id, resume_logging=True, tracking_uri=self._uri)
+        self._monitor = SystemMetricsMonitor(self._run_id, resume_logging=True, tracking_uri=self._session.uri)
         self._monitor.start()
 
-    def _stop_monitor(self) -> None:
+    def stop_monitor(self) -> None:
+        """End the measuring of the machine's load."""
         if self._monitor is not None:
             with contextlib.suppress(Exception):
                 self._monitor.finish()

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-# Two processes that both spin on two cores slow each other down tenfold.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as run.py does, before anything imports torch
 
 ROOT = Path(__file__).parent.parent
 CARS = 8

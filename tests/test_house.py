@@ -13,15 +13,19 @@ FLOORS = {
     0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping",
         "analysis.contrast", "analysis.seeds", "analysis.statistics", "analysis.effects", "analysis.summary", "analysis.response",
         "analysis.design", "analysis.measured", "analysis.canvas"),
-    1: ("experiments.config", "experiments.settings", "experiments.augment", "experiments.data.*"),
+    1: ("experiments.config", "experiments.settings", "experiments.words", "experiments.study_table",
+        "experiments.study_file", "experiments.study", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
-        "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
+        "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
         "experiments.pictures", "experiments.prepare", "experiments.overview", "analysis.records", "analysis.figures",
         "analysis.architecture", "analysis.performance", "analysis.gather", "analysis.scores", "analysis.store", "analysis.ledger",
         "analysis.fair", "analysis.answer", "analysis.strip"),
     3: ("experiments.runner", "experiments.scoring", "analysis.sentences", "analysis.tables", "analysis.notes", "analysis.charts",
         "analysis.charts_runs", "analysis.page"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
+        "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
+        "experiments.study_show", "experiments.study_main", "experiments.study_words",
+        "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
         "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "experiments.verify", "experiments.strip"),
     5: ("run",),
 }  # fmt: skip
@@ -188,6 +192,7 @@ def lay_out_data(folder, cars, monkeypatch):
 QUICK = {
     "bench": ["--parts", "step", "--size", "48x32", "--batch-size", "2", "--repeats", "1", "--model-kwargs", "width=4"],
     "draw": ["--width", "4", "--size", "64x64"],
+    "grid": ["--size", "48x32", "--model-kwargs", "width=4"],
 }
 
 
@@ -200,6 +205,25 @@ def with_flags(given, short, names):
     return [*own, *(w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in names for w in (flag, value))]
 
 
+def shrink_studies(folder, monkeypatch):
+    """The committed studies with the least of everything: one cell, one seed, one short epoch on two small cars."""
+    from experiments import study_file
+
+    least = {
+        "epochs": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"', "precision": '"fp32"',
+        "model_kwargs": "{ width = 4 }", "model": '["unet"]', "loss": '["bce"]', "points": "4",
+    }  # fmt: skip
+    shared = "".join(f"{name} = {least[name]}\n" for name in ("size", "batch_size", "precision", "model_kwargs"))
+    for path in study_file.STUDIES.glob("*.toml"):
+        text = re.sub(
+            r"^(size|batch_size|precision|model_kwargs) = .*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE
+        )
+        text = re.sub(r"^(\w+) = .*", lambda m: f"{m[1]} = {least[m[1]]}" if m[1] in least else m[0], text, flags=re.MULTILINE)
+        text = re.sub(r"^seeds = \[(\d+).*", r"seeds = [\1]", text, flags=re.MULTILINE)
+        (folder / path.name).write_text(text.replace("[settings]\n", "[settings]\n" + shared), encoding="utf-8")
+    monkeypatch.setattr(study_file, "STUDIES", folder)
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypatch):
     """Training commands run for one short epoch on small cars; their other flags are kept as they are written."""
@@ -209,8 +233,9 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     if given[:1] == ["ui"]:
         pytest.skip("the UI is opened in tests/test_tracking.py")
     monkeypatch.chdir(tmp_path)
-    if given[:1] in (["data"], ["runs"]):
+    if given[:1] in (["data"], ["runs"], ["study"], ["tune"], ["grid"]):
         lay_out_data(tmp_path, made_cars, monkeypatch)
+        shrink_studies(tmp_path, monkeypatch)
     if given and not given[0].startswith("-"):
         elsewhere = study_to_report(tmp_path, monkeypatch) if given[0] == "report" else []
         code, _, complaint = command(*with_flags(given, short := QUICK.get(given[0], []), short[::2]), *elsewhere)

@@ -20,6 +20,8 @@ from experiments import augment
 from experiments.data.cache import Pixels, decode, photo_at
 from experiments.data.samples import Sample
 
+MANY_EPOCHS = 1_000_000  # more than any run has: what a second pass within an epoch is drawn by lies beyond
+
 
 class Photographs(Dataset[tuple[Tensor, Tensor]]):
     """Photographs and masks at one size, decoded on the spot or, with `pixels`, from the cache.
@@ -85,11 +87,21 @@ class _Draws(Dataset[tuple[Tensor, Tensor]]):
 class Batches:
     """The training batches of any epoch, from any step on: the order depends on (seed, epoch) alone.
 
-    The last, smaller batch of an epoch is left out (BatchNorm over a few photographs is noise), unless it is the only one.
+    The last, smaller batch of a pass is left out (BatchNorm over a few photographs is noise), unless it is the only one.
+    With `steps`, an epoch is that many batches: part of a pass, or several passes, each in an order of its own.
     """
 
-    def __init__(self, photographs: Photographs, batch_size: int, workers: int = 0, pin_memory: bool = False) -> None:
+    def __init__(
+        self,
+        photographs: Photographs,
+        batch_size: int,
+        workers: int = 0,
+        pin_memory: bool = False,
+        steps: int | None = None,
+    ) -> None:
         self.photographs, self.batch_size = photographs, min(batch_size, len(photographs))
+        self._a_pass = len(photographs) // self.batch_size
+        self._steps = steps or self._a_pass
         self._keys: list[list[tuple[int, int]]] = []
         self._loader = DataLoader(
             _Draws(photographs),
@@ -103,14 +115,22 @@ class Batches:
 
     def __len__(self) -> int:
         """Steps in an epoch."""
-        return len(self.photographs) // self.batch_size
+        return self._steps
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches `start`, … of `epoch`: images uint8 (N, H, W, 3) and masks uint8 (N, H, W)."""
-        order = np.random.default_rng((self.photographs.seed, epoch)).permutation(len(self.photographs)).tolist()
-        steps = range(start, len(self))
-        self._keys[:] = [[(epoch, i) for i in order[s * self.batch_size : (s + 1) * self.batch_size]] for s in steps]
+        passes = -(-len(self) // self._a_pass)
+        whole = [batch for number in range(passes) for batch in self._one_pass(epoch, number)]
+        self._keys[:] = whole[start : len(self)]
         return iter(self._loader)
+
+    def _one_pass(self, epoch: int, number: int) -> Iterator[list[tuple[int, int]]]:
+        """The batches of pass `number` of an epoch, as (draw, photograph): a later pass augments as an epoch of its own."""
+        seeds = (self.photographs.seed, epoch, number) if number else (self.photographs.seed, epoch)
+        order = np.random.default_rng(seeds).permutation(len(self.photographs)).tolist()
+        draw = epoch + number * MANY_EPOCHS
+        for step in range(self._a_pass):
+            yield [(draw, i) for i in order[step * self.batch_size : (step + 1) * self.batch_size]]
 
 
 class _Keys(torch.utils.data.Sampler[list[tuple[int, int]]]):

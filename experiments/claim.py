@@ -1,0 +1,150 @@
+"""A run belongs to one process at a time: a lock for this machine, a lease for every machine that shares the folder.
+
+Beside the folder `runs/<key>` lie `<key>.lock`, which the operating system frees when its owner dies, and `<key>.lease`: who
+has the run, and, as the file's modification time, the last heartbeat. A lease is free when its owner's process is gone
+(same machine) or its heart has not beaten for `PATIENCE` seconds. An owner that finds another's token in the lease (it slept
+through its own end, say) has lost the run, and nothing that it computed since is accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from experiments.checkpoint import write_whole
+from experiments.errors import Busy
+
+PATIENCE = 120.0  # seconds without a heartbeat after which a lease is free
+BEAT = 15.0  # seconds between two heartbeats
+
+
+class Lease:
+    """One process's hold on a run."""
+
+    def __init__(self, path: Path, token: str) -> None:
+        self._path, self._token, self._end = path, token, threading.Event()
+        self.lost = False
+        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self._heart.start()
+
+    def confirm(self) -> None:
+        """Raise Busy unless the run still belongs to this process: ask before anything is written that counts."""
+        if (read(self._path) or {}).get("token") != self._token:
+            self.lost = True
+        if self.lost:
+            raise Busy(f"The run {self._path.stem} was taken over by another process while this one stood still.")
+
+    def release(self) -> None:
+        """Give the run back."""
+        self._end.set()
+        self._heart.join()
+        if (read(self._path) or {}).get("token") == self._token:
+            self._path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._end.wait(BEAT):
+            if (read(self._path) or {}).get("token") != self._token:
+                self.lost = True
+                return
+            os.utime(self._path)
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[Lease]:
+    """Hold the run whose folder is `folder` for the length of a `with` block. Raises Busy if another process has it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    busy = f"The run {folder.name} is being carried out by another process. Wait for it, or choose another --seed."
+    try:
+        with FileLock(f"{folder}.lock", timeout=0.2):  # `run.py runs` tries it for a moment
+            lease = _take(Path(f"{folder}.lease"))
+            if lease is None:
+                raise Busy(busy)
+            try:
+                yield lease
+            finally:
+                lease.release()
+    except Timeout:
+        raise Busy(busy) from None
+
+
+def owner(folder: Path) -> str | None:
+    """Who holds the run, as `host:process`; None when nobody alive does."""
+    content = read(Path(f"{folder}.lease"))
+    if content is None or _is_free(Path(f"{folder}.lease"), content):
+        return None
+    return f"{content['host']}:{content['process']}"
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """A lease's content; None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _take(path: Path) -> Lease | None:
+    """The lease at `path`, unless somebody alive holds it. Two that take over at once: the later token stays, its owner has it."""
+    content = read(path)
+    if content is not None and not _is_free(path, content):
+        return None
+    token = uuid.uuid4().hex
+    write_whole(path, json.dumps({**_here(), "token": token}).encode())
+    return Lease(path, token)
+
+
+def _is_free(path: Path, content: dict[str, Any]) -> bool:
+    here = _here()
+    if content.get("machine") == here["machine"]:
+        return not _is_alive(content)
+    return _now(path.parent) - _beaten(path) > PATIENCE
+
+
+def _is_alive(content: dict[str, Any]) -> bool:
+    """Whether the process that wrote the lease runs on: its number may have been given to another since."""
+    try:
+        return abs(psutil.Process(content["process"]).create_time() - content["began"]) < 2
+    except (psutil.Error, KeyError):
+        return False
+
+
+def _here() -> dict[str, Any]:
+    """This process. Two containers may share a host's name and have the same process numbers: `machine` tells them apart."""
+    process = psutil.Process()
+    return {
+        "host": socket.gethostname(), "machine": _machine(), "process": process.pid, "began": process.create_time(),
+    }  # fmt: skip
+
+
+def _machine() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return f"{socket.gethostname()}-{psutil.boot_time():.0f}"
+
+
+def _now(folder: Path) -> float:
+    """The time by the clock of the file system that the lease lies on: those of two machines may differ."""
+    probe = folder / f".{uuid.uuid4().hex}"
+    probe.touch()
+    try:
+        return probe.stat().st_mtime
+    finally:
+        probe.unlink()
+
+
+def _beaten(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

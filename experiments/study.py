@@ -1,0 +1,118 @@
+"""What a study is: a question, the factors whose levels are crossed, the seeds, and what is held equal for all of them.
+
+It is written in `experiments/studies/NAME.toml` (see `study_file`), or made from the words of `run.py grid`.
+
+一项研究：要回答的问题、相互交叉的因素及其水平、随机种子，以及所有单元都必须相同的设置。写在 `experiments/studies/NAME.toml` 里。
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ROPE = 0.001
+# Standard deviations of Dice that a plan assumes before a pilot has measured them: between cars, seeds, and the rest.
+GUESS = {"car": 0.0003, "seed": 0.0015, "residual": 0.0015}
+SAMPLERS = ("grid", "tpe")
+KWARGS = ("model_kwargs", "loss_kwargs")
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of a factor: its label and the RunConfig fields that it sets."""
+
+    label: str
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How every cell's learning rate is found: the same trials for all, points x seeds of them."""
+
+    low: float
+    high: float
+    points: int
+    seeds: tuple[int, ...]
+    sampler: str = "grid"
+
+    @property
+    def budget(self) -> int:
+        """Trials a cell."""
+        return self.points * len(self.seeds)
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """Runs that come first, to measure how much seeds and cars vary."""
+
+    cells: int = 2
+    seeds: int = 5
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of levels: what is compared. `fields` are the RunConfig fields that the levels set."""
+
+    id: str
+    levels: Mapping[str, str]
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as it was asked for; every value is checked and typed."""
+
+    name: str
+    factors: Mapping[str, tuple[Level, ...]]
+    seeds: tuple[int, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    preset: str | None = None
+    question: Mapping[str, str] = field(default_factory=lambda: {"en": "", "zh": ""})
+    rope: float = ROPE
+    confirmatory: tuple[str, ...] = ()
+    pilot: Pilot | None = None
+    guess: Mapping[str, float] = field(default_factory=lambda: dict(GUESS))
+    tuning: Tuning | None = None
+
+    @property
+    def exploratory(self) -> tuple[str, ...]:
+        """The comparisons that were not named beforehand."""
+        return tuple(name for name in (*self.factors, "pairs") if name not in self.confirmatory)
+
+    def cells(self) -> list[Cell]:
+        """Every combination of levels, in the order of the file."""
+        found: dict[str, Cell] = {}
+        for levels in itertools.product(*self.factors.values()):
+            name = unique("+".join(slug(level.label) for level in levels), found)
+            labels = {factor: level.label for factor, level in zip(self.factors, levels, strict=True)}
+            found[name] = Cell(name, labels, merged(level.fields for level in levels))
+        return list(found.values())
+
+
+def grid_name(content: Mapping[str, Any]) -> str:
+    """The name of a study that has no file: it follows from what it consists of."""
+    return "grid_" + hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+
+def merged(parts: Iterator[Mapping[str, Any]]) -> dict[str, Any]:
+    """Fields of several levels in one: options of the model and of the loss come together, option by option."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            found[name] = {**found.get(name, {}), **value} if name in KWARGS else value
+    return found
+
+
+def slug(label: str) -> str:
+    """A label as part of a cell's id."""
+    return re.sub(r"[^a-z0-9_.]+", "-", label.lower()).strip("-") or "level"
+
+
+def unique(name: str, taken: Mapping[str, Any]) -> str:
+    """`name`, or the first of name-2, name-3, … that is not taken."""
+    return next(n for i in itertools.count(1) if (n := name if i == 1 else f"{name}-{i}") not in taken)

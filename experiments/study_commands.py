@@ -1,0 +1,123 @@
+"""The commands `run.py study`, `grid` and `tune`: their words and help. The work is imported when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from experiments.errors import InputError
+from experiments.words import TABLES, DataDir, Output, Preset, Tracking, TuneWords, Workers, words
+from experiments.words import wanted as typed
+
+GridWords: Any = words(without=("model", "loss", "augment", "seed", "early_stopping"))
+Choices = Annotated[list[str], Parameter(consume_multiple=True, negative_iterable=())]
+DryRun = Annotated[bool, Parameter(help="print the plan and stop there", negative=())]
+Status = Annotated[bool, Parameter(help="show which runs are done, running, failed or missing, and stop there", negative=())]
+
+
+def study(
+    name: str,
+    /,
+    *,
+    dry_run: DryRun = False,
+    status: Status = False,
+    data_dir: DataDir = None,
+    workers: Workers = None,
+    output_dir: Output = Path("outputs"),
+    tracking_uri: Tracking = None,
+) -> int:
+    """Carry out a study of experiments/studies (or a .toml file): plan, tuning, runs. The same command goes on with it.
+
+    Example: python run.py study two_by_two --dry-run
+    """
+    from experiments import study_file
+
+    found = study_file.read(study_file.find(name))
+    machine = _machine(data_dir, workers, output_dir, tracking_uri)
+    from experiments import study_main
+
+    return study_main.carry_out(found, machine, dry_run, status)
+
+
+def grid(
+    *,
+    models: Choices,
+    losses: Choices,
+    seeds: Choices,
+    augments: Choices | None = None,
+    name: str | None = None,
+    rope: str | None = None,
+    tuning: TuneWords | None = None,
+    words: GridWords | None = None,
+    preset: Preset = None,
+    dry_run: DryRun = False,
+    status: Status = False,
+    output_dir: Output = Path("outputs"),
+    tracking_uri: Tracking = None,
+) -> int:
+    """Compare models and losses over seeds, without a study file.
+
+    Example: python run.py grid --models unet attention_unet --losses bce dice --seeds 0-2 --dry-run
+
+    Parameters
+    ----------
+    models
+        the networks to compare
+    losses
+        the losses to compare
+    seeds
+        the seeds, the same for every cell: 0 1 2 or 0-4
+    augments
+        augmentations to compare (default: the preset's)
+    name
+        what the study is called (default: grid_ and a hash of what it consists of)
+    rope
+        the difference in Dice that does not matter (default: 0.001)
+    """
+    wanted = typed(words, preset, None, output_dir, tracking_uri)
+    factors = {"model": models, "loss": losses} | ({"augment": augments} if augments else {})
+    for label, chosen in factors.items():
+        for choice in chosen:
+            _ = TABLES[label][choice]
+    from experiments import study_words
+
+    given = {"seeds": seeds, "name": name, "rope": rope, **(vars(tuning) if tuning else {})}
+    found = study_words.grid(wanted, factors, given)
+    from experiments import study_main
+
+    return study_main.carry_out(found, wanted.machine, dry_run, status)
+
+
+def tune(
+    study: str,
+    /,
+    *,
+    data_dir: DataDir = None,
+    workers: Workers = None,
+    output_dir: Output = Path("outputs"),
+    tracking_uri: Tracking = None,
+) -> int:
+    """Find the learning rate of every cell of a study. Several of these commands share the work.
+
+    Example: python run.py tune two_by_two
+    """
+    from experiments import study_file
+
+    found = study_file.read(study_file.find(study))
+    if found.tuning is None:
+        raise InputError(f"The study {found.name} has no [tuning]: its cells train with the rate that is set.")
+    machine = _machine(data_dir, workers, output_dir, tracking_uri)
+    from experiments import study_main
+
+    return study_main.tune(found, machine)
+
+
+def _machine(data_dir: Path | None, workers: str | None, output_dir: Path, tracking_uri: str | None) -> dict[str, Any]:
+    """Where a study is carried out: fields of Machine."""
+    from experiments import settings
+
+    words = {"data_dir": data_dir, "workers": workers, "tracking_uri": tracking_uri}
+    given = {name: value for name, value in words.items() if value is not None}
+    return {**settings.read(given).machine, "output_dir": output_dir}

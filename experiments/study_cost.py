@@ -1,0 +1,133 @@
+"""Before spending: how long a study will take on this machine, and what so many seeds and cars can detect."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from analysis.design import Spread, chances, smallest_difference, spread_of
+from analysis.records import read_scores
+from experiments.bench.step import Work, own_loop
+from experiments.record import Record
+from experiments.study_plan import Plan, PlannedCell
+
+SCORING = 0.03  # seconds a test photograph where no record tells: 60 ms on one of two threads
+KIND = ("model", "model_kwargs", "size", "batch_size", "device", "precision", "threads")  # what a step's time depends on
+
+
+@dataclasses.dataclass(frozen=True)
+class Speed:
+    """Photographs trained on in a second, and seconds that a test photograph takes to score; how it is known."""
+
+    images_per_second: float
+    scoring: float
+    source: str  # "finished runs" or "a timed handful of steps"
+
+
+def speeds(plan: Plan) -> dict[str, Speed]:
+    """The speed of every cell: from finished runs of the same network on this kind of machine, else timed here and now."""
+    known, found = _recorded(plan), {}
+    for cell in plan.cells:
+        kind = _kind(cell.config.to_dict())
+        if kind not in known:
+            known[kind] = Speed(_timed(cell), SCORING, "a timed handful of steps")
+        found[cell.id] = known[kind]
+    return found
+
+
+def seconds(cell: PlannedCell, speed: Speed, scored: bool = True) -> float:
+    """How long one run of a cell takes (a trial is not `scored`): validation costs a third of a training photograph."""
+    parts, config = cell.base.parts, cell.config
+    trained = cell.steps * config.batch_size + len(parts.val) / 3
+    return config.epochs * trained / speed.images_per_second + scored * len(parts.test) * speed.scoring
+
+
+def _timed(cell: PlannedCell) -> float:
+    """Photographs a second over a few steps, after as many to warm up; whose weights the network begins with does not matter."""
+    options = {name: False if name == "pretrained" else value for name, value in cell.config.model_kwargs.items()}
+    measure = own_loop(Work(dataclasses.replace(cell.config, model_kwargs=options, epochs=2), steps=3))
+    measure()
+    return measure()
+
+
+def _recorded(plan: Plan) -> dict[str, Speed]:
+    """The speeds that finished runs tell, by kind; the last one of each kind counts."""
+    found = {}
+    for path in sorted(plan.machine.runs_dir.glob("*/result.json"), key=lambda path: path.stat().st_mtime):
+        record = Record(path.parent)
+        result, config = record.result(), record.config()
+        if result and config and result.get("images_per_second"):
+            photographs = max(1, result["photographs"]["test"])
+            scoring = result["seconds"]["scoring"] / photographs
+            found[_kind(config)] = Speed(result["images_per_second"], scoring, "finished runs")
+    return found
+
+
+def _kind(config: dict[str, Any]) -> str:
+    return repr([config.get(name) for name in KIND])
+
+
+def variances(plan: Plan) -> dict[str, Any]:
+    """Standard deviations of the difference of two cells' Dice: the pilot's, where it is finished, else those guessed."""
+    scores = pilot_scores(plan)
+    if scores is None:
+        return {**plan.study.guess, "source": "guess"}
+    spread = spread_of(scores)
+    return {"car": spread.car, "seed": spread.seed, "residual": spread.residual, "source": "pilot"}
+
+
+def pilot_runs(plan: Plan) -> list[tuple[PlannedCell, int]]:
+    """The runs of the pilot, seed by seed: the first and the last cells, on the study's seeds and as many more as it needs."""
+    pilot = plan.study.pilot
+    if pilot is None:
+        return []
+    chosen = [plan.cells[round(i * (len(plan.cells) - 1) / (pilot.cells - 1))] if pilot.cells > 1 else plan.cells[0]
+              for i in range(pilot.cells)]  # fmt: skip
+    return [(cell, seed) for seed in pilot_seeds(plan) for cell in chosen]
+
+
+def pilot_seeds(plan: Plan) -> list[int]:
+    """The study's own seeds first; further ones that neither it nor its tuning uses."""
+    assert plan.study.pilot is not None
+    taken = {*plan.study.seeds, *(plan.study.tuning.seeds if plan.study.tuning else ())}
+    further = (seed for seed in range(10**6) if seed not in taken)
+    own = list(plan.study.seeds)[: plan.study.pilot.seeds]
+    return own + [next(further) for _ in range(plan.study.pilot.seeds - len(own))]
+
+
+def pilot_scores(plan: Plan) -> list[np.ndarray] | None:
+    """Dice of the last weights of the pilot's cells, each (seeds, cars); None until all its runs are finished."""
+    found: dict[str, list[np.ndarray]] = {}
+    for cell, seed in pilot_runs(plan):
+        prepared = plan.run(cell, seed)
+        record = Record(plan.machine.runs_dir / prepared.config.key) if prepared else None
+        if record is None or record.result() is None:
+            return None
+        dice = read_scores(record.folder / "scores_last.csv").groupby("group", sort=True)["dice"].mean()
+        found.setdefault(cell.id, []).append(dice.to_numpy())
+    return [np.stack(rows) for rows in found.values()] or None
+
+
+def detectable(plan: Plan, spreads: dict[str, Any]) -> dict[str, Any]:
+    """The smallest difference found with 80 % power, of a pair and of each main effect, and the chance of an `equivalent`.
+
+    None where one seed or one car leaves everything undecided, or a factor has one level.
+    """
+    study, seeds = plan.study, len(plan.study.seeds)
+    cars = len({sample.group for sample in plan.cells[0].base.parts.test})
+    if min(seeds, cars) < 2:
+        return {"pair": None, "main": dict.fromkeys(study.factors), "equivalent": None}
+    spread = Spread(seed=spreads["seed"], car=spreads["car"], residual=spreads["residual"])
+    cells = len(plan.cells)
+
+    def smallest(levels: int) -> float | None:
+        if levels < 2:
+            return None
+        return smallest_difference(spread, seeds, cars, comparisons=math.comb(levels, 2), averaged=cells // levels)
+
+    equal = chances(spread, seeds, cars, 0.0, study.rope, comparisons=max(1, math.comb(cells, 2))).equivalent
+    main = {name: smallest(len(levels)) for name, levels in study.factors.items()}
+    return {"pair": smallest(cells), "main": main, "equivalent": equal}

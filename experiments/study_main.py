@@ -1,0 +1,93 @@
+"""What `run.py study`, `grid`, `tune` and `--tune` do, once their words are checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from experiments import main, progress, study_cost, study_record, study_run, study_show, tracking, tune_cells
+from experiments.settings import Wanted
+from experiments.stopping import Stop
+from experiments.study import Study
+from experiments.study_plan import Plan, build
+
+
+def carry_out(study: Study, machine: Mapping[str, Any], dry_run: bool, status: bool) -> int:
+    """Print the plan and, unless that was all, tune, run the pilot and then the rest; or show how far it is."""
+
+    def work(stop: Stop) -> int:
+        plan = build(study, machine, stop.check)
+        trials = tune_cells.look(plan)
+        if status:
+            study_show.status(plan, trials)
+            return 0
+        _show_plan(plan, trials)
+        return 0 if dry_run else _run(plan, stop)
+
+    return main.interruptible(work)
+
+
+def tune(study: Study, machine: Mapping[str, Any]) -> int:
+    """Only the tuning of a study."""
+
+    def work(stop: Stop) -> int:
+        plan = build(study, machine, stop.check)
+        trials = tune_cells.look(plan)
+        print(f"{len(plan.cells)} cells x {plan.budget} trials each = {len(plan.cells) * plan.budget}, {trials} have ended.")
+        with tracking.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.say) as session:
+            tune_cells.tune(plan, stop, session)
+        _write(plan)
+        study_show.rates(plan)
+        return 0
+
+    return main.interruptible(work)
+
+
+def tune_one(study: Study, wanted: Wanted) -> int:
+    """Find the rate of one combination, then train it with that rate."""
+    found: list[float] = []
+
+    def work(stop: Stop) -> int:
+        plan = build(study, wanted.machine, stop.check)
+        with tracking.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.say) as session:
+            tune_cells.tune(plan, stop, session)
+        _write(plan)
+        study_show.rates(plan)
+        rate = plan.rate(plan.cells[0])
+        found.extend([] if rate.value is None else [rate.value])
+        return 0 if found else 1
+
+    code = main.interruptible(work)
+    if code:
+        return code
+    return main.train_one(dataclasses.replace(wanted, fields={**wanted.fields, "learning_rate": found[0]}))
+
+
+def _run(plan: Plan, stop: Stop) -> int:
+    with tracking.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.say) as session:
+        if plan.study.tuning:
+            tune_cells.tune(plan, stop, session)
+            study_show.rates(plan)
+        _write(plan)
+        pilot = study_cost.pilot_runs(plan)
+        if pilot and study_cost.pilot_scores(plan) is None:
+            progress.say("The pilot comes first: it measures how much seeds and cars vary.")
+            study_run.carry_out(plan, pilot, stop, session)
+            _show_plan(plan, tune_cells.look(plan))
+            _write(plan)
+        failed = study_run.carry_out(plan, plan.runs(), stop, session)
+    _write(plan)
+    study_show.status(plan, tune_cells.look(plan))
+    print(f"What it means: python run.py report {plan.study.name}")
+    return 1 if failed or any(plan.rate(cell).value is None for cell in plan.cells) else 0
+
+
+def _show_plan(plan: Plan, trials: int) -> None:
+    spreads = study_cost.variances(plan)
+    study_show.plan(plan, spreads, study_cost.detectable(plan, spreads), trials)
+
+
+def _write(plan: Plan) -> None:
+    spreads = study_cost.variances(plan)
+    study_record.write_plan(plan, spreads, study_cost.detectable(plan, spreads))

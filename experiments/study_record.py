@@ -1,0 +1,95 @@
+"""What a study leaves on the disk: its plan and its trials; and what the disk says about its runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from experiments import claim
+from experiments.checkpoint import write_whole
+from experiments.config import PROTOCOL
+from experiments.record import Record
+from experiments.study_plan import Plan, PlannedCell
+
+TRIALS = ("cell", "trial", "rate", "seed", "state", "value", "key", "seconds")
+
+
+def write_plan(plan: Plan, variances: Mapping[str, Any], detectable: Mapping[str, Any]) -> None:
+    """Write plan.json: the study as it stands now."""
+    study = plan.study
+    tuning = study.tuning
+    content = {
+        "name": study.name, "question": dict(study.question),
+        "factors": {name: [level.label for level in levels] for name, levels in study.factors.items()},
+        "settings": _shared(plan),
+        "design": {
+            "seeds": list(study.seeds), "rope": study.rope,
+            "confirmatory": list(study.confirmatory), "exploratory": list(study.exploratory),
+        },
+        "tuning": tuning and {
+            "low": tuning.low, "high": tuning.high, "points": tuning.points, "seeds": list(tuning.seeds),
+            "sampler": tuning.sampler, "budget": plan.budget, "extended": len(plan.rounds) - 1,
+        },
+        "variances": dict(variances), "detectable": dict(detectable), "protocol": PROTOCOL,
+        "data_fingerprint": "+".join(dict.fromkeys(cell.config.data_fingerprint for cell in plan.cells)),
+        "cells": [_cell(plan, cell) for cell in plan.cells],
+    }  # fmt: skip
+    _write(plan.folder / "plan.json", json.dumps(content, indent=1, ensure_ascii=False))
+
+
+def write_trials(plan: Plan, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Write trials.csv, one row a trial that has ended."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, TRIALS, lineterminator="\n")
+    table.writeheader()
+    table.writerows({name: "" if row[name] is None else row[name] for name in TRIALS} for row in rows)
+    _write(plan.folder / "trials.csv", text.getvalue())
+    return plan.folder / "trials.csv"
+
+
+def state(plan: Plan, cell: PlannedCell, seed: int) -> tuple[str, str]:
+    """What the disk says of one run, and a word on it: done (Dice), running (where), failed (why) or missing."""
+    prepared = plan.run(cell, seed)
+    if prepared is None:
+        return "missing", plan.rate(cell).reason
+    record = Record(plan.machine.runs_dir / prepared.config.key)
+    result = record.result()
+    if result is not None:
+        return "done", f"{result['test']['last']['dice']:.4f}"
+    holder = claim.owner(record.folder)
+    if holder is not None:
+        return "running", holder
+    failure = record.failure()
+    if failure is not None:
+        return "failed", failure["reason"]
+    return "missing", "interrupted" if (record.folder / "config.json").exists() else ""
+
+
+def _shared(plan: Plan) -> dict[str, Any]:
+    """The settings that every cell has."""
+    every = [cell.config.settings() for cell in plan.cells]
+    left_out = ("seed", "learning_rate") if plan.study.tuning else ("seed",)
+    return {k: v for k, v in every[0].items() if k not in left_out and all(one[k] == v for one in every)}
+
+
+def _cell(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
+    rate, shared = plan.rate(cell), _shared(plan)
+    runs = {str(seed): prepared.config.key for seed in plan.study.seeds if (prepared := plan.run(cell, seed)) is not None}
+    own = {k: v for k, v in cell.config.settings().items() if k not in shared and k not in ("seed", "learning_rate")}
+    return {
+        "cell": cell.id, "levels": dict(cell.cell.levels), "settings": own, "rate": rate.value, "rate_low": rate.low,
+        "rate_high": rate.high, "tuned": rate.tuned, "edge": rate.edge, "runs": runs,
+    }  # fmt: skip
+
+
+def _write(path: Path, text: str) -> None:
+    """Several workers of one study write the same files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / "study.lock"):
+        write_whole(path, text.encode())

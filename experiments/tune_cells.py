@@ -1,0 +1,228 @@
+"""Every cell of a study gets the same trials, and its learning rate from a curve fitted to all of them.
+
+The trials of all cells go on in turns, so a tuning that was interrupted is an equal one with fewer trials. Where a cell's
+best rate lies at the end of the range, the range is extended for every cell, at most `EXTENSIONS` times.
+
+每个单元得到同样多的试验；它的学习率是拟合曲线的最高点，而不是最幸运的一次试验。
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.response import fit_response
+from experiments import progress, study_record, tracking
+from experiments.errors import Busy, Diverged, RunFailed
+from experiments.prepare import Prepared
+from experiments.record import Record
+from experiments.runner import TRIAL, run
+from experiments.stopping import Stop
+from experiments.study import Tuning
+from experiments.study_plan import Plan, PlannedCell, Rate
+from experiments.tune import Cell, Trial
+
+EXTENSIONS = 2
+PAUSE = 1.0  # seconds between two looks at what other workers are doing
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One cell in one range of rates."""
+
+    planned: PlannedCell
+    trials: Cell
+    first: int  # the number of its first trial among all of its cell
+
+    def prepared(self, rate: float, seed: int) -> Prepared:
+        return self.planned.prepared(seed, rate)
+
+
+def tune(plan: Plan, stop: Stop, session: tracking.Session) -> None:
+    """Find every cell's rate: fills `plan.rates` and `plan.rounds`, writes trials.csv.
+
+    Raises Interrupted (resumable) and RunFailed where trials failed for another reason than divergence: such a cell would
+    have had fewer trials than the others.
+    """
+    done = _begin(plan)
+    while True:
+        _carry_out(plan, done, stop, session)
+        if not _settle(plan, done):
+            break
+        part = plan.rounds[-1]
+        progress.say(
+            f"A best rate lies at the end of the range: {part.budget} more trials for every cell, {part.low:g} to {part.high:g}."
+        )
+        done.append(_works(plan))
+    for cell in plan.cells:
+        _conclude(plan, cell, session)
+
+
+def look(plan: Plan) -> int:
+    """How many trials have ended; where all have, the rates too. Nothing is run, and nothing created where nothing was begun."""
+    if plan.study.tuning is None or not (plan.machine.output_dir / "optuna.db").exists():
+        return 0
+    done = _begin(plan)
+    while not _left(done[-1]) and _settle(plan, done):
+        done.append(_works(plan))
+    if _left(done[-1]):
+        plan.rates = {}
+    return sum(ended for works in done for work in works for _, ended in work.trials.trials())
+
+
+def _begin(plan: Plan) -> list[list[_Work]]:
+    """The cells in the first range of rates; whatever was found before is found again from the trials."""
+    assert plan.study.tuning is not None
+    plan.rounds, plan.rates = [plan.study.tuning], {}
+    return [_works(plan)]
+
+
+def _settle(plan: Plan, done: list[list[_Work]]) -> bool:
+    """Choose the rates from all trials so far; whether the range was extended, so that there is more to do."""
+    rows = _all_rows(plan, done)
+    plan.rates = {cell.id: choose([row for row in rows if row["cell"] == cell.id]) for cell in plan.cells}
+    part = extension(plan.rounds, list(plan.rates.values()))
+    if part is None or len(plan.rounds) > EXTENSIONS:
+        return False
+    plan.rounds.append(part)
+    return True
+
+
+def choose(rows: list[dict[str, Any]]) -> Rate:
+    """A cell's rate from all its trials, as rows of trials.csv."""
+    rates, values = [row["rate"] for row in rows], [math.nan if row["value"] is None else row["value"] for row in rows]
+    try:
+        found = fit_response(rates, values)
+    except ValueError as error:
+        return Rate(None, tuned=True, edge=True, reason=str(error))
+    return Rate(float(f"{found.rate:.4g}"), found.low, found.high, True, found.at_edge)
+
+
+def extension(rounds: list[Tuning], rates: list[Rate]) -> Tuning | None:
+    """The range to try further on, for every cell: a third of the first one's points, at the end where a cell's best rate is."""
+    first = rounds[0]
+    low, high = min(part.low for part in rounds), max(part.high for part in rounds)
+    middle = math.sqrt(low * high)
+    ratio = (first.high / first.low) ** (1 / (first.points - 1))
+    points = math.ceil(first.points / 3)
+    ends = ["low" if rate.value is None or rate.value < middle else "high" for rate in rates if rate.edge]
+    if not ends:
+        return None
+    if ends.count("low") >= ends.count("high"):
+        return dataclasses.replace(first, low=low / ratio**points, high=low / ratio, points=points)
+    return dataclasses.replace(first, low=high * ratio, high=high * ratio**points, points=points)
+
+
+def _works(plan: Plan) -> list[_Work]:
+    """The cells in the last range of rates."""
+    first = sum(part.budget for part in plan.rounds[:-1])
+    return [_Work(cell, _cell(plan, cell, plan.rounds[-1]), first) for cell in plan.cells]
+
+
+def _left(works: list[_Work]) -> int:
+    """Trials that have not ended yet."""
+    return sum(work.trials.tuning.budget - sum(ended for _, ended in work.trials.trials()) for work in works)
+
+
+def _cell(plan: Plan, cell: PlannedCell, tuning: Tuning) -> Cell:
+    def place(rate: float, seed: int) -> Path:
+        return plan.machine.trials_dir / cell.prepared(seed, rate).config.key
+
+    return Cell(plan.machine.output_dir, _name(plan, cell, tuning), tuning, place)
+
+
+def _name(plan: Plan, cell: PlannedCell, tuning: Tuning) -> str:
+    """Other settings, other data or another range are another tuning, even under the same name."""
+    config = dataclasses.replace(cell.config, seed=0, learning_rate=1.0)
+    about = json.dumps([config.key, dataclasses.astuple(tuning)])
+    return f"{plan.study.name}/{cell.id}/{hashlib.sha256(about.encode()).hexdigest()[:8]}"
+
+
+def _carry_out(plan: Plan, rounds: list[list[_Work]], stop: Stop, session: tracking.Session) -> None:
+    """Run the trials of the last round that are left, in turns; wait for those of other workers."""
+    failed: dict[str, str] = {}
+    while left := _left(rounds[-1]):
+        if failed and left == len(failed):
+            raise RunFailed(f"{len(failed)} trials failed, so their cells have no rate. {next(iter(failed.values()))}")
+        if sum(_one(plan, work, stop, session, failed) for work in rounds[-1]) == 0:
+            time.sleep(PAUSE)
+            stop.check()
+        study_record.write_trials(plan, _all_rows(plan, rounds))
+
+
+def _one(plan: Plan, work: _Work, stop: Stop, session: tracking.Session, failed: dict[str, str]) -> bool:
+    """Run one trial of a cell, if one is free."""
+
+    def is_failed(trial: Trial) -> bool:
+        return work.prepared(trial.rate, trial.seed).config.key in failed
+
+    with work.trials.next(is_failed) as found:
+        if found is None:
+            return False
+        trial, lease = found
+        prepared = work.prepared(trial.rate, trial.seed)
+        name = plan.study.name
+        tags = {f"tuning.{name}": "true", "trial": str(work.first + trial.number), "cell": work.planned.id}
+        began = time.perf_counter()
+        try:
+            with progress.quietly():
+                result = run(
+                    prepared, stop, kind=TRIAL, session=session, tags=tags, parent=group(plan, work.planned), lease=lease
+                )
+            work.trials.tell(trial, result["value"])
+            said = f"validation Dice {result['value']:.4f}"
+        except Diverged:
+            work.trials.tell(trial, None)
+            said = "diverged"
+        except Busy:  # taken over while this process stood still
+            return False
+        except (RunFailed, RuntimeError, OSError) as error:  # not told: the same command tries it again
+            failed[prepared.config.key] = said = f"failed: {error}"
+    number = work.first + trial.number + 1
+    progress.say(
+        f"trial {number:>2}/{plan.budget} of {work.planned.id}: rate {trial.rate:.2e}, seed {trial.seed}: {said}, "
+        f"{time.perf_counter() - began:.0f} s"
+    )
+    return True
+
+
+def group(plan: Plan, cell: PlannedCell) -> str:
+    """The name, in MLflow, of what a cell's trials are nested in."""
+    return f"tune/{plan.study.name}/{cell.id}"
+
+
+def _all_rows(plan: Plan, rounds: list[list[_Work]]) -> list[dict[str, Any]]:
+    works = [work for cells in zip(*rounds, strict=True) for work in cells]  # cell by cell
+    rows = [_row(plan, work, trial) for work in works for trial, _ in work.trials.trials()]
+    return [row for row in rows if row is not None]
+
+
+def _row(plan: Plan, work: _Work, trial: Trial) -> dict[str, Any] | None:
+    """A trial as a row of trials.csv; None for one that is still under way."""
+    key = work.prepared(trial.rate, trial.seed).config.key
+    record = Record(plan.machine.trials_dir / key)
+    result, failure = record.result(), record.failure()
+    if result is None and failure is None:
+        return None
+    state = "finished" if result else "diverged" if failure and failure.get("diverged") else "failed"
+    return {
+        "cell": work.planned.id, "trial": work.first + trial.number, "rate": trial.rate, "seed": trial.seed, "state": state,
+        "value": result and result["value"], "key": key, "seconds": result and result["seconds"]["training"],
+    }  # fmt: skip
+
+
+def _conclude(plan: Plan, cell: PlannedCell, session: tracking.Session) -> None:
+    rate = plan.rates[cell.id]
+    if rate.value is None:
+        progress.say(f"{cell.id} has no rate. {rate.reason}")
+        return
+    numbers = {"rate": rate.value, "rate_low": rate.low or 0.0, "rate_high": rate.high or 0.0, "trials": float(plan.budget)}
+    session.conclude(group(plan, cell), numbers, [plan.folder / "trials.csv"])
+    edge = ", at the end of the range: no verdict" if rate.edge else ""
+    progress.say(f"{cell.id}: rate {rate.value:g} [{rate.low:.2g}, {rate.high:.2g}] from {plan.budget} trials{edge}")

@@ -1,0 +1,93 @@
+"""A run belongs to one process at a time, on this machine and on every machine that shares the folder."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from experiments import claim
+from experiments.errors import Busy
+from tests.conftest import ROOT
+
+
+def lease_of(folder, **other):
+    """Write the lease that another machine's process would have written."""
+    path = folder.with_name(folder.name + ".lease")
+    path.write_text(json.dumps({"host": "elsewhere", "machine": "elsewhere", "process": 1, "began": 0.0, "token": "x"} | other))
+    return path
+
+
+def test_what_one_process_holds_another_cannot_take(tmp_path):
+    code = f"from pathlib import Path; from experiments.claim import hold\nwith hold(Path({str(tmp_path / 'run')!r})): print('taken')"
+    with claim.hold(tmp_path / "run"):
+        assert claim.owner(tmp_path / "run").endswith(f":{os.getpid()}")
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert "taken" not in done.stdout and "another process" in done.stderr
+    assert claim.owner(tmp_path / "run") is None
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "taken" in done.stdout
+
+
+def test_a_lease_of_a_process_that_is_gone_is_free_at_once(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    lease_of(tmp_path / "run", machine=claim._machine(), process=gone.pid, began=time.time())
+    with claim.hold(tmp_path / "run") as lease:
+        lease.confirm()
+
+
+def test_a_number_that_was_given_to_another_process_since_does_not_keep_a_lease_alive(tmp_path):
+    lease_of(tmp_path / "run", machine=claim._machine(), process=os.getpid(), began=0.0)
+    assert claim.owner(tmp_path / "run") is None
+
+
+def test_a_lease_from_another_machine_is_free_when_its_heart_has_not_beaten_for_long(tmp_path):
+    path = lease_of(tmp_path / "run")
+    with pytest.raises(Busy, match="another process"), claim.hold(tmp_path / "run"):
+        pass
+    assert claim.owner(tmp_path / "run") == "elsewhere:1"
+    old = time.time() - claim.PATIENCE - 5
+    os.utime(path, (old, old))
+    with claim.hold(tmp_path / "run") as lease:
+        lease.confirm()
+
+
+def test_the_heart_beats(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "BEAT", 0.02)
+    with claim.hold(tmp_path / "run"):
+        path = tmp_path / "run.lease"
+        os.utime(path, (0, 0))
+        deadline = time.monotonic() + 20
+        while path.stat().st_mtime == 0 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert path.stat().st_mtime > 0
+
+
+def test_who_was_taken_over_notices_and_leaves_the_new_owners_lease_alone(tmp_path):
+    with ExitStack() as stack:
+        lease = stack.enter_context(claim.hold(tmp_path / "run"))
+        path = lease_of(tmp_path / "run")
+        with pytest.raises(Busy, match="taken over"):
+            lease.confirm()
+    assert json.loads(path.read_text())["token"] == "x"
+
+
+def test_a_result_computed_after_the_lease_was_lost_is_not_accepted(made_cars, tmp_path, command, monkeypatch):
+    from experiments import runner
+    from tests.conftest import run_folder, small
+
+    kept = runner.score
+
+    def taken_over(prepared, *others):
+        lease_of(others[2].folder)
+        return kept(prepared, *others)
+
+    monkeypatch.setattr(runner, "RUN", runner.Kind(runner.RUN.folder, taken_over, runner.RUN.numbers, False, True))
+    monkeypatch.setitem(runner.run.__kwdefaults__, "kind", runner.RUN)
+    code, _, complaint = command(*small(made_cars, tmp_path, epochs=1))
+    assert code == 2 and "taken over" in complaint
+    assert not (run_folder(tmp_path) / "result.json").exists() and not (run_folder(tmp_path) / "failed.json").exists()

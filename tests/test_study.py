@@ -1,0 +1,367 @@
+"""A study: what its file may say, what it prints first, how its runs are carried out, and what it leaves behind."""
+
+import contextlib
+import io
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from experiments.errors import InputError
+from experiments.study_file import STUDIES, parse, read
+from experiments.study_plan import build
+from tests.conftest import ROOT
+from tests.test_command_line import HEAVY, imported_by
+
+SETTINGS = {
+    "preset": "demo", "data": "carvana", "size": "48x32", "epochs": 2, "batch_size": 16, "precision": "fp32",
+    "model_kwargs": {"width": 4},
+}  # fmt: skip
+TOML = """
+[question]
+en = "Which loss?"
+zh = "哪个损失函数？"
+[settings]
+preset = "demo"
+data = "carvana"
+size = "48x32"
+epochs = 2
+batch_size = 16
+precision = "fp32"
+model_kwargs = { width = 4 }
+[factors]
+loss = ["bce", "dice"]
+[design]
+seeds = [0, 1]
+confirmatory = ["loss"]
+"""
+TUNING = "[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 4\nseeds = [100]\n"
+
+
+def content(**other):
+    return {"settings": SETTINGS, "factors": {"loss": ["bce", "dice"]}, "design": {"seeds": [0, 1]}} | other
+
+
+def study(**other):
+    return parse("tiny", content(**other), "The study file tiny.toml")
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TOML)
+    return path
+
+
+def words(file, cars, output):
+    return ["study", str(file), "--data-dir", str(cars), "--output-dir", str(output)]
+
+
+def scores(output):
+    """What must not differ between two ways to carry out one study."""
+    plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
+    keys = [key for cell in plan["cells"] for key in cell["runs"].values()]
+    names = ("scores_last.csv", "scores.csv", "metrics.jsonl")
+    return plan["cells"], {(key, name): (output / "runs" / key / name).read_bytes() for key in keys for name in names}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Small pictures need no more, and the number of threads is part of a key: the same here and in processes started here."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def finished(made_cars, tmp_path_factory, one_thread):
+    """A study that was carried out without interruption: its output folder, its file and what it printed."""
+    import run
+
+    folder = tmp_path_factory.mktemp("study")
+    (folder / "tiny.toml").write_text(TOML)
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        assert run.main(words(folder / "tiny.toml", made_cars, folder / "outputs")) == 0
+    return folder / "outputs", folder / "tiny.toml", shown.getvalue()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory):
+    """Words that name one MLflow store for all tests that do not look at it: making one takes seconds."""
+    return ["--tracking-uri", f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"]
+
+
+WRONG = [
+    ({"design": {"seeds": [0, 0]}}, r"\[design\] seeds holds 0 twice"),
+    ({"design": {"seeds": []}}, r"\[design\] seeds should be a list"),
+    ({"design": {"seeds": [-1]}}, r"\[design\] seeds should hold whole numbers"),
+    ({"design": {"seeds": [0], "rope": 0}}, r"\[design\] rope should be a number above 0"),
+    ({"design": {"seeds": [0], "ropes": 1}}, r"\[design\] ropes is unknown \(did you mean 'rope'\?\)"),
+    ({"design": {"seeds": [0], "confirmatory": ["los"]}}, r"names 'los' \(did you mean 'loss'\?\)"),
+    ({"design": {"seeds": [0], "pilot": {"cells": 9}}}, r"\[design.pilot\] cells is 9, but the study has 2"),
+    ({"design": {"seeds": [0], "guess": {"seed": -1}}}, r"\[design.guess\] seed should be a number from 0 up"),
+    ({"desing": {}}, r"\[desing\] is unknown \(did you mean 'design'\?\)"),
+    ({"factors": {}}, r"\[factors\] needs at least one factor"),
+    ({"factors": {"loss": ["bce", "bce"]}}, r"\[factors\] loss names the level 'bce' twice"),
+    ({"factors": {"loss": ["bcee"]}}, r"\[factors\] loss: Unknown loss 'bcee' \(did you mean 'bce'\?\)"),
+    ({"factors": {"model": ["unett"]}}, r"\[factors\] model: Unknown model 'unett'"),
+    ({"factors": {"loss": "bce"}}, r"\[factors\] loss should be a list"),
+    ({"factors": {"start": ["a", "b"]}}, r"\[factors\] start is no setting of a run"),
+    ({"factors": {"start": [{"label": "a"}]}}, r"\[factors\] start has a level without a label or without a setting"),
+    ({"factors": {"start": [{"label": "a", "epocs": 1}]}}, r"\[factors.start\] epocs is unknown \(did you mean 'epochs'\?\)"),
+    ({"factors": {"epochs": [2, 0]}}, r"\[factors\] epochs: --epochs takes a whole number"),
+    ({"factors": {"epochs": [2, 3]}}, r"epochs sets epochs, which \[settings\] sets too"),
+    ({"settings": SETTINGS | {"seed": 1}}, r"\[settings\] seed belongs into \[design\]"),
+    ({"settings": SETTINGS | {"early_stopping": 3}}, r"\[settings\] early_stopping must be 0"),
+    ({"settings": SETTINGS | {"modle": "unet"}}, r"\[settings\] modle is unknown \(did you mean 'model'\?\)"),
+    ({"settings": {"preset": "dmo"}}, r"\[settings\] preset: Unknown preset 'dmo'"),
+    ({"tuning": {"low": 1e-2, "high": 1e-3, "points": 4, "seeds": [9]}}, r"\[tuning\] low \(0.01\) must be below high"),
+    ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 0, "seeds": [9]}}, r"\[tuning\] points should be a whole number from 4"),
+    ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 4, "seeds": []}}, r"\[tuning\] seeds should be a list"),
+    ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 4, "seeds": [1]}}, r"\[tuning\] seeds must not hold 1"),
+    ({"tuning": {"low": 0, "high": 1e-2, "points": 4, "seeds": [9]}}, r"\[tuning\] low should be a number above 0"),
+    ({"tuning": {"low": 1e-3, "points": 4, "seeds": [9]}}, r"\[tuning\] high should be a number"),
+    ({"tuning": {"low": 1e-3, "high": 1, "points": 4, "seeds": [9], "sampler": "gird"}}, r"did you mean 'grid'"),
+    ({"settings": SETTINGS | {"learning_rate": 1}, "tuning": {"low": 1e-3, "high": 1, "points": 4, "seeds": [9]}},
+     r"\[tuning\] finds the learning_rate"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("other", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])
+def test_a_wrong_study_file_is_answered_by_one_sentence_with_the_key(other, sentence):
+    with pytest.raises(InputError, match=sentence) as found:
+        study(**other)
+    assert "\n" not in str(found.value) and str(found.value).startswith("The study file tiny.toml: [")
+
+
+def test_a_wrong_study_ends_the_command_before_anything_heavy_is_imported(file, tmp_path, command):
+    file.write_text(TOML.replace("seeds = [0, 1]", "seeds = [0, 0]"))
+    code, _, complaint = command("study", file, "--output-dir", tmp_path / "out")
+    assert code == 2 and "holds 0 twice" in complaint and not (tmp_path / "out").exists()
+    assert not HEAVY & imported_by("study", str(file))
+    assert not HEAVY & imported_by("study", "no_such_study")
+    assert "did you mean 'two_by_two'?" in command("study", "two_by_tow")[2]
+    assert "no [tuning]" in command("tune", (file.write_text(TOML), file)[1])[2]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--models", "unett", "--losses", "bce", "--seeds", "0"], "did you mean 'unet'?"),
+        (["--models", "unet", "--losses", "bce", "--seeds", "3-1"], "0-4"),
+        (["--models", "unet", "--losses", "bce", "--seeds", "0", "0"], "holds 0 twice"),
+        (["--models", "unet", "--losses", "bce", "--seeds", "0", "--name", "A b"], "a-z"),
+        (["--models", "unet", "--losses", "bce", "--seeds", "0", "--tune", "--tune-range", "1e-2:1e-3"], "must be below"),
+        (["--models", "unet", "--losses", "bce", "--seeds", "100", "--tune", "--preset", "demo"], "must not hold 100"),
+    ],
+)
+def test_wrong_words_of_a_grid_are_answered_by_a_sentence(command, tmp_path, given, sentence):
+    code, _, complaint = command("grid", *given, "--output-dir", tmp_path / "out")
+    assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_committed_study_is_valid_and_asks_its_question_in_both_languages(path):
+    found = read(path)
+    assert found.question["en"] and found.question["zh"] and len(found.cells()) >= 2
+
+
+def test_cells_are_all_combinations_and_options_of_two_factors_come_together():
+    start = [{"label": "plain", "model_kwargs": {"up": "bilinear"}}, {"label": "Res (x)", "model": "attention_unet"}]
+    found = study(factors={"start": start, "loss": ["bce", "dice"]}).cells()
+    assert [cell.id for cell in found] == ["plain+bce", "plain+dice", "res-x+bce", "res-x+dice"]
+    assert found[0].fields == {"model_kwargs": {"up": "bilinear"}, "loss": "bce"}
+    assert found[2].levels == {"start": "Res (x)", "loss": "bce"}
+
+
+def test_a_dry_run_prints_the_plan_and_runs_nothing(file, made_cars, tmp_path, command):
+    code, shown, _ = command(*words(file, made_cars, tmp_path / "out"), "--dry-run")
+    said = " ".join(re.sub("[│\n]", " ", shown).split())
+    assert code == 0 and "2 cells x 2 seeds = 4: 4 missing" in said
+    assert "an estimate, from a timed handful of steps" in said and "guessed, not measured" in said
+    assert "a pair of cells: a difference of" in said and "probability" in said
+    assert not (tmp_path / "out").exists() or not {p.name for p in (tmp_path / "out").iterdir()} - {"cache"}
+
+
+def test_the_runs_go_seed_by_seed_and_the_plan_names_their_keys(finished):
+    output, _, shown = finished
+    lines = re.findall(r"\[(\d)/4\] (\S+), seed (\d): test Dice 0\.\d+, .* s of it neither training nor scoring", shown)
+    assert lines == [("1", "bce", "0"), ("2", "dice", "0"), ("3", "bce", "1"), ("4", "dice", "1")]
+    plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
+    assert plan["design"] == {"seeds": [0, 1], "rope": 0.001, "confirmatory": ["loss"], "exploratory": ["pairs"]}
+    assert plan["tuning"] is None and plan["variances"]["source"] == "guess" and plan["question"]["zh"]
+    for cell in plan["cells"]:
+        assert cell["settings"] == {"loss": cell["levels"]["loss"]} and cell["rate"] == 0.003
+        for seed, key in cell["runs"].items():
+            config = json.loads((output / "runs" / key / "config.json").read_text())["config"]
+            assert (config["seed"], config["loss"], config["early_stopping"]) == (int(seed), cell["levels"]["loss"], 0)
+
+
+def test_a_finished_study_is_skipped_and_its_status_shows_the_matrix(finished, made_cars, command):
+    output, file, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in (output / "runs").glob("*/*")}
+    code, shown, _ = command(*words(file, made_cars, output))
+    assert code == 0 and "4 done" in shown and "seed 0: test Dice" not in shown
+    assert {path: path.stat().st_mtime_ns for path in (output / "runs").glob("*/*")} == before
+    code, shown, _ = command(*words(file, made_cars, output), "--status")
+    assert code == 0 and "4 done, 0 running, 0 failed, 0 missing" in shown
+    _, values = scores(output)
+    assert len(values) == 12
+
+
+def test_a_studys_runs_lie_at_the_top_of_mlflow_with_its_tag(finished):
+    from experiments import tracking
+    from tests.test_tracking import store
+
+    _, runs = store(finished[0])
+    assert len(runs) == 4 and all(run.data.tags["study.tiny"] == "true" for run in runs)
+    assert all("mlflow.parentRunId" not in run.data.tags and "test/dice" in run.data.metrics for run in runs)
+    key = runs[0].data.tags["key"]
+    with tracking.session(None, finished[0], print) as session:
+        session.tag(key, {"verdict.tiny": "undecided"})
+    assert {r.data.tags.get("verdict.tiny") for r in store(finished[0])[1] if r.data.tags["key"] == key} == {"undecided"}
+
+
+def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(finished, made_cars, tmp_path, command, shared):
+    """Six steps are timed for the plan, then every run makes ten: it is killed in the second epoch of the second run."""
+    from tests.test_run import at, killed
+
+    given = words(finished[1], made_cars, tmp_path) + shared
+    assert killed(given, at(23)).returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1
+    code, shown, _ = command(*given)
+    assert code == 0 and "4 done" in shown
+    assert scores(tmp_path) == scores(finished[0])
+
+
+def test_a_study_that_was_asked_to_stop_says_so_and_goes_on(finished, made_cars, tmp_path, command, shared):
+    from tests.test_run import signalled
+
+    given = words(finished[1], made_cars, tmp_path) + shared
+    code, _, complaint = signalled(command, given, 23)
+    assert code == 143 and "The same command goes on" in complaint
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1
+    assert command(*given)[0] == 0 and scores(tmp_path) == scores(finished[0])
+
+
+def test_two_processes_share_one_study_and_run_nothing_twice(finished, made_cars, tmp_path, shared):
+    given = words(finished[1], made_cars, tmp_path) + shared
+    workers = [
+        subprocess.Popen([sys.executable, "run.py", *given], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    shown = [worker.communicate()[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    ended = [re.findall(r"\] (\S+, seed \d): test Dice", text) for text in shown]
+    assert sorted(ended[0] + ended[1]) == ["bce, seed 0", "bce, seed 1", "dice, seed 0", "dice, seed 1"]
+    assert all("4 done" in text for text in shown)  # each waits for what the other is at
+    assert scores(tmp_path) == scores(finished[0])
+
+
+def broken(logits, mask):
+    """A loss that diverges once it sees photographs."""
+    return logits.float().mean() / (0.0 if logits.numel() > 10 else 1.0)
+
+
+def test_a_run_that_diverges_is_recorded_the_study_goes_on_and_does_not_repeat_it(file, made_cars, tmp_path, command, shared):
+    file.write_text(TOML.replace('"dice"]', '"tests.test_study:broken"]').replace("seeds = [0, 1]", "seeds = [0]"))
+    noted = []
+    for _ in range(2):
+        code, shown, _ = command(*words(file, made_cars, tmp_path / "out"), *shared)
+        assert code == 1 and "1 done, 0 running, 1 failed" in shown and "stopped being finite" in shown
+        (failed,) = (tmp_path / "out" / "runs").glob("*/failed.json")
+        noted.append(failed.read_bytes())
+    assert noted[0] == noted[1]  # with the time at which it happened
+    assert json.loads(failed.read_text())["diverged"] and not (failed.parent / "last.ckpt").exists()
+    assert len(list((tmp_path / "out" / "runs").glob("*/result.json"))) == 1
+
+
+def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command(
+    file, made_cars, tmp_path, command, monkeypatch, shared
+):
+    from experiments import checkpoint
+
+    file.write_text(TOML.replace('"bce", "dice"', '"bce"').replace("seeds = [0, 1]", "seeds = [0]"))
+    kept = checkpoint.write_whole
+
+    def full(path, *parts):
+        if path.name == "last.ckpt":
+            raise OSError(28, "No space left on device", str(path))
+        kept(path, *parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "write_whole", full)
+        code, shown, _ = command(*words(file, made_cars, tmp_path / "out"), *shared)
+    assert code == 1 and "disk is full" in shown
+    assert command(*words(file, made_cars, tmp_path / "out"), *shared)[0] == 0
+
+
+def planned(made_cars, **other):
+    return build(study(**other), {"data_dir": made_cars})
+
+
+@pytest.mark.parametrize("factors", [{"train_cars": [2, 5]}, {"split": ["car", "image"]}, {"batch_size": [4, 16]}], ids=str)
+def test_every_cell_makes_the_same_number_of_steps_whatever_it_trains_on(made_cars, factors):
+    shared = {name: value for name, value in SETTINGS.items() if name not in factors}
+    plan = planned(made_cars, settings=shared, factors=factors)
+    batches = {cell.steps * cell.config.epochs for cell in plan.cells}
+    assert len(batches) == 1 and len({cell.config.key for cell in plan.cells}) == 2
+
+
+def test_an_epoch_of_a_given_length_goes_through_the_photographs_again():
+    import numpy as np
+
+    from experiments.data.cache import Pixels
+    from experiments.data.loader import Batches, Photographs
+    from experiments.data.samples import Sample
+
+    samples = [Sample(ROOT / f"{i}.jpg", ROOT / f"{i}.gif", str(i)) for i in range(5)]
+    pixels = Pixels(np.arange(5, dtype=np.uint8)[:, None, None, None].repeat(3, 3), np.zeros((5, 1, 1), np.uint8))
+    batches = Batches(Photographs(samples, (1, 1), pixels=pixels), 2, steps=5)
+    shown = [images.ravel()[::3].tolist() for images, _ in batches.epoch(1)]
+    assert len(batches) == len(shown) == 5
+    assert all(len({*shown[i], *shown[i + 1]}) == 4 for i in (0, 2))  # no photograph twice in one pass
+    assert shown[3:] == [images.ravel()[::3].tolist() for images, _ in batches.epoch(1, start=3)]
+    assert shown[:2] == [i.ravel()[::3].tolist() for i, _ in Batches(Photographs(samples, (1, 1), pixels=pixels), 2).epoch(1)]
+
+
+def test_cells_that_differ_in_what_must_be_equal_are_refused(made_cars):
+    shared = {name: value for name, value in SETTINGS.items() if name != "epochs"}
+    levels = [{"label": "short", "epochs": 1}, {"label": "long", "epochs": 2}]
+    with pytest.raises(InputError, match="differ in epochs"):
+        planned(made_cars, settings=shared, factors={"length": levels})
+    assert len(planned(made_cars, settings=shared, factors={"epochs": [1, 2]}).cells) == 2
+    with pytest.raises(InputError, match="the same in everything"):
+        planned(made_cars, factors={"loss": ["dice", {"label": "Dice", "loss": "dice"}]})
+    with pytest.raises(InputError, match="The cell resnet_unet"):
+        planned(made_cars, factors={"model": ["resnet_unet"]})
+
+
+def test_a_preset_that_stops_early_does_not_do_so_in_a_study(made_cars):
+    plan = planned(made_cars, settings=SETTINGS | {"preset": "carvana"})
+    assert {cell.config.early_stopping for cell in plan.cells} == {0}
+
+
+def test_a_grid_makes_the_runs_of_the_same_study_in_a_file(finished, made_cars, command, tmp_path):
+    given = ["--preset", "demo", "--data", "carvana", "--data-dir", made_cars, "--size", "48x32", "--epochs", "2"]
+    given += ["--batch-size", "16", "--precision", "fp32", "--model-kwargs", "width=4", "--output-dir", finished[0]]
+    code, shown, _ = command("grid", "--models", "unet", "--losses", "bce", "dice", "--seeds", "0-1", *given, "--status")
+    assert code == 0 and "4 done" in shown
+
+
+def test_the_pilots_variances_replace_the_guess(file, made_cars, tmp_path, command, shared):
+    file.write_text(TOML.replace("seeds = [0, 1]", "seeds = [0]\npilot = { cells = 2, seeds = 2 }"))
+    code, shown, _ = command(*words(file, made_cars, tmp_path), *shared)
+    said = " ".join(re.sub("[│\n]", " ", shown).split())
+    assert code == 0 and "guessed, not measured" in said and "measured by the pilot" in said
+    plan = json.loads((tmp_path / "studies" / "tiny" / "plan.json").read_text())
+    assert plan["variances"]["source"] == "pilot" and plan["variances"]["seed"] > 0
+    assert len(list((tmp_path / "runs").glob("*/result.json"))) == 4  # two of them beyond the study's own seeds

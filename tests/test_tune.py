@@ -1,0 +1,269 @@
+"""Tuning: every cell the same trials, never one twice, never more; a rate from a curve; test cars out of sight."""
+
+import csv
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.study import Tuning
+from experiments.study_plan import Rate
+from experiments.tune import Cell, grid
+from experiments.tune_cells import choose, extension
+from tests.conftest import ROOT, small
+from tests.test_study import TOML, one_thread, shared
+
+__all__ = ["one_thread", "shared"]  # fixtures
+
+TUNING = Tuning(1e-3, 3e-2, 4, (100, 101))
+TABLE = "[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 4\nseeds = [100]\n"
+# Rates so low that the curve rises to the end of the range: it is extended, for every cell.
+RISING = "[tuning]\nlow = 4e-3\nhigh = 1e-2\npoints = 4\nseeds = [100]\n"
+
+
+def study_file(tmp_path, tuning=TABLE, losses='"bce"', seeds="[0]"):
+    path = tmp_path / "tiny.toml"
+    path.write_text(TOML.replace('"bce", "dice"', losses).replace("seeds = [0, 1]", f"seeds = {seeds}") + tuning)
+    return path
+
+
+def words(file, cars, output, command="tune"):
+    return [command, str(file), "--data-dir", str(cars), "--output-dir", str(output)]
+
+
+def trials(output):
+    """The rows of trials.csv, without the seconds that they took."""
+    with open(output / "studies" / "tiny" / "trials.csv") as table:
+        return [{name: value for name, value in row.items() if name != "seconds"} for row in csv.DictReader(table)]
+
+
+@pytest.fixture(scope="module")
+def tuned(made_cars, tmp_path_factory, one_thread):
+    """A tuning of one cell that two processes shared: its output folder, its file and what both printed."""
+    folder = tmp_path_factory.mktemp("tuned")
+    file = study_file(folder)
+    command = [sys.executable, "run.py", *words(file, made_cars, folder / "outputs")]
+    workers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    shown = [worker.communicate()[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    return folder / "outputs", file, shown
+
+
+def test_two_workers_on_one_cell_give_exactly_the_budget(tuned):
+    output, _, shown = tuned
+    rows = trials(output)
+    budget = int(json.loads((output / "studies" / "tiny" / "plan.json").read_text())["tuning"]["budget"])
+    assert len(rows) == budget == len({row["key"] for row in rows}) == len(list((output / "trials").glob("*/result.json")))
+    assert sum(text.count("validation Dice") for text in shown) == budget  # none was run twice
+    assert {row["state"] for row in rows} == {"finished"} and {row["seed"] for row in rows} == {"100"}
+    assert all(f"{budget} trials" in text for text in shown)
+
+
+def test_a_trials_record_says_what_it_did_and_never_saw_a_test_car(tuned):
+    output = tuned[0]
+    for row in trials(output):
+        folder = output / "trials" / row["key"]
+        result, config = (json.loads((folder / name).read_text()) for name in ("result.json", "config.json"))
+        last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+        assert float(row["value"]) == result["value"] == last["val/dice"] and last["epoch"] == 2
+        assert config["config"]["learning_rate"] == float(row["rate"])
+        assert ",test" not in (folder / "split.csv").read_text()
+        assert not list(folder.glob("scores*")) and not list(folder.glob("*.ckpt"))
+    assert not list((output / "runs").glob("*"))
+
+
+def test_trials_are_nested_in_mlflow_and_not_among_the_studys_runs(tuned):
+    from tests.test_tracking import store
+
+    _, runs = store(tuned[0])
+    nested = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    (parent,) = [run for run in runs if run not in nested]
+    assert len(nested) == len(trials(tuned[0])) and {r.data.tags["mlflow.parentRunId"] for r in nested} == {parent.info.run_id}
+    assert {r.data.tags["trial"] for r in nested} == {row["trial"] for row in trials(tuned[0])}
+    assert all(r.data.tags["key"].startswith("trial-") and "value" in r.data.metrics for r in nested)
+    assert not [r for r in runs if "study.tiny" in r.data.tags] and "rate" in parent.data.metrics
+
+
+def test_the_study_takes_the_rate_that_was_found_and_the_plan_says_how_sure_it_is(tuned, made_cars, command, tmp_path):
+    import shutil
+
+    output = shutil.copytree(tuned[0], tmp_path / "outputs")
+    code, shown, _ = command(*words(tuned[1], made_cars, output, "study"))
+    assert code == 0 and "trial " not in shown.split("Learning rates")[0].split("time left")[1]
+    plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
+    (cell,) = plan["cells"]
+    assert cell["tuned"] and cell["rate_low"] <= cell["rate"] <= cell["rate_high"]
+    config = json.loads((output / "runs" / cell["runs"]["0"] / "config.json").read_text())["config"]
+    assert config["learning_rate"] == cell["rate"] and config["seed"] == 0
+
+
+def test_a_tuning_that_was_killed_ends_with_the_same_trials(tuned, made_cars, tmp_path, command, shared):
+    from tests.test_run import at, killed
+
+    given = words(tuned[1], made_cars, tmp_path) + shared
+    assert killed(given, at(23)).returncode == -signal.SIGKILL  # in the third trial of ten steps each
+    assert len(list((tmp_path / "trials").glob("*/result.json"))) == 2
+    assert command(*given)[0] == 0
+    assert trials(tmp_path) == trials(tuned[0])
+
+
+def test_the_trials_do_not_change_when_the_test_cars_do(tuned, cars, tmp_path, command, shared):
+    """Noise instead of the test cars' photographs gives the same trials: only the data's fingerprint differs."""
+    from experiments.data import carvana
+    from experiments.data.split import split
+
+    for sample in split(carvana.build(cars)).test:
+        noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(sample.image)
+    assert command(*words(tuned[1], cars, tmp_path / "out"), *shared)[0] == 0
+    rows = [trials(output) for output in (tuned[0], tmp_path / "out")]
+    values = [{(row["rate"], row["value"]) for row in one} for one in rows]
+    assert values[0] == values[1] and not {row["key"] for row in rows[0]} & {row["key"] for row in rows[1]}
+
+
+def test_where_one_cell_is_at_the_end_of_the_range_every_cell_gets_the_further_trials(made_cars, tmp_path, command, shared):
+    code, shown, _ = command(*words(study_file(tmp_path, RISING, '"bce", "dice"'), made_cars, tmp_path), *shared)
+    rows, times = trials(tmp_path), shown.count("more trials for every cell")
+    assert code == 0 and 1 <= times <= 2
+    counts = {cell: [row["rate"] for row in rows if row["cell"] == cell] for cell in ("bce", "dice")}
+    assert sorted(counts["bce"]) == sorted(counts["dice"]) and len(set(counts["bce"])) == 4 + 2 * times
+    plan = json.loads((tmp_path / "studies" / "tiny" / "plan.json").read_text())
+    assert plan["tuning"]["extended"] == times and plan["tuning"]["budget"] == 4 + 2 * times
+    assert any(cell["edge"] for cell in plan["cells"]) == ("no verdict" in shown)
+
+
+def test_a_trial_that_diverges_is_shown_as_such_and_counts(made_cars, tmp_path, command):
+    from tests.test_tracking import store
+
+    code, shown, _ = command(*words(study_file(tmp_path, losses='"tests.test_study:broken"'), made_cars, tmp_path))
+    rows = trials(tmp_path)
+    assert code == 0 and {row["state"] for row in rows} == {"diverged"} and {row["value"] for row in rows} == {""}
+    assert "has no rate" in shown and "diverged" in shown
+    nested = [run for run in store(tmp_path)[1] if "mlflow.parentRunId" in run.data.tags]
+    assert {(run.info.status, run.data.tags["diverged"]) for run in nested} == {("FAILED", "true")}
+
+
+def row(rate, value):
+    return {"rate": rate, "value": value}
+
+
+def test_the_rate_is_the_top_of_the_curve_and_not_the_luckiest_trial():
+    rates = np.geomspace(1e-4, 1e-1, 7)
+    smooth = [0.98 - 0.01 * (np.log10(rate) + 2.5) ** 2 for rate in rates]
+    lucky = [value + 0.004 * (i == 4) for i, value in enumerate(smooth)]
+    found = choose([row(rate, value) for pair in (smooth, lucky) for rate, value in zip(rates, pair, strict=True)])
+    assert abs(np.log10(found.value) + 2.5) < 0.15 and not found.edge and found.low <= found.value <= found.high
+
+
+def test_a_cell_whose_trials_diverged_has_no_rate_but_a_reason():
+    found = choose([row(rate, None) for rate in (1e-3, 1e-2, 1e-1, 1.0)])
+    assert found.value is None and found.edge and "diverged" in found.reason
+
+
+@pytest.mark.parametrize(("rate", "side"), [(1e-3, "low"), (3e-2, "high")])
+def test_the_range_is_extended_in_the_grids_own_steps_at_the_end_where_the_best_rate_lies(rate, side):
+    further = extension([TUNING], [Rate(5e-3), Rate(rate, edge=True)])
+    together = sorted(grid(TUNING) + grid(further))
+    assert np.allclose(np.diff(np.log(together)), np.log(30) / 3, atol=1e-4) and further.points == 2
+    assert (together[0] < 1e-3) == (side == "low") and further.seeds == TUNING.seeds
+    assert extension([TUNING], [Rate(5e-3), Rate(6e-3)]) is None
+
+
+def asked(folder, tuning, count, name="a/b"):
+    """Take `count` trials of one cell, as a worker would that is started for each."""
+    found = []
+    for _ in range(count):
+        cell = Cell(folder, name, tuning, lambda rate, seed: folder / f"{rate:.6g}-{seed}")
+        with cell.next() as taken:
+            if taken is None:
+                continue
+            trial, _ = taken
+            cell.tell(trial, 1 - (np.log10(trial.rate) + 2.5) ** 2)
+            found.append((trial.rate, trial.seed))
+    return found
+
+
+def test_the_grid_is_every_rate_with_every_seed_once_and_then_the_budget_is_spent(tmp_path):
+    found = asked(tmp_path, TUNING, 10)
+    assert sorted(found) == sorted((rate, seed) for rate in grid(TUNING) for seed in TUNING.seeds) and len(found) == 8
+
+
+def test_tpe_taken_up_again_suggests_what_it_would_have_suggested(tmp_path):
+    """Started for each trial or once for all: the same trials, none of them twice."""
+    tpe = dataclasses.replace(TUNING, sampler="tpe")
+    cell = Cell(tmp_path / "one", "a/b", tpe, lambda rate, seed: tmp_path / "one" / f"{rate:.6g}-{seed}")
+    whole = []
+    for _ in range(8):
+        with cell.next() as (trial, _):
+            cell.tell(trial, 1 - (np.log10(trial.rate) + 2.5) ** 2)
+            whole.append((trial.rate, trial.seed))
+    assert asked(tmp_path / "other", tpe, 9) == whole and len({rate for rate, _ in whole}) == 8
+
+
+def test_a_trial_that_nobody_works_on_any_more_is_given_again_and_one_at_work_is_not(tmp_path):
+    def cell():
+        return Cell(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
+
+    with cell().next() as first, cell().next() as second:
+        assert first[0] != second[0]
+    with cell().next() as again:  # the two were left without an end
+        assert again[0] == first[0]
+
+
+@pytest.mark.parametrize("sampler", ["grid", "tpe"])
+def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_path, sampler):
+    import optuna
+
+    tuning = dataclasses.replace(TUNING, sampler=sampler)
+    cell = Cell(tmp_path, "a/b", tuning, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
+    study = optuna.load_study(study_name="a/b", storage=f"sqlite:///{tmp_path / 'optuna.db'}", sampler=cell._sampler(0))
+    study.ask()  # and killed
+    optuna.load_study(study_name="a/b", storage=f"sqlite:///{tmp_path / 'optuna.db'}").ask()  # without a point of the grid
+    with ExitStack() as others:  # four workers at their trials: none of these may be given out again
+        at_work = [others.enter_context(cell.next())[0] for _ in range(4)]
+        found = asked(tmp_path, tuning, 12) + [(trial.rate, trial.seed) for trial in at_work]
+        assert len(found) == len(set(found)) == 8
+
+
+def test_one_combination_is_tuned_and_then_trained_with_the_rate_that_was_found(made_cars, tmp_path, command, shared):
+    from tests.conftest import run_folder
+
+    given = [
+        *small(made_cars, tmp_path),
+        *shared,
+        "--tune",
+        "--tune-range",
+        "1e-3:3e-2",
+        "--tune-points",
+        "4",
+        "--tune-seeds",
+        "100",
+    ]
+    code, shown, _ = command(*given)
+    assert code == 0 and "Learning rates" in shown and "test Dice" in shown
+    config = json.loads((run_folder(tmp_path) / "config.json").read_text())["config"]
+    (plan,) = (tmp_path / "studies").glob("*/plan.json")
+    assert config["learning_rate"] == json.loads(plan.read_text())["cells"][0]["rate"]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (["--tune", "--learning-rate", "1e-3"], "leave out --learning-rate"),
+        (["--tune-points", "5"], "add --tune"),
+        (["--tune", "--tune-points", "0"], "points should be a whole number from 4 up"),
+        (["--tune", "--tune-range", "3e-2"], "LOW:HIGH"),
+        (["--tune", "--tune-seeds", "0"], "must not hold 0"),
+        (["--tune", "--tune-sampler", "gird"], "did you mean 'grid'?"),
+    ],
+)
+def test_wrong_words_of_a_tuning_are_answered_by_a_sentence(made_cars, tmp_path, command, given, sentence):
+    code, _, complaint = command("--preset", "demo", "--data-dir", made_cars, *given, "--output-dir", tmp_path / "out")
+    assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
