@@ -88,7 +88,9 @@ def report(
         Parameter(help="draw the models' strip on these: synthetic, or a folder of images/ and masks/", show_default=False),
     ] = None,
     credit: Annotated[str | None, Parameter(help="whose --photographs are, and their licence", show_default=False)] = None,
+    tag: Annotated[bool, Parameter(help="set the verdicts as tags of the runs in MLflow, too")] = False,
     output_dir: Output = Path("outputs"),
+    tracking_uri: Tracking = None,
     results_dir: Annotated[
         Path | None, Parameter(help="the committed results (default: analysis/results)", show_default=False)
     ] = None,
@@ -111,7 +113,15 @@ def report(
         from experiments import strip
 
         strip.command(places, study, photographs, credit)
-    return command.check(places) if check else command.run(places, study, latex, html)
+    if check:
+        return command.check(places)
+    reported = command.run(places, study, latex, html)
+    if tag or tracking_uri is not None:
+        from experiments import verdict_tags
+
+        for found in reported.values():
+            verdict_tags.write(found, output_dir, tracking_uri)
+    return 0
 
 
 @app.command

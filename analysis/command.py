@@ -16,8 +16,8 @@ from analysis.sentences import sentences
 SHOWN = ("mark", "rate", "dice", "verdict", "seeds")
 
 
-def run(places: Places, study: str | None, latex: bool, html: Path | None) -> int:
-    """Report the study, or all of them, and render the README."""
+def run(places: Places, study: str | None, latex: bool, html: Path | None) -> dict[str, Answer]:
+    """Report the study, or all of them, and render the README; returns what was found, by study."""
     names = [report.one(places, study, f"--html {html}")] if html is not None else report.names(places, study)
     if not names:
         print(
@@ -35,7 +35,7 @@ def run(places: Places, study: str | None, latex: bool, html: Path | None) -> in
             print(f"Written: {html}")
     for sentence in report.render_readme(places, reported):
         print(sentence)
-    return 0
+    return reported
 
 
 def check(places: Places) -> int:

@@ -26,7 +26,8 @@ FLOORS = {
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
         "experiments.study_show", "experiments.study_main", "experiments.study_words",
         "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
-        "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "experiments.verify", "experiments.strip"),
+        "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "experiments.verify", "experiments.strip",
+        "experiments.verdict_tags"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {

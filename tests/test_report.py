@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import gather, ledger, records, report, store, tables
+from analysis import charts, gather, ledger, records, report, store, tables
 from analysis.answer import answer
 from analysis.sentences import sentences
 from tests.conftest import ROOT
@@ -24,8 +24,15 @@ TWO = {"models": {"unet": 0.0, "attention_unet": 0.004}, "losses": {"bce": 0.0, 
 
 
 @pytest.fixture
-def place(tmp_path):
+def all_pictures():
+    """Asked for by tests that need every picture; the others are spared the second that drawing takes."""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, request):
     """The words that make `report` work in a folder of its own."""
+    if "all_pictures" not in request.fixturenames:
+        monkeypatch.setattr(report, "PICTURES", {"intervals": charts.intervals})
     (tmp_path / "README.md").write_text(MARKERS)
     return ["--output-dir", tmp_path / "outputs", "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
 
@@ -88,7 +95,7 @@ def test_runs_csv_holds_each_runs_own_summary(made):
         assert (run.test_cars, run.test_images, run.hd95_failures) == (12, 48, 0)
 
 
-def test_the_committed_files_alone_give_every_number_and_every_picture_again(made, tmp_path, command, place):
+def test_the_committed_files_alone_give_every_number_and_every_picture_again(made, tmp_path, command, place, all_pictures):
     shutil.copytree(made, tmp_path / "outputs")
     assert command("report", "made", "--latex", *place)[0] == 0
     first = everything(tmp_path / "results"), (tmp_path / "README.md").read_text()
@@ -131,7 +138,7 @@ def test_check_asks_for_results_of_a_study_that_the_readme_shows(tmp_path, comma
     assert code == 2 and "python run.py report made" in complaint
 
 
-def test_a_study_without_a_single_run_is_a_table_of_what_was_not_measured(tmp_path, command, place):
+def test_a_study_without_a_single_run_is_a_table_of_what_was_not_measured(tmp_path, command, place, all_pictures):
     write_study(tmp_path / "outputs", **TWO, tuned=False)
     shutil.rmtree(tmp_path / "outputs/runs")
     code, shown, complaint = command("report", "made", "--html", tmp_path / "page.html", *place)
@@ -142,7 +149,7 @@ def test_a_study_without_a_single_run_is_a_table_of_what_was_not_measured(tmp_pa
     assert all("未测量" in row for row in rows(tmp_path / "README.md", "zh")[2:])
 
 
-def test_one_run_gets_a_mean_and_no_verdict(tmp_path, command, place):
+def test_one_run_gets_a_mean_and_no_verdict(tmp_path, command, place, all_pictures):
     write_study(tmp_path / "outputs", models={"unet": 0}, losses={"bce": 0}, seeds=(0,))
     code, shown, _ = command("report", "made", *place)
     assert code == 0 and "No verdict" in shown
@@ -365,7 +372,7 @@ NASTY = [
 ]
 
 
-def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place):
+def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place, all_pictures):
     write_study(
         tmp_path / "outputs", models={name: 0.001 * n for n, name in enumerate(NASTY)}, losses={'b"c,e': 0, "dice": 0.001}
     )
@@ -391,7 +398,7 @@ def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place):
     assert command("report", "--check", *place)[0] == 0
 
 
-def test_the_page_loads_nothing_and_holds_everything(made, tmp_path, command, place):
+def test_the_page_loads_nothing_and_holds_everything(made, tmp_path, command, place, all_pictures):
     import re
 
     shutil.copytree(made, tmp_path / "outputs")

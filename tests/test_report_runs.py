@@ -99,6 +99,19 @@ def test_verify_refuses_other_photographs_and_an_altered_config_in_a_sentence(tm
     assert code == 2 and "was altered" in complaint
 
 
+def test_verdicts_become_tags_of_the_runs_in_mlflow_where_that_is_asked_for(tmp_path, command, place):
+    import mlflow
+
+    code, shown, complaint = command("report", "tiny", "--tag", *place)
+    assert (code, complaint) == (0, "") and "verdict.tiny" in shown
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'outputs' / 'mlflow.db'}")
+    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert found.data.tags["verdict.tiny"].startswith("not converged") and found.data.tags["top.tiny"] == "false"
+    (tmp_path / "outputs/mlflow.db").unlink()
+    code, _, complaint = command("report", "tiny", "--tag", *place)
+    assert code == 2 and "--tracking-uri" in complaint
+
+
 def test_the_strip_shows_photographs_with_their_credit_and_none_of_kaggles(tmp_path, command, place, made_cars):
     write_pairs(tmp_path / "pairs", names=["a", "b", "c", "d"])
     code, _, complaint = command("report", "tiny", "--photographs", tmp_path / "pairs", *place)
