@@ -176,7 +176,20 @@ def lay_out_data(folder, cars, monkeypatch):
 
 # What makes a command of the README that measures or draws a matter of seconds; it takes the place of its own flags.
 QUICK = {
-    "bench": ["--parts", "step", "--size", "48x32", "--batch-size", "2", "--repeats", "1", "--model-kwargs", "width=4"],
+    "bench": [
+        "--parts",
+        "step",
+        "--size",
+        "48x32",
+        "--batch-size",
+        "2",
+        "--repeats",
+        "1",
+        "--steps",
+        "2",
+        "--model-kwargs",
+        "width=4",
+    ],
     "draw": ["--width", "4", "--size", "64x64"],
     "grid": ["--size", "48x32", "--model-kwargs", "width=4"],
 }
