@@ -8,9 +8,10 @@ demo: .venv/runtime
 	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
 
 test: .venv/development
+	.venv/bin/python run.py report --check
 	.venv/bin/python -m pytest
 
-readme: .venv/runtime # the tables of choices, from the registry
+readme: .venv/runtime # the rendered parts of the README: choices, demo, studies
 	.venv/bin/python -m analysis.readme
 
 lint: .venv/development

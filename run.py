@@ -70,6 +70,51 @@ def list_choices() -> int:
 
 
 @app.command
+def report(
+    study: str | None = None,
+    /,
+    *,
+    check: Annotated[
+        bool, Parameter(help="write nothing; exit 1 where the README is not what the committed results give")
+    ] = False,
+    latex: Annotated[bool, Parameter(help="write the table for a paper, too")] = False,
+    html: Annotated[Path | None, Parameter(help="write one self-contained page to this file", show_default=False)] = None,
+    verify: Annotated[
+        int, Parameter(help="train so many runs again and compare their scores bit for bit", show_default=False)
+    ] = 0,
+    data_dir: Annotated[Path | None, Parameter(help="with --verify: where the photographs lie", show_default=False)] = None,
+    photographs: Annotated[
+        str | None,
+        Parameter(help="draw the models' strip on these: synthetic, or a folder of images/ and masks/", show_default=False),
+    ] = None,
+    credit: Annotated[str | None, Parameter(help="whose --photographs are, and their licence", show_default=False)] = None,
+    output_dir: Output = Path("outputs"),
+    results_dir: Annotated[
+        Path | None, Parameter(help="the committed results (default: analysis/results)", show_default=False)
+    ] = None,
+    readme: Annotated[Path | None, Parameter(help="the page with the tables (default: README.md)", show_default=False)] = None,
+) -> int:
+    """Make tables, pictures and verdicts of a study, or of all, from the records or from the committed results.
+
+    Example: python run.py report two_by_two --html two_by_two.html
+    """
+    from analysis import command
+    from analysis.report import Places
+
+    given = {"results": results_dir, "readme": readme}
+    places = Places(output_dir, **{name: path for name, path in given.items() if path is not None})
+    if verify:
+        from experiments import verify as verifying
+
+        return verifying.command(places, study, verify, data_dir)
+    if photographs is not None:
+        from experiments import strip
+
+        strip.command(places, study, photographs, credit)
+    return command.check(places) if check else command.run(places, study, latex, html)
+
+
+@app.command
 def ui(*, output_dir: Output = Path("outputs"), tracking_uri: Tracking = None, port: int = 5000) -> int:
     """Open MLflow's pages on this machine, with the runs of this project in them.
 
