@@ -142,6 +142,13 @@ def test_the_readmes_tables_are_rendered_from_the_registry():
     assert rendered(README) == README, "type make readme"
 
 
+def test_the_tables_of_speed_are_rendered_from_what_bench_printed():
+    from analysis.performance import DOCUMENT, rendered
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert rendered(text) == text, "type make readme"
+
+
 def test_both_languages_have_the_same_headings():
     english, chinese = README.split("# 中文说明", 1)
     levels = [[len(mark) for mark in re.findall(r"^(##+) ", part, re.MULTILINE)] for part in (english, chinese)]
