@@ -152,7 +152,8 @@ def bench(
     parts: Annotated[
         list[str] | None, Parameter(help="step, loader, scoring, overhead", consume_multiple=True, negative_iterable=())
     ] = None,
-    repeats: Annotated[int, Parameter(help="rounds of which the median is taken")] = 5,
+    steps: Annotated[str, Parameter(help="training steps in a round")] = "8",
+    repeats: Annotated[str, Parameter(help="rounds of which the median is taken")] = "5",
     json: Annotated[bool, Parameter(help="print JSON", negative=())] = False,
 ) -> int:
     """Measure this machine: the training step beside a plain loop, the loader, scoring, and what a run costs besides.
@@ -165,9 +166,10 @@ def bench(
     from experiments import settings
 
     wanted = settings.read(given)
+    counts = settings.whole("--steps", steps), settings.whole("--repeats", repeats)
     from experiments import main
 
-    return main.bench(wanted, parts, repeats, json)
+    return main.bench(wanted, parts, *counts, json)
 
 
 @app.command

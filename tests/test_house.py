@@ -143,6 +143,13 @@ def test_the_readmes_tables_are_rendered_from_the_registry():
     assert rendered(README) == README, "type make readme"
 
 
+def test_the_tables_of_speed_are_rendered_from_what_bench_printed():
+    from analysis.performance import DOCUMENT, rendered
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert rendered(text) == text, "type make readme"
+
+
 def test_both_languages_have_the_same_headings():
     english, chinese = README.split("# 中文说明", 1)
     levels = [[len(mark) for mark in re.findall(r"^(##+) ", part, re.MULTILINE)] for part in (english, chinese)]
@@ -191,7 +198,20 @@ def lay_out_data(folder, cars, monkeypatch):
 
 # What makes a command of the README that measures or draws a matter of seconds; it takes the place of its own flags.
 QUICK = {
-    "bench": ["--parts", "step", "--size", "48x32", "--batch-size", "2", "--repeats", "1", "--model-kwargs", "width=4"],
+    "bench": [
+        "--parts",
+        "step",
+        "--size",
+        "48x32",
+        "--batch-size",
+        "2",
+        "--repeats",
+        "1",
+        "--steps",
+        "2",
+        "--model-kwargs",
+        "width=4",
+    ],
     "draw": ["--width", "4", "--size", "64x64"],
     "grid": ["--size", "48x32", "--model-kwargs", "width=4"],
 }
