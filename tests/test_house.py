@@ -18,7 +18,7 @@ FLOORS = {
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
         "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
         "experiments.pictures", "experiments.prepare", "experiments.overview", "analysis.records", "analysis.figures",
-        "analysis.architecture", "analysis.performance", "analysis.gather", "analysis.scores", "analysis.store", "analysis.ledger",
+        "analysis.architecture", "analysis.gather", "analysis.scores", "analysis.store", "analysis.ledger",
         "analysis.fair", "analysis.answer", "analysis.strip"),
     3: ("experiments.runner", "experiments.scoring", "analysis.sentences", "analysis.tables", "analysis.notes", "analysis.charts",
         "analysis.charts_runs", "analysis.page"),
@@ -26,7 +26,7 @@ FLOORS = {
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
         "experiments.study_show", "experiments.study_main", "experiments.study_words",
         "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
-        "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "experiments.verify", "experiments.strip",
+        "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
         "experiments.verdict_tags"),
     5: ("run",),
 }  # fmt: skip
