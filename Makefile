@@ -8,10 +8,12 @@ demo: .venv/runtime
 	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
 
 test: .venv/development
+	.venv/bin/python run.py report --check
 	.venv/bin/python -m pytest
 
-readme: .venv/runtime # the tables of choices, from the registry
+readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
 	.venv/bin/python -m analysis.readme
+	.venv/bin/python -m analysis.performance
 
 lint: .venv/development
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy .

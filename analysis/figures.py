@@ -63,7 +63,7 @@ def _row(photo: Image, truth: Mask, prediction: Mask, caption: str, width: int) 
     error[prediction & ~truth] = FALSE
     grey = [np.repeat((mask * np.uint8(255))[..., None], 3, axis=2) for mask in (truth, prediction)]
     pictures = [photo.copy(), *grey, error]
-    _write(pictures[0], caption, (4, height - 6))
+    write_text(pictures[0], caption, (4, height - 6))
     return np.hstack([np.pad(picture, ((1, 1), (1, 1), (0, 0)), constant_values=128)[:, :-2] for picture in pictures])
 
 
@@ -77,7 +77,7 @@ def _heading(text: str, width: int) -> Image:
     return strip
 
 
-def _write(picture: Image, text: str, place: tuple[int, int]) -> None:
+def write_text(picture: Image, text: str, place: tuple[int, int]) -> None:
     """Text that is legible on light and dark: white with a dark rim."""
     (x, y), black, white = place, (0, 0, 0), (255, 255, 255)
     around = [(x + i, y + j, black) for i in (-1, 0, 1) for j in (-1, 0, 1)]

@@ -1,4 +1,7 @@
-"""The tables of docs/performance.md, from what `python run.py bench --json` printed into docs/bench/*.json."""
+"""The tables of docs/performance.md, from what `python run.py bench --json` printed into docs/bench/*.json.
+
+python -m analysis.performance    write them
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from analysis.readme import ROOT, render
+
+DOCUMENT = ROOT / "docs" / "performance.md"
 Found = dict[str, Any]
+
+
+def rendered(text: str) -> str:
+    """The document's text as it should be."""
+    return render(text, parts(DOCUMENT.parent / "bench"))
 
 
 def parts(folder: Path) -> dict[str, str]:
@@ -75,3 +86,7 @@ HEADINGS = {
 ROWS: dict[str, Callable[[Found], list[list[str]]]] = {
     "step": _step, "loader": _loader, "scoring": _scoring, "overhead": _overhead,
 }  # fmt: skip
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(rendered(DOCUMENT.read_text(encoding="utf-8")), encoding="utf-8")

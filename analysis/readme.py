@@ -1,22 +1,34 @@
-"""The parts of the README that are rendered, between markers, and never typed.
+"""The parts of the README that are rendered, between markers, and never typed: choices, the demo, and every study.
 
-python -m analysis.readme           write them
-python -m analysis.readme --check   exit 1 where the README says something else
+python run.py report           write them
+python run.py report --check   exit 1 where the README says something else
+
+A study stands between `<!-- study NAME en -->` and `<!-- /study NAME en -->`, and in Chinese between the same with `zh`.
 
 What the demo prints is kept in docs/demo.txt; to take it anew: rm -r outputs data/synthetic; make -s demo > docs/demo.txt
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
+
+from analysis import ledger, store, tables
+from analysis.answer import Answer, answer
+from analysis.notes import notes
+from analysis.sentences import LANGUAGES, sentences
+from experiments.errors import InputError
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, Table
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
+RESULTS = ROOT / "analysis" / "results"
+ALT = {"en": "Every cell's Dice with its interval", "zh": "每个组合的 Dice 及其区间"}
 HEADINGS = {"en": ("name", "what it is", "source"), "zh": ("名称", "说明", "来源")}
 KINDS = {
     "en": {"--model": "models", "--loss": "losses", "--augment": "augmentations", "--data": "data sets"},
@@ -50,19 +62,81 @@ def render(text: str, parts: Mapping[str, str]) -> str:
     return text
 
 
-def rendered(text: str) -> str:
-    """The README's text as it should be."""
-    demo = (ROOT / "docs" / "demo.txt").read_text(encoding="utf-8").strip()
-    return render(text, {**{f"choices {language}": choices(language) for language in HEADINGS}, "demo": f"```text\n{demo}\n```"})
+def rendered(text: str, readme: Path = README, results: Path = RESULTS, known: Mapping[str, Answer] | None = None) -> str:
+    """The README's text as it should be, from the registry, docs/demo.txt and the committed results of its studies.
+
+    `known` holds answers that were just written, so that they need not be read and found again. Raises InputError for a study without results, and ValueError where a marker is missing.
+    """
+    parts = {f"choices {language}": choices(language) for language in LANGUAGES}
+    demo = readme.parent / "docs" / "demo.txt"
+    if demo.exists():
+        parts["demo"] = f"```text\n{demo.read_text(encoding='utf-8').strip()}\n```"
+    parts = {name: part for name, part in parts.items() if f"<!-- {name} -->" in text or readme == README}
+    for name in studies(text):
+        found = (known or {}).get(name) or _found(readme, results, name)
+        pictures = Path(os.path.relpath(results / name, readme.parent)).as_posix()
+        parts |= {f"study {name} {language}": section(found, ledger.read(results), language, pictures) for language in LANGUAGES}
+    return render(text, parts)
 
 
-def main(words: list[str]) -> int:
-    text = README.read_text(encoding="utf-8")
-    if "--check" in words:
-        return int(rendered(text) != text)
-    README.write_text(rendered(text), encoding="utf-8")
+def _found(readme: Path, results: Path, name: str) -> Answer:
+    study = store.read(results, name)
+    if study is None:
+        raise InputError(
+            f"{readme.name} shows the study {name}, but {results / name} is missing. Type: python run.py report {name}"
+        )
+    return answer(study)
+
+
+def studies(text: str) -> list[str]:
+    """The names of the studies that a README has a place for, in either language."""
+    return list(dict.fromkeys(re.findall(r"^<!-- study ([a-z0-9_-]+) (?:en|zh) -->$", text, re.MULTILINE)))
+
+
+def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str) -> str:
+    """A study's question, answer, picture, table and notes in Markdown; `pictures` is the folder, seen from the README."""
+    first, *others = (tables.safe(sentence) for sentence in sentences(found, language))
+    question = found.study.plan.get("question", {}).get(language, "")
+    lines = [f"*{tables.safe(question)}*"] if question else []
+    lines.append(f"**{first}** {' '.join(others)}".strip())
+    if found.measured:
+        lines.append(f"![{ALT[language]}]({pictures}/intervals.svg)")
+    lines.append(tables.markdown(tables.table(found, language)))
+    lines.append("\n".join(f"- {tables.safe(note)}" for note in notes(found, readings, language)))
+    return "\n\n".join(lines)
+
+
+def check(readme: Path = README, results: Path = RESULTS) -> list[str]:
+    """What in the README, or among the committed results, is not as the committed results say: a sentence each."""
+    text = readme.read_text(encoding="utf-8")
+    found = [problem for name in store.committed(results) for problem in _altered(results, name)]
+    made = rendered(text, readme, results)
+    if made != text:
+        lines = zip([*text.splitlines(), ""], [*made.splitlines(), ""], strict=False)
+        number, (there, due) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
+        told = f"from line {number} on: '{there[:80]}' should be '{due[:80]}'"
+        found.append(f"{readme.name} differs from what the committed results give, {told}. Type: python run.py report")
+    return found
+
+
+def _altered(results: Path, name: str) -> list[str]:
+    """The numbers in runs.csv are what the scores give; a hand that changed either is noticed."""
+    study = store.read(results, name)
+    if study is None:
+        return []
+    given, made = (results / name / "runs.csv").read_bytes(), store.files(study)["runs.csv"]
+    return (
+        []
+        if given == made
+        else [f"{results / name / 'runs.csv'} differs from what scores.csv.gz gives. Type: python run.py report {name}"]
+    )
+
+
+def main() -> int:
+    """Write the rendered parts."""
+    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

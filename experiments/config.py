@@ -53,6 +53,7 @@ class RunConfig:
     schedule: str = setting("one-cycle", "cosine (after a warm-up), one-cycle or constant (after a warm-up)")
     clip: float = setting(1.0, "largest norm of the gradient")
     early_stopping: int = setting(0, "stop after this many epochs without a better validation Dice (0: never)")
+    progressive: float = setting(0.0, "share of the epochs, from the first, that see photographs at half the size, for speed")
     accumulate: int = setting(1, "divide each batch into so many parts, for less memory; BatchNorm then sees the parts")
     compile: str = setting("off", "torch.compile: off, default, or graphs (with CUDA graphs, for small steps on a GPU)")
     seed: int = setting(0, "decides initial weights, batch order and augmentation")

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.errors import InputError
 from experiments.resolve import resolve
 from experiments.settings import Wanted
 from experiments.stopping import Interrupted, Stop, listening
@@ -78,15 +77,13 @@ def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> Non
     print(f"Record: {place / 'runs' / result['key']}\nSee it in MLflow: python run.py ui{where}")
 
 
-def bench(wanted: Wanted, words: list[str] | None, repeats: int, as_json: bool) -> int:
+def bench(wanted: Wanted, words: list[str] | None, steps: int, repeats: int, as_json: bool) -> int:
     """Measure the machine, and show what was found."""
     from experiments.bench import report
 
     parts = report.need_parts(words)
-    if repeats < 1:
-        raise InputError(f"--repeats takes a whole number from 1 up, not {repeats}.")
     config, machine, _ = resolve(wanted)
-    report.show(report.measure(config, machine, parts, repeats), as_json)
+    report.show(report.measure(config, machine, parts, steps, repeats), as_json)
     return 0
 
 

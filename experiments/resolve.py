@@ -29,6 +29,8 @@ def resolve(wanted: Wanted) -> tuple[RunConfig, Machine, list[str]]:
         raise InputError(f"--group-pattern is for --data folder; {values['data']} knows its groups.")
     if values.get("accumulate", 1) > values["batch_size"]:
         raise InputError(f"--accumulate {values['accumulate']} is more than the photographs in a batch, {values['batch_size']}.")
+    if values.get("progressive") and min(values["size"]) < 64:
+        raise InputError("--progressive begins at half of --size, and no network takes less than 32x32: give at least 64x64.")
     machine = {"data_dir": DATA_DIRS.get(values["data"], Path("data")), **wanted.machine}
     options, weights, weights_file = _weights(options)
     values["device"] = _device(values.get("device", "auto"), notices)

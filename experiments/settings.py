@@ -151,6 +151,13 @@ def _number(above: bool) -> Callable[[str, Any], float]:
     return check
 
 
+def _share(flag: str, value: Any) -> float:
+    share = _number(above=False)(flag, value)
+    if share > 1:
+        raise InputError(f"{flag} takes a share from 0 to 1, not '{value}'.")
+    return share
+
+
 def _size(flag: str, value: Any) -> tuple[int, int]:
     words = value if isinstance(value, (list, tuple)) else re.split(r"[x×X]", str(value).strip())
     if len(words) != 2 or not all(re.fullmatch(r"\d+", str(word).strip()) for word in words):
@@ -186,7 +193,8 @@ def _text(flag: str, value: Any) -> str:
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "model": _named(MODELS), "loss": _named(LOSSES), "augment": _named(AUGMENTATIONS), "data": _named(DATASETS),
     "model_kwargs": pairs, "loss_kwargs": pairs, "group_pattern": _text, "size": _size, "fold": _fold,
-    "epochs": _whole(1), "batch_size": _whole(1), "epoch_steps": _whole(1), "accumulate": _whole(1), "seed": _whole(0),
+    "epochs": _whole(1), "batch_size": _whole(1), "epoch_steps": _whole(1), "accumulate": _whole(1), "progressive": _share,
+    "seed": _whole(0),
     "train_cars": _whole(1), "early_stopping": _whole(0), "compile": _choice(COMPILE),
     "learning_rate": _number(above=True), "clip": _number(above=True), "weight_decay": _number(above=False),
     "optimizer": _choice(OPTIMIZERS), "schedule": _choice(SCHEDULES), "split": _choice(("car", "image")),

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from experiments.allocator import keep_freed_memory
 from experiments.config import RunConfig
@@ -171,6 +172,11 @@ def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: flo
     state.loss_sum += value
 
 
+def halved(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Both at half the height and width: colours are averaged, a mask's pixel is object where more than half of it is."""
+    return F.avg_pool2d(images, 2), (F.avg_pool2d(masks, 2) > 0.5).float()
+
+
 def train(
     state: State,
     batches: Batches,
@@ -184,7 +190,7 @@ def train(
 
     Raises Interrupted between two steps after `stop()` turned true, and Diverged when a loss or gradient is not finite.
     """
-    device = state.fabric.device
+    device, small = state.fabric.device, round(config.progressive * config.epochs)
     for number in range(state.epoch + 1, config.epochs + 1):
         if config.early_stopping and state.epoch - state.best_epoch >= config.early_stopping:
             return
@@ -194,7 +200,10 @@ def train(
             rate = learning_rate(config, (number - 1) * len(batches) + state.step, config.epochs * len(batches))
             for group in state.optimizer.param_groups:
                 group["lr"] = rate
-            take_step(state, as_input(images, device), as_target(masks, device), loss, config.clip, config.accumulate)
+            batch = as_input(images, device), as_target(masks, device)
+            if number <= small:
+                batch = halved(*batch)
+            take_step(state, *batch, loss, config.clip, config.accumulate)
             state.step += 1
             if state.step % LOOK_EVERY == 0:
                 _refuse_broken(state, number)

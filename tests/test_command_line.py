@@ -17,7 +17,7 @@ FLAGS = {
     "--epochs", "--batch-size", "--learning-rate", "--optimizer", "--seed", "--split", "--fold", "--train-cars",
     "--precision", "--device", "--workers", "--config", "--output-dir", "--tracking-uri", "--split-file", "--group-pattern",
     "--epoch-steps", "--tune", "--tune-range", "--tune-points", "--tune-seeds", "--tune-sampler",
-    "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--help",
+    "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--progressive", "--help",
 }  # fmt: skip
 HEAVY = {"torch", "mlflow", "segmentation_models_pytorch", "albumentations", "lightning_fabric", "pandas", "matplotlib", "cv2"}
 
@@ -100,6 +100,8 @@ def test_help_and_the_answer_to_a_wrong_name_import_nothing_heavy(words):
         (["--model", "my.nets:Net", "--data", "synthetic"], "my"),
         (["--model", "resnet_unet", "--model-kwargs", "pretrained=/no/file.pth", "--data", "synthetic"], "/no/file.pth"),
         (["--batch-size", "2", "--accumulate", "3"], "more than the photographs"),
+        (["--progressive", "1.5"], "from 0 to 1"),
+        (["--progressive", "0.5", "--size", "48x48"], "at least 64x64"),
         (["--compile", "on"], "Choose from: off, default"),
         (["bench", "--model", "unett"], "did you mean 'unet'?"),
         (["bench", "--parts", "setp"], "Choose from: step, loader"),
@@ -222,7 +224,7 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
         {"augment": "none"}, {"data": "carvana"}, {"size": "64x64"}, {"epochs": "3"}, {"batch_size": "3"}, {"seed": "3"},
         {"learning_rate": "0.1"}, {"optimizer": "adam"}, {"weight_decay": "0.1"}, {"schedule": "cosine"}, {"clip": "2"},
         {"early_stopping": "3"}, {"epoch_steps": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"}, {"precision": "fp32"},
-        {"group_pattern": "x", "data": "folder"}, {"accumulate": "2"}, {"compile": "default"},
+        {"group_pattern": "x", "data": "folder"}, {"accumulate": "2"}, {"compile": "default"}, {"progressive": "0.5"},
     ]  # fmt: skip
     keys = [
         key(**change)

@@ -12,18 +12,22 @@ from tests.conftest import ROOT, small
 FLOORS = {
     0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping",
         "analysis.contrast", "analysis.seeds", "analysis.statistics", "analysis.effects", "analysis.summary", "analysis.response",
-        "analysis.design"),
+        "analysis.design", "analysis.measured", "analysis.canvas"),
     1: ("experiments.config", "experiments.settings", "experiments.words", "experiments.study_table",
         "experiments.study_file", "experiments.study", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
         "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
         "experiments.pictures", "experiments.prepare", "experiments.overview", "analysis.records", "analysis.figures",
-        "analysis.architecture", "analysis.readme", "analysis.performance", "analysis.simulate"),
-    3: ("experiments.runner", "experiments.scoring"),
+        "analysis.architecture", "analysis.gather", "analysis.scores", "analysis.store", "analysis.ledger",
+        "analysis.fair", "analysis.answer", "analysis.strip"),
+    3: ("experiments.runner", "experiments.scoring", "analysis.sentences", "analysis.tables", "analysis.notes", "analysis.charts",
+        "analysis.charts_runs", "analysis.page"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
         "experiments.study_show", "experiments.study_main", "experiments.study_words",
-        "experiments.study_commands", "experiments.tune", "experiments.tune_cells"),
+        "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
+        "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
+        "experiments.verdict_tags"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {
@@ -108,7 +112,8 @@ def test_models_know_nothing_of_experiments_and_analysis_nothing_of_torch_or_mlf
         if name.startswith("models"):
             assert not roots & {"experiments", "analysis"}, name
         if name.startswith("analysis"):
-            assert not roots & {"experiments", "models", "torch", "mlflow"}, name
+            assert not roots & {"models", "torch", "mlflow"}, name
+            assert not {i for i in imports(tree) if i.startswith("experiments") and not i.startswith("experiments.errors.")}, name
 
 
 def test_no_module_is_a_drawer_for_everything():
@@ -138,6 +143,13 @@ def test_the_readmes_tables_are_rendered_from_the_registry():
     assert rendered(README) == README, "type make readme"
 
 
+def test_the_tables_of_speed_are_rendered_from_what_bench_printed():
+    from analysis.performance import DOCUMENT, rendered
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    assert rendered(text) == text, "type make readme"
+
+
 def test_both_languages_have_the_same_headings():
     english, chinese = README.split("# 中文说明", 1)
     levels = [[len(mark) for mark in re.findall(r"^(##+) ", part, re.MULTILINE)] for part in (english, chinese)]
@@ -153,6 +165,16 @@ def commands():
             if words[:2] == ["python", "run.py"] and words not in found:
                 found.append(words)
     return found
+
+
+def study_to_report(folder, monkeypatch):
+    """Records of the study that the README reports, in a folder of their own, and the words that name it."""
+    from tests.made_study import write_study
+
+    monkeypatch.chdir(folder)
+    write_study(folder / "outputs", "two_by_two", {"unet": 0, "attention_unet": 0}, {"bce": 0, "bce_dice": 0})
+    (folder / "README.md").write_text("")
+    return ["--results-dir", folder / "results", "--readme", folder / "README.md"]
 
 
 def lay_out_data(folder, cars, monkeypatch):
@@ -176,7 +198,20 @@ def lay_out_data(folder, cars, monkeypatch):
 
 # What makes a command of the README that measures or draws a matter of seconds; it takes the place of its own flags.
 QUICK = {
-    "bench": ["--parts", "step", "--size", "48x32", "--batch-size", "2", "--repeats", "1", "--model-kwargs", "width=4"],
+    "bench": [
+        "--parts",
+        "step",
+        "--size",
+        "48x32",
+        "--batch-size",
+        "2",
+        "--repeats",
+        "1",
+        "--steps",
+        "2",
+        "--model-kwargs",
+        "width=4",
+    ],
     "draw": ["--width", "4", "--size", "64x64"],
     "grid": ["--size", "48x32", "--model-kwargs", "width=4"],
 }
@@ -223,7 +258,8 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
         lay_out_data(tmp_path, made_cars, monkeypatch)
         shrink_studies(tmp_path, monkeypatch)
     if given and not given[0].startswith("-"):
-        code, _, complaint = command(*with_flags(given, short := QUICK.get(given[0], []), short[::2]))
+        elsewhere = study_to_report(tmp_path, monkeypatch) if given[0] == "report" else []
+        code, _, complaint = command(*with_flags(given, short := QUICK.get(given[0], []), short[::2]), *elsewhere)
         assert code == 0, complaint
         return
     flags = [word for word in given if word.startswith("--")]

@@ -132,6 +132,24 @@ def test_a_batch_in_pieces_makes_the_step_of_the_whole_batch(parts, pieces):
     assert float(states[0].loss_sum) == pytest.approx(float(states[1].loss_sum), abs=1e-6)
 
 
+def test_the_first_share_of_the_epochs_sees_photographs_at_half_the_size(parts, monkeypatch):
+    seen = []
+    monkeypatch.setattr("experiments.train.take_step", lambda state, images, masks, *_: seen.append((images, masks)))
+    config = replace(CONFIG, epochs=4, progressive=0.5)
+    finish(config, *parts(config))
+    assert [images.shape[-2:] for images, _ in seen] == 8 * [(16, 24)] + 8 * [(32, 48)]
+    assert all(set(masks.unique().tolist()) <= {0.0, 1.0} and images.shape[-2:] == masks.shape[-2:] for images, masks in seen)
+
+
+def test_halving_averages_colours_and_lets_the_majority_decide_a_masks_pixel():
+    from experiments.train import halved
+
+    images = torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 3, 4, 4)
+    masks = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]]).float()[None, None]
+    small, few = halved(images, masks)
+    assert small[0, 0].tolist() == [[2.5, 4.5], [10.5, 12.5]] and few[0, 0].tolist() == [[1, 0], [0, 0]]
+
+
 def test_the_flag_is_looked_at_every_fifty_steps_and_at_the_end_of_an_epoch(parts, monkeypatch):
     looked = []
     monkeypatch.setattr("experiments.train._refuse_broken", lambda state, epoch: looked.append((epoch, state.step)))

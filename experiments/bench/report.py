@@ -23,9 +23,9 @@ PARTS = ("step", "loader", "scoring", "overhead")
 SECONDS = 2.0  # for each figure of the loader
 
 
-def measure(config: RunConfig, machine: Machine, parts: tuple[str, ...], repeats: int) -> dict[str, Any]:
+def measure(config: RunConfig, machine: Machine, parts: tuple[str, ...], steps: int, repeats: int) -> dict[str, Any]:
     """Measure the parts that are asked for, in the order of PARTS; nested plain data, ready for JSON."""
-    work = step.Work(config, repeats=repeats)
+    work = step.Work(config, steps, repeats)
     found: dict[str, Any] = {"machine": {**versions(), "device": config.device, "threads": config.threads}, "work": _work(config)}
     with tempfile.TemporaryDirectory() as folder:
         samples = _samples(machine.data_dir, Path(folder)) if {"loader", "scoring"} & set(parts) else []

@@ -1,0 +1,167 @@
+"""What a study answers: each cell's numbers and verdicts, every pair, and the main effects. `analysis.statistics` decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.effects import Interaction, MainEffect, interaction, main_effect
+from analysis.fair import Standing, refuse_mixed, standings
+from analysis.measured import COST, Study, by_car
+from analysis.statistics import Family, compare_all
+from analysis.summary import cell_mean
+
+Scores = Mapping[str, NDArray[np.float64]]
+JOIN = " + "
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell as the table shows it. A number that is not known is NaN."""
+
+    cell: str
+    levels: dict[str, str]
+    standing: Standing
+    rate: float
+    trials: int
+    dice: float
+    low: float  # 95 % interval of the mean; infinite with one seed
+    high: float
+    dice_best: float  # with the weights that were best in validation: a sensitivity
+    iou: float
+    boundary_iou: float
+    hd95: float  # pixels, the median over photographs and seeds
+    failures: int
+    cost: dict[str, float]
+    keys: tuple[str, ...]
+    commits: tuple[str, ...]
+    top: bool = False  # judged, and no other cell is better
+    verdicts: dict[str, int] = field(default_factory=dict)  # verdict -> against how many of the judged cells
+
+    @property
+    def label(self) -> str:
+        return JOIN.join(self.levels.values()) or self.cell
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The main effect of one factor; `named` says that the plan names it as confirmatory."""
+
+    factor: str
+    effect: MainEffect
+    interaction: Interaction
+    named: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A study with its verdicts. `rows`: judged or at least measured cells from the highest Dice down, then the others."""
+
+    study: Study
+    rows: list[Row]
+    scores: dict[str, NDArray[np.float64]]  # judged and measured cells: Dice (seeds, cars)
+    family: Family[str] | None  # of the judged cells; None where there are fewer than two
+    effects: list[Effect]
+
+    @property
+    def judged(self) -> list[Row]:
+        return [row for row in self.rows if row.standing.kind == "judged"]
+
+    @property
+    def measured(self) -> list[Row]:
+        return [row for row in self.rows if row.dice == row.dice]
+
+    @property
+    def pairs_named(self) -> bool:
+        """Whether the plan names the pairs of cells as confirmatory; with one factor, they are what its name means."""
+        named = self.study.plan.get("design", {}).get("confirmatory", [])
+        varied = [factor for factor, levels in self.study.factors.items() if len(levels) > 1]
+        return "pairs" in named or (len(varied) == 1 and varied[0] in named)
+
+    def label(self, cell: str) -> str:
+        return next(row.label for row in self.rows if row.cell == cell)
+
+
+def answer(study: Study) -> Answer:
+    """The verdicts of a study. Raises InputError where its runs may not stand in one table."""
+    refuse_mixed(study)
+    standing, scores = standings(study), by_car(study)
+    judged = {cell: scores[cell] for cell, one in standing.items() if one.kind == "judged" and cell in scores}
+    family = compare_all(judged, rope=study.rope) if len(judged) > 1 else None
+    rows = [_row(study, cell, standing[cell["cell"]], scores.get(cell["cell"]), family) for cell in study.cells]
+    rows.sort(key=lambda row: -row.dice if row.dice == row.dice else np.inf)
+    return Answer(study, rows, scores, family, _effects(study, judged))
+
+
+def _row(
+    study: Study, cell: Mapping[str, Any], standing: Standing, scores: NDArray[np.float64] | None, family: Family[str] | None
+) -> Row:
+    name = cell["cell"]
+    runs = study.finished[study.finished.cell == name]
+    mean = cell_mean(scores) if scores is not None else None
+    rate = runs.rate.iloc[0] if len(runs) else cell.get("rate")
+    rate = float("nan") if rate is None else float(rate)
+    trials = int((study.trials.cell == name).sum())
+    verdicts: dict[str, int] = {}
+    if family and any(name in pair for pair in family.comparisons):
+        found = [c.verdict for (a, _), c in family.comparisons.items() if a == name]
+        verdicts = {kind: found.count(kind) for kind in ("better", "worse", "equivalent", "undecided")}
+    levels = {factor: str(cell.get("levels", {}).get(factor, "")) for factor in study.factors}
+    dice, low, high = (mean.mean, mean.low, mean.high) if mean else (float("nan"),) * 3
+    best, iou, boundary_iou = (_mean(runs[column]) for column in ("dice_best", "iou", "boundary_iou"))
+    hd95, failures = _distances(study, name)
+    cost = {column: _mean(runs[column]) for column in COST}
+    keys, commits = tuple(runs.key), tuple(sorted(set(runs.git_commit) - {""}))
+    top = bool(verdicts) and family is not None and name in family.top
+    return Row(
+        name,
+        levels,
+        standing,
+        rate,
+        trials,
+        dice,
+        low,
+        high,
+        best,
+        iou,
+        boundary_iou,
+        hd95,
+        failures,
+        cost,
+        keys,
+        commits,
+        top,
+        verdicts,
+    )
+
+
+def _mean(values: pd.Series) -> float:
+    return float(values.astype(float).mean())
+
+
+def _distances(study: Study, cell: str) -> tuple[float, int]:
+    """The median of HD95 in pixels over a cell's photographs and seeds, and the failures among them."""
+    scores = study.scores[study.scores.cell == cell]
+    return (float(scores.hd95.median()), int(scores.failed.sum())) if len(scores) else (float("nan"), 0)
+
+
+def _effects(study: Study, judged: Scores) -> list[Effect]:
+    """Main effects of the factors that have two levels or more among the judged cells, over all the other factors."""
+    named = study.plan.get("design", {}).get("confirmatory", [])
+    levels = {cell["cell"]: {f: str(v) for f, v in cell.get("levels", {}).items()} for cell in study.cells}
+    frame = pd.DataFrame([levels[cell] for cell in judged], index=list(judged))
+    varied = [factor for factor in study.factors if factor in frame and frame[factor].nunique() > 1]
+    found = []
+    for factor in varied if len(varied) > 1 else []:
+        others = [other for other in varied if other != factor]
+        keyed = {(levels[c][factor], JOIN.join(levels[c][o] for o in others)): scores for c, scores in judged.items()}
+        try:
+            found.append(Effect(factor, main_effect(keyed, 0, rope=study.rope), interaction(keyed), factor in named))
+        except ValueError:
+            continue  # levels that share no cell cannot be compared over the others; the pairs are there all the same
+    return found

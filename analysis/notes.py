@@ -1,0 +1,138 @@
+"""What stands beside a table: ceiling, what the design could detect, device and protocol, how often the test cars were read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis.answer import Answer
+from analysis.ledger import times_read
+from analysis.seeds import seed_correlation
+from analysis.summary import conditions
+
+Say = Callable[[str, str], str]
+
+
+def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
+    """The notes, a line of plain text each; a note whose numbers are not known says so."""
+    say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
+    study = answer.study
+    found = [
+        _legend(answer, say), _ceiling(study.finished, say), _design(answer, say), _protocol(study.finished, say),
+        *_readings(answer, ledger, say), *_conditions(answer, say), *_correlation(answer, say),
+    ]  # fmt: skip
+    return [*found, *(notice for notice in study.notices if language == "en")]
+
+
+def _legend(answer: Answer, say: Say) -> str:
+    rope = answer.study.rope
+    return say(
+        "★: not separated from the top, that is no cell is better. Dice, IoU and boundary IoU are means of the last weights over a car's "
+        "photographs, then cars, then seeds; a verdict counts the other cells, with Holm-adjusted intervals; equivalent: within "
+        f"±{rope:g}. The best epoch's Dice is a sensitivity and decides nothing.",
+        f"★：未与最好的区分开，即没有组合优于它。Dice、IoU、边界 IoU 用最后的权重计算，先对一辆车的照片取平均，再对各车、各随机种子取平均；"
+        f"判定列数的是其他组合，区间经 Holm 校正；等效：在 ±{rope:g} 之内。最佳轮的 Dice 只作参考，不影响判定。",
+    )
+
+
+def _ceiling(runs: pd.DataFrame, say: Say) -> str:
+    found = runs.dropna(subset=["ceiling"]).drop_duplicates("size").sort_values("size")
+    told = ", ".join(f"{row.size_} {row.ceiling:.4f}" for row in found.rename(columns={"size": "size_"}).itertuples())
+    told = told or say("not measured", "未测量")
+    return say(
+        f"Ceiling of the input size (Dice of the truth itself, reduced and enlarged): {told}.",
+        f"输入尺寸的上限（标注真值缩小再放大后的 Dice）：{told}。",
+    )
+
+
+def _design(answer: Answer, say: Say) -> str:
+    detectable = answer.study.plan.get("detectable") or {}
+    if not detectable:
+        return say("What the design could detect: not measured.", "设计能检出的差异：未测量。")
+    main = detectable.get("main") or {}
+    mains = "".join(
+        say(f", between levels of {f} over all the others {_number(d)}", f"，{f} 的主效应 {_number(d)}") for f, d in main.items()
+    )
+    pair, chance = _number(detectable.get("pair")), detectable.get("equivalent")
+    same = (
+        ""
+        if chance is None
+        else say(
+            f"; two equal cells are called equivalent with a chance of {chance:.2f}",
+            f"；两个相等的组合被判为等效的概率为 {chance:.2f}",
+        )
+    )
+    source = (answer.study.plan.get("variances") or {}).get("source", "")
+    by = say(
+        {"pilot": " (variances from a pilot)", "guess": " (variances guessed)"}.get(source, ""),
+        {"pilot": "（方差来自预实验）", "guess": "（方差为猜测）"}.get(source, ""),
+    )
+    return say(
+        f"What the design could detect with 80 % power: a difference in Dice between two cells of {pair}{mains}{same}{by}.",
+        f"设计在 80 % 功效下能检出的 Dice 差异：两个组合之间 {pair}{mains}{same}{by}。",
+    )
+
+
+def _protocol(runs: pd.DataFrame, say: Say) -> str:
+    if not len(runs):
+        return say("Device and protocol: not measured.", "设备与协议：未测量。")
+    device, precision, protocol = (", ".join(sorted(set(runs[n].astype(str)))) for n in ("device", "precision", "protocol"))
+    threads = ", ".join(sorted(set(runs.threads.dropna().astype(str))))
+    epochs, batch = (", ".join(sorted(set(runs[n].dropna().astype(str)))) for n in ("epochs", "batch_size"))
+    mixed = (
+        say(" Seconds can be compared on one device only.", "只有同一设备上的秒数可以比较。") if runs.device.nunique() > 1 else ""
+    )
+    return say(
+        f"Device: {device}, {precision}, threads {threads or '0'}. Protocol {protocol}: {epochs} epochs, batches of {batch}, no early stopping.{mixed}",
+        f"设备：{device}，{precision}，线程数 {threads or '0'}。协议 {protocol}：{epochs} 轮，批大小 {batch}，不提前停止。{mixed}",
+    )
+
+
+def _readings(answer: Answer, ledger: pd.DataFrame, say: Say) -> list[str]:
+    return [
+        say(
+            f"These {cars} test cars have been read by {runs} runs of {studies} studies.",
+            f"这 {cars} 辆测试车已被 {studies} 项研究的 {runs} 次运行读取。",
+        )
+        for cars, runs, studies in times_read(ledger, answer.study)
+    ]
+
+
+def _conditions(answer: Answer, say: Say) -> list[str]:
+    judged = [answer.scores[row.cell] for row in answer.judged]
+    if len(judged) < 2:
+        return []
+    runs = answer.study.finished
+    epochs, size, data = (", ".join(sorted(set(runs[n].astype(str)))) for n in ("epochs", "size", "data"))
+    tuning = answer.study.plan.get("tuning")
+    trials = sorted({row.trials for row in answer.judged})
+    rates = f"tuned with {trials[-1]} trials a cell" if tuning and trials[-1] else "not tuned"
+    rates_zh = f"每个组合调参 {trials[-1]} 次" if tuning and trials[-1] else "未调参"
+    english = conditions(
+        [len(one) for one in judged], judged[0].shape[1], f"{epochs} epochs", rates, f"{data} at {size}", answer.study.rope
+    )
+    return [
+        say(
+            english,
+            f"这些判定只对这样的随机种子和汽车（{judged[0].shape[1]} 辆）、这个训练预算（{epochs} 轮）、这些学习率（{rates_zh}）和这份数据（{data}，{size}）成立。",
+        )
+    ]
+
+
+def _correlation(answer: Answer, say: Say) -> list[str]:
+    """The seeds' correlation between cells, where it can be measured."""
+    cells = {row.cell: answer.scores[row.cell] for row in answer.judged}
+    if len(cells) < 2 or len({len(one) for one in cells.values()}) > 1:
+        return []
+    found = seed_correlation(cells)
+    if found.overall != found.overall:
+        return []
+    return [say(
+        f"Correlation of seeds between cells: {found.overall:+.2f} (p {found.p:.2f}); seeds are treated as independent.",
+        f"各组合之间随机种子的相关系数：{found.overall:+.2f}（p {found.p:.2f}）；随机种子按独立处理。",
+    )]  # fmt: skip
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}"  # one seed or one car detects nothing

@@ -1,0 +1,200 @@
+"""The answer of a study in words, by rule, in English and Chinese. It never says more than the verdicts do.
+
+用规则把一项研究的结论写成句子；句子所说的从不多于判定所说的。
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from analysis.answer import Answer, Effect, Row
+from analysis.statistics import Comparison, Family
+
+LANGUAGES = ("en", "zh")
+NAMED = 6  # cells that a sentence names; the table has them all
+VERDICTS = {
+    "en": {"better": "better than", "worse": "worse than", "equivalent": "equivalent to", "undecided": "undecided against"},
+    "zh": {"better": "优于", "worse": "劣于", "equivalent": "等效于", "undecided": "未决于"},
+}
+KINDS = {
+    "en": {},
+    "zh": {
+        "judged": "已判定",
+        "not measured": "未测量",
+        "failed": "失败",
+        "not converged": "未收敛",
+        "rate at the edge": "学习率在范围边缘",
+    },
+}
+Say = Callable[[str, str], str]
+
+
+def sentences(answer: Answer, language: str) -> list[str]:
+    """What the study answers: the first sentence is the answer; then the other comparisons, then what has no verdict.
+
+    What the plan names as confirmatory comes first, and what it does not name is called exploratory. A study that is not
+    complete begins with how far it is.
+    """
+    say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
+    cells = _cells(answer, say)
+    if answer.family and not answer.pairs_named:
+        cells += say(" (Exploratory: the plan does not name pairs of cells.)", "（探索性：计划未指定逐对比较。）")
+    named = [_effect(effect, say) for effect in answer.effects if effect.named]
+    others = [_effect(effect, say) for effect in answer.effects if not effect.named]
+    first, *rest = [cells, *named, *others] if answer.pairs_named or not named else [*named, cells, *others]
+    return [_progress(answer, say) + first, *rest, *_unjudged(answer, say)]
+
+
+def _cells(answer: Answer, say: Say) -> str:
+    """What can be said of the cells."""
+    judged, family = answer.judged, answer.family
+    if not answer.measured:
+        return say("Nothing has been measured yet.", "尚未测量任何结果。")
+    if family is None:
+        return say("No verdict: a comparison needs two cells that may be judged.", "无法判定：至少需要两个可判定的组合。")
+    if min(len(answer.scores[row.cell]) for row in judged) < 2 and _all(family, "undecided"):
+        return say(
+            "Undecided: one seed does not show how far the next would fall.", "未决：只有一个随机种子，看不出下一个会相差多少。"
+        )
+    if _all(family, "equivalent"):
+        return _all_equivalent(judged, answer.study.rope, say)
+    if _all(family, "undecided"):
+        n = len(judged)
+        return say(f"Undecided: none of the {n} cells is separated from another.", f"未决：{n} 个组合中没有任何一对能被区分。")
+    top = [row for row in judged if row.top]
+    return _one(top[0], answer, say) if len(top) == 1 else _several(top, judged, say)
+
+
+def _all_equivalent(judged: Sequence[Row], rope: float, say: Say) -> str:
+    return say(
+        f"All {len(judged)} cells are equivalent: no two differ by more than {rope:g} in Dice.",
+        f"{len(judged)} 个组合全部等效：任意两个的 Dice 之差不超过 {rope:g}。",
+    )
+
+
+def _one(row: Row, answer: Answer, say: Say) -> str:
+    """The only cell that no other is better than; whether it is better than all, and by more than matters, is said too."""
+    others = [other.cell for other in answer.judged if other is not row]
+    assert answer.family is not None
+    against = [answer.family.comparisons[row.cell, other] for other in others]
+    if not all(c.verdict == "better" for c in against):
+        beaten = sum(c.verdict == "better" for c in against)
+        return say(
+            f"Only {row.label} is beaten by no other cell; it is better than {beaten} of {len(others)}, and from the others it is not separated.",
+            f"只有 {row.label} 不劣于任何组合；它优于 {len(others)} 个中的 {beaten} 个，与其余的未能区分。",
+        )
+    beyond = all(c.exceeds_rope for c in against)
+    rope = answer.study.rope
+    much = say(f", each time by more than {rope:g}", f"，且每次都超过 {rope:g}") if beyond else say(
+        f", though not surely by more than {rope:g}", f"，但不能确定差距超过 {rope:g}")  # fmt: skip
+    return say(
+        f"{row.label} is better than each of the other {len(others)} cells{much}.",
+        f"{row.label} 优于其余 {len(others)} 个组合中的每一个{much}。",
+    )
+
+
+def _several(top: Sequence[Row], judged: Sequence[Row], say: Say) -> str:
+    names = _names([row.label for row in top], say)
+    if len(top) == len(judged):
+        return say(
+            f"No cell of {len(judged)} is worse than another: which is best is undecided.",
+            f"{len(judged)} 个组合中没有一个劣于另一个：哪个最好尚未决定。",
+        )
+    rest = len(judged) - len(top)
+    return say(
+        f"Which cell is best is undecided among {len(top)}: {names}. Each of the other {rest} is worse than at least one cell.",
+        f"最好的组合在以下 {len(top)} 个中未决：{names}。其余 {rest} 个各自至少劣于某一个组合。",
+    )
+
+
+def _effect(effect: Effect, say: Say) -> str:
+    """What can be said of a factor over all the others."""
+    family, factor = effect.effect.family, effect.factor
+    levels = list(dict.fromkeys(level for pair in family.comparisons for level in pair))
+    kind = "" if effect.named else say(" (exploratory)", "（探索性）")
+    if len(levels) == 2:
+        text = _pair(levels, family, say)
+    elif _all(family, "equivalent"):
+        text = say("all are equivalent", "全部等效")
+    elif _all(family, "undecided"):
+        text = say("undecided, none is separated from another", "未决，没有任何一对能被区分")
+    else:
+        text = _top_levels(family, levels, say)
+    warning = (
+        say(" The factors interact: read the cells.", "因素之间有交互作用：请看各个组合。")
+        if effect.interaction.p <= 0.05
+        else ""
+    )
+    return say(
+        f"By {factor}, over all the other factors{kind}: {text}.{warning}",
+        f"按 {factor}，对其余因素取平均{kind}：{text}。{warning}",
+    )
+
+
+def _pair(levels: Sequence[str], family: Family[str], say: Say) -> str:
+    a, b = levels
+    if family.comparisons[a, b].verdict == "worse":
+        a, b = b, a
+    found = family.comparisons[a, b]
+    language = say("en", "zh")
+    return say(
+        f"{a} is {VERDICTS[language][found.verdict]} {b} ({_interval(found)})",
+        f"{a} {VERDICTS[language][found.verdict]} {b}（{_interval(found)}）",
+    )
+
+
+def _top_levels(family: Family[str], levels: Sequence[str], say: Say) -> str:
+    """The levels that no other is better than; only where one beats all others is it called better."""
+    top = list(family.top)
+    others = [level for level in levels if level not in top]
+    if len(top) == 1 and all(family.comparisons[top[0], other].verdict == "better" for other in others):
+        return say(f"{top[0]} is better than each of {_names(others, say)}", f"{top[0]} 优于 {_names(others, say)} 中的每一个")
+    return say(f"no other is better than {_names(top, say)}", f"没有其他水平优于 {_names(top, say)}")
+
+
+def _progress(answer: Answer, say: Say) -> str:
+    done, planned = len(answer.study.finished), len(answer.study.runs)
+    if not planned or done == planned:
+        return ""
+    return say(
+        f"Incomplete, {done} of {planned} runs are finished. So far: ", f"不完整，{planned} 次运行中完成了 {done} 次。目前："
+    )
+
+
+def _unjudged(answer: Answer, say: Say) -> list[str]:
+    """The cells without a verdict, by the reason."""
+    kinds = dict.fromkeys(row.standing.kind for row in answer.rows if row.standing.kind != "judged")
+    found = []
+    for kind in kinds:
+        names = _names([row.label for row in answer.rows if row.standing.kind == kind], say)
+        found.append(say(f"No verdict ({kind}): {names}.", f"无判定（{KINDS['zh'][kind]}）：{names}。"))
+    return found
+
+
+def verdict(row: Row, language: str) -> str:
+    """A cell's verdict in the words of the table: against how many of the other judged cells it is what."""
+    say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
+    standing = row.standing
+    if standing.kind == "judged":
+        if not row.verdicts:
+            return say("nothing to compare with", "无可比较")
+        words = VERDICTS[language]
+        return say(", ", "，").join(f"{words[kind]} {count}" for kind, count in row.verdicts.items() if count)
+    kind = KINDS[language].get(standing.kind, standing.kind)
+    if standing.kind in ("not measured", "rate at the edge"):
+        return kind
+    return say(f"{kind} ({standing.reason})", f"{kind}（{standing.reason_zh or standing.reason}）")
+
+
+def _names(names: Sequence[str], say: Say) -> str:
+    shown = say(", ", "、").join(names[:NAMED])
+    more = len(names) - NAMED
+    return shown + (say(f" and {more} more", f" 等另外 {more} 个") if more > 0 else "")
+
+
+def _interval(found: Comparison) -> str:
+    return f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def _all(family: Family[str], verdict: str) -> bool:
+    return all(found.verdict == verdict for found in family.comparisons.values())

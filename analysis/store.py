@@ -1,0 +1,195 @@
+"""The committed files of a study, analysis/results/NAME: written, read, and laid together with what was measured since.
+
+    study.json      the plan, and the versions that took part
+    runs.csv        a row for each planned run, whatever became of it
+    scores.csv.gz   a row for each test photograph of each finished run
+    trials.csv      the tuning trials;   curves.csv   a row for each epoch
+    configs.json    every finished run's RunConfig: what they share, and what each adds; `report --verify` repeats them
+
+The same study gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.gather import read_json, read_trials, with_levels
+from analysis.measured import CURVES, RUN, SCORES, Study, compact, number, typed
+from experiments.errors import InputError
+
+
+def committed(results: Path) -> list[str]:
+    """The names of the studies that have files under `results`."""
+    return sorted(path.parent.name for path in results.glob("*/study.json"))
+
+
+def write(study: Study, results: Path) -> Path:
+    """Write the files of `study` under `results`; returns their folder."""
+    folder = results / study.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files(study).items():
+        write_whole(folder / name, content)
+    return folder
+
+
+def files(study: Study) -> dict[str, bytes]:
+    """Each file's name and content."""
+    return {
+        "study.json": _json(study.plan),
+        "runs.csv": _csv(study.runs),
+        "scores.csv.gz": gzip.compress(_scores_csv(study.scores), 5, mtime=0),
+        "trials.csv": _csv(study.trials),
+        "curves.csv": _csv(study.curves),
+        "configs.json": _json(_folded(study.configs)),
+    }
+
+
+def read(results: Path, name: str) -> Study | None:
+    """The study `name` from its files; None where there are none. Raises InputError for files that cannot be read."""
+    folder = results / name
+    plan = read_json(folder / "study.json")
+    if plan is None:
+        return None
+    try:
+        runs, notices = _runs(folder / "runs.csv")
+        types = {"cell": "category", "group": "category", "image": "category", "seed": int, "failed": np.int8}
+        types |= {name: float for name in SCORES if name not in types}
+        scores = pd.read_csv(folder / "scores.csv.gz", dtype=types, keep_default_na=False)[list(SCORES)]
+        curves = pd.read_csv(folder / "curves.csv", dtype={"cell": str}, keep_default_na=False, na_values=[""])[list(CURVES)]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        advice = f"Take it back with git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
+        raise InputError(f"The results in {folder} cannot be read ({' '.join(str(error).split())}). {advice}") from None
+    configs = _unfolded(read_json(folder / "configs.json") or {})
+    runs = with_levels(number(runs, scores), plan)
+    return Study(plan, runs, scores, read_trials(folder / "trials.csv"), typed(curves), configs, notices)
+
+
+def _runs(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The rows of runs.csv; a row that is there twice counts once, and two rows of one cell and seed are refused."""
+    table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", None)
+    table = typed(table.reindex(columns=list(RUN)))
+    once = table.drop_duplicates()
+    twice = once[once.duplicated(["cell", "seed"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise InputError(f"{path} holds two different runs of {row.cell} with seed {row.seed}. Delete the row that is not true.")
+    same = len(table) - len(once)
+    return once.reset_index(drop=True), (f"{same} rows of runs.csv were there twice and count once.",) if same else ()
+
+
+def merge(old: Study, new: Study) -> Study:
+    """What was measured now laid over what is committed: a committed run stays where no finished run takes its place.
+
+    A run that failed now replaces one that was not the same run (another key): a failure is never hidden by an old success.
+    """
+    mine, theirs = (study.runs.set_index(["cell", "seed"]) for study in (new, old))
+    both = mine.index.intersection(theirs.index)
+    same = mine.loc[both, "key"] == theirs.loc[both, "key"]
+    kept = (theirs.loc[both, "state"] == "finished") & (mine.loc[both, "state"] != "finished")
+    kept &= same | (mine.loc[both, "state"] == "missing")
+    kept |= (theirs.loc[both, "state"] == "failed") & (mine.loc[both, "state"] == "missing")
+    stay = theirs.index.difference(mine.index).union(both[kept.to_numpy(bool)])
+    plan = _laid_over(old.plan, new.plan)
+    tables = {
+        name: _in_order(_either(getattr(old, name), getattr(new, name), stay), plan) for name in ("runs", "scores", "curves")
+    }
+    tables["runs"] = with_levels(tables["runs"], plan)
+    trials = new.trials if len(new.trials) else old.trials
+    keys = set(tables["runs"].key)
+    configs = {key: config for key, config in {**old.configs, **new.configs}.items() if key in keys}
+    return replace(new, plan=plan, trials=trials, configs=configs, notices=_told(old, new, stay, both), **tables)
+
+
+def _either(old: pd.DataFrame, new: pd.DataFrame, stay: pd.MultiIndex) -> pd.DataFrame:
+    """The rows of `old` whose run is in `stay`, and the others of `new`."""
+    kept, taken = (pd.MultiIndex.from_arrays([t.cell.astype(str), t.seed.astype(int)]).isin(stay) for t in (old, new))
+    parts = [part for part in (old[kept], new[~taken]) if len(part)]
+    joined = pd.concat(parts, ignore_index=True) if parts else new
+    return compact(joined) if "image" in joined else joined
+
+
+def _in_order(table: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
+    """The rows in the order of the plan's cells, then of the seeds; within a run as they were."""
+    place = {cell["cell"]: number for number, cell in enumerate(plan["cells"])}
+    order = np.lexsort((table.seed.astype(int), table.cell.astype(str).map(place).astype(int)))
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """The new plan, with the cells that only the old one knows and with the versions of both."""
+    known = {cell["cell"] for cell in new.get("cells", [])}
+    cells = [*new.get("cells", []), *(cell for cell in old.get("cells", []) if cell["cell"] not in known)]
+    factors = {
+        name: list(dict.fromkeys([*levels, *old.get("factors", {}).get(name, [])])) for name, levels in new["factors"].items()
+    }
+    versions: dict[str, str] = {}
+    for name, value in [*old.get("environment", {}).items(), *new.get("environment", {}).items()]:
+        versions[name] = ", ".join(sorted({*filter(None, versions.get(name, "").split(", ")), *value.split(", ")}))
+    return {**new, "cells": cells, "factors": factors, "environment": versions}
+
+
+def _told(old: Study, new: Study, stay: pd.MultiIndex, both: pd.MultiIndex) -> tuple[str, ...]:
+    """What the reader of the result should know about the merge."""
+    left = [str(cell["cell"]) for cell in old.cells if cell["cell"] not in {c["cell"] for c in new.cells}]
+    told = [*old.notices, *new.notices]
+    if left:
+        told.append(f"No longer in the plan, but kept with their committed runs: {', '.join(left)}.")
+    if len(stay.intersection(both)):
+        told.append(f"{len(stay.intersection(both))} of the runs are the committed ones, which lie not under the output folder.")
+    return tuple(told)
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, lineterminator="\n").encode()
+
+
+def _scores_csv(scores: pd.DataFrame) -> bytes:
+    """As `_csv`, for a million rows in a third of the time."""
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(SCORES)
+    table.writerows(zip(*(scores[name].tolist() for name in SCORES), strict=True))
+    return buffer.getvalue().encode()
+
+
+def _json(content: Any) -> bytes:
+    return (json.dumps(_finite(content), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null where a number is not finite: JSON knows no infinity."""
+    if isinstance(value, dict):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _folded(configs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """What all configs share, once, and for each key what it adds."""
+    first = next(iter(configs.values()), {})
+    shared = {name: value for name, value in first.items() if all(config.get(name) == value for config in configs.values())}
+    own = {key: {n: v for n, v in config.items() if n not in shared} for key, config in sorted(configs.items())}
+    return {"shared": shared, "runs": own}
+
+
+def _unfolded(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {key: {**content.get("shared", {}), **own} for key, own in content.get("runs", {}).items()}
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a crash leaves the old one or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)

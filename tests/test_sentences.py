@@ -1,0 +1,106 @@
+"""The answer in words says what the verdicts say, and never more."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis import gather
+from analysis.answer import answer
+from analysis.sentences import sentences, verdict
+from tests.made_study import write_study
+
+MODELS = ("unet", "attention_unet", "resnet_unet")
+
+
+def study(tmp_path, models, losses=None, **other):
+    write_study(tmp_path, models=models, losses=losses or {"bce": 0.0}, **other)
+    return answer(gather.gather(tmp_path, "made"))
+
+
+def test_one_cell_that_is_better_than_all_is_named_and_the_rope_is_respected(tmp_path):
+    found = study(tmp_path / "a", {"unet": 0, "attention_unet": 0, "resnet_unet": 0.01}, sd=1e-4, seeds=range(5))
+    first, *_ = sentences(found, "en")
+    assert first.startswith("resnet_unet + bce is better than each of the other 2 cells, each time by more than 0.001.")
+    assert sentences(found, "zh")[0].startswith("resnet_unet + bce 优于其余 2 个组合中的每一个，且每次都超过 0.001。")
+    found = study(tmp_path / "b", {"unet": 0, "resnet_unet": 0.0011}, sd=1e-4, seeds=range(5), cars=40)
+    assert "though not surely by more than 0.001" in sentences(found, "en")[0]
+
+
+def test_two_that_are_not_separated_are_both_named_and_the_beaten_one_is_not(tmp_path):
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0.01, "resnet_unet": 0.01}, sd=5e-4, seeds=range(5))
+    assert "undecided among 2: " in sentences(found, "en")[0] and "Each of the other 1 is worse" in sentences(found, "en")[0]
+    assert " unet + bce" not in sentences(found, "en")[0]
+
+
+def test_one_small_difference_is_enough_to_say_that_it_is_small(tmp_path):
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0.0092, "resnet_unet": 0.01}, sd=1e-4, seeds=range(5), cars=40)
+    assert "better than each of the other 2 cells, though not surely by more than 0.001" in sentences(found, "en")[0]
+
+
+def test_equal_cells_are_called_equivalent_only_where_every_pair_is(tmp_path):
+    found = study(tmp_path, dict.fromkeys(MODELS, 0.0), sd=1e-5, seeds=range(10), cars=60)
+    assert sentences(found, "en")[0].startswith("All 3 cells are equivalent: no two differ by more than 0.001 in Dice.")
+    assert "全部等效" in sentences(found, "zh")[0]
+
+
+def test_noise_is_undecided(tmp_path):
+    found = study(tmp_path, dict.fromkeys(MODELS, 0.0), sd=0.02)
+    assert sentences(found, "en")[0].startswith("Undecided: none of the 3 cells is separated from another.")
+
+
+def test_main_effects_come_first_where_the_plan_names_them_and_pairs_where_it_names_pairs(tmp_path):
+    effects = {"unet": 0.0, "resnet_unet": 0.01}, {"bce": 0.0, "dice": 0.005}
+    named = {"seeds": [0, 1, 2], "rope": 0.001}
+    found = study(tmp_path / "a", *effects, sd=1e-4, design={**named, "confirmatory": ["model"]})
+    texts = sentences(found, "en")
+    assert texts[0].startswith("By model, over all the other factors: resnet_unet is better than unet (+0.0")
+    assert "(Exploratory" in texts[1] and texts[2].startswith("By loss, over all the other factors (exploratory): dice is better")
+    found = study(tmp_path / "b", *effects, sd=1e-4, design={**named, "confirmatory": ["pairs"]})
+    texts = sentences(found, "en")
+    assert texts[0].startswith("resnet_unet + dice is better than each") and "xploratory" not in texts[0]
+    assert all("(exploratory)" in text for text in texts[1:])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    effects=st.lists(st.sampled_from([0.0, 0.0003, 0.001, 0.003, 0.01]), min_size=2, max_size=4),
+    sd=st.sampled_from([1e-5, 3e-4, 2e-3]), seeds=st.integers(1, 4),
+)  # fmt: skip
+def test_no_sentence_claims_more_than_the_verdicts(tmp_path_factory, effects, sd, seeds):
+    found = study(tmp_path_factory.mktemp("any"), {f"m{n}": e for n, e in enumerate(effects)}, sd=sd, seeds=range(seeds), views=2)
+    comparisons = found.family.comparisons
+    text = sentences(found, "en")[0]
+    for winner in re.findall(r"(\S+ \+ bce) is better than each", text):
+        (cell,) = [row.cell for row in found.rows if row.label == winner]
+        assert all(c.verdict == "better" for (a, _), c in comparisons.items() if a == cell)
+        assert ("each time by more" in text) == all(c.exceeds_rope for (a, _), c in comparisons.items() if a == cell)
+    if "equivalent" in text:
+        assert all(c.verdict == "equivalent" for c in comparisons.values())
+    if "undecided among" in text:
+        named = set(text.split(": ")[1].split(". ")[0].split(", "))
+        assert named == {row.label for row in found.rows if row.top}
+    if seeds == 1:
+        assert "Undecided" in text and all(c.verdict == "undecided" for c in comparisons.values())
+    for row in found.rows:
+        counts = [int(n) for n in re.findall(r"\d+", verdict(row, "en"))]
+        assert sum(counts) == len(found.judged) - 1
+
+
+def test_both_languages_say_the_same_number_of_things_about_the_same_names(tmp_path):
+    found = study(tmp_path, {"unet": 0, "resnet_unet": 0.01}, {"bce": 0.0, "dice": 0.005}, sd=1e-3)
+    english, chinese = (sentences(found, language) for language in ("en", "zh"))
+    assert len(english) == len(chinese)
+    for one, other in zip(english, chinese, strict=True):
+        assert set(re.findall(r"\d+\.\d+|\w*unet\w*|bce|dice\b", one)) == set(
+            re.findall(r"\d+\.\d+|[a-z_]*unet[a-z_]*|bce|dice\b", other)
+        )
+
+
+@pytest.mark.parametrize("values", [[], [0.9]])
+def test_a_rise_needs_two_epochs(values):
+    from analysis.measured import rise
+
+    assert np.isnan(rise(np.array(values)))
