@@ -64,6 +64,8 @@ def hold(folder: Path) -> Iterator[Lease]:
     """Hold the run whose folder is `folder` for the length of a `with` block. Raises Busy if another process has it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     busy = f"The run {folder.name} is being carried out by another process. Wait for it, or choose another --seed."
+    if owner(folder) is not None:
+        raise Busy(busy)  # seen without waiting for the lock
     try:
         with FileLock(f"{folder}.lock", timeout=0.2):  # `run.py runs` tries it for a moment
             lease = _take(Path(f"{folder}.lease"))

@@ -72,9 +72,16 @@ def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> Non
         print("NOT A FAIR SCORE: --split image puts other photographs of the test cars into training.")
     if result["data"] == "synthetic":
         print("These are SYNTHETIC CARS: the scores say nothing about real photographs.")
-    place = output_dir.relative_to(Path.cwd()) if output_dir.is_relative_to(Path.cwd()) else output_dir
-    where = "" if place == Path("outputs") else f" --output-dir {place}"
-    print(f"Record: {place / 'runs' / result['key']}\nSee it in MLflow: python run.py ui{where}")
+    print(f"Record: {_near(output_dir) / 'runs' / result['key']}\nSee it in MLflow: python run.py ui{output_flag(output_dir)}")
+
+
+def output_flag(output_dir: Path) -> str:
+    """What to add to a command that is to look there: nothing for the folder that it would look in anyway."""
+    return "" if _near(output_dir) == Path("outputs") else f" --output-dir {_near(output_dir)}"
+
+
+def _near(place: Path) -> Path:
+    return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
 
 
 def bench(wanted: Wanted, words: list[str] | None, steps: int, repeats: int, as_json: bool) -> int:

@@ -79,7 +79,7 @@ def _run(plan: Plan, stop: Stop) -> int:
         failed = study_run.carry_out(plan, plan.runs(), stop, session)
     _write(plan)
     study_show.status(plan, tune_cells.look(plan))
-    print(f"What it means: python run.py report {plan.study.name}")
+    print(f"What it means: python run.py report {plan.study.name}{main.output_flag(plan.machine.output_dir)}")
     return 1 if failed or any(plan.rate(cell).value is None for cell in plan.cells) else 0
 
 

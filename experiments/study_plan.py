@@ -18,7 +18,7 @@ from experiments.study import Cell, Study, Tuning, merged
 from registry import OptionError, UnknownName
 
 # What must be the same in every cell, unless it is what the study asks about.
-EQUAL = ("epochs", "batch_size", "accumulate", "size", "epoch_steps")
+EQUAL = ("epochs", "batch_size", "accumulate", "size", "progressive", "epoch_steps")
 
 
 @dataclass(frozen=True)

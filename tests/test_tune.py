@@ -227,7 +227,7 @@ def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_
     optuna.load_study(study_name="a/b", storage=f"sqlite:///{tmp_path / 'optuna.db'}").ask()  # without a point of the grid
     with ExitStack() as others:  # four workers at their trials: none of these may be given out again
         at_work = [others.enter_context(cell.next())[0] for _ in range(4)]
-        found = asked(tmp_path, tuning, 12) + [(trial.rate, trial.seed) for trial in at_work]
+        found = asked(tmp_path, tuning, 6) + [(trial.rate, trial.seed) for trial in at_work]
         assert len(found) == len(set(found)) == 8
 
 
