@@ -57,7 +57,16 @@ def _step(found: Found) -> list[list[str]]:
     over = "; ".join(f"{ratio:.2f} × {name} ({speeds[name]:.2f})" for name, ratio in step["own_over"].items())
     peaks = [f"{share[name]:.0%} of {peak[name] / 1e9:.0f}" for name in ("fp32", "bf16")]
     roofline = f"{speeds['own'] / step['roofline_images_per_second']:.0%} of {step['roofline_images_per_second']:.1f}"
-    return [[_work(found["work"]), f"{speeds['own']:.2f}", over, *peaks, roofline, f"{step['peak_memory_gb']:.2f}"]]
+    return [
+        [
+            _work(found["work"]),
+            f"{speeds['own']:.2f}",
+            over,
+            *peaks,
+            roofline,
+            f"{step['peak_memory_gb']['own']:.2f} ({step['peak_memory_gb']['plain']:.2f})",
+        ]
+    ]
 
 
 def _loader(found: Found) -> list[list[str]]:
@@ -78,7 +87,7 @@ def _overhead(found: Found) -> list[list[str]]:
 
 HEADINGS = {
     "step": ["work", "images/s", "times a plain loop (its images/s)", "of the fp32 peak, GFLOP/s", "of the bf16 peak, GFLOP/s",
-             "of the roofline, images/s", "memory, GB"],
+             "of the roofline, images/s", "memory, GB (plain)"],
     "loader": ["augmentation", "cached, photographs/s", "decoding, photographs/s", "ratio"],
     "scoring": ["what", "photograph", "ms on one thread"],
     "overhead": ["what", "seconds"],

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from analysis import figures, records
 from experiments import checkpoint, evaluate, pictures, progress, tracking
+from experiments.allocator import peak_memory
 from experiments.data import split as splitting
 from experiments.data.cache import Pixels
 from experiments.prepare import Prepared
@@ -120,9 +120,4 @@ def _peak_memory(state: State) -> float:
     """Of the device on CUDA, of the process elsewhere; gigabytes."""
     if state.fabric.device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(state.fabric.device) / 1e9, 3)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0.0
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 3)
+    return round(peak_memory() / 1e9, 3)

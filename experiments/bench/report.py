@@ -72,7 +72,6 @@ def _step(work: step.Work) -> dict[str, Any]:
     found["peak"] = peaks
     found["share_of_peak"] = {name: own * flop / peaks[name] for name in ("fp32", "bf16")}
     found["roofline_images_per_second"] = limits.roofline(work, peaks[_kind(work.config)], peaks["bandwidth"])
-    found["peak_memory_gb"] = step.peak_memory(work)
     if work.config.device == "cuda":
         found["largest_batch"] = step.largest_batch(work)
     return found
@@ -122,7 +121,8 @@ def _step_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
             f"{found['roofline_images_per_second']:.1f} images/s at {peaks['bandwidth'] / 1e9:.1f} GB/s of memory traffic",
         )
     )
-    rows.append(("peak memory", f"{found['peak_memory_gb']:.2f} GB"))
+    memory = found["peak_memory_gb"]
+    rows.append(("peak memory", f"{memory['own']:.2f} GB; plain {memory['plain']:.2f} GB"))
     return rows + ([("largest batch", str(found["largest_batch"]))] if "largest_batch" in found else [])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from experiments.allocator import peak_memory
 from experiments.config import RunConfig
 from experiments.data.cache import Pixels
 from experiments.data.loader import Batches, Photographs
 from experiments.data.samples import Sample
+from experiments.errors import RunFailed
 from experiments.train import start, train
 from registry import LOSSES, MODELS
 
@@ -86,6 +89,52 @@ def plain_loop(work: Work, autocast: bool = False) -> Callable[[], float]:
     return epoch
 
 
+class Process:
+    """A loop in a fresh process of its own: what it sets (memory, threads) does not reach the other, which stays plain."""
+
+    def __init__(self, work: Work, way: str) -> None:
+        words = [sys.executable, "-c", f"from experiments.bench.step import serve; serve({way!r})"]
+        surroundings = {name: value for name, value in os.environ.items() if way == "own" or name != "GOMP_SPINCOUNT"}
+        self._process = subprocess.Popen(
+            words, cwd=ROOT, env=surroundings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self._ask(json.dumps({"config": work.config.to_dict(), "steps": work.steps}))
+
+    def speed(self) -> float:
+        """Images a second of one epoch."""
+        return self._ask("epoch")
+
+    def close(self) -> float:
+        """End the process; gigabytes that the steps took at most, without what the packages take."""
+        memory = self._ask("memory")
+        self._process.communicate()
+        return memory
+
+    def _ask(self, word: str) -> float:
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RunFailed("The benchmark's process ended early. Is there memory enough? Try a smaller --batch-size.")
+        return float(answer)
+
+
+def serve(way: str) -> None:
+    """The other side of `Process`: one line in, one number out."""
+    asked = json.loads(input())
+    work = Work(RunConfig.from_dict(asked["config"]), asked["steps"])
+    before = peak_memory()
+    print(before, flush=True)
+    loop = own_loop(work) if way == "own" else plain_loop(work, autocast=way != "plain")
+    for word in sys.stdin:
+        cuda = work.config.device == "cuda"
+        if word.strip() == "memory":
+            print((torch.cuda.max_memory_allocated() if cuda else peak_memory() - before) / 1e9, flush=True)
+            return
+        print(loop(), flush=True)
+
+
 def in_turns(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Each way once to warm up, then `repeats` rounds of all of them one after another."""
     for way in ways.values():
@@ -100,30 +149,14 @@ def ratio(over: list[float], under: list[float]) -> float:
 
 
 def step_speeds(work: Work) -> dict[str, Any]:
-    """Images a second of the own loop and of the plain one (and of its autocast form on a GPU), and their ratios."""
-    ways = {"own": own_loop(work), "plain": plain_loop(work)}
-    if work.config.device == "cuda":
-        ways["plain, autocast"] = plain_loop(work, autocast=True)
-    rounds = in_turns(ways, work.repeats)
+    """Images a second of the own loop and of the plain one (and of its autocast form on a GPU), their ratios and memory."""
+    names = ["own", "plain"] + (["plain, autocast"] if work.config.device == "cuda" else [])
+    processes = {name: Process(work, name) for name in names}
+    rounds = in_turns({name: process.speed for name, process in processes.items()}, work.repeats)
+    memory = {name: process.close() for name, process in processes.items()}
     speeds = {name: statistics.median(values) for name, values in rounds.items()}
     over = {name: ratio(rounds["own"], values) for name, values in rounds.items() if name != "own"}
-    return {"images_per_second": speeds, "own_over": over, "rounds": rounds}
-
-
-def peak_memory(work: Work) -> float:
-    """Gigabytes that a few steps take at most: of the GPU, or of a fresh process (the packages' own share left out)."""
-    if work.config.device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        own_loop(work)()
-        return torch.cuda.max_memory_allocated() / 1e9
-    code = (
-        "import json, resource, sys\nfrom experiments.bench import step\nfrom experiments.config import RunConfig\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)\n"
-        "before = peak()\nstep.own_loop(step.Work(RunConfig.from_dict(json.loads(sys.argv[1])), steps=2))()\n"
-        "print((peak() - before) / 1e9)"
-    )
-    words = [sys.executable, "-c", code, json.dumps(work.config.to_dict())]
-    return float(subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    return {"images_per_second": speeds, "own_over": over, "rounds": rounds, "peak_memory_gb": memory}
 
 
 def largest_batch(work: Work, most: int = 4096) -> int:
