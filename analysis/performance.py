@@ -23,8 +23,17 @@ def rendered(text: str) -> str:
 
 def parts(folder: Path) -> dict[str, str]:
     """The rendered parts by marker: one table for each thing that was measured, over all files of `folder`."""
-    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    files = [_read(path) for path in sorted(folder.glob("*.json"))]
     return {f"bench {name}": "\n\n".join(_tables(name, rows, files)) or "not measured" for name, rows in ROWS.items()}
+
+
+def _read(path: Path) -> Found:
+    """What bench printed; or the result.json of a run, which is measured in time too."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if "test" not in found:
+        return found
+    machine = {"processor": found["device"], "device": "cpu", "threads": found["threads"], "torch": found["versions"]["torch"]}
+    return {"machine": machine, "quality": found}
 
 
 def _tables(name: str, rows: Callable[[Found], list[list[str]]], files: Iterable[Found]) -> list[str]:
@@ -85,15 +94,24 @@ def _overhead(found: Found) -> list[list[str]]:
     ]
 
 
+def _quality(found: Found) -> list[list[str]]:
+    run = found["quality"]
+    before = run["seconds"]["this_sitting"] - run["seconds"]["scoring"]
+    size = "×".join(map(str, run["size"]))
+    scores = [f"{run['test']['last'][name]:.4f}" for name in ("dice", "iou", "boundary_iou")]
+    return [[f"`{run['model']}`, {run['loss']}", f"{run['cars']['train']} at {size}", f"{before:.0f}", *scores, f"{run['ceiling']:.4f}"]]
+
+
 HEADINGS = {
     "step": ["work", "images/s", "times a plain loop (its images/s)", "of the fp32 peak, GFLOP/s", "of the bf16 peak, GFLOP/s",
              "of the roofline, images/s", "memory, GB (plain)"],
     "loader": ["augmentation", "cached, photographs/s", "decoding, photographs/s", "ratio"],
     "scoring": ["what", "photograph", "ms on one thread"],
     "overhead": ["what", "seconds"],
+    "quality": ["what", "training cars", "seconds before scoring", "test Dice", "IoU", "boundary IoU", "ceiling"],
 }  # fmt: skip
 ROWS: dict[str, Callable[[Found], list[list[str]]]] = {
-    "step": _step, "loader": _loader, "scoring": _scoring, "overhead": _overhead,
+    "step": _step, "loader": _loader, "scoring": _scoring, "overhead": _overhead, "quality": _quality,
 }  # fmt: skip
 
 
