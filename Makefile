@@ -9,7 +9,7 @@ demo: .venv/runtime
 
 test: .venv/development
 	.venv/bin/python run.py report --check
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
 	.venv/bin/python -m analysis.readme

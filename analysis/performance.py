@@ -99,7 +99,15 @@ def _quality(found: Found) -> list[list[str]]:
     before = run["seconds"]["this_sitting"] - run["seconds"]["scoring"]
     size = "×".join(map(str, run["size"]))
     scores = [f"{run['test']['last'][name]:.4f}" for name in ("dice", "iou", "boundary_iou")]
-    return [[f"`{run['model']}`, {run['loss']}", f"{run['cars']['train']} at {size}", f"{before:.0f}", *scores, f"{run['ceiling']:.4f}"]]
+    return [
+        [
+            f"`{run['model']}`, {run['loss']}",
+            f"{run['cars']['train']} at {size}",
+            f"{before:.0f}",
+            *scores,
+            f"{run['ceiling']:.4f}",
+        ]
+    ]
 
 
 HEADINGS = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import time
@@ -239,6 +240,9 @@ def _store(uri: str, output_dir: Path) -> tuple[Any, str]:
     output_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(output_dir / "mlflow.lock", timeout=60):
         from mlflow import MlflowClient
+
+        # the setting counts at MLflow's import, which somebody else may have done before
+        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
 
         client = MlflowClient(tracking_uri=uri)
         found = client.get_experiment_by_name(EXPERIMENT)
