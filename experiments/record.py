@@ -128,7 +128,12 @@ def refuse_changed(config: RunConfig, machine: Machine) -> None:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that take part in a result, and the machine's kind."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": sys.version.split()[0], "platform": f"{platform.system()} {platform.machine()}", "processor": processor(), **found}
+    return {
+        "python": sys.version.split()[0],
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        **found,
+    }
 
 
 @functools.lru_cache
