@@ -143,9 +143,10 @@ def each(
             except InputError as unreadable:
                 finishing.append((path, unreadable))
             if len(finishing) > ahead:
-                yield _done(*finishing.popleft())
-        for one in finishing:
-            yield _done(*one)
+                path, one = finishing.popleft()
+                yield path, _done(one)
+        for path, one in finishing:
+            yield path, _done(one)
 
 
 def _finish(
@@ -154,5 +155,5 @@ def _finish(
     return finish(photo, mask())
 
 
-def _done(path: Path, one: Future[Finished] | InputError) -> tuple[Path, Finished | InputError]:
-    return path, one if isinstance(one, InputError) else one.result()
+def _done(one: Future[Finished] | InputError) -> Finished | InputError:
+    return one if isinstance(one, InputError) else one.result()

@@ -117,8 +117,8 @@ def best(output_dir: Path) -> Trained:
         raise InputError(f"No finished run with weights lies under {output_dir / 'runs'}. Train one: python run.py --model unet")
     carvana = [one for one in finished if one[1].config.get("data") == "carvana"]
     dice, run = max(carvana or finished, key=lambda one: one[0])
-    data = "Carvana" if carvana else f"{run.config.get('data')}, as none is on Carvana"
-    print(f"The best of {len(carvana or finished)} finished runs by validation Dice ({dice:.4f}) on {data}:", flush=True)
+    data = "Carvana" if carvana else "what there is, none being on Carvana"
+    print(f"Best by validation Dice on {data} ({dice:.4f}, of {len(carvana or finished)} finished):", flush=True)
     return at(run.folder)
 
 
