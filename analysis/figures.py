@@ -103,7 +103,9 @@ def save_reliability(path: Path, rows: Sequence[tuple[float, ...]], error: float
     figure, axis = _sheet()
     filled = [row for row in rows if row[2]]
     axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, label="calibrated")
-    axis.plot([row[3] for row in filled], [row[4] for row in filled], color="#0072B2", marker="o", markersize=4, label="the model")
+    axis.plot(
+        [row[3] for row in filled], [row[4] for row in filled], color="#0072B2", marker="o", markersize=4, label="the model"
+    )
     axis.set(xlabel="mean predicted probability", ylabel="share of pixels that are foreground", xlim=(0, 1), ylim=(0, 1))
     axis.set_title(f"expected calibration error {error:.4f}", fontsize=10)
     axis.legend()

@@ -115,9 +115,7 @@ def _forward(
         yield from ((i, [m[n] for m in maps]) for n, i in enumerate(indices))
 
 
-def _score(
-    photographs: Photographs, index: int, logits: list[NDArray[np.float32]], part: str, measure: Measure | None
-) -> Scored:
+def _score(photographs: Photographs, index: int, logits: list[NDArray[np.float32]], part: str, measure: Measure | None) -> Scored:
     sample = photographs.samples[index]
     truth = read_mask(sample.mask)
     enlarged = [enlarge(one, (truth.shape[1], truth.shape[0])) for one in logits]

@@ -118,7 +118,9 @@ def _show(trained: Trained, output: Path, rows: Sequence[scoring.Row]) -> dict[s
     if learned == len(table):
         print("NOT A FAIR SCORE: the run has learned from these photographs, or was chosen by them.")
     elif learned:
-        print(f"Left out of the means: {learned} photographs that the run has learned from, or was chosen by (see the column set).")
+        print(
+            f"Left out of the means: {learned} photographs that the run has learned from, or was chosen by (see the column set)."
+        )
     return {"scores": means, "left_out": learned % len(table), "fair": learned < len(table)}
 
 
@@ -139,7 +141,9 @@ def _calibration(output: Path, scored: Sequence[scoring.Scored]) -> float:
     _write(output / "reliability.csv", ("low", "high", "pixels", "confidence", "frequency"), rows)
     error = calibration.expected_error(bins)
     figures.save_reliability(output / "reliability.png", rows, error)
-    print(f"Expected calibration error: {error:.4f} ({calibration.BINS} bins of equal width, all pixels pooled; Guo et al. 2017).")
+    print(
+        f"Expected calibration error: {error:.4f} ({calibration.BINS} bins of equal width, all pixels pooled; Guo et al. 2017)."
+    )
     return error
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import logging
 import tempfile
 import warnings
@@ -94,9 +93,7 @@ def to_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
             f"PyTorch cannot export this network as a graph for every size ({reason.strip()[:150]}). Its checkpoint can be used as it is."
         ) from error
     assert program is not None
-    buffer = io.BytesIO()
-    program.save(buffer)
-    graph = onnx.load_from_string(buffer.getvalue())
+    graph = program.model_proto
     for side, name in ((0, "batch"), (2, "height"), (3, "width")):
         graph.graph.output[0].type.tensor_type.shape.dim[side].dim_param = name  # not as a formula of themselves
     graph.doc_string = f"{metadata['input']} -> {metadata['output']}"
@@ -140,7 +137,9 @@ def comparison(trained: Trained, photographs: Path | None) -> tuple[Photographs,
 
     Those that were asked for, else validation photographs of the run (its test photographs stay unread), else synthetic cars.
     """
-    paths, said = (list(gather([str(photographs)], Path("exports"))), "") if photographs else (_validation(trained), "validation ")
+    paths, said = (
+        (list(gather([str(photographs)], Path("exports"))), "") if photographs else (_validation(trained), "validation ")
+    )
     with tempfile.TemporaryDirectory() as place:
         if not paths:
             write_cars(Path(place) / "cars", cars=1, size=(480, 320))

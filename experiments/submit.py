@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,9 +74,9 @@ def _whole(path: Path) -> Iterator[IO[str]]:
     temporary = path.with_name(path.name + ".tmp")
     try:
         with contextlib.ExitStack() as opened:
-            raw: IO[bytes] = opened.enter_context(open(temporary, "wb"))
+            raw: Any = opened.enter_context(open(temporary, "wb"))
             if path.suffix == ".gz":
-                raw = opened.enter_context(gzip.GzipFile(path.stem, "wb", 6, raw, mtime=0))  # type: ignore[assignment]
+                raw = opened.enter_context(gzip.GzipFile(path.stem, "wb", 6, raw, mtime=0))
             yield opened.enter_context(io.TextIOWrapper(raw, encoding="utf-8", newline=""))
         os.replace(temporary, path)
     finally:

@@ -20,6 +20,7 @@ from torch import nn
 from experiments import checkpoint, overview
 from experiments.config import RunConfig
 from experiments.errors import InputError
+from experiments.progress import note
 from experiments.settings import nearest
 from registry import MODELS
 
@@ -119,6 +120,10 @@ def best(output_dir: Path) -> Trained:
     dice, run = max(carvana or finished, key=lambda one: one[0])
     data = "Carvana" if carvana else "what there is, none being on Carvana"
     print(f"Best by validation Dice on {data} ({dice:.4f}, of {len(carvana or finished)} finished):", flush=True)
+    if len({_validated_on(one.config) for _, one in carvana or finished}) > 1:
+        note(
+            "They were validated on different photographs, so the comparison is rough: name a run with --run if you know better."
+        )
     return at(run.folder)
 
 
@@ -130,6 +135,10 @@ def find_all(asked: str, ensemble: Sequence[str], output_dir: Path) -> list[Trai
     for one in found:
         print(one.name, flush=True)
     return found
+
+
+def _validated_on(config: dict[str, Any]) -> str:
+    return json.dumps([config.get(name) for name in ("data_fingerprint", "split", "fold")])
 
 
 def _validation_dice(folder: Path) -> float | None:

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -74,7 +75,9 @@ def test_what_cannot_be_read_is_named_and_skipped_and_the_exit_code_says_so(pred
     assert sorted(p.stem for p in (tmp_path / "masks").iterdir()) == [photographs[0].stem, photographs[2].stem]
 
 
-def test_folders_are_searched_through_and_patterns_are_followed_and_masks_are_no_photographs(predict, made_cars, tmp_path, monkeypatch):
+def test_folders_are_searched_through_and_patterns_are_followed_and_masks_are_no_photographs(
+    predict, made_cars, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     for place in ("shots", "shots/deep", "shots/.hidden"):
         (tmp_path / place).mkdir()
@@ -177,7 +180,7 @@ def test_tiles_of_a_network_without_surroundings_give_the_untiled_prediction(tmp
     bands = list(tiles.blend((150, 211), (64, 48), look))
     assert np.allclose(np.concatenate([band for _, band in bands]), photo.mean(2), atol=1e-3)
     assert [top for top, _ in bands] == list(np.cumsum([0, *(len(band) for _, band in bands)])[:-1])
-    overlaps = [b.start < a.stop for (_, a), (_, b) in zip(seen, seen[1:], strict=False) if b.start > a.start]
+    overlaps = [b.start < a.stop for (_, a), (_, b) in pairwise(seen) if b.start > a.start]
     assert len(seen) > 9 and all(overlaps) and len(overlaps) > 9
 
     Image.fromarray(photo).save(tmp_path / "large.png")
@@ -238,7 +241,11 @@ def test_best_is_the_best_finished_run_by_validation_dice_on_carvana_else_on_wha
     write_run(tmp_path / "runs" / "ddd", 0.999, split="image")  # leaks
     write_run(tmp_path / "runs" / "eee", 0.999)
     (tmp_path / "runs" / "eee" / "result.json").unlink()  # not finished
-    assert runs.best(tmp_path).key == "ccc" and "0.9700" in capsys.readouterr().out
+    assert runs.best(tmp_path).key == "ccc"
+    shown = capsys.readouterr()
+    assert "0.9700, of 2 finished" in shown.out and not shown.err
+    write_run(tmp_path / "runs" / "fff", 0.5, data_fingerprint="other cars")
+    assert runs.best(tmp_path).key == "ccc" and "different photographs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", ["KEY", "KEY[:6]", "FILE", "FOLDER", "last.ckpt"])

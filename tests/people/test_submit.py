@@ -103,7 +103,9 @@ def test_a_photograph_that_cannot_be_read_keeps_its_line_and_is_named(command, t
     assert code == 1 and str(spoilt) in complaint and len(found) == 4 and not found[spoilt.name].any()
 
 
-def test_the_same_photographs_give_the_same_bytes_and_a_failure_leaves_the_old_file(command, trained, test_dir, tmp_path, monkeypatch):
+def test_the_same_photographs_give_the_same_bytes_and_a_failure_leaves_the_old_file(
+    command, trained, test_dir, tmp_path, monkeypatch
+):
     words = ("submit", "--test-dir", test_dir, "--run", trained.name, "--output-dir", trained.parent.parent, "--output")
     assert command(*words, tmp_path / "s.csv.gz")[0] == 0
     before = (tmp_path / "s.csv.gz").read_bytes()
