@@ -57,7 +57,7 @@ def count(logits: NDArray[np.float32], truth: NDArray[np.bool_]) -> Counts:
         found - right,
         int(truth.sum()) - right,
         np.bincount(at, minlength=BINS),
-        np.bincount(at, probability, BINS),
+        np.bincount(at, probability, BINS).astype(np.float64),
         np.bincount(at[truth], minlength=BINS),
     )
 

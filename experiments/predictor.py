@@ -144,16 +144,12 @@ def each(
                 finishing.append((path, unreadable))
             if len(finishing) > ahead:
                 path, one = finishing.popleft()
-                yield path, _done(one)
+                yield path, one if isinstance(one, InputError) else one.result()
         for path, one in finishing:
-            yield path, _done(one)
+            yield path, one if isinstance(one, InputError) else one.result()
 
 
 def _finish(
     finish: Callable[[Photo, NDArray[np.bool_]], Finished], photo: Photo, mask: Callable[[], NDArray[np.bool_]]
 ) -> Finished:
     return finish(photo, mask())
-
-
-def _done(one: Future[Finished] | InputError) -> Finished | InputError:
-    return one if isinstance(one, InputError) else one.result()

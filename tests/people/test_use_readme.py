@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.test_command_line import HEAVY, imported_by
 from tests.test_data import write_pairs
 from tests.test_house import README, commands
 
@@ -98,3 +99,18 @@ def test_the_other_shells_have_a_script_of_theirs(command, shell):
 def test_an_unknown_shell_is_answered_by_a_sentence(command):
     code, _, complaint = command("completion", "basch")
     assert code == 2 and "did you mean 'bash'" in complaint
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["predict", "--help"],
+        ["predict", "a.jpg", "--ouput", "x"],
+        ["export", "--format", "onx"],
+        ["evaluate", "--data", "foldr"],
+        ["predict", "--device", "gpu", "x"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_the_answer_to_a_wrong_word_import_nothing_heavy(words):
+    assert not (HEAVY | {"onnx", "onnxruntime"}) & imported_by(*words)
