@@ -2,14 +2,17 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test readme lint
+.PHONY: demo test test-people readme lint
 
 demo: .venv/runtime
 	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
 
 test: .venv/development
 	.venv/bin/python run.py report --check
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+	.venv/bin/python -m pytest --ignore=tests/people --numprocesses 2 --dist loadfile
+
+test-people: .venv/development # what people do with a trained model
+	.venv/bin/python -m pytest tests/people --numprocesses 2 --dist loadfile
 
 readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
 	.venv/bin/python -m analysis.readme
