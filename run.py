@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from experiments.data_commands import data, runs
 from experiments.errors import InputError, RunFailed
+from experiments.page_command import page
 from experiments.study_commands import grid, study, tune
 from experiments.use_commands import completion, evaluate, export, predict, submit
 from experiments.words import Config, Output, Preset, Tracking, TuneWords, Words, wanted
@@ -213,6 +214,7 @@ app.command(predict)
 app.command(evaluate)
 app.command(submit)
 app.command(export)
+app.command(page)
 
 
 def main(words: list[str]) -> int:

@@ -30,7 +30,7 @@ FLOORS = {
         "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
         "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
         "experiments.verdict_tags", "experiments.predict", "experiments.evaluate_own", "experiments.submit", "experiments.export",
-        "experiments.use_commands"),
+        "experiments.use_commands", "experiments.page", "experiments.page_command"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {
@@ -44,9 +44,10 @@ DOORS = {
     "ray": {"experiments.cluster"},
     "onnx": {"experiments.export"},
     "onnxruntime": {"experiments.export"},
+    "gradio": {"experiments.page"},
 }
 TOP = {
-    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "tests",
+    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "requirements-page.txt", "tests",
     "docs", "reference", "requirements-dev.txt", "Makefile", "pyproject.toml", ".ci", ".git", ".gitignore", ".github",
     "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff",
 }  # fmt: skip
@@ -258,8 +259,8 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     given = words[2:]
     if given[:1] == ["ui"]:
         pytest.skip("the UI is opened in tests/test_tracking.py")
-    if given[:1] in (["predict"], ["evaluate"], ["submit"], ["export"], ["completion"]):
-        pytest.skip("they want a trained run, and have one in tests/people/test_use_readme.py")
+    if given[:1] in (["predict"], ["evaluate"], ["submit"], ["export"], ["completion"], ["page"]):
+        pytest.skip("they want a trained run, and have one in tests/people")
     monkeypatch.chdir(tmp_path)
     if given[:1] in (["data"], ["runs"], ["study"], ["tune"], ["grid"]):
         lay_out_data(tmp_path, made_cars, monkeypatch)
