@@ -79,9 +79,8 @@ def build(trained: Trained, predictor: Predictor) -> tuple[Any, dict[str, Any]]:
             cut = gr.Image(format="png", image_mode="RGBA", label="Cut-out 抠图", elem_id="cutout", buttons=["download"])
         seconds = gr.Textbox(label="Seconds 秒", elem_id="seconds", interactive=False)
         drop.change(answer, drop, [mask, shown, cut, seconds], api_visibility="private")
-    plain = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # no web fonts
     closed = {"share": False, "ssr_mode": False, "mcp_server": False, "enable_monitoring": False, "inbrowser": False}
-    return blocks, {**closed, "quiet": True, "theme": plain, "footer_links": [], "max_file_size": "100mb"}
+    return blocks, {**closed, "quiet": True, "footer_links": [], "max_file_size": "100mb"}
 
 
 def predicted(predictor: Predictor, path: Path) -> Answer:
