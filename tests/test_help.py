@@ -20,7 +20,17 @@ COMMANDS = list(walk(run.app))
 
 
 def test_the_walk_finds_the_commands():
-    assert {(), ("list",), ("data",), ("data", "verify"), ("runs",), ("runs", "clean-cache"), ("study",), ("predict",), ("page",)} <= set(COMMANDS)
+    assert {
+        (),
+        ("list",),
+        ("data",),
+        ("data", "verify"),
+        ("runs",),
+        ("runs", "clean-cache"),
+        ("study",),
+        ("predict",),
+        ("page",),
+    } <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

@@ -202,6 +202,19 @@ def lay_out_data(folder, cars, monkeypatch):
     monkeypatch.chdir(folder)
 
 
+def write_pets(folder):
+    """Photographs NAME_1.jpg and masks NAME_1.png side by side, as the README's own data set lists them."""
+    from PIL import Image
+
+    from tests.strangers import scene
+
+    folder.mkdir()
+    for number, name in enumerate("abcdefgh"):
+        photo, mask = scene(96, 64, number)
+        Image.fromarray(photo).save(folder / f"{name}_1.jpg")
+        Image.fromarray((mask > 0).astype("uint8") * 255).save(folder / f"{name}_1.png")
+
+
 # What makes a command of the README that measures or draws a matter of seconds; it takes the place of its own flags.
 QUICK = {
     "bench": [
@@ -272,14 +285,17 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
         return
     flags = [word for word in given if word.startswith("--")]
     (tmp_path / "settings.yaml").write_text("model: unet\nmodel_kwargs: {width: 4}\n")
-    if any("my_ideas" in word for word in given):
-        (code,) = {re.sub("#.*", "", block) for block in re.findall(r"```python\n(# my_ideas.*?)```", README, re.DOTALL)}
-        (tmp_path / "my_ideas.py").write_text(code)
+    for own in {word.split(":")[0] for word in given if word.startswith(("my_ideas:", "my_data:"))}:
+        (code,) = {re.sub("#.*", "", block) for block in re.findall(rf"```python\n(# {own}.*?)```", README, re.DOTALL)}
+        (tmp_path / f"{own}.py").write_text(code)
         monkeypatch.syspath_prepend(tmp_path)
     short = small(made_cars, tmp_path / "outputs", epochs=1)
     if "folder" in given:
         write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
         short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
+    if "my_data:pets" in given:
+        write_pets(tmp_path / "pets")
+        short = small(tmp_path / "pets", tmp_path / "outputs", epochs=1)
     replaced = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
     added = [flag for flag in short[::2] if flag not in flags]
     code, shown, complaint = command(*with_flags(given, short, [*replaced, *added]))
