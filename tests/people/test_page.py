@@ -18,6 +18,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.strangers import scene
+from tests.test_command_line import HEAVY, imported_by
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -147,6 +148,11 @@ def test_without_gradio_one_sentence_says_what_to_type(command, trained, monkeyp
 
 
 @pytest.mark.parametrize("port", ["http", "0", "70000"])
-def test_a_port_that_does_not_exist_is_refused_before_anything_is_imported(command, port):
+def test_a_port_that_does_not_exist_is_refused(command, port):
     code, _, complaint = command("page", "--port", port)
     assert code == 2 and "--port takes a" in complaint
+
+
+@pytest.mark.parametrize("words", [("page", "--help"), ("page", "--prot", "1"), ("page", "--port", "http")], ids=" ".join)
+def test_help_and_the_answer_to_a_wrong_word_import_nothing_heavy(words):
+    assert not (HEAVY | {"gradio"}) & imported_by(*words)
