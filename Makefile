@@ -12,7 +12,7 @@ test: .venv/development
 	.venv/bin/python -m pytest --ignore=tests/people --numprocesses 2 --dist loadfile
 
 test-people: .venv/development # what people do with a trained model, the notebook, and the page in Chromium (where there is one)
-	.venv/bin/python -m pytest tests/people --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/people --numprocesses 2 --dist loadfile
 
 readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
 	.venv/bin/python -m analysis.readme

@@ -26,7 +26,7 @@ needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="no Chromium here; type apt-get install chromium chromium-driver, then make test-people"
 )
 pytest.importorskip("gradio", reason="no Gradio here; type pip install -r requirements-page.txt")
-LONGEST = 60  # seconds for the browser to show something
+LONGEST = 180  # seconds for the browser to show something
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,14 @@ def served(trained, tmp_path_factory):
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    said = ""
-    while "Open http" not in said and (line := process.stdout.readline()):
-        said += line
-    assert f"Open http://127.0.0.1:{port}/" in said, said
+    try:
+        said = ""
+        while "Open http" not in said and (line := process.stdout.readline()):
+            said += line
+        assert f"Open http://127.0.0.1:{port}/" in said, said
+    except BaseException:
+        process.kill()
+        raise
     yield process, f"http://127.0.0.1:{port}/"
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=LONGEST)
