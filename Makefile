@@ -2,18 +2,24 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test readme lint
+.PHONY: demo test test-people readme notebook lint
 
 demo: .venv/runtime
 	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
 
 test: .venv/development
 	.venv/bin/python run.py report --check
-	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+	.venv/bin/python -m pytest --ignore=tests/people --numprocesses 2 --dist loadfile
+
+test-people: .venv/development # what people do with a trained model, the notebook, and the page in Chromium (where there is one)
+	.venv/bin/python -m pytest tests/people --numprocesses 2 --dist loadfile
 
 readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
 	.venv/bin/python -m analysis.readme
 	.venv/bin/python -m analysis.performance
+
+notebook: .venv/development # runs reference/u-net-pytorch.ipynb and writes its outputs
+	.venv/bin/python reference/execute.py
 
 lint: .venv/development
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy .
@@ -26,6 +32,6 @@ lint: .venv/development
 	$(PIP) -r requirements.txt
 	@touch $@
 
-.venv/development: requirements-dev.txt .venv/runtime
+.venv/development: requirements-dev.txt requirements-page.txt .venv/runtime
 	$(PIP) -r requirements-dev.txt
 	@touch $@

@@ -18,7 +18,9 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from experiments.data_commands import data, runs
 from experiments.errors import InputError, RunFailed
+from experiments.page_command import page
 from experiments.study_commands import grid, study, tune
+from experiments.use_commands import completion, evaluate, export, predict, submit
 from experiments.words import Config, Output, Preset, Tracking, TuneWords, Words, wanted
 from registry import OptionError, UnknownName
 
@@ -193,11 +195,26 @@ def draw(
     return 0
 
 
+@app.command(name="completion")
+def shell_completion(shell: str, /) -> int:
+    """Print the script by which bash, zsh or fish completes commands and flags.
+
+    Example: source <(python run.py completion bash)
+    """
+    print(completion(app, shell))
+    return 0
+
+
 app.command(study)
 app.command(grid)
 app.command(tune)
 app.command(data)
 app.command(runs)
+app.command(predict)
+app.command(evaluate)
+app.command(submit)
+app.command(export)
+app.command(page)
 
 
 def main(words: list[str]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -83,3 +84,40 @@ def write_text(picture: Image, text: str, place: tuple[int, int]) -> None:
     around = [(x + i, y + j, black) for i in (-1, 0, 1) for j in (-1, 0, 1)]
     for left, base, colour in [*around, (x, y, white)]:
         cv2.putText(picture, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, 1, cv2.LINE_AA)
+
+
+def save_sweep(path: Path, rows: Sequence[tuple[float, float, float]]) -> None:
+    """Dice and IoU over the threshold; a row is (threshold, Dice, IoU)."""
+    figure, axis = _sheet()
+    thresholds, dice, iou = zip(*rows, strict=True)
+    for values, name, colour, line in ((dice, "Dice", "#0072B2", "-"), (iou, "IoU", "#D55E00", "--")):
+        axis.plot(thresholds, values, line, color=colour, label=name, marker="o", markersize=3)
+    axis.axvline(0.5, color="#999999", linewidth=0.8)
+    axis.set(xlabel="threshold", ylabel="score", xlim=(0, 1))
+    axis.legend()
+    figure.savefig(path, dpi=130)
+
+
+def save_reliability(path: Path, rows: Sequence[tuple[float, ...]], error: float) -> None:
+    """The reliability curve; a row is (low, high, pixels, confidence, frequency), NaN where a bin is empty."""
+    figure, axis = _sheet()
+    filled = [row for row in rows if row[2]]
+    axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, label="calibrated")
+    axis.plot(
+        [row[3] for row in filled], [row[4] for row in filled], color="#0072B2", marker="o", markersize=4, label="the model"
+    )
+    axis.set(xlabel="mean predicted probability", ylabel="share of pixels that are foreground", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title(f"expected calibration error {error:.4f}", fontsize=10)
+    axis.legend()
+    figure.savefig(path, dpi=130)
+
+
+def _sheet() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.grid(alpha=0.3)
+    return figure, axis

@@ -18,7 +18,7 @@ def _help(name: str) -> str:
     return str(setting_fields()[name].metadata["help"])
 
 
-data = App(name="data", help="Get, make and check photographs.")
+data = App(name="data", help="Get, make and check photographs.\n\nExample: python run.py data make --cars 8")
 
 
 @data.command(name="verify")
@@ -81,7 +81,7 @@ def import_zips(files: list[Path], /, *, data_dir: DataDir = DATA_DIRS["carvana"
     return data_tools.import_zips(files, data_dir)
 
 
-runs = App(name="runs", help="List the runs, and free the cache.")
+runs = App(name="runs", help="List the runs, and free the cache.\n\nExample: python run.py runs")
 
 
 @runs.default

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from experiments.metrics import score
 
 COLUMNS = ("set", "group", "image", "tp", "fp", "fn", "tn", "dice", "iou", "precision", "recall", "boundary_iou", "hd95")
 Row = dict[str, str | int | float]
+Measure = Callable[[NDArray[np.float32], NDArray[np.bool_]], Any]
 
 
 @dataclass(order=True)
@@ -38,6 +40,7 @@ class Scored:
     rows: list[Row] = field(compare=False)
     ceiling: float = field(compare=False)
     predictions: list[NDArray[np.bool_]] = field(compare=False)
+    measured: Any = field(default=None, compare=False)  # what `measure` made of the first model's logits
 
 
 def evaluate(
@@ -47,13 +50,17 @@ def evaluate(
     part: str = "test",
     batch_size: int = 8,
     workers: int | None = None,
+    measure: Measure | None = None,
 ) -> Iterator[Scored]:
-    """Score every photograph with every model, in order, in as many threads as there are cores (at most 16)."""
+    """Score every photograph with every model, in order, in as many threads as there are cores (at most 16).
+
+    `measure(logits, truth)`, both (H, W), may look at the first model's logits, too.
+    """
     workers = workers or min(16, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Future[Scored]] = deque()
         for index, logits in _forward(models, photographs, device, batch_size):
-            waiting.append(pool.submit(_score, photographs, index, logits, part))
+            waiting.append(pool.submit(_score, photographs, index, logits, part, measure))
             if len(waiting) > 2 * max(batch_size, workers):
                 yield waiting.popleft().result()
         for future in waiting:
@@ -108,12 +115,14 @@ def _forward(
         yield from ((i, [m[n] for m in maps]) for n, i in enumerate(indices))
 
 
-def _score(photographs: Photographs, index: int, logits: list[NDArray[np.float32]], part: str) -> Scored:
+def _score(photographs: Photographs, index: int, logits: list[NDArray[np.float32]], part: str, measure: Measure | None) -> Scored:
     sample = photographs.samples[index]
     truth = read_mask(sample.mask)
-    predictions = [enlarge(one, (truth.shape[1], truth.shape[0])) > 0 for one in logits]
+    enlarged = [enlarge(one, (truth.shape[1], truth.shape[0])) for one in logits]
+    predictions = [one > 0 for one in enlarged]
     rows = [_row(sample, part, prediction, truth) for prediction in predictions]
-    return Scored(float(rows[0]["dice"]), index, rows, ceiling(truth, photographs.size), predictions)
+    measured = measure(enlarged[0], truth) if measure else None
+    return Scored(float(rows[0]["dice"]), index, rows, ceiling(truth, photographs.size), predictions, measured)
 
 
 def _row(sample: Sample, part: str, prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Row:

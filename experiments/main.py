@@ -37,14 +37,14 @@ def train_one(wanted: Wanted) -> int:
     return interruptible(work)
 
 
-def interruptible(work: Callable[[Stop], int]) -> int:
-    """Do `work` so that a signal stops it at the next step; the exit code."""
+def interruptible(work: Callable[[Stop], int], then: str = "The same command goes on from here.") -> int:
+    """Do `work` so that a signal stops it at the next step, and say what `then`; the exit code."""
     with listening() as stop:
         try:
             return work(stop)
         except Interrupted:
             name = signal.Signals(stop.signal).name
-            print(f"Interrupted by {name}. The same command goes on from here.", file=sys.stderr)
+            print(f"Interrupted by {name}. {then}", file=sys.stderr)
             return 130 if stop.signal == signal.SIGINT else 143
 
 

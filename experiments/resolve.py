@@ -85,12 +85,19 @@ def _try_loss(name: str, options: dict[str, Any]) -> None:
 def _device(asked: str, notices: list[str]) -> str:
     import torch
 
+    found = find_device(asked)
+    if asked == "auto" and found == "cpu":
+        notices.append(f"No GPU was found: training on the CPU ({processor()}) with {torch.get_num_threads()} threads.")
+    return found
+
+
+def find_device(asked: str) -> str:
+    """The device of that name, or for "auto" the first that is there. Raises InputError where it is not."""
+    import torch
+
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if asked == "auto":
-        found = next(name for name, here in there.items() if here)
-        if found == "cpu":
-            notices.append(f"No GPU was found: training on the CPU ({processor()}) with {torch.get_num_threads()} threads.")
-        return found
+        return next(name for name, here in there.items() if here)
     if not there[asked]:
         raise InputError(f"--device {asked} is not available on this machine. Type --device cpu, or leave it out.")
     return asked

@@ -51,8 +51,7 @@ class Session(Background):
     """
 
     def __init__(self, uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> None:
-        for name, value in SETTINGS.items():
-            os.environ.setdefault(name, value)
+        _set_up()
         self.uri, self._output_dir, self._warn = uri or local_uri(output_dir), output_dir, warn
         self.lock = output_dir / "mlflow.lock"  # held while something is made that must be made once
         self.client: Any = None
@@ -267,12 +266,54 @@ def _reconcile(client: Any, experiment: str) -> None:
             client.set_terminated(run.info.run_id, "KILLED")
 
 
+def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mapping[str, str]) -> None:
+    """Write an ONNX graph of one input and one output as an MLflow model: no pickle, and none of this project's code in it.
+
+    `photographs` is an input (N, 3, H, W); the signature leaves N, H and W free.
+    """
+    _set_up()
+    import importlib.metadata
+
+    import mlflow.onnx
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    given, found = (place[0].name for place in (graph.graph.input, graph.graph.output))
+    kind = photographs.dtype
+    inputs, outputs = (Schema([TensorSpec(np.dtype(kind), (-1, c, -1, -1), name)]) for c, name in ((3, given), (1, found)))
+    packages = [f"{name}=={importlib.metadata.version(name)}" for name in ("onnx", "onnxruntime", "numpy")]
+    mlflow.onnx.save_model(
+        graph, str(folder), signature=ModelSignature(inputs, outputs), metadata=dict(metadata), pip_requirements=packages
+    )
+
+
+def attach(folder: Path, key: str, output_dir: Path, uri: str | None) -> bool:
+    """Put `folder` among the artifacts of the run with this key, as `model`; whether MLflow has such a run."""
+    if uri is None and not (output_dir / "mlflow.db").exists():
+        return False
+    with session(uri, output_dir, print) as opened:
+        sent: list[str] = []
+        opened.say(lambda: _attach(opened, folder, key, sent))
+    return bool(sent)
+
+
+def _attach(opened: Session, folder: Path, key: str, sent: list[str]) -> None:
+    if (run_id := opened.find(key)) is not None:
+        opened.client.log_artifacts(run_id, str(folder), "model")
+        sent.append(run_id)
+
+
+def _set_up() -> None:
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
 def serve(output_dir: Path, uri: str | None, port: int) -> None:
     """Replace this process by MLflow's own UI on loopback, on the right store."""
     import sys
 
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
+    _set_up()
     _store(uri or local_uri(output_dir), output_dir)
     words = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, [*words, "--backend-store-uri", uri or local_uri(output_dir)])

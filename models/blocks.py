@@ -49,11 +49,21 @@ def pad(image: Tensor, multiple: int, least: int = SMALLEST) -> Tensor:
     height, width = image.shape[-2:]
     if height < SMALLEST or width < SMALLEST:
         raise ValueError(f"An image of {width}x{height} pixels is too small: both sides need at least {SMALLEST} pixels.")
+    if torch.compiler.is_exporting():
+        return _mirrored(_mirrored(image, -2, multiple, least), -1, multiple, least)
     height, width = (-(-max(side, least) // multiple) * multiple for side in (height, width))
     while (missing := (height - image.shape[-2], width - image.shape[-1])) != (0, 0):
         rows, columns = (min(n, side - 1) for n, side in zip(missing, image.shape[-2:], strict=True))
         image = F.pad(image, (0, columns, 0, rows), mode="reflect")  # one mirror adds less than the image has
     return image
+
+
+def _mirrored(image: Tensor, axis: int, multiple: int, least: int) -> Tensor:
+    """`pad` along one axis, pixel for pixel the same, as one look-up: in an exported graph the sides are not known, and nothing can loop."""
+    side = image.shape[axis]
+    at = torch.arange((torch.sym_max(side, least) + multiple - 1) // multiple * multiple, device=image.device)
+    period = torch.full_like(at, 2 * (side - 1))
+    return image.index_select(axis, torch.minimum(at % period, period - at % period))
 
 
 def crop(logits: Tensor, like: Tensor) -> Tensor:

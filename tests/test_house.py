@@ -12,12 +12,14 @@ from tests.conftest import ROOT, small
 FLOORS = {
     0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping",
         "analysis.contrast", "analysis.seeds", "analysis.statistics", "analysis.effects", "analysis.summary", "analysis.response",
-        "analysis.design", "analysis.measured", "analysis.canvas"),
+        "analysis.design", "analysis.measured", "analysis.canvas",
+        "experiments.tiles", "experiments.calibration", "experiments.run_length"),
     1: ("experiments.config", "experiments.settings", "experiments.words", "experiments.study_table",
         "experiments.study_file", "experiments.study", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
         "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
-        "experiments.pictures", "experiments.prepare", "experiments.overview", "analysis.records", "analysis.figures",
+        "experiments.pictures", "experiments.prepare", "experiments.overview", "experiments.trained", "experiments.predictor",
+        "experiments.photo_files", "analysis.records", "analysis.figures",
         "analysis.architecture", "analysis.gather", "analysis.scores", "analysis.store", "analysis.ledger",
         "analysis.fair", "analysis.answer", "analysis.strip"),
     3: ("experiments.runner", "experiments.scoring", "analysis.sentences", "analysis.tables", "analysis.notes", "analysis.charts",
@@ -27,7 +29,8 @@ FLOORS = {
         "experiments.study_show", "experiments.study_main", "experiments.study_words",
         "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
         "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
-        "experiments.verdict_tags"),
+        "experiments.verdict_tags", "experiments.predict", "experiments.evaluate_own", "experiments.submit", "experiments.export",
+        "experiments.use_commands", "experiments.page", "experiments.page_command"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {
@@ -39,9 +42,12 @@ DOORS = {
     "albumentations": {"experiments.augment"},
     "kagglehub": {"experiments.data.download"},
     "ray": {"experiments.cluster"},
+    "onnx": {"experiments.export"},
+    "onnxruntime": {"experiments.export"},
+    "gradio": {"experiments.page"},
 }
 TOP = {
-    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "tests",
+    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "requirements-page.txt", "tests",
     "docs", "reference", "requirements-dev.txt", "Makefile", "pyproject.toml", ".ci", ".git", ".gitignore", ".github",
     "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff",
 }  # fmt: skip
@@ -196,6 +202,19 @@ def lay_out_data(folder, cars, monkeypatch):
     monkeypatch.chdir(folder)
 
 
+def write_pets(folder):
+    """Photographs NAME_1.jpg and masks NAME_1.png side by side, as the README's own data set lists them."""
+    from PIL import Image
+
+    from tests.strangers import scene
+
+    folder.mkdir()
+    for number, name in enumerate("abcdefgh"):
+        photo, mask = scene(96, 64, number)
+        Image.fromarray(photo).save(folder / f"{name}_1.jpg")
+        Image.fromarray((mask > 0).astype("uint8") * 255).save(folder / f"{name}_1.png")
+
+
 # What makes a command of the README that measures or draws a matter of seconds; it takes the place of its own flags.
 QUICK = {
     "bench": [
@@ -253,6 +272,8 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     given = words[2:]
     if given[:1] == ["ui"]:
         pytest.skip("the UI is opened in tests/test_tracking.py")
+    if given[:1] in (["predict"], ["evaluate"], ["submit"], ["export"], ["completion"], ["page"]):
+        pytest.skip("they want a trained run, and have one in tests/people")
     monkeypatch.chdir(tmp_path)
     if given[:1] in (["data"], ["runs"], ["study"], ["tune"], ["grid"]):
         lay_out_data(tmp_path, made_cars, monkeypatch)
@@ -264,14 +285,17 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
         return
     flags = [word for word in given if word.startswith("--")]
     (tmp_path / "settings.yaml").write_text("model: unet\nmodel_kwargs: {width: 4}\n")
-    if any("my_ideas" in word for word in given):
-        (code,) = {re.sub("#.*", "", block) for block in re.findall(r"```python\n(# my_ideas.*?)```", README, re.DOTALL)}
-        (tmp_path / "my_ideas.py").write_text(code)
+    for own in {word.split(":")[0] for word in given if word.startswith(("my_ideas:", "my_data:"))}:
+        (code,) = {re.sub("#.*", "", block) for block in re.findall(rf"```python\n(# {own}.*?)```", README, re.DOTALL)}
+        (tmp_path / f"{own}.py").write_text(code)
         monkeypatch.syspath_prepend(tmp_path)
     short = small(made_cars, tmp_path / "outputs", epochs=1)
     if "folder" in given:
         write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
         short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
+    if "my_data:pets" in given:
+        write_pets(tmp_path / "pets")
+        short = small(tmp_path / "pets", tmp_path / "outputs", epochs=1)
     replaced = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
     added = [flag for flag in short[::2] if flag not in flags]
     code, shown, complaint = command(*with_flags(given, short, [*replaced, *added]))

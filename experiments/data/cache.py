@@ -41,12 +41,12 @@ class Pixels:
 
 def photo_at(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     """The photograph at `size` = (width, height), averaged over areas: what a network sees, cached or not."""
-    return _resized(read_photo(path, at_least=size), size)
+    return resized(read_photo(path, at_least=size), size)
 
 
 def mask_at(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
     """A mask at `size`: 1 where the object covers more than half of the pixel."""
-    return (_resized(mask.astype(np.uint8) * 255, size) > 127).astype(np.uint8)
+    return (resized(mask.astype(np.uint8) * 255, size) > 127).astype(np.uint8)
 
 
 def decode(sample: Sample, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
@@ -57,7 +57,7 @@ def decode(sample: Sample, size: tuple[int, int]) -> tuple[NDArray[np.uint8], ND
             f"The photograph {sample.image} and its mask {sample.mask} differ in size "
             f"(about {photo.shape[1]}x{photo.shape[0]} and {mask.shape[1]}x{mask.shape[0]}). Make them one size or remove the pair."
         )
-    return _resized(photo, size), mask_at(mask, size)
+    return resized(photo, size), mask_at(mask, size)
 
 
 def open_cache(
@@ -173,7 +173,7 @@ def _same_shape(photo: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
     return any((-(-mask_h // r), -(-mask_w // r)) == (h, w) for r in (1, 2, 4, 8))
 
 
-def _resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Area averages where the picture shrinks, bilinear where it grows; `size` is (width, height)."""
     if (picture.shape[1], picture.shape[0]) == size:
         return picture

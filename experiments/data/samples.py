@@ -56,6 +56,18 @@ def read_photo(path: Path, at_least: tuple[int, int] | None = None) -> NDArray[n
         raise InputError(_unreadable("photograph", path, error)) from None
 
 
+def photo_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the photograph once it is turned as its EXIF data says; only its header is read.
+
+    Raises InputError for a file that is missing or no image.
+    """
+    try:
+        with Image.open(path) as picture:
+            return (picture.height, picture.width) if _turned(picture) else picture.size
+    except UNREADABLE as error:
+        raise InputError(_unreadable("photograph", path, error)) from None
+
+
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """The mask as booleans (H, W), True on the object. Values 0/1 or 0/255 (16 bit: 0/65535), palettes included.
 

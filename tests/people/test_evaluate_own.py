@@ -1,0 +1,142 @@
+"""`run.py evaluate`: scores of one's own photographs, the best threshold, and whether probabilities mean what they say."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from torchmetrics.functional.classification import binary_calibration_error
+
+from experiments import calibration
+from experiments.evaluate import COLUMNS
+from experiments.metrics import score
+from tests.strangers import write_strangers_folder
+
+
+@pytest.fixture
+def evaluate(command, trained, tmp_path):
+    def type_it(*words):
+        where = ("--run", trained.name, "--output-dir", trained.parent.parent, "--output", tmp_path / "found")
+        return command("evaluate", *words, *where)
+
+    return type_it
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_runs_own_test_photographs_score_exactly_what_they_scored(evaluate, trained, made_cars, tmp_path):
+    code, shown, complaint = evaluate("--data", "carvana", "--data-dir", made_cars)
+    assert code == 0, complaint
+    found, before = rows(tmp_path / "found" / "scores.csv"), rows(trained / "scores.csv")
+    by_name = {row["image"]: row for row in found}
+    assert [by_name[row["image"]] for row in before] == before and len(found) == 128
+    result = json.loads((trained / "result.json").read_text())
+    assert json.loads((tmp_path / "found" / "evaluation.json").read_text())["scores"] == result["test"]["best"]
+    parts = {row["image"]: row["part"] for row in rows(trained / "split.csv")}
+    assert all(row["set"] == parts[row["image"]] for row in found)
+    left_out = sum(part != "test" for part in parts.values())
+    assert f"Left out of the means: {left_out} photographs" in shown
+
+
+def test_pairs_of_ones_own_are_scored_by_their_groups(evaluate, tmp_path):
+    folder = write_strangers_folder(tmp_path / "pairs")
+    code, shown, complaint = evaluate("--data", "folder", "--data-dir", folder, "--group-pattern", "^([a-g]|[h-z])")
+    assert code == 0, complaint
+    found = rows(tmp_path / "found" / "scores.csv")
+    assert list(found[0]) == list(COLUMNS) and len(found) == 12 and {row["set"] for row in found} == {"test"}
+    assert "12 photographs in" in shown and len({row["group"] for row in found}) < 12
+
+
+def test_a_score_on_photographs_that_were_all_learned_from_is_called_unfair(evaluate, trained, cars, tmp_path):
+    parts = {row["image"]: row["part"] for row in rows(trained / "split.csv")}
+    for path in (cars / "train").glob("*.jpg"):
+        if parts[path.name] != "train":
+            path.unlink()
+    for path in (cars / "train_masks").glob("*"):
+        if not (cars / "train" / path.name.replace("_mask.gif", ".jpg")).exists():
+            path.unlink()
+    code, shown, _ = evaluate("--data", "carvana", "--data-dir", cars, "--sweep")
+    assert code == 0 and "NOT A FAIR SCORE" in shown
+    assert json.loads((tmp_path / "found" / "evaluation.json").read_text())["fair"] is False
+
+
+def test_without_output_the_scores_lie_under_evaluations(command, trained, tmp_path):
+    folder = write_strangers_folder(tmp_path / "pairs")
+    words = ("--run", trained / "best.ckpt", "--output-dir", tmp_path / "outputs", "--data-dir", folder)
+    assert command("evaluate", *words, "--tta")[0] == 0
+    (scores,) = (tmp_path / "outputs" / "evaluations").glob("*/scores.csv")
+    assert scores.parent.name.startswith(trained.name) and len(rows(scores)) == 12
+
+
+def test_sweep_and_calibration_are_written_when_asked_for(evaluate, trained, made_cars, tmp_path):
+    code, shown, complaint = evaluate("--data", "carvana", "--data-dir", made_cars, "--sweep", "--calibration")
+    assert code == 0, complaint
+    swept = rows(tmp_path / "found" / "sweep.csv")
+    assert [float(row["threshold"]) for row in swept] == [round(0.05 * n, 2) for n in range(1, 20)]
+    at_half = next(row for row in swept if float(row["threshold"]) == 0.5)
+    result = json.loads((trained / "result.json").read_text())["test"]["best"]
+    assert float(at_half["dice"]) == pytest.approx(result["dice"], abs=2e-7)
+    assert float(at_half["iou"]) == pytest.approx(result["iou"], abs=2e-7)
+    assert "Highest Dice at the threshold" in shown and "Expected calibration error" in shown
+    bins = rows(tmp_path / "found" / "reliability.csv")
+    assert sum(int(row["pixels"]) for row in bins) == result["images"] * 96 * 64
+    for name in ("sweep.png", "reliability.png"):
+        assert (tmp_path / "found" / name).read_bytes().startswith(b"\x89PNG")
+
+
+def made(seed, size=(40, 50), sharpness=2.0):
+    rng = np.random.default_rng(seed)
+    truth = rng.random(size) < 0.3
+    return (sharpness * (rng.normal(0, 1, size) + 2 * truth - 1)).astype(np.float32), truth
+
+
+def test_the_calibration_error_is_that_of_torchmetrics():
+    for seed, sharpness in ((0, 0.3), (1, 2.0), (2, 20.0)):
+        pairs = [made(seed, sharpness=sharpness), made(seed + 10, size=(31, 17), sharpness=sharpness)]
+        bins = calibration.reliability(calibration.count(*pair) for pair in pairs)
+        logits, truth = (torch.cat([torch.from_numpy(pair[i]).flatten() for pair in pairs]) for i in (0, 1))
+        expected = binary_calibration_error(torch.sigmoid(logits.double()), truth.long(), n_bins=calibration.BINS, norm="l1")
+        assert calibration.expected_error(bins) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_a_calibrated_forecast_has_no_calibration_error_and_a_bold_one_has():
+    rng = np.random.default_rng(0)
+    share = rng.uniform(0.02, 0.98, (700, 700))
+    truth, logits = rng.random(share.shape) < share, np.log(share / (1 - share))
+    right, bold = (
+        calibration.expected_error(calibration.reliability([calibration.count((k * logits).astype(np.float32), truth)]))
+        for k in (1, 4)
+    )
+    assert right < 0.005 < 0.1 < bold
+
+
+def test_pixels_at_each_threshold_are_counted_as_by_the_scores():
+    logits, truth = made(3)
+    logits[0, :3] = 0.0  # exactly 0.5 is background
+    found = calibration.count(logits, truth)
+    for which, threshold in enumerate(calibration.THRESHOLDS):
+        expected = score(logits > np.float32(np.log(threshold / (1 - threshold))), truth)
+        assert (found.tp[which], found.fp[which], found.fn[which]) == (expected.tp, expected.fp, expected.fn)
+
+
+def test_the_sweep_averages_within_a_group_first_and_counts_nothing_found_in_nothing_as_right():
+    good = calibration.count(np.full((4, 4), 9.0, np.float32), np.ones((4, 4), bool))  # Dice 1 up to 0.95
+    bad = calibration.count(np.full((4, 4), 9.0, np.float32), np.zeros((4, 4), bool))  # 0
+    empty = calibration.count(np.full((4, 4), -9.0, np.float32), np.zeros((4, 4), bool))  # 1
+    assert calibration.sweep([good, good, good, bad], ["a", "a", "a", "b"])[9] == (0.5, 0.5, 0.5)
+    assert calibration.sweep([empty, bad], ["a", "b"])[9] == (0.5, 0.5, 0.5)
+
+
+def test_wrong_words_are_answered_by_one_sentence(evaluate, made_cars, tmp_path):
+    for words, sentence in (
+        (["--data", "foldr"], "did you mean 'folder'"),
+        (["--data-dir", tmp_path / "none"], "There is no folder"),
+        (["--data", "carvana", "--data-dir", made_cars, "--group-pattern", "x"], "--data folder"),
+    ):
+        code, _, complaint = evaluate(*words)
+        assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
+    assert not (tmp_path / "found").exists()

@@ -1,0 +1,190 @@
+"""`run.py export`: a graph that runs without this project and without PyTorch, and an MLflow model of it."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from experiments import export
+from experiments.data.samples import read_photo
+from experiments.trained import load
+from models import blocks
+from registry import MODELS
+from tests.conftest import ROOT
+
+SIZES = [(1, 97, 131), (3, 97, 131), (2, 32, 33), (1, 200, 64), (1, 572, 572), (2, 128, 192)]  # (N, H, W)
+
+
+@pytest.fixture(scope="module")
+def exported(trained, tmp_path_factory):
+    """The trained run's graph, and what the command printed."""
+    folder = tmp_path_factory.mktemp("exported")
+    words = ["export", "--run", trained.name, "--output-dir", trained.parent.parent, "--output", folder / "car.onnx"]
+    done = subprocess.run([sys.executable, "run.py", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=True)
+    return folder / "car.onnx", done
+
+
+def graph_and_network(name, tmp_path, **options):
+    torch.manual_seed(0)
+    model = MODELS[name].build(**options).eval()
+    for module in model.modules():  # batch statistics that a training would leave
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(export.to_onnx(export.Deployed(model).eval(), {"input": "", "output": ""}))
+    return path, model
+
+
+def differences(path, model, sizes):
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for number, (n, height, width) in enumerate(sizes):
+        photographs = np.random.default_rng(number).uniform(0, 255, (n, 3, height, width)).astype(np.float32)
+        (found,) = session.run(None, {"photograph": photographs})
+        with torch.no_grad():
+            expected = model(torch.from_numpy(photographs / 255)).sigmoid().numpy()
+        assert found.shape == (n, 1, height, width)
+        yield np.abs(found - expected).max()
+
+
+def test_the_graph_takes_any_size_and_number_and_says_what_pytorch_says(exported, trained):
+    assert max(differences(exported[0], load(trained / "best.ckpt"), SIZES)) < 1e-5
+
+
+TRIED = {
+    "unet": {"width": 2, "up": "bilinear"},
+    "attention_unet": {"width": 2},
+    "resnet_unet": {"encoder": "resnet18", "pretrained": False},
+    "smp": {"arch": "PAN", "encoder": "resnet18", "pretrained": False},  # pads to 128 at least
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_of_the_registry_is_exported_for_any_size(name, tmp_path):
+    sizes = [(1, 97, 131), (2, 33, 32), (1, 128, 192)]
+    assert max(differences(*graph_and_network(name, tmp_path, **TRIED.get(name, {})), sizes)) < 1e-4
+
+
+def test_the_padding_of_a_graph_is_that_of_the_network_pixel_for_pixel():
+    for height, width, multiple, least in ((97, 131, 16, 32), (32, 33, 32, 128), (128, 64, 32, 32), (37, 32, 224, 224)):
+        image = torch.rand(2, 3, height, width)
+        looked_up = blocks._mirrored(blocks._mirrored(image, -2, multiple, least), -1, multiple, least)
+        assert torch.equal(looked_up, blocks.pad(image, multiple, least))
+
+
+def test_a_photograph_goes_in_as_it_is_and_the_mask_of_predict_comes_out(exported, command, trained, made_cars, tmp_path):
+    """At the run's own input size nothing is resized: the graph's mask is the command's."""
+    from PIL import Image
+
+    source = sorted((made_cars / "train").glob("*.jpg"))[0]
+    Image.open(source).resize((48, 32)).save(tmp_path / "small.png")
+    where = ("--run", trained.name, "--output-dir", trained.parent.parent, "--output", tmp_path / "masks")
+    assert command("predict", tmp_path / "small.png", *where)[0] == 0
+    session = onnxruntime.InferenceSession(str(exported[0]), providers=["CPUExecutionProvider"])
+    photograph = read_photo(tmp_path / "small.png").transpose(2, 0, 1)[None].astype(np.float32)
+    (probability,) = session.run(["probability"], {"photograph": photograph})
+    found = np.asarray(Image.open(tmp_path / "masks" / "small.png")) > 0
+    clear = np.abs(probability[0, 0] - 0.5) > 1e-5
+    assert 0 < found.sum() < found.size and np.array_equal((probability[0, 0] > 0.5)[clear], found[clear])
+
+
+def test_the_largest_difference_on_the_runs_validation_photographs_is_printed(exported):
+    done = exported[1]
+    (number,) = re.findall(r"Largest difference from PyTorch's probabilities on 4 validation photographs: (\S+)", done.stdout)
+    assert 0 <= float(number) < 1e-4 and "Warning" not in done.stderr
+
+
+def test_the_graph_says_what_goes_in_and_what_comes_out(exported, trained):
+    graph = onnx.load(str(exported[0]))
+    metadata = {prop.key: prop.value for prop in graph.metadata_props}
+    assert "0 to 255" in metadata["input"] and "probability" in metadata["output"]
+    assert metadata["trained_at"] == "48x32" and metadata["run"] == trained.name
+    for place, channels in ((graph.graph.input[0], 3), (graph.graph.output[0], 1)):
+        dims = [dim.dim_param or dim.dim_value for dim in place.type.tensor_type.shape.dim]
+        assert dims == ["batch", channels, "height", "width"]
+
+
+def test_a_graph_that_differs_from_the_network_is_not_written(command, trained, tmp_path, monkeypatch):
+    class Other(torch.nn.Module):
+        def forward(self, photograph):
+            return photograph[:, :1] / 255
+
+    graph = export.to_onnx(Other(), {"input": "", "output": ""})
+    monkeypatch.setattr(export, "to_onnx", lambda *_: graph)
+    where = ("--run", trained.name, "--output-dir", trained.parent.parent, "--output", tmp_path / "car.onnx")
+    code, _, complaint = command("export", *where)
+    assert code == 1 and "differs from the network" in complaint and not (tmp_path / "car.onnx").exists()
+
+
+def test_the_mlflow_model_is_loaded_in_three_lines_without_this_project(command, trained, made_cars, tmp_path):
+    """And lies among the artifacts of the run that it comes from."""
+    from mlflow import MlflowClient
+
+    outputs = shutil.copytree(trained.parent.parent, tmp_path / "outputs")
+    code, shown, complaint = command(
+        "export", "--run", trained.name, "--format", "mlflow", "--output-dir", outputs, "--output", tmp_path / "car"
+    )
+    assert code == 0, complaint
+    lines = (
+        "import numpy as np\n"
+        "photographs = np.random.default_rng(0).uniform(0, 255, (2, 3, 50, 70)).astype(np.float32)\n"
+        "import mlflow\n"
+        f"model = mlflow.pyfunc.load_model({str(tmp_path / 'car')!r})\n"
+        "probability = model.predict(photographs)['probability']\n"
+        "import sys; assert not {'torch', 'registry', 'experiments', 'models'} & set(sys.modules)\n"
+        "np.save('found.npy', probability)\n"
+        "try:\n    model.predict(photographs[:, :2])\nexcept Exception as error:\n    print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "shape" in done.stdout  # the signature refuses two channels
+    found = np.load(tmp_path / "found.npy")
+    photographs = np.random.default_rng(0).uniform(0, 255, (2, 3, 50, 70)).astype(np.float32)
+    with torch.no_grad():
+        expected = load(trained / "best.ckpt")(torch.from_numpy(photographs / 255)).sigmoid().numpy()
+    assert np.abs(found - expected).max() < 1e-5
+
+    assert "among the artifacts" in shown
+    client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
+    (run,) = client.search_runs(["1"], f"tags.key = '{trained.name}'")
+    assert "model/MLmodel" in {one.path for one in client.list_artifacts(run.info.run_id, "model")}
+
+
+def test_without_the_runs_photographs_synthetic_cars_are_compared_on_and_this_is_said(
+    command, trained, made_cars, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(trained, tmp_path / trained.name)
+    content = json.loads((folder / "config.json").read_text())
+    content["machine"]["data_dir"] = "/no/such/place"
+    (folder / "config.json").write_text(json.dumps(content))
+    monkeypatch.setattr(export, "to_onnx", lambda *_: b"")
+    monkeypatch.setattr(export, "largest_difference", lambda graph, model, shown: float(shown.shape != (4, 3, 32, 48)))
+    code, shown, complaint = command("export", "--run", folder, "--output", tmp_path / "car.onnx")
+    assert code == 0 and "4 synthetic photographs" in shown and "--photographs" in complaint
+    words = ("export", "--run", folder, "--output", tmp_path / "car.onnx", "--photographs", made_cars / "train")
+    assert "on 4 photographs" in command(*words)[1]
+
+
+def test_wrong_words_are_answered_by_one_sentence(command, trained, tmp_path, monkeypatch):
+    where = ("--run", trained.name, "--output-dir", trained.parent.parent)
+    (tmp_path / "car").mkdir()
+    for words, sentence in (
+        (["--format", "onx"], "did you mean 'onnx'"),
+        (["--format", "mlflow", "--output", tmp_path / "car"], "there already"),
+        (["--photographs", tmp_path / "none"], "names no photograph"),
+    ):
+        code, _, complaint = command("export", *where, *words)
+        assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
+    import importlib.util
+
+    there = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxscript" else there(name))
+    code, _, complaint = command("export", *where)
+    assert code == 2 and "onnxscript" in complaint and "pip install" in complaint
