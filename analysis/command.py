@@ -56,7 +56,7 @@ def show(found: Answer) -> None:
     for row in found.rows:
         table.add_row(*(_plain(tables.cells(row, "en")[name]) for name in names))
     Console(width=None if sys.stdout.isatty() else 150).print(table)
-    for notice in [*found.study.notices, *_missing(found)]:
+    for notice in [*(english for english, _ in found.study.notices), *_missing(found)]:
         print(notice)
 
 

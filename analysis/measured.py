@@ -48,7 +48,7 @@ class Study:
     trials: pd.DataFrame  # TRIALS
     curves: pd.DataFrame  # CURVES
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> the fields of its RunConfig
-    notices: tuple[str, ...] = ()  # sentences about what was found and is not as it should be
+    notices: tuple[tuple[str, str], ...] = ()  # what was found and is not as it should be, in English and Chinese
 
     @property
     def name(self) -> str:

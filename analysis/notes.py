@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from analysis.answer import Answer
+from analysis.answer import Answer, Effect
 from analysis.ledger import times_read
 from analysis.seeds import seed_correlation
 from analysis.summary import conditions
@@ -20,9 +20,9 @@ def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
     study = answer.study
     found = [
         _legend(answer, say), _ceiling(study.finished, say), _design(answer, say), _protocol(study.finished, say),
-        *_readings(answer, ledger, say), *_conditions(answer, say), *_correlation(answer, say),
+        *_readings(answer, ledger, say), *_interactions(answer, say), *_conditions(answer, say), *_correlation(answer, say),
     ]  # fmt: skip
-    return [*found, *(notice for notice in study.notices if language == "en")]
+    return [*found, *(say(*notice) for notice in study.notices)]
 
 
 def _legend(answer: Answer, say: Say) -> str:
@@ -97,6 +97,25 @@ def _readings(answer: Answer, ledger: pd.DataFrame, say: Say) -> list[str]:
         )
         for cars, runs, studies in times_read(ledger, answer.study)
     ]
+
+
+def _interactions(answer: Answer, say: Say) -> list[str]:
+    """How clear the clearest departure from additivity is, for each pair of factors that are crossed."""
+    crossed = answer.effects[:1] if len(answer.effects) == 2 else answer.effects  # of two factors the squares are the same
+    return [_interaction(effect, say) for effect in crossed if effect.interaction.where]
+
+
+def _interaction(effect: Effect, say: Say) -> str:
+    found = effect.interaction
+    assert found.where is not None
+    (a, b), (c, d) = found.where
+    size = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p {found.p:.2f}"
+    return say(
+        f"Interaction: {a} minus {b} with {c}, less the same with {d}: {size} (the clearest of {found.checked}). "
+        + ("The main effects alone mislead." if found.p <= 0.05 else "Not found, which does not prove that there is none."),
+        f"交互作用：{c} 下 {a} 与 {b} 之差，减去 {d} 下的同一差：{size}（{found.checked} 个中最明显的一个）。"
+        + ("只看主效应会产生误导。" if found.p <= 0.05 else "未发现交互作用，但这并不证明没有。"),
+    )
 
 
 def _conditions(answer: Answer, say: Say) -> list[str]:

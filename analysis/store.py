@@ -75,7 +75,7 @@ def read(results: Path, name: str) -> Study | None:
     return Study(plan, runs, scores, read_trials(folder / "trials.csv"), typed(curves), configs, notices)
 
 
-def _runs(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+def _runs(path: Path) -> tuple[pd.DataFrame, tuple[tuple[str, str], ...]]:
     """The rows of runs.csv; a row that is there twice counts once, and two rows of one cell and seed are refused."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", None)
     table = typed(table.reindex(columns=list(RUN)))
@@ -85,7 +85,8 @@ def _runs(path: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
         row = twice.iloc[0]
         raise InputError(f"{path} holds two different runs of {row.cell} with seed {row.seed}. Delete the row that is not true.")
     same = len(table) - len(once)
-    return once.reset_index(drop=True), (f"{same} rows of runs.csv were there twice and count once.",) if same else ()
+    told = (f"{same} rows of runs.csv were there twice and count once.", f"runs.csv 中有 {same} 行重复，只计一次。")
+    return once.reset_index(drop=True), (told,) if same else ()
 
 
 def merge(old: Study, new: Study) -> Study:
@@ -139,14 +140,22 @@ def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     return {**new, "cells": cells, "factors": factors, "environment": versions}
 
 
-def _told(old: Study, new: Study, stay: pd.MultiIndex, both: pd.MultiIndex) -> tuple[str, ...]:
+def _told(old: Study, new: Study, stay: pd.MultiIndex, both: pd.MultiIndex) -> tuple[tuple[str, str], ...]:
     """What the reader of the result should know about the merge."""
     left = [str(cell["cell"]) for cell in old.cells if cell["cell"] not in {c["cell"] for c in new.cells}]
     told = [*old.notices, *new.notices]
     if left:
-        told.append(f"No longer in the plan, but kept with their committed runs: {', '.join(left)}.")
+        names = ", ".join(left)
+        told.append(
+            (
+                f"No longer in the plan, but kept with their committed runs: {names}.",
+                f"已不在计划中，但保留了已提交的运行：{names}。",
+            )
+        )
     if len(stay.intersection(both)):
-        told.append(f"{len(stay.intersection(both))} of the runs are the committed ones, which lie not under the output folder.")
+        count = len(stay.intersection(both))
+        english = f"{count} of the runs are the committed ones, which lie not under the output folder."
+        told.append((english, f"其中 {count} 次运行取自已提交的结果，输出文件夹中没有它们。"))
     return tuple(told)
 
 

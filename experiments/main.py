@@ -27,6 +27,7 @@ def train_one(wanted: Wanted) -> int:
     config, machine, notices = resolve(wanted)
     for notice in notices:
         print(notice, flush=True)
+    runner.try_model(config, machine)  # a wrong option is found before cars are made or photographs are read
 
     def work(stop: Stop) -> int:
         result = runner.run(prepare(config, machine, stop.check), stop)

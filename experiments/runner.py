@@ -158,6 +158,11 @@ def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any
     return result
 
 
+def try_model(config: RunConfig, machine: Machine) -> None:
+    """Raise InputError or OptionError where the model refuses its options, the size or the batch. Nothing is kept."""
+    rehearse(build_model(config, machine), config, config.batch_size)
+
+
 def build_model(config: RunConfig, machine: Machine) -> nn.Module:
     """The model of `config`; its initial weights depend on the seed alone."""
     torch.manual_seed(config.seed)

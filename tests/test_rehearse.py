@@ -70,6 +70,14 @@ def test_a_size_or_a_batch_that_an_architecture_cannot_take_is_refused(kwargs, o
     assert not (tmp_path / "outputs" / "runs").exists()
 
 
+def test_a_wrong_option_of_the_model_is_found_before_cars_are_made(command, tmp_path):
+    words = small(tmp_path / "none", tmp_path / "outputs", model_kwargs="width=0")
+    words[words.index("--data") + 1] = "synthetic"
+    code, _, complaint = command(*words)
+    assert code == 2 and "width of a U-Net" in complaint and complaint.count("\n") == 1
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_rehearsal_leaves_the_model_and_the_random_numbers_as_they_were():
     config = RunConfig(size=(48, 33), batch_size=4)
     torch.manual_seed(0)
