@@ -23,6 +23,7 @@ DEVICES = ("auto", "cuda", "mps", "cpu")
 OPTIMIZERS = ("adam", "adamw")
 SCHEDULES = ("cosine", "one-cycle", "constant")
 COMPILE = ("off", "default", "graphs")
+SPLITS = ("car", "image", "siblings", "strangers")  # see data/split.py
 
 
 def setting(default: Any, text: str) -> Any:
@@ -57,7 +58,9 @@ class RunConfig:
     accumulate: int = setting(1, "divide each batch into so many parts, for less memory; BatchNorm then sees the parts")
     compile: str = setting("off", "torch.compile: off, default, or graphs (with CUDA graphs, for small steps on a GPU)")
     seed: int = setting(0, "decides initial weights, batch order and augmentation")
-    split: str = setting("car", "car, or image: by photograph, which leaks and exists to measure the leak")
+    split: str = setting(
+        "car", "car; image (by photograph), siblings and strangers (with and without others of the test cars) measure the leak"
+    )
     fold: tuple[int, int] | None = setting(None, "cross-validation over cars: K/N is fold K of N, counted from 0")
     train_cars: int | None = setting(None, "train on the first N training cars only")
     precision: str = setting("auto", "auto, bf16, fp16 or fp32")

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from experiments.data.split import LEAKING
 from experiments.resolve import resolve
 from experiments.settings import Wanted
 from experiments.stopping import Interrupted, Stop, listening
@@ -69,8 +70,8 @@ def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> Non
         f"Best weights by validation Dice (epoch {result['best_epoch']} of {result['epochs']}), scored at the photographs' own size."
     )
     print(f"No network that sees {width}x{height} pixels could score above about {result['ceiling']:.4f} here.")
-    if result["split"] == "image":
-        print("NOT A FAIR SCORE: --split image puts other photographs of the test cars into training.")
+    if result["split"] in LEAKING:
+        print(f"NOT A FAIR SCORE: --split {result['split']} puts other photographs of the test cars into training.")
     if result["data"] == "synthetic":
         print("These are SYNTHETIC CARS: the scores say nothing about real photographs.")
     print(f"Record: {_near(output_dir) / 'runs' / result['key']}\nSee it in MLflow: python run.py ui{output_flag(output_dir)}")

@@ -65,6 +65,8 @@ def divide(config: RunConfig, machine: Machine, samples: list[Sample]) -> Prepar
     if machine.split_file:
         parts = splitting.read_manifest(machine.split_file, samples)
         config = dataclasses.replace(config, split=f"file:{_manifest_hash(parts)}")
+    elif config.split in splitting.ARMS:
+        return Prepared(config, machine, samples, splitting.arm(samples, config.split, config.train_cars, config.fold))
     else:
         parts = splitting.split(samples, by=config.split, seed=config.seed, fold=config.fold)
     if config.train_cars is not None:

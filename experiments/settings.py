@@ -22,6 +22,7 @@ from experiments.config import (
     PRECISIONS,
     PRESETS,
     SCHEDULES,
+    SPLITS,
     setting_fields,
 )
 from experiments.errors import InputError
@@ -197,7 +198,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "seed": _whole(0),
     "train_cars": _whole(1), "early_stopping": _whole(0), "compile": _choice(COMPILE),
     "learning_rate": _number(above=True), "clip": _number(above=True), "weight_decay": _number(above=False),
-    "optimizer": _choice(OPTIMIZERS), "schedule": _choice(SCHEDULES), "split": _choice(("car", "image")),
+    "optimizer": _choice(OPTIMIZERS), "schedule": _choice(SCHEDULES), "split": _choice(SPLITS),
     "precision": _choice(PRECISIONS), "device": _choice(DEVICES),
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from experiments import checkpoint, overview
 from experiments.config import RunConfig
+from experiments.data.split import LEAKING
 from experiments.errors import InputError
 from experiments.progress import note
 from experiments.settings import nearest
@@ -105,13 +106,13 @@ def find(asked: str, output_dir: Path) -> Trained:
 def best(output_dir: Path) -> Trained:
     """The finished run with the highest validation Dice on Carvana or, where there is none, on what there is.
 
-    Runs with `--split image` are left out, since their validation photographs have siblings in training. Raises InputError
+    Runs whose split leaks (`--split image`, `--split siblings`) are left out. Raises InputError
     where no run is finished.
     """
     finished = [
         (dice, run)
         for run in overview.runs(output_dir / "runs")
-        if run.state == "finished" and run.config.get("split") != "image" and (run.folder / BEST).exists()
+        if run.state == "finished" and run.config.get("split") not in LEAKING and (run.folder / BEST).exists()
         if (dice := _validation_dice(run.folder)) is not None
     ]
     if not finished:

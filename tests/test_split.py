@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.data.samples import Sample
-from experiments.data.split import PARTS, first_cars, read_manifest, split, write_manifest
+from experiments.data.split import PARTS, arm, first_cars, read_manifest, split, write_manifest
 from experiments.errors import InputError
 
 
@@ -118,3 +118,23 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path):
     for name in ("mine.csv", "columns.csv", "missing.csv"):
         with pytest.raises(InputError, match="manifest"):
             read_manifest(tmp_path / name, cars(4))
+
+
+@pytest.mark.parametrize("trained", [None, 3, 12])
+def test_the_two_arms_of_the_leak_differ_only_in_whether_siblings_of_the_test_photographs_are_in_training(trained):
+    samples = cars(30)
+    honest, leaking = (arm(samples, by, trained) for by in ("strangers", "siblings"))
+    whole = split(samples)
+    assert honest.test == leaking.test and honest.val == leaking.val == whole.val
+    assert len(honest.train) == len(leaking.train) == 16 * (trained or 21)
+    assert {s.group for s in honest.test} == {s.group for s in whole.test} and len(honest.test) == 6 * 3
+    assert not {s.group for s in honest.train} & {s.group for s in honest.test}
+    siblings = [s for s in leaking.train if s.group in {t.group for t in leaking.test}]
+    assert len(siblings) == min(6 * 13, len(leaking.train)) and not set(siblings) & set(leaking.test)
+    counts = [sum(s.group == g for s in siblings) for g in groups(whole.test)]
+    assert max(counts) - min(counts) <= 1
+
+
+def test_an_arm_of_the_leak_does_not_depend_on_the_order_of_the_files():
+    samples = cars(12)
+    assert arm(samples, "siblings", 2) == arm(samples[::-1], "siblings", 2)

@@ -11,12 +11,15 @@ import csv
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from experiments.data.samples import Sample
 from experiments.errors import InputError
 
 PARTS = ("train", "val", "test")
+ARMS = ("siblings", "strangers")  # see `arm`
+LEAKING = ("image", "siblings")
 TEST_SHARE, VAL_SHARE = 0.2, 0.1
 
 
@@ -65,6 +68,33 @@ def _parts(n: int, fold: tuple[int, int] | None) -> list[str]:
         raise InputError(f"No group is left for training: {n} groups, {test} for test, {val} for validation. Use more folds.")
     order = ["test"] * test + ["val"] * val + ["train"] * (n - test - val)
     return order[-start:] + order[:-start] if start else order
+
+
+def arm(samples: Sequence[Sample], by: str, cars: int | None = None, fold: tuple[int, int] | None = None) -> Split:
+    """One of the two arms that measure the leak: both are tested on the same photographs of the test cars, 20 % of each
+    car's, validated on the same cars, and trained on equally many photographs.
+
+    by="strangers": on those of the first `cars` training cars (None: of all), as in an honest split. by="siblings": on the other
+    photographs of the test cars, and only then on those training cars: as under a random split by photograph, in which nearly
+    all siblings of a test photograph are in training. Raises InputError as `split` and `first_cars` do.
+    """
+    whole = split(samples, fold=fold)
+    train = whole.train if cars is None else first_cars(whole.train, cars)
+    tested, siblings = _some_of_each(whole.test)
+    if by == "siblings":
+        train = [*siblings, *train][: len(train)]
+    return Split(train, whole.val, tested)
+
+
+def _some_of_each(test: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """The 20 % of each group's photographs with the smallest SHA-256 (at least one), and the others, group by group in turn."""
+    tested, rounds = [], []
+    for group in dict.fromkeys(s.group for s in test):
+        photographs = sorted((s for s in test if s.group == group), key=lambda s: hashlib.sha256(s.name.encode()).hexdigest())
+        count = max(1, round(TEST_SHARE * len(photographs)))
+        tested += photographs[:count]
+        rounds.append(photographs[count:])
+    return tested, [s for turn in zip_longest(*rounds) for s in turn if s is not None]
 
 
 def first_cars(train: Sequence[Sample], cars: int) -> list[Sample]:
