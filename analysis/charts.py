@@ -106,7 +106,9 @@ def cost(answer: Answer) -> Figure | None:
             if np.isfinite(row.high):
                 axis.plot([x, x], [row.low, row.high], color=colour, linewidth=1, alpha=0.5)
             axis.plot(x, row.dice, marker, color=colour, markersize=6, label=text)
-        logarithmic(axis, 1, 2, 5)
+        spread = [row.cost[name] for row in rows if row.cost[name] > 0]
+        if spread and max(spread) > 3 * min(spread):  # within less, a linear axis has more ticks and says as much
+            logarithmic(axis, 1, 2, 5)
         axis.set_xlabel(label)
     axes[0].set_ylabel("Dice on test cars")
     handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
