@@ -103,6 +103,14 @@ def test_the_calibration_error_is_that_of_torchmetrics():
         assert calibration.expected_error(bins) == pytest.approx(float(expected), abs=1e-6)
 
 
+def test_the_bins_are_fifteen_of_equal_width_that_hold_their_probabilities():
+    bins = calibration.reliability([calibration.count(*made(0)), calibration.count(*made(1))])
+    assert [round(one.low * 15) for one in bins] == list(range(15)) and [round(one.high * 15) for one in bins] == list(
+        range(1, 16)
+    )
+    assert all(one.low <= one.confidence <= one.high for one in bins if one.pixels) and sum(one.pixels for one in bins) == 4000
+
+
 def test_a_calibrated_forecast_has_no_calibration_error_and_a_bold_one_has():
     rng = np.random.default_rng(0)
     share = rng.uniform(0.02, 0.98, (700, 700))

@@ -190,6 +190,21 @@ def test_tiles_of_a_network_without_surroundings_give_the_untiled_prediction(tmp
     assert np.array_equal(found[np.abs(expected) > 1e-4], (expected > 0)[np.abs(expected) > 1e-4])
 
 
+def test_one_row_of_tiles_is_held_in_memory_however_tall_the_picture():
+    import tracemalloc
+
+    def peak(height):
+        tracemalloc.start()
+        for _ in tiles.blend((height, 200), (64, 64), lambda rows, columns: np.zeros((64, 64), np.float32)):
+            pass
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return held
+
+    peak(300)  # what is made once, such as caches
+    assert peak(12_000) < 12_000 * 200 * 4 / 4  # far from the whole map, 9.6 MB
+
+
 def test_the_rim_of_a_tile_counts_least_and_the_weights_sum_to_one():
     for length, tile in ((211, 64), (64, 64), (65, 64), (30, 64)):
         total = np.zeros(length)
