@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checkpoint import write_whole
-from experiments.config import Machine, RunConfig
+from experiments.config import Machine, RunConfig, without_password
 from experiments.errors import InputError
 
 PACKAGES = (
@@ -52,7 +52,7 @@ class Record:
             return
         content = {
             "key": self.key, "config": config.to_dict(), "machine": _places(machine), "versions": versions(),
-            "git_commit": git_commit(), "command": command,
+            "git_commit": git_commit(), "command": [without_password(word) for word in command],
         }  # fmt: skip
         write_whole(path, json.dumps(content, indent=1).encode())
 

@@ -94,6 +94,8 @@ def run(
         return finished
     if kind is RUN:
         refuse_changed(config, machine)
+    if config.threads:  # the order of sums depends on it; a Ray worker, say, begins with another number
+        torch.set_num_threads(config.threads)
     model = build_model(config, machine)  # before anything is written: a model may refuse its options
     rehearse(model, config, len(prepared.parts.train))
     with contextlib.ExitStack() as opened:

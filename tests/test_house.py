@@ -15,7 +15,7 @@ FLOORS = {
         "analysis.design", "analysis.measured", "analysis.canvas",
         "experiments.tiles", "experiments.calibration", "experiments.run_length"),
     1: ("experiments.config", "experiments.settings", "experiments.words", "experiments.study_table",
-        "experiments.study_file", "experiments.study", "experiments.augment", "experiments.data.*"),
+        "experiments.study_file", "experiments.study", "experiments.pool", "experiments.augment", "experiments.data.*"),
     2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
         "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
         "experiments.pictures", "experiments.prepare", "experiments.overview", "experiments.trained", "experiments.predictor",
@@ -26,7 +26,7 @@ FLOORS = {
         "analysis.charts_runs", "analysis.page"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
-        "experiments.study_show", "experiments.study_main", "experiments.study_words",
+        "experiments.executor", "experiments.cluster", "experiments.study_show", "experiments.study_main", "experiments.study_words",
         "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
         "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
         "experiments.verdict_tags", "experiments.predict", "experiments.evaluate_own", "experiments.submit", "experiments.export",
@@ -47,7 +47,7 @@ DOORS = {
     "gradio": {"experiments.page"},
 }
 TOP = {
-    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "requirements-page.txt", "tests",
+    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "requirements-page.txt", "requirements-ray.txt", "tests",
     "docs", "reference", "requirements-dev.txt", "Makefile", "pyproject.toml", ".ci", ".git", ".gitignore", ".github",
     "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff",
 }  # fmt: skip
