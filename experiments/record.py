@@ -73,6 +73,10 @@ class Record:
         """The lines of timing.jsonl."""
         return list(_lines(self.folder / "timing.jsonl"))
 
+    def files(self) -> list[Path]:
+        """The settings, numbers and scores, without weights and pictures: what MLflow gets, too."""
+        return [path for path in sorted(self.folder.iterdir()) if path.suffix in (".json", ".jsonl", ".csv")]
+
     def keep_epochs(self, last: int) -> None:
         """Forget the lines of epochs after `last`: those epochs will be trained again."""
         for name in ("metrics.jsonl", "timing.jsonl"):

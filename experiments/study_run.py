@@ -71,7 +71,7 @@ def _settled(plan: Plan, job: Job, session: tracking.Session) -> str:
 
 
 def _tags(plan: Plan, cell: PlannedCell) -> dict[str, str]:
-    return {f"study.{plan.study.name}": "true", "cell": cell.id}
+    return study_record.run_tags(plan.study.name, cell.id)
 
 
 def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> str:

@@ -193,12 +193,18 @@ def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> _Ended 
         trial, lease = found
         prepared = work.prepared(trial.rate, trial.seed)
         name = plan.study.name
-        tags = {f"tuning.{name}": "true", "trial": str(work.first + trial.number), "cell": work.planned.id}
+        tags = study_record.trial_tags(name, work.planned.id, work.first + trial.number)
         began = time.perf_counter()
         try:
             with progress.quietly():
                 result = run(
-                    prepared, stop, kind=TRIAL, session=session, tags=tags, parent=group(plan, work.planned), lease=lease
+                    prepared,
+                    stop,
+                    kind=TRIAL,
+                    session=session,
+                    tags=tags,
+                    parent=study_record.group(name, work.planned.id),
+                    lease=lease,
                 )
             work.trials.tell(trial, result["value"])
             said = f"validation Dice {result['value']:.4f}"
@@ -212,11 +218,6 @@ def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> _Ended 
     number = work.first + trial.number + 1
     said = f"rate {trial.rate:.2e}, seed {trial.seed}: {said}, {time.perf_counter() - began:.0f} s"
     return _Ended(f"trial {number:>2}/{plan.budget} of {work.planned.id}: {said}", broken)
-
-
-def group(plan: Plan, cell: PlannedCell) -> str:
-    """The name, in MLflow, of what a cell's trials are nested in."""
-    return f"tune/{plan.study.name}/{cell.id}"
 
 
 def _all_rows(plan: Plan, rounds: list[list[_Work]]) -> list[dict[str, Any]]:
@@ -244,7 +245,9 @@ def _conclude(plan: Plan, cell: PlannedCell, session: tracking.Session) -> None:
     if rate.value is None:
         progress.say(f"{cell.id} has no rate. {rate.reason}")
         return
-    numbers = {"rate": rate.value, "rate_low": rate.low or 0.0, "rate_high": rate.high or 0.0, "trials": float(plan.budget)}
-    session.conclude(group(plan, cell), numbers, [plan.folder / "trials.csv"])
+    numbers = {"rate": rate.value, "rate_low": rate.low, "rate_high": rate.high}
+    session.conclude(
+        study_record.group(plan.study.name, cell.id), study_record.numbers(numbers, plan.budget), [plan.folder / "trials.csv"]
+    )
     edge = ", at the end of the range: no verdict" if rate.edge else ""
     progress.say(f"{cell.id}: rate {rate.value:g} [{rate.low:.2g}, {rate.high:.2g}] from {plan.budget} trials{edge}")

@@ -30,7 +30,7 @@ FLOORS = {
         "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
         "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
         "experiments.verdict_tags", "experiments.predict", "experiments.evaluate_own", "experiments.submit", "experiments.export",
-        "experiments.use_commands", "experiments.page", "experiments.page_command"),
+        "experiments.use_commands", "experiments.tracking_commands", "experiments.sync", "experiments.ui", "experiments.page", "experiments.page_command"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {

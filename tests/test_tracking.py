@@ -92,7 +92,7 @@ def test_a_run_whose_process_is_gone_is_marked_killed(tracked):
 
 
 def test_four_processes_first_touch_one_fresh_store(tmp_path):
-    code = f"from pathlib import Path; from experiments import tracking as t; p = Path({str(tmp_path)!r}); print(t._store(t.local_uri(p), p)[1])"
+    code = f"from pathlib import Path; from experiments import tracking as t; p = Path({str(tmp_path)!r}); print(t.open_store(t.local_uri(p), p)[1])"
 
     def touch(_):
         return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
