@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments import claim, progress, study_record, tracking
+from experiments import claim, progress, study_record, tracking, tracking_store
 from experiments.config import RunConfig
 from experiments.errors import InputError, RunFailed
 from experiments.record import Record
@@ -63,7 +63,7 @@ class _Past:
             found[("validation", int(number)) if number.isdigit() else path.name] = path
         return found
 
-    def is_in(self, known: tracking.Known | None) -> bool:
+    def is_in(self, known: tracking_store.Known | None) -> bool:
         """Whether MLflow has all of it."""
         return known is not None and (
             known.status == self.status

@@ -1,4 +1,4 @@
-"""The one door to MLflow. The disk is the truth and MLflow is the window on it.
+"""A run on its way to MLflow. The disk is the truth and MLflow is the window on it.
 
 Everything is sent from a thread of its own, so a slow store costs a run nothing, and a store that is away costs it one
 warning: the run's own folder holds all that would have been sent. Names of metrics and tags are part of the project's
@@ -9,37 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
-import re
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from experiments import tracking_store as store
 from experiments.background import Background
 from experiments.config import RunConfig, without_password
 from experiments.record import git_commit
 from experiments.stopping import Interrupted
-
-EXPERIMENT = "segmentation"
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its own default waits four minutes for a server that is down
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
-
-
-def local_uri(output_dir: Path) -> str:
-    """The store under `output_dir`, always absolute: MLflow's default would follow the working directory."""
-    return f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
 
 
 def shown(text: str) -> str:
@@ -51,19 +32,6 @@ def run_name(config: RunConfig) -> str:
     return f"{config.model}-{config.loss}-{config.augment}-s{config.seed}"
 
 
-@dataclass(frozen=True)
-class Known:
-    """What MLflow has of a run. `pictures`: names of files, and (key, step) of those with a slider."""
-
-    run_id: str
-    status: str
-    tags: Mapping[str, str]
-    metrics: Mapping[str, float]
-    steps: frozenset[int]
-    files: frozenset[str]
-    pictures: frozenset[str | tuple[str, int]]
-
-
 class Session(Background):
     """The way to one store, with a thread of its own; a study's runs share it. Calls return at once, `close` waits.
 
@@ -71,8 +39,8 @@ class Session(Background):
     """
 
     def __init__(self, uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> None:
-        set_up()
-        self.uri, self._output_dir, self._warn = uri or local_uri(output_dir), output_dir, warn
+        store.set_up()
+        self.uri, self._output_dir, self._warn = uri or store.local_uri(output_dir), output_dir, warn
         self.lock = output_dir / "mlflow.lock"  # held while something is made that must be made once
         self.client: Any = None
         self.experiment = ""
@@ -90,20 +58,11 @@ class Session(Background):
 
     def find(self, key: str) -> str | None:
         """The id of the run with this key. For use on the thread."""
-        found = self.client.search_runs([self.experiment], f"tags.key = '{key}'", max_results=1)
-        return found[0].info.run_id if found else None
+        return store.find(self.client, self.experiment, key)
 
-    def look(self, key: str) -> Known | None:
+    def look(self, key: str) -> store.Known | None:
         """What MLflow has of the run with this key. For use on the thread."""
-        run_id = self.find(key)
-        if run_id is None:
-            return None
-        run = self.client.get_run(run_id)
-        steps = frozenset(metric.step for metric in self.client.get_metric_history(run_id, "val/dice"))
-        files = frozenset(item.path for item in self.client.list_artifacts(run_id) if not item.is_dir)
-        shown = [Path(item.path).name for place in ("pictures", "images") for item in self.client.list_artifacts(run_id, place)]
-        pictures = frozenset(_pictured(name) for name in shown)
-        return Known(run_id, run.info.status, run.data.tags, run.data.metrics, steps, files, pictures)
+        return store.look(self.client, self.experiment, key)
 
     def gave_up(self, reason: str) -> None:
         for tracker in self.trackers:
@@ -115,8 +74,8 @@ class Session(Background):
         )
 
     def _open(self) -> None:
-        self.client, self.experiment = open_store(self.uri, self._output_dir)
-        _reconcile(self.client, self.experiment)
+        self.client, self.experiment = store.open_store(self.uri, self._output_dir)
+        store.reconcile(self.client, self.experiment)
 
     def _tag(self, key: str, tags: dict[str, str]) -> None:
         run_id = self.find(key)
@@ -195,7 +154,7 @@ class Tracker:
     def _open(self, config: RunConfig, data_dir: Path, moment: int) -> None:
         tags = {
             "model": config.model, "loss": config.loss, "augment": config.augment, "data": config.data,
-            "seed": str(config.seed), "key": key_of(config.key, self._parent), "owner": _owner(),
+            "seed": str(config.seed), "key": key_of(config.key, self._parent), "owner": store.owner(),
             "mlflow.source.name": "run.py", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": git_commit(),
             **self._tags,
         }  # fmt: skip
@@ -291,51 +250,12 @@ def _milliseconds(when: float | None) -> int:
     return int((time.time() if when is None else when) * 1000)
 
 
-def _pictured(name: str) -> str | tuple[str, int]:
-    """What a picture among the artifacts shows: MLflow names those with a slider KEY+step+STEP+…."""
-    found = re.match(r"(.+?)[+%]step[+%](\d+)[+%]", name)
-    return (found[1], int(found[2])) if found else name
-
-
-def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
-    """A client, and the id of the experiment; both are made once, under a lock: two processes that first open one
-    sqlite file at the same time ruin it."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(output_dir / "mlflow.lock", timeout=60):
-        from mlflow import MlflowClient
-
-        # the setting counts at MLflow's import, which somebody else may have done before
-        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
-
-        client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return client, found.experiment_id
-        place = (output_dir / "mlartifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
-        kind = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for language models
-        return client, client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind)
-
-
-def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _reconcile(client: Any, experiment: str) -> None:
-    """Runs that a kill left RUNNING are marked KILLED, if their process was on this machine and is gone."""
-    import psutil
-
-    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-        host, _, process = run.data.tags.get("owner", "").rpartition(":")
-        if host == socket.gethostname() and process.isdigit() and not psutil.pid_exists(int(process)):
-            client.set_terminated(run.info.run_id, "KILLED")
-
-
 def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mapping[str, str]) -> None:
     """Write an ONNX graph of one input and one output as an MLflow model: no pickle, and none of this project's code in it.
 
     `photographs` is an input (N, 3, H, W); the signature leaves N, H and W free.
     """
-    set_up()
+    store.set_up()
     import importlib.metadata
 
     import mlflow.onnx
@@ -366,9 +286,3 @@ def _attach(opened: Session, folder: Path, key: str, sent: list[str]) -> None:
     if (run_id := opened.find(key)) is not None:
         opened.client.log_artifacts(run_id, str(folder), "model")
         sent.append(run_id)
-
-
-def set_up() -> None:
-    """The settings of MLflow that hold wherever the user set no others."""
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from experiments.errors import InputError
-from experiments.tracking import local_uri, open_store, set_up
+from experiments.tracking_store import local_uri, open_store, set_up
 
 LOOPBACK = "127.0.0.1"
 

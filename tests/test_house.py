@@ -16,7 +16,7 @@ FLOORS = {
         "experiments.tiles", "experiments.calibration", "experiments.run_length"),
     1: ("experiments.config", "experiments.settings", "experiments.words", "experiments.study_table",
         "experiments.study_file", "experiments.study", "experiments.pool", "experiments.augment", "experiments.data.*"),
-    2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
+    2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking", "experiments.tracking_store",
         "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
         "experiments.pictures", "experiments.prepare", "experiments.overview", "experiments.trained", "experiments.predictor",
         "experiments.photo_files", "analysis.records", "analysis.figures",
@@ -34,7 +34,7 @@ FLOORS = {
     5: ("run",),
 }  # fmt: skip
 DOORS = {
-    "mlflow": {"experiments.tracking"},
+    "mlflow": {"experiments.tracking", "experiments.tracking_store"},
     "optuna": {"experiments.tune"},
     "segmentation_models_pytorch": {"models.zoo"},
     "timm": {"models.zoo"},
