@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from experiments import tracking_store
 from tests.conftest import run_folder, small
 
 
