@@ -20,6 +20,7 @@ from experiments.data_commands import data, runs
 from experiments.errors import InputError, RunFailed
 from experiments.page_command import page
 from experiments.study_commands import grid, study, tune
+from experiments.tracking_commands import sync, ui
 from experiments.use_commands import completion, evaluate, export, predict, submit
 from experiments.words import Config, Output, Preset, Tracking, TuneWords, Words, wanted
 from registry import OptionError, UnknownName
@@ -127,18 +128,6 @@ def report(
 
 
 @app.command
-def ui(*, output_dir: Output = Path("outputs"), tracking_uri: Tracking = None, port: int = 5000) -> int:
-    """Open MLflow's pages on this machine, with the runs of this project in them.
-
-    Example: python run.py ui
-    """
-    from experiments import tracking
-
-    tracking.serve(output_dir, tracking_uri, port)
-    return 0
-
-
-@app.command
 def bench(
     *,
     model: str = "unet",
@@ -205,6 +194,8 @@ def shell_completion(shell: str, /) -> int:
     return 0
 
 
+app.command(ui)
+app.command(sync)
 app.command(study)
 app.command(grid)
 app.command(tune)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from typing import TypeVar
+
+Answer = TypeVar("Answer")
 
 
 class Background:
@@ -19,6 +23,15 @@ class Background:
     def say(self, act: Callable[[], None]) -> None:
         """Have the thread do `act`, after what was said before."""
         self._said.put(act)
+
+    def ask(self, act: Callable[[], Answer]) -> Answer | None:
+        """What `act` returns, which the thread does after all that was said before; None where the work was given up."""
+        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self.say(lambda: answers.put(act()))
+        while not self.away:
+            with contextlib.suppress(queue.Empty):
+                return answers.get(timeout=0.2)
+        return None
 
     def close(self, patience: float = 60) -> None:
         """Wait until all that was said is done, for at most `patience` seconds."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,6 +103,7 @@ class Machine:
     data_dir: Path = Path("data/carvana")
     output_dir: Path = Path("outputs")
     tracking_uri: str | None = None
+    optuna_storage: str | None = None
     workers: int | None = None
     split_file: Path | None = None
     weights_file: Path | None = None
@@ -118,6 +120,11 @@ class Machine:
     @property
     def cache_dir(self) -> Path:
         return self.output_dir / "cache"
+
+
+def without_password(text: str) -> str:
+    """`text` with the password of every URI in it left out: what may be printed and recorded."""
+    return re.sub(r"(\w://[^\s/:@]*):[^\s/]*@", r"\1:***@", text)
 
 
 # The lines of `--help` for what a user sets of Machine.

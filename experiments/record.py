@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.checkpoint import write_whole
-from experiments.config import Machine, RunConfig
+from experiments.config import Machine, RunConfig, without_password
 from experiments.errors import InputError
 
 PACKAGES = (
@@ -52,7 +52,7 @@ class Record:
             return
         content = {
             "key": self.key, "config": config.to_dict(), "machine": _places(machine), "versions": versions(),
-            "git_commit": git_commit(), "command": command,
+            "git_commit": git_commit(), "command": [without_password(word) for word in command],
         }  # fmt: skip
         write_whole(path, json.dumps(content, indent=1).encode())
 
@@ -72,6 +72,10 @@ class Record:
     def timings(self) -> list[dict[str, float]]:
         """The lines of timing.jsonl."""
         return list(_lines(self.folder / "timing.jsonl"))
+
+    def files(self) -> list[Path]:
+        """The settings, numbers and scores, without weights and pictures: what MLflow gets, too."""
+        return [path for path in sorted(self.folder.iterdir()) if path.suffix in (".json", ".jsonl", ".csv")]
 
     def keep_epochs(self, last: int) -> None:
         """Forget the lines of epochs after `last`: those epochs will be trained again."""

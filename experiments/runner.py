@@ -34,6 +34,7 @@ from experiments.stopping import Interrupted, Stop
 from experiments.train import Epoch, State, network, start, train
 from registry import AUGMENTATIONS, LOSSES, MODELS
 
+VALIDATION = "validation-epoch-"  # how the pictures of those moments are named
 PICTURES = 5  # moments of the training at which the validation photographs are shown
 
 
@@ -94,6 +95,8 @@ def run(
         return finished
     if kind is RUN:
         refuse_changed(config, machine)
+    if config.threads:  # the order of sums depends on it; a Ray worker, say, begins with another number
+        torch.set_num_threads(config.threads)
     model = build_model(config, machine)  # before anything is written: a model may refuse its options
     rehearse(model, config, len(prepared.parts.train))
     with contextlib.ExitStack() as opened:
@@ -153,8 +156,7 @@ def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any
             raise
         raise RunFailed(reason) from error
     finally:
-        files = [p for p in sorted(record.folder.iterdir()) if p.suffix in (".json", ".jsonl", ".csv")]
-        tracker.close(status, numbers, files, tags)
+        tracker.close(status, numbers, record.files(), tags)
     return result
 
 
@@ -217,7 +219,7 @@ def _train(job: _Job, pixels: Pixels, state: State, loss: Any) -> None:
             job.lease.confirm()
             _keep(epoch, state, record, job.tracker, config)
             if epoch.number in shown:
-                path = record.folder / "pictures" / f"validation-epoch-{epoch.number:03}.png"
+                path = record.folder / "pictures" / f"{VALIDATION}{epoch.number:03}.png"
                 pictures.save_validation(path, state, validation)
                 job.tracker.picture(path, "validation", epoch.number)
     except Interrupted:

@@ -28,7 +28,7 @@ from experiments.config import (
 from experiments.errors import InputError
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
 
-MACHINE_WORDS = ("data_dir", "output_dir", "tracking_uri", "workers", "split_file")
+MACHINE_WORDS = ("data_dir", "output_dir", "tracking_uri", "optuna_storage", "workers", "split_file")
 
 
 @dataclass
@@ -206,4 +206,4 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 def _machine_value(name: str, value: Any) -> Any:
     if name == "workers":
         return _whole(0)("--workers", value)
-    return str(value) if name == "tracking_uri" else Path(value)
+    return str(value) if name in ("tracking_uri", "optuna_storage") else Path(value)

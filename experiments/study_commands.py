@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from experiments.errors import InputError
-from experiments.words import TABLES, DataDir, Output, Preset, Tracking, TuneWords, Workers, words
+from experiments.words import TABLES, ClusterWords, DataDir, OptunaStorage, Output, Preset, Tracking, TuneWords, Workers, words
 from experiments.words import wanted as typed
 
 GridWords: Any = words(without=("model", "loss", "augment", "seed", "early_stopping"))
@@ -23,10 +23,12 @@ def study(
     *,
     dry_run: DryRun = False,
     status: Status = False,
+    where: ClusterWords | None = None,
     data_dir: DataDir = None,
     workers: Workers = None,
     output_dir: Output = Path("outputs"),
     tracking_uri: Tracking = None,
+    optuna_storage: OptunaStorage = None,
 ) -> int:
     """Carry out a study of experiments/studies (or a .toml file): plan, tuning, runs. The same command goes on with it.
 
@@ -35,10 +37,11 @@ def study(
     from experiments import study_file
 
     found = study_file.read(study_file.find(name))
-    machine = _machine(data_dir, workers, output_dir, tracking_uri)
+    machine = _machine(output_dir, data_dir=data_dir, workers=workers, tracking_uri=tracking_uri, optuna_storage=optuna_storage)
+    pool = _pool(where)
     from experiments import study_main
 
-    return study_main.carry_out(found, machine, dry_run, status)
+    return study_main.carry_out(found, machine, dry_run, status, pool)
 
 
 def grid(
@@ -54,8 +57,10 @@ def grid(
     preset: Preset = None,
     dry_run: DryRun = False,
     status: Status = False,
+    where: ClusterWords | None = None,
     output_dir: Output = Path("outputs"),
     tracking_uri: Tracking = None,
+    optuna_storage: OptunaStorage = None,
 ) -> int:
     """Compare models and losses over seeds, without a study file.
 
@@ -85,19 +90,23 @@ def grid(
 
     given = {"seeds": seeds, "name": name, "rope": rope, **(vars(tuning) if tuning else {})}
     found = study_words.grid(wanted, factors, given)
+    machine = {**wanted.machine, **({} if optuna_storage is None else {"optuna_storage": optuna_storage})}
+    pool = _pool(where)
     from experiments import study_main
 
-    return study_main.carry_out(found, wanted.machine, dry_run, status)
+    return study_main.carry_out(found, machine, dry_run, status, pool)
 
 
 def tune(
     study: str,
     /,
     *,
+    where: ClusterWords | None = None,
     data_dir: DataDir = None,
     workers: Workers = None,
     output_dir: Output = Path("outputs"),
     tracking_uri: Tracking = None,
+    optuna_storage: OptunaStorage = None,
 ) -> int:
     """Find the learning rate of every cell of a study. Several of these commands share the work.
 
@@ -108,16 +117,22 @@ def tune(
     found = study_file.read(study_file.find(study))
     if found.tuning is None:
         raise InputError(f"The study {found.name} has no [tuning]: its cells train with the rate that is set.")
-    machine = _machine(data_dir, workers, output_dir, tracking_uri)
+    machine = _machine(output_dir, data_dir=data_dir, workers=workers, tracking_uri=tracking_uri, optuna_storage=optuna_storage)
+    pool = _pool(where)
     from experiments import study_main
 
-    return study_main.tune(found, machine)
+    return study_main.tune(found, machine, pool)
 
 
-def _machine(data_dir: Path | None, workers: str | None, output_dir: Path, tracking_uri: str | None) -> dict[str, Any]:
+def _machine(output_dir: Path, **words: Any) -> dict[str, Any]:
     """Where a study is carried out: fields of Machine."""
     from experiments import settings
 
-    words = {"data_dir": data_dir, "workers": workers, "tracking_uri": tracking_uri}
     given = {name: value for name, value in words.items() if value is not None}
     return {**settings.read(given).machine, "output_dir": output_dir}
+
+
+def _pool(where: ClusterWords | None) -> Any:
+    from experiments import pool
+
+    return pool.wanted(**vars(where or ClusterWords()))

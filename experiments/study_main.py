@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from experiments import main, progress, study_cost, study_record, study_run, study_show, tracking, tune_cells
+from experiments import cluster, main, progress, study_cost, study_record, study_run, study_show, tracking, tune_cells
+from experiments.executor import Executor, Here
+from experiments.pool import Pool
 from experiments.settings import Wanted
 from experiments.stopping import Stop
 from experiments.study import Study
 from experiments.study_plan import Plan, build
 
 
-def carry_out(study: Study, machine: Mapping[str, Any], dry_run: bool, status: bool) -> int:
-    """Print the plan and, unless that was all, tune, run the pilot and then the rest; or show how far it is."""
+def carry_out(study: Study, machine: Mapping[str, Any], dry_run: bool, status: bool, pool: Pool | None = None) -> int:
+    """Print the plan and, unless that was all, tune, run the pilot and then the rest (in `pool`); or show how far it is."""
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
@@ -23,20 +26,20 @@ def carry_out(study: Study, machine: Mapping[str, Any], dry_run: bool, status: b
             study_show.status(plan, trials)
             return 0
         _show_plan(plan, trials)
-        return 0 if dry_run else _run(plan, stop)
+        return 0 if dry_run else _run(plan, stop, pool)
 
     return main.interruptible(work)
 
 
-def tune(study: Study, machine: Mapping[str, Any]) -> int:
+def tune(study: Study, machine: Mapping[str, Any], pool: Pool | None = None) -> int:
     """Only the tuning of a study."""
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         trials = tune_cells.look(plan)
         print(f"{len(plan.cells)} cells x {plan.budget} trials each = {len(plan.cells) * plan.budget}, {trials} have ended.")
-        with tracking.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.say) as session:
-            tune_cells.tune(plan, stop, session)
+        with _at_work(plan, stop, pool) as (executor, session):
+            tune_cells.tune(plan, executor, session)
         _write(plan)
         study_show.rates(plan)
         return 0
@@ -50,8 +53,8 @@ def tune_one(study: Study, wanted: Wanted) -> int:
 
     def work(stop: Stop) -> int:
         plan = build(study, wanted.machine, stop.check)
-        with tracking.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.say) as session:
-            tune_cells.tune(plan, stop, session)
+        with _at_work(plan, stop, None) as (executor, session):
+            tune_cells.tune(plan, executor, session)
         _write(plan)
         study_show.rates(plan)
         rate = plan.rate(plan.cells[0])
@@ -64,19 +67,28 @@ def tune_one(study: Study, wanted: Wanted) -> int:
     return main.train_one(dataclasses.replace(wanted, fields={**wanted.fields, "learning_rate": found[0]}))
 
 
-def _run(plan: Plan, stop: Stop) -> int:
-    with tracking.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.say) as session:
+@contextlib.contextmanager
+def _at_work(plan: Plan, stop: Stop, pool: Pool | None) -> Iterator[tuple[Executor, tracking.Session]]:
+    """Who does the work, this process or a cluster, and the way to MLflow."""
+    with contextlib.ExitStack() as opened:
+        many = None if pool is None else opened.enter_context(cluster.opened(pool, plan, stop))
+        session = opened.enter_context(tracking.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.say))
+        yield many or Here(stop, session), session
+
+
+def _run(plan: Plan, stop: Stop, pool: Pool | None) -> int:
+    with _at_work(plan, stop, pool) as (executor, session):
         if plan.study.tuning:
-            tune_cells.tune(plan, stop, session)
+            tune_cells.tune(plan, executor, session)
             study_show.rates(plan)
         _write(plan)
         pilot = study_cost.pilot_runs(plan)
         if pilot and study_cost.pilot_scores(plan) is None:
             progress.say("The pilot comes first: it measures how much seeds and cars vary.")
-            study_run.carry_out(plan, pilot, stop, session)
+            study_run.carry_out(plan, pilot, executor, session)
             _show_plan(plan, tune_cells.look(plan))
             _write(plan)
-        failed = study_run.carry_out(plan, plan.runs(), stop, session)
+        failed = study_run.carry_out(plan, plan.runs(), executor, session)
     _write(plan)
     study_show.status(plan, tune_cells.look(plan))
     print(f"What it means: python run.py report {plan.study.name}{main.output_flag(plan.machine.output_dir)}")

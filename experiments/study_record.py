@@ -53,6 +53,26 @@ def write_trials(plan: Plan, rows: Iterable[Mapping[str, Any]]) -> Path:
     return plan.folder / "trials.csv"
 
 
+def run_tags(study: str, cell: str) -> dict[str, str]:
+    """The tags, in MLflow, of a run of a study."""
+    return {f"study.{study}": "true", "cell": cell}
+
+
+def trial_tags(study: str, cell: str, number: int) -> dict[str, str]:
+    """The tags, in MLflow, of a trial of a study."""
+    return {f"tuning.{study}": "true", "trial": str(number), "cell": cell}
+
+
+def group(study: str, cell: str) -> str:
+    """The name, in MLflow, of what a cell's trials are nested in."""
+    return f"tune/{study}/{cell}"
+
+
+def numbers(rate: Mapping[str, Any], budget: int) -> dict[str, float]:
+    """What MLflow shows of a cell's tuning: the rate with its interval (`rate`, `rate_low`, `rate_high`), and its trials."""
+    return {**{name: float(rate[name] or 0) for name in ("rate", "rate_low", "rate_high")}, "trials": float(budget)}
+
+
 def state(plan: Plan, cell: PlannedCell, seed: int) -> tuple[str, str]:
     """What the disk says of one run, and a word on it: done (Dice), running (where), failed (why) or missing."""
     prepared = plan.run(cell, seed)

@@ -1,16 +1,19 @@
 """The runs of a study, seed by seed: finished ones are skipped, those of other workers waited for, failed ones recorded.
 
-Several processes may carry out one study: each takes the next run that nobody holds (see `claim`).
+Several processes may carry out one study: each takes the next run that nobody holds (see `claim`). Who does the runs that
+this one takes, it or a cluster, is the executor's to say.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 
-from experiments import progress, study_record, tracking
+from experiments import claim, progress, study_record, tracking
 from experiments.claim import hold
 from experiments.errors import Busy, RunFailed
+from experiments.executor import Executor, Lost
 from experiments.record import Record
 from experiments.runner import run
 from experiments.stopping import Stop
@@ -18,54 +21,73 @@ from experiments.study_plan import Plan, PlannedCell
 
 PAUSE = 1.0  # seconds between two looks at what other workers are doing
 Run = tuple[PlannedCell, int]
+Job = tuple[int, int, float]  # the cell's number, the seed, and when the command began
 
 
-def carry_out(plan: Plan, runs: Sequence[Run], stop: Stop, session: tracking.Session) -> list[Run]:
+def carry_out(plan: Plan, runs: Sequence[Run], executor: Executor, session: tracking.Session) -> list[Run]:
     """Carry out `runs` in their order; returns those that failed. Raises Interrupted (resumable) and InputError.
 
     A run that diverged is not repeated; one that failed otherwise before this command began is tried again.
     """
-    began, waiting, failed, ended = time.time(), list(runs), list[Run](), 0
+    began, failed, ended = time.time(), list[Run](), 0
+    number = {cell.id: place for place, cell in enumerate(plan.cells)}
+    waiting: list[Job] = [(number[cell.id], seed, began) for cell, seed in runs]
     while waiting:
+        settled = {job: how for job in waiting if (how := _settled(plan, job, session))}
+        to_do = [job for job in waiting if job not in settled]
         waited_for = []
-        for one in waiting:
-            stop.check()
-            how = _one(plan, one, began, stop, session)
+        for job, answer in itertools.chain(settled.items(), executor.each(_one, plan, to_do)):
+            how = _lost(plan, job, answer) if isinstance(answer, Lost) else answer
             if how == "busy":
-                waited_for.append(one)
+                waited_for.append(job)
                 continue
             ended += 1
+            cell = plan.cells[job[0]]
             if how not in ("skipped", "no rate"):
-                progress.say(f"[{ended}/{len(runs)}] {one[0].id}, seed {one[1]}: {how}")
+                progress.say(f"[{ended}/{len(runs)}] {cell.id}, seed {job[1]}: {how}")
             if how.startswith("failed"):
-                failed.append(one)
-        if len(waited_for) == len(waiting):
+                failed.append((cell, job[1]))
+        if waited_for and len(waited_for) == len(waiting):
             time.sleep(PAUSE)
         waiting = waited_for
     return failed
 
 
-def _one(plan: Plan, one: Run, began: float, stop: Stop, session: tracking.Session) -> str:
-    """Carry out one run, if it is to be; how it ended, in words."""
-    cell, seed = one
+def _settled(plan: Plan, job: Job, session: tracking.Session) -> str:
+    """How a run ended that is not to be carried out (again); empty for one that is."""
+    cell, seed, began = plan.cells[job[0]], job[1], job[2]
     prepared = plan.run(cell, seed)
     if prepared is None:
         return "no rate"
     record = Record(plan.machine.runs_dir / prepared.config.key)
-    tags = {f"study.{plan.study.name}": "true", "cell": cell.id}
     if record.result() is not None:
         record.refuse_altered(prepared.config)
-        session.tag(prepared.config.key, tags)
+        session.tag(prepared.config.key, _tags(plan, cell))
         return "skipped"
     failure = record.failure()
     if failure and (failure.get("diverged") or failure.get("time", 0) >= began):
         return f"failed: {failure['reason']}"
-    since = time.perf_counter()
+    return ""
+
+
+def _tags(plan: Plan, cell: PlannedCell) -> dict[str, str]:
+    return study_record.run_tags(plan.study.name, cell.id)
+
+
+def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> str:
+    """Carry out one run, unless it is settled; how it ended, in words."""
+    settled = _settled(plan, job, session)  # another worker may have been at it
+    if settled:
+        return settled
+    cell, seed = plan.cells[job[0]], job[1]
+    prepared = plan.run(cell, seed)
+    assert prepared is not None
+    record, since = Record(plan.machine.runs_dir / prepared.config.key), time.perf_counter()
     try:
         with hold(record.folder) as lease, progress.quietly():
             if record.result() is not None:  # another worker finished it a moment ago
                 return "skipped"
-            result = run(prepared, stop, session=session, tags=tags, lease=lease)
+            result = run(prepared, stop, session=session, tags=_tags(plan, cell), lease=lease)
     except Busy:
         return "busy"
     except (RunFailed, RuntimeError, OSError) as error:
@@ -73,6 +95,16 @@ def _one(plan: Plan, one: Run, began: float, stop: Stop, session: tracking.Sessi
     dice, spent = result["test"]["last"]["dice"], time.perf_counter() - since
     over = spent - result["seconds"]["training"] - result["seconds"]["scoring"]
     return f"test Dice {dice:.4f}, {spent:.0f} s ({max(over, 0):.1f} s of it neither training nor scoring)"
+
+
+def _lost(plan: Plan, job: Job, lost: Lost) -> str:
+    """Note a run whose worker died each time; the same command tries it again."""
+    prepared = plan.run(plan.cells[job[0]], job[1])
+    assert prepared is not None
+    record = Record(plan.machine.runs_dir / prepared.config.key)
+    if record.result() is None and claim.owner(record.folder) is None and record.folder.is_dir():
+        record.fail(lost.reason)
+    return f"failed: {lost.reason}"
 
 
 def matrix(plan: Plan) -> dict[Run, tuple[str, str]]:

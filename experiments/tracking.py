@@ -1,4 +1,4 @@
-"""The one door to MLflow. The disk is the truth and MLflow is the window on it.
+"""A run on its way to MLflow. The disk is the truth and MLflow is the window on it.
 
 Everything is sent from a thread of its own, so a slow store costs a run nothing, and a store that is away costs it one
 warning: the run's own folder holds all that would have been sent. Names of metrics and tags are part of the project's
@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,25 +16,16 @@ from typing import Any
 
 from filelock import FileLock
 
+from experiments import tracking_store as store
 from experiments.background import Background
-from experiments.config import RunConfig
+from experiments.config import RunConfig, without_password
 from experiments.record import git_commit
 from experiments.stopping import Interrupted
 
-EXPERIMENT = "segmentation"
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its own default waits four minutes for a server that is down
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_LOGGING_LEVEL": "ERROR",
-    "GIT_PYTHON_REFRESH": "quiet",
-}
 
-
-def local_uri(output_dir: Path) -> str:
-    """The store under `output_dir`, always absolute: MLflow's default would follow the working directory."""
-    return f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
+def shown(text: str) -> str:
+    """An address, or a sentence with one, as it may be printed."""
+    return without_password(text)
 
 
 def run_name(config: RunConfig) -> str:
@@ -51,8 +39,8 @@ class Session(Background):
     """
 
     def __init__(self, uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> None:
-        _set_up()
-        self.uri, self._output_dir, self._warn = uri or local_uri(output_dir), output_dir, warn
+        store.set_up()
+        self.uri, self._output_dir, self._warn = uri or store.local_uri(output_dir), output_dir, warn
         self.lock = output_dir / "mlflow.lock"  # held while something is made that must be made once
         self.client: Any = None
         self.experiment = ""
@@ -70,17 +58,24 @@ class Session(Background):
 
     def find(self, key: str) -> str | None:
         """The id of the run with this key. For use on the thread."""
-        found = self.client.search_runs([self.experiment], f"tags.key = '{key}'", max_results=1)
-        return found[0].info.run_id if found else None
+        return store.find(self.client, self.experiment, key)
+
+    def look(self, key: str) -> store.Known | None:
+        """What MLflow has of the run with this key. For use on the thread."""
+        return store.look(self.client, self.experiment, key)
 
     def gave_up(self, reason: str) -> None:
         for tracker in self.trackers:
             tracker.stop_monitor()
-        self._warn(f"MLflow at {self.uri} is away ({reason}). The run goes on; its record on disk is complete.")
+        place = shown(self.uri)
+        self._warn(
+            f"MLflow at {place} is away ({shown(reason)}). The run goes on; its record on disk is complete. "
+            f"When MLflow is back, this uploads it: python run.py sync --tracking-uri {place} --output-dir {self._output_dir}"
+        )
 
     def _open(self) -> None:
-        self.client, self.experiment = _store(self.uri, self._output_dir)
-        _reconcile(self.client, self.experiment)
+        self.client, self.experiment = store.open_store(self.uri, self._output_dir)
+        store.reconcile(self.client, self.experiment)
 
     def _tag(self, key: str, tags: dict[str, str]) -> None:
         run_id = self.find(key)
@@ -89,8 +84,10 @@ class Session(Background):
 
     def _conclude(self, key: str, values: dict[str, float], files: list[Path]) -> None:
         run_id = self.find(key)
+        there = self.client.get_run(run_id).data.metrics if run_id else {}
         for name, value in values.items() if run_id else ():
-            self.client.log_metric(run_id, name, value)
+            if there.get(name) != value:
+                self.client.log_metric(run_id, name, value)
         for path in files if run_id else ():
             self.client.log_artifact(run_id, str(path))
 
@@ -112,62 +109,71 @@ def session(uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> I
 class Tracker:
     """One run in MLflow. Calls return at once. A run that is resumed goes on in the MLflow run it had.
 
-    `tags` are set besides the usual ones; a run with a `parent` (that run's key) is shown nested in it.
+    `tags` are set besides the usual ones; a run with a `parent` (that run's key) is shown nested in it. `live` is False
+    for a run of the past, whose load nobody can measure. Moments (`when`) are seconds since 1970; None is now.
     """
 
-    def __init__(self, session: Session, tags: Mapping[str, str] | None = None, parent: str = "") -> None:
-        self._session, self._tags, self._parent = session, dict(tags or {}), parent
+    def __init__(self, session: Session, tags: Mapping[str, str] | None = None, parent: str = "", live: bool = True) -> None:
+        self._session, self._tags, self._parent, self._live = session, dict(tags or {}), parent, live
         self._run_id = ""
         self._sent_steps: set[int] = set()
+        self._sent_numbers: Mapping[str, float] = {}
+        self._sent_pictures: set[str | tuple[str, int]] = set()
         self._monitor: Any = None
 
-    def open(self, config: RunConfig, data_dir: Path) -> None:
+    def open(self, config: RunConfig, data_dir: Path, when: float | None = None) -> None:
         """Begin (or take up) the run of `config`."""
         self._session.trackers.append(self)
-        self._session.say(lambda: self._open(config, data_dir))
+        self._session.say(lambda: self._open(config, data_dir, _milliseconds(when)))
 
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
+    def metrics(self, values: Mapping[str, float], step: int, when: float | None = None) -> None:
         """Metrics of an epoch, by their MLflow names; a step that the run already has is not sent twice."""
-        self._session.say(lambda: self._metrics(dict(values), step))
+        moment = _milliseconds(when)
+        self._session.say(lambda: self._metrics(dict(values), step, moment))
 
     def picture(self, path: Path, key: str, step: int | None = None) -> None:
-        """A picture; those with a step are shown with a slider."""
+        """A picture; those with a step are shown with a slider, and not sent twice."""
         self._session.say(lambda: self._picture(path, key, step))
 
-    def close(self, status: str, values: Mapping[str, float], files: list[Path], tags: Mapping[str, str] | None = None) -> None:
+    def close(
+        self,
+        status: str,
+        values: Mapping[str, float],
+        files: list[Path],
+        tags: Mapping[str, str] | None = None,
+        when: float | None = None,
+    ) -> None:
         """End the run as FINISHED, FAILED or KILLED, with its last metrics, its files and further tags."""
-        self._session.say(lambda: self._close(status, dict(values), files, dict(tags or {})))
+        moment = _milliseconds(when)
+        self._session.say(lambda: self._close(status, dict(values), files, dict(tags or {}), moment))
 
     @property
     def _client(self) -> Any:
         return self._session.client
 
-    def _open(self, config: RunConfig, data_dir: Path) -> None:
+    def _open(self, config: RunConfig, data_dir: Path, moment: int) -> None:
         tags = {
             "model": config.model, "loss": config.loss, "augment": config.augment, "data": config.data,
-            "seed": str(config.seed), "key": self._key(config), "owner": _owner(),
+            "seed": str(config.seed), "key": key_of(config.key, self._parent), "owner": store.owner(),
             "mlflow.source.name": "run.py", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": git_commit(),
             **self._tags,
         }  # fmt: skip
-        found = self._session.find(tags["key"])
+        found = self._session.look(tags["key"])
         if found:
-            self._run_id = found
+            self._run_id = found.run_id
             self._client.update_run(self._run_id, status="RUNNING")
             for name in ("owner", *self._tags):
                 self._client.set_tag(self._run_id, name, tags[name])
-            self._sent_steps = {m.step for m in self._client.get_metric_history(self._run_id, "val/dice")}
+            self._sent_steps, self._sent_numbers = set(found.steps), found.metrics
+            self._sent_pictures = set(found.pictures)
         else:
             if self._parent:
                 tags["mlflow.parentRunId"] = self._group(self._parent)
-            run = self._client.create_run(self._session.experiment, tags=tags, run_name=run_name(config))
+            run = self._client.create_run(self._session.experiment, moment, tags=tags, run_name=run_name(config))
             self._run_id = run.info.run_id
             self._describe(config, data_dir)
-        if not self._parent:
+        if self._live and not self._parent:
             self._start_monitor()
-
-    def _key(self, config: RunConfig) -> str:
-        """A trial's settings may be those of a run that is reported: the two must not be taken for each other."""
-        return f"trial-{config.key}" if self._parent else config.key
 
     def _group(self, key: str) -> str:
         """The run that nested ones lie in; several workers ask for it at once."""
@@ -189,34 +195,35 @@ class Tracker:
         data = Dataset(name=config.data, digest=config.data_fingerprint, source_type="local", source=source)
         self._client.log_inputs(self._run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "training")])])
 
-    def _metrics(self, values: dict[str, float], step: int) -> None:
+    def _metrics(self, values: dict[str, float], step: int, moment: int) -> None:
         from mlflow.entities import Metric
 
         if step in self._sent_steps:
             return
-        now = int(time.time() * 1000)
-        self._client.log_batch(self._run_id, metrics=[Metric(name, value, now, step) for name, value in values.items()])
+        self._client.log_batch(self._run_id, metrics=[Metric(name, value, moment, step) for name, value in values.items()])
         self._sent_steps.add(step)
 
     def _picture(self, path: Path, key: str, step: int | None) -> None:
         from PIL import Image
 
+        if step is not None and (key, step) in self._sent_pictures:
+            return
         with Image.open(path) as picture:
             if step is None:
                 self._client.log_image(self._run_id, picture, artifact_file=f"pictures/{path.name}")
             else:
                 self._client.log_image(self._run_id, picture, key=key, step=step)
 
-    def _close(self, status: str, values: dict[str, float], files: list[Path], tags: dict[str, str]) -> None:
+    def _close(self, status: str, values: dict[str, float], files: list[Path], tags: dict[str, str], moment: int) -> None:
         self.stop_monitor()
         self._session.trackers.remove(self)
         for name, value in tags.items():
             self._client.set_tag(self._run_id, name, value)
         for path in files:
             self._client.log_artifact(self._run_id, str(path))
-        if values:
-            self._metrics(values, max(self._sent_steps, default=0) + 1)
-        self._client.set_terminated(self._run_id, status)
+        if new := {name: value for name, value in values.items() if self._sent_numbers.get(name) != value}:
+            self._metrics(new, max(self._sent_steps, default=0) + 1, moment)
+        self._client.set_terminated(self._run_id, status, moment)
 
     def _start_monitor(self) -> None:
         """CPU, memory, disk and GPU load, every ten seconds."""
@@ -233,37 +240,14 @@ class Tracker:
             self._monitor = None
 
 
-def _store(uri: str, output_dir: Path) -> tuple[Any, str]:
-    """A client, and the id of the experiment; both are made once, under a lock: two processes that first open one
-    sqlite file at the same time ruin it."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(output_dir / "mlflow.lock", timeout=60):
-        from mlflow import MlflowClient
-
-        # the setting counts at MLflow's import, which somebody else may have done before
-        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
-
-        client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return client, found.experiment_id
-        place = (output_dir / "mlartifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
-        kind = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for language models
-        return client, client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind)
+def key_of(key: str, parent: str = "") -> str:
+    """The tag `key` of a run or trial: a trial's settings may be those of a run that is reported, and the two must not be
+    taken for each other."""
+    return f"trial-{key}" if parent else key
 
 
-def _owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def _reconcile(client: Any, experiment: str) -> None:
-    """Runs that a kill left RUNNING are marked KILLED, if their process was on this machine and is gone."""
-    import psutil
-
-    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-        host, _, process = run.data.tags.get("owner", "").rpartition(":")
-        if host == socket.gethostname() and process.isdigit() and not psutil.pid_exists(int(process)):
-            client.set_terminated(run.info.run_id, "KILLED")
+def _milliseconds(when: float | None) -> int:
+    return int((time.time() if when is None else when) * 1000)
 
 
 def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mapping[str, str]) -> None:
@@ -271,7 +255,7 @@ def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mappin
 
     `photographs` is an input (N, 3, H, W); the signature leaves N, H and W free.
     """
-    _set_up()
+    store.set_up()
     import importlib.metadata
 
     import mlflow.onnx
@@ -302,18 +286,3 @@ def _attach(opened: Session, folder: Path, key: str, sent: list[str]) -> None:
     if (run_id := opened.find(key)) is not None:
         opened.client.log_artifacts(run_id, str(folder), "model")
         sent.append(run_id)
-
-
-def _set_up() -> None:
-    for name, value in SETTINGS.items():
-        os.environ.setdefault(name, value)
-
-
-def serve(output_dir: Path, uri: str | None, port: int) -> None:
-    """Replace this process by MLflow's own UI on loopback, on the right store."""
-    import sys
-
-    _set_up()
-    _store(uri or local_uri(output_dir), output_dir)
-    words = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    os.execv(sys.executable, [*words, "--backend-store-uri", uri or local_uri(output_dir)])

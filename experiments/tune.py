@@ -19,9 +19,11 @@ import optuna
 from filelock import FileLock
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.claim import Lease, hold
-from experiments.errors import Busy
+from experiments.config import without_password
+from experiments.errors import Busy, InputError
 from experiments.study import Tuning
 
 ROUNDED = 1e-5  # the grid's rates have six digits, and so may lie beyond the ends of the range
@@ -38,15 +40,18 @@ class Trial:
 
 
 class Cell:
-    """The trials of one cell in one range of rates: an Optuna study under outputs/optuna.db."""
+    """The trials of one cell in one range of rates: an Optuna study under outputs/optuna.db, or in `storage` (a URI).
 
-    def __init__(self, output_dir: Path, name: str, tuning: Tuning, place: Place) -> None:
+    Raises InputError for a storage that cannot be opened.
+    """
+
+    def __init__(self, output_dir: Path, name: str, tuning: Tuning, place: Place, storage: str | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name, self.tuning, self.place = name, tuning, place
         self._lock = output_dir / "optuna.lock"
         output_dir.mkdir(parents=True, exist_ok=True)
         with FileLock(self._lock):
-            self._storage = _storage(f"sqlite:///{(output_dir / 'optuna.db').absolute()}")
+            self._storage = _storage(storage or f"sqlite:///{(output_dir / 'optuna.db').absolute()}")
             self._study = optuna.create_study(
                 storage=self._storage, sampler=RandomSampler(), study_name=name, direction="maximize", load_if_exists=True
             )
@@ -136,7 +141,20 @@ def grid(tuning: Tuning) -> list[float]:
     return [float(f"{rate:.6g}") for rate in np.geomspace(tuning.low, tuning.high, tuning.points)]
 
 
+def begun(output_dir: Path) -> bool:
+    """Whether a tuning was ever begun here: what only looks should make no storage."""
+    return (output_dir / "optuna.lock").exists()
+
+
 def _storage(url: str) -> Any:
+    waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else {"pool_pre_ping": True}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it announces that it is made
-        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
+        try:
+            return optuna.storages.RDBStorage(url, engine_kwargs=waits)
+        except (ImportError, ValueError, SQLAlchemyError) as error:
+            why = " ".join(str(error.__cause__ or error).split()).split(" (Background")[0][:200]
+            raise InputError(
+                f"Optuna's storage {without_password(url)} cannot be opened ({why}). --optuna-storage takes a URI such as "
+                "postgresql+pg8000://user@host/optuna (see docs/scale.md)."
+            ) from None

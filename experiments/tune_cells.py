@@ -20,16 +20,18 @@ from typing import Any
 from analysis.response import fit_response
 from experiments import progress, study_record, tracking
 from experiments.errors import Busy, Diverged, RunFailed
+from experiments.executor import Executor, Lost
 from experiments.prepare import Prepared
 from experiments.record import Record
 from experiments.runner import TRIAL, run
 from experiments.stopping import Stop
 from experiments.study import Tuning
 from experiments.study_plan import Plan, PlannedCell, Rate
-from experiments.tune import Cell, Trial
+from experiments.tune import Cell, Trial, begun
 
 EXTENSIONS = 2
 PAUSE = 1.0  # seconds between two looks at what other workers are doing
+Job = tuple[int, frozenset[str]]  # the cell's number, and the keys of trials that failed in this command
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class _Work:
         return self.planned.prepared(seed, rate)
 
 
-def tune(plan: Plan, stop: Stop, session: tracking.Session) -> None:
+def tune(plan: Plan, executor: Executor, session: tracking.Session) -> None:
     """Find every cell's rate: fills `plan.rates` and `plan.rounds`, writes trials.csv.
 
     Raises Interrupted (resumable) and RunFailed where trials failed for another reason than divergence: such a cell would
@@ -52,7 +54,7 @@ def tune(plan: Plan, stop: Stop, session: tracking.Session) -> None:
     """
     done = _begin(plan)
     while True:
-        _carry_out(plan, done, stop, session)
+        _carry_out(plan, done, executor)
         if not _settle(plan, done):
             break
         part = plan.rounds[-1]
@@ -66,7 +68,7 @@ def tune(plan: Plan, stop: Stop, session: tracking.Session) -> None:
 
 def look(plan: Plan) -> int:
     """How many trials have ended; where all have, the rates too. Nothing is run, and nothing created where nothing was begun."""
-    if plan.study.tuning is None or not (plan.machine.output_dir / "optuna.db").exists():
+    if plan.study.tuning is None or not begun(plan.machine.output_dir):
         return 0
     done = _begin(plan)
     while not _left(done[-1]) and _settle(plan, done):
@@ -121,8 +123,12 @@ def extension(rounds: list[Tuning], rates: list[Rate]) -> Tuning | None:
 
 def _works(plan: Plan) -> list[_Work]:
     """The cells in the last range of rates."""
-    first = sum(part.budget for part in plan.rounds[:-1])
-    return [_Work(cell, _cell(plan, cell, plan.rounds[-1]), first) for cell in plan.cells]
+    return [_work(plan, number) for number in range(len(plan.cells))]
+
+
+def _work(plan: Plan, number: int) -> _Work:
+    first, cell = sum(part.budget for part in plan.rounds[:-1]), plan.cells[number]
+    return _Work(cell, _cell(plan, cell, plan.rounds[-1]), first)
 
 
 def _left(works: list[_Work]) -> int:
@@ -134,7 +140,7 @@ def _cell(plan: Plan, cell: PlannedCell, tuning: Tuning) -> Cell:
     def place(rate: float, seed: int) -> Path:
         return plan.machine.trials_dir / cell.prepared(seed, rate).config.key
 
-    return Cell(plan.machine.output_dir, _name(plan, cell, tuning), tuning, place)
+    return Cell(plan.machine.output_dir, _name(plan, cell, tuning), tuning, place, plan.machine.optuna_storage)
 
 
 def _name(plan: Plan, cell: PlannedCell, tuning: Tuning) -> str:
@@ -144,36 +150,61 @@ def _name(plan: Plan, cell: PlannedCell, tuning: Tuning) -> str:
     return f"{plan.study.name}/{cell.id}/{hashlib.sha256(about.encode()).hexdigest()[:8]}"
 
 
-def _carry_out(plan: Plan, rounds: list[list[_Work]], stop: Stop, session: tracking.Session) -> None:
+def _carry_out(plan: Plan, rounds: list[list[_Work]], executor: Executor) -> None:
     """Run the trials of the last round that are left, in turns; wait for those of other workers."""
     failed: dict[str, str] = {}
+    turns = math.ceil(executor.at_once() / len(plan.cells))
     while left := _left(rounds[-1]):
         if failed and left == len(failed):
             raise RunFailed(f"{len(failed)} trials failed, so their cells have no rate. {next(iter(failed.values()))}")
-        if sum(_one(plan, work, stop, session, failed) for work in rounds[-1]) == 0:
+        jobs = [(number, frozenset(failed)) for _ in range(turns) for number in range(len(plan.cells))]
+        idle = True
+        for (number, _), answer in executor.each(_one, plan, jobs):
+            if isinstance(answer, Lost):
+                raise RunFailed(f"A trial of {plan.cells[number].id} failed: {answer.reason} The same command goes on with it.")
+            if answer is not None:
+                idle = False
+                progress.say(answer.said)
+                failed |= answer.failed
+        if idle:
             time.sleep(PAUSE)
-            stop.check()
         study_record.write_trials(plan, _all_rows(plan, rounds))
 
 
-def _one(plan: Plan, work: _Work, stop: Stop, session: tracking.Session, failed: dict[str, str]) -> bool:
+@dataclass(frozen=True)
+class _Ended:
+    """How a trial ended: a line about it, and the key and reason of one that failed."""
+
+    said: str
+    failed: dict[str, str]
+
+
+def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> _Ended | None:
     """Run one trial of a cell, if one is free."""
+    work, failed = _work(plan, job[0]), job[1]
+    broken: dict[str, str] = {}
 
     def is_failed(trial: Trial) -> bool:
         return work.prepared(trial.rate, trial.seed).config.key in failed
 
     with work.trials.next(is_failed) as found:
         if found is None:
-            return False
+            return None
         trial, lease = found
         prepared = work.prepared(trial.rate, trial.seed)
         name = plan.study.name
-        tags = {f"tuning.{name}": "true", "trial": str(work.first + trial.number), "cell": work.planned.id}
+        tags = study_record.trial_tags(name, work.planned.id, work.first + trial.number)
         began = time.perf_counter()
         try:
             with progress.quietly():
                 result = run(
-                    prepared, stop, kind=TRIAL, session=session, tags=tags, parent=group(plan, work.planned), lease=lease
+                    prepared,
+                    stop,
+                    kind=TRIAL,
+                    session=session,
+                    tags=tags,
+                    parent=study_record.group(name, work.planned.id),
+                    lease=lease,
                 )
             work.trials.tell(trial, result["value"])
             said = f"validation Dice {result['value']:.4f}"
@@ -181,20 +212,12 @@ def _one(plan: Plan, work: _Work, stop: Stop, session: tracking.Session, failed:
             work.trials.tell(trial, None)
             said = "diverged"
         except Busy:  # taken over while this process stood still
-            return False
+            return None
         except (RunFailed, RuntimeError, OSError) as error:  # not told: the same command tries it again
-            failed[prepared.config.key] = said = f"failed: {error}"
+            broken[prepared.config.key] = said = f"failed: {error}"
     number = work.first + trial.number + 1
-    progress.say(
-        f"trial {number:>2}/{plan.budget} of {work.planned.id}: rate {trial.rate:.2e}, seed {trial.seed}: {said}, "
-        f"{time.perf_counter() - began:.0f} s"
-    )
-    return True
-
-
-def group(plan: Plan, cell: PlannedCell) -> str:
-    """The name, in MLflow, of what a cell's trials are nested in."""
-    return f"tune/{plan.study.name}/{cell.id}"
+    said = f"rate {trial.rate:.2e}, seed {trial.seed}: {said}, {time.perf_counter() - began:.0f} s"
+    return _Ended(f"trial {number:>2}/{plan.budget} of {work.planned.id}: {said}", broken)
 
 
 def _all_rows(plan: Plan, rounds: list[list[_Work]]) -> list[dict[str, Any]]:
@@ -222,7 +245,9 @@ def _conclude(plan: Plan, cell: PlannedCell, session: tracking.Session) -> None:
     if rate.value is None:
         progress.say(f"{cell.id} has no rate. {rate.reason}")
         return
-    numbers = {"rate": rate.value, "rate_low": rate.low or 0.0, "rate_high": rate.high or 0.0, "trials": float(plan.budget)}
-    session.conclude(group(plan, cell), numbers, [plan.folder / "trials.csv"])
+    numbers = {"rate": rate.value, "rate_low": rate.low, "rate_high": rate.high}
+    session.conclude(
+        study_record.group(plan.study.name, cell.id), study_record.numbers(numbers, plan.budget), [plan.folder / "trials.csv"]
+    )
     edge = ", at the end of the range: no verdict" if rate.edge else ""
     progress.say(f"{cell.id}: rate {rate.value:g} [{rate.low:.2g}, {rate.high:.2g}] from {plan.budget} trials{edge}")

@@ -51,6 +51,13 @@ Preset = Annotated[
 ]
 Config = Annotated[Path | None, Parameter(help="settings from a YAML or TOML file; the command line wins", show_default=False)]
 DataDir = Annotated[Path | None, Parameter(help=MACHINE_HELP["data_dir"], show_default=False)]
+OptunaStorage = Annotated[
+    str | None,
+    Parameter(
+        help="where Optuna keeps the trials, such as postgresql+pg8000://… (default: sqlite under --output-dir)",
+        show_default=False,
+    ),
+]
 Workers = Annotated[str | None, Parameter(help=MACHINE_HELP["workers"], show_default=False)]
 
 
@@ -74,6 +81,21 @@ class TuneWords:
     tune_sampler: Annotated[
         str | None, Parameter(help="grid (the same rates for every cell) or tpe (default: grid)", show_default=False)
     ] = None
+
+
+@Parameter(name="*")
+@dataclasses.dataclass(kw_only=True)
+class ClusterWords:
+    """Where the runs of a study are carried out."""
+
+    executor: Annotated[str, Parameter(help="here (one run after another), or ray: many at a time, on many machines")] = "here"
+    ray_address: Annotated[
+        str | None, Parameter(help="a Ray cluster, HOST:PORT or auto (default: Ray on this machine alone)", show_default=False)
+    ] = None
+    gpus_per_run: Annotated[
+        str | None, Parameter(help="the share of a GPU that a run takes: 0.25 puts four on each (default: 1)", show_default=False)
+    ] = None
+    parallel: Annotated[str | None, Parameter(help="runs at a time (default: as many as fit)", show_default=False)] = None
 
 
 def wanted(words: Any, preset: str | None, config: Path | None, output_dir: Path, tracking_uri: str | None) -> Any:

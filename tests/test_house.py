@@ -15,8 +15,8 @@ FLOORS = {
         "analysis.design", "analysis.measured", "analysis.canvas",
         "experiments.tiles", "experiments.calibration", "experiments.run_length"),
     1: ("experiments.config", "experiments.settings", "experiments.words", "experiments.study_table",
-        "experiments.study_file", "experiments.study", "experiments.augment", "experiments.data.*"),
-    2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking",
+        "experiments.study_file", "experiments.study", "experiments.pool", "experiments.augment", "experiments.data.*"),
+    2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking", "experiments.tracking_store",
         "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
         "experiments.pictures", "experiments.prepare", "experiments.overview", "experiments.trained", "experiments.predictor",
         "experiments.photo_files", "analysis.records", "analysis.figures",
@@ -26,15 +26,15 @@ FLOORS = {
         "analysis.charts_runs", "analysis.page"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
-        "experiments.study_show", "experiments.study_main", "experiments.study_words",
+        "experiments.executor", "experiments.cluster", "experiments.study_show", "experiments.study_main", "experiments.study_words",
         "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
         "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
         "experiments.verdict_tags", "experiments.predict", "experiments.evaluate_own", "experiments.submit", "experiments.export",
-        "experiments.use_commands", "experiments.page", "experiments.page_command"),
+        "experiments.use_commands", "experiments.tracking_commands", "experiments.sync", "experiments.ui", "experiments.page", "experiments.page_command"),
     5: ("run",),
 }  # fmt: skip
 DOORS = {
-    "mlflow": {"experiments.tracking"},
+    "mlflow": {"experiments.tracking", "experiments.tracking_store"},
     "optuna": {"experiments.tune"},
     "segmentation_models_pytorch": {"models.zoo"},
     "timm": {"models.zoo"},
@@ -47,7 +47,7 @@ DOORS = {
     "gradio": {"experiments.page"},
 }
 TOP = {
-    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "requirements-page.txt", "tests",
+    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "requirements-page.txt", "requirements-ray.txt", "tests",
     "docs", "reference", "requirements-dev.txt", "Makefile", "pyproject.toml", ".ci", ".git", ".gitignore", ".github",
     "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff",
 }  # fmt: skip
@@ -271,7 +271,11 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
 
     given = words[2:]
     if given[:1] == ["ui"]:
-        pytest.skip("the UI is opened in tests/test_tracking.py")
+        pytest.skip("the UI is opened in tests/faults/test_tracking_away.py")
+    if given[:1] == ["sync"]:
+        pytest.skip("it wants runs, and has some in tests/faults/test_tracking_away.py")
+    if "--executor" in given:
+        pytest.skip("studies are carried out on Ray in tests/faults/test_ray.py")
     if given[:1] in (["predict"], ["evaluate"], ["submit"], ["export"], ["completion"], ["page"]):
         pytest.skip("they want a trained run, and have one in tests/people")
     monkeypatch.chdir(tmp_path)

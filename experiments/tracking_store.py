@@ -1,0 +1,123 @@
+"""MLflow's store: where it is, how it is made once, and what it has of a run.
+
+Together with `tracking` the one door to MLflow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import socket
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+EXPERIMENT = "segmentation"
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # its own default waits four minutes for a server that is down
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+LOCKED = 5.0  # seconds to wait for a sqlite file that somebody else has locked
+
+
+def set_up() -> None:
+    """The settings of MLflow that hold wherever the user set no others."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+def local_uri(output_dir: Path) -> str:
+    """The store under `output_dir`, always absolute: MLflow's default would follow the working directory."""
+    return f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What MLflow has of a run. `pictures`: names of files, and (key, step) of those with a slider."""
+
+    run_id: str
+    status: str
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    steps: frozenset[int]
+    files: frozenset[str]
+    pictures: frozenset[str | tuple[str, int]]
+
+
+def find(client: Any, experiment: str, key: str) -> str | None:
+    """The id of the run with this key."""
+    found = client.search_runs([experiment], f"tags.key = '{key}'", max_results=1)
+    return found[0].info.run_id if found else None
+
+
+def look(client: Any, experiment: str, key: str) -> Known | None:
+    """What MLflow has of the run with this key."""
+    run_id = find(client, experiment, key)
+    if run_id is None:
+        return None
+    run = client.get_run(run_id)
+    steps = frozenset(metric.step for metric in client.get_metric_history(run_id, "val/dice"))
+    files = frozenset(item.path for item in client.list_artifacts(run_id) if not item.is_dir)
+    shown = [Path(item.path).name for place in ("pictures", "images") for item in client.list_artifacts(run_id, place)]
+    pictures = frozenset(_pictured(name) for name in shown)
+    return Known(run_id, run.info.status, run.data.tags, run.data.metrics, steps, files, pictures)
+
+
+def _pictured(name: str) -> str | tuple[str, int]:
+    """What a picture among the artifacts shows: MLflow names those with a slider KEY+step+STEP+…."""
+    found = re.match(r"(.+?)[+%]step[+%](\d+)[+%]", name)
+    return (found[1], int(found[2])) if found else name
+
+
+def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
+    """A client, and the id of the experiment; both are made once, under a lock: two processes that first open one
+    sqlite file at the same time ruin it."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with FileLock(output_dir / "mlflow.lock", timeout=60):
+        _refuse_locked(uri)
+        from mlflow import MlflowClient
+
+        # the setting counts at MLflow's import, which somebody else may have done before
+        logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
+
+        client = MlflowClient(tracking_uri=uri)
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return client, found.experiment_id
+        place = (output_dir / "mlartifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for language models
+        return client, client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind)
+
+
+def _refuse_locked(uri: str) -> None:
+    """MLflow itself would try to open a file that somebody else has locked for a minute and a half."""
+    place = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or not place.exists():
+        return
+    with contextlib.closing(sqlite3.connect(place, timeout=LOCKED)) as there:
+        there.execute("BEGIN IMMEDIATE")
+        there.rollback()
+
+
+def owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def reconcile(client: Any, experiment: str) -> None:
+    """Runs that a kill left RUNNING are marked KILLED, if their process was on this machine and is gone."""
+    import psutil
+
+    for run in client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        host, _, process = run.data.tags.get("owner", "").rpartition(":")
+        if host == socket.gethostname() and process.isdigit() and not psutil.pid_exists(int(process)):
+            client.set_terminated(run.info.run_id, "KILLED")
