@@ -2,17 +2,20 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test test-people readme notebook lint
+.PHONY: demo test test-people test-faults readme notebook lint
 
 demo: .venv/runtime
 	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
 
 test: .venv/development
 	.venv/bin/python run.py report --check
-	.venv/bin/python -m pytest --ignore=tests/people --numprocesses 2 --dist loadfile
+	.venv/bin/python -m pytest --ignore=tests/people -m "not slow" --numprocesses 2 --dist loadfile
 
 test-people: .venv/development # what people do with a trained model, the notebook, and the page in Chromium (where there is one)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/people --numprocesses 2 --dist loadfile
+
+test-faults: .venv/development # the faults of docs/reliability.md, really injected, the slow ones too
+	.venv/bin/python -m pytest -m "fault or slow" --numprocesses 2 --dist loadfile
 
 readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
 	.venv/bin/python -m analysis.readme

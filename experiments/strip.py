@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,13 +15,13 @@ from analysis.answer import Answer, answer
 from analysis.report import Places, load, one
 from analysis.store import write_whole
 from analysis.strip import Shown, png, strip
-from experiments import checkpoint, runner
-from experiments.config import DATA_DIRS, Machine
+from experiments.config import DATA_DIRS
 from experiments.data import folder, synthetic
 from experiments.data.loader import Photographs, as_input
 from experiments.data.samples import Sample, read_mask, read_photo
 from experiments.errors import InputError
 from experiments.evaluate import enlarge
+from experiments.trained import Trained
 from experiments.verify import config_of
 
 MODELS, SHOWN = 5, 3  # beside each other; photographs
@@ -82,13 +82,8 @@ def _showers(found: Answer, output_dir: Path) -> Iterator[Shower]:
         if row.keys[0] not in found.study.configs or not path.exists():
             continue
         config = config_of(found.study, row.keys[0])
-        unfetched = {**config.model_kwargs, **({"pretrained": False} if "pretrained" in config.model_kwargs else {})}
-        model = runner.build_model(replace(config, weights="", model_kwargs=unfetched), Machine(output_dir=output_dir))
-        try:
-            model.load_state_dict(checkpoint.load(path)["model"])
-        except (checkpoint.Damaged, RuntimeError) as error:
-            raise InputError(f"The weights of {row.label} cannot be shown: {error}.") from None
-        yield Shower(row.label, model.eval(), config.size)
+        model = Trained(path, config, {}).model()  # with all its weights from the checkpoint: nothing is fetched
+        yield Shower(row.label, model, config.size)
 
 
 @torch.no_grad()

@@ -53,6 +53,32 @@ def down():
     return free_port(), lambda: None
 
 
+@pytest.mark.fault(20)
+def test_a_server_that_answers_late_is_not_asked_twice_to_make_a_run(monkeypatch):
+    from mlflow import MlflowClient
+
+    asked = []
+
+    class Late(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            asked.append(self.path.rpartition("/")[2])
+            time.sleep(2)  # the run is made; who asked has stopped listening by the time that it is told
+
+        def log_message(self, *_):
+            pass
+
+    for name, value in {**tracking_store.SETTINGS, "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Late)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(Exception, match=r"timed out|[Tt]imeout"):
+            MlflowClient(f"http://127.0.0.1:{server.server_address[1]}").create_run("0", tags={"key": "k"})
+    finally:
+        server.shutdown()
+    assert asked == ["create"]
+
+
 def picture_of(uri):
     """All that MLflow shows of every run, as far as it does not depend on when and by whom it was sent."""
     from mlflow import MlflowClient
