@@ -115,7 +115,9 @@ def _is_free(path: Path, content: dict[str, Any]) -> bool:
 def _is_alive(content: dict[str, Any]) -> bool:
     """Whether the process that wrote the lease runs on: its number may have been given to another since."""
     try:
-        return abs(psutil.Process(content["process"]).create_time() - content["began"]) < 2
+        process = psutil.Process(content["process"])
+        ended = process.status() == psutil.STATUS_ZOMBIE  # dead, and its parent has not asked yet how it died
+        return not ended and abs(process.create_time() - content["began"]) < 2
     except (psutil.Error, KeyError):
         return False
 

@@ -20,6 +20,7 @@ from experiments.stopping import Stop
 from experiments.study_plan import Plan, PlannedCell
 
 PAUSE = 1.0  # seconds between two looks at what other workers are doing
+DYING = 10.0  # seconds for which a worker that was lost may still hold its run
 Run = tuple[PlannedCell, int]
 Job = tuple[int, int, float]  # the cell's number, the seed, and when the command began
 
@@ -102,6 +103,9 @@ def _lost(plan: Plan, job: Job, lost: Lost) -> str:
     prepared = plan.run(plan.cells[job[0]], job[1])
     assert prepared is not None
     record = Record(plan.machine.runs_dir / prepared.config.key)
+    patience = time.monotonic() + DYING
+    while claim.owner(record.folder) is not None and time.monotonic() < patience:
+        time.sleep(0.1)  # a cluster may tell of a worker's death before the process is gone
     if record.result() is None and claim.owner(record.folder) is None and record.folder.is_dir():
         record.fail(lost.reason)
     return f"failed: {lost.reason}"

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import ExitStack
 
+import psutil
 import pytest
 
 from experiments import claim
@@ -38,6 +39,18 @@ def test_a_lease_of_a_process_that_is_gone_is_free_at_once(tmp_path):
     lease_of(tmp_path / "run", machine=claim._machine(), process=gone.pid, began=time.time())
     with claim.hold(tmp_path / "run") as lease:
         lease.confirm()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
+def test_a_process_that_died_and_whose_parent_has_not_asked_how_holds_nothing(tmp_path):
+    gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    lease_of(tmp_path / "run", machine=claim._machine(), process=gone.pid, began=psutil.Process(gone.pid).create_time())
+    assert claim.owner(tmp_path / "run") is not None
+    gone.kill()
+    os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)  # until it is dead, without burying it
+    assert psutil.Process(gone.pid).status() == psutil.STATUS_ZOMBIE
+    assert claim.owner(tmp_path / "run") is None
+    gone.communicate()
 
 
 def test_a_number_that_was_given_to_another_process_since_does_not_keep_a_lease_alive(tmp_path):
