@@ -85,6 +85,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.fault(24)
 def test_a_hostile_zip_is_refused_and_leaves_nothing(command, tmp_path, name):
     members, sentence = HOSTILE[name]
     path = zip_of(tmp_path / "bad.zip", [("train/good_01.jpg", b"good"), *members] if name != "nothing" else members)
@@ -93,6 +94,7 @@ def test_a_hostile_zip_is_refused_and_leaves_nothing(command, tmp_path, name):
     assert not (tmp_path / "in" / "cars").exists() and not list(tmp_path.rglob("*.jpg"))
 
 
+@pytest.mark.fault(24)
 def test_one_name_twice_is_refused(tmp_path):
     with pytest.warns(UserWarning, match="Duplicate"):
         path = zip_of(tmp_path / "bad.zip", [("train/a_01.jpg", b"x"), ("train/a_01.jpg", b"y")])
@@ -100,6 +102,7 @@ def test_one_name_twice_is_refused(tmp_path):
         unpack([path], tmp_path / "cars")
 
 
+@pytest.mark.fault(24)
 def test_an_encrypted_zip_is_refused(command, tmp_path):
     path = zip_of(tmp_path / "secret.zip", [("train/a_01.jpg", b"x" * 50)])
     data = bytearray(path.read_bytes())
@@ -110,6 +113,7 @@ def test_an_encrypted_zip_is_refused(command, tmp_path):
     assert code == 2 and "encrypted" in complaint and not (tmp_path / "cars").exists()
 
 
+@pytest.mark.fault(24)
 def test_a_zip_whose_bytes_were_changed_is_refused_and_leaves_nothing(command, tmp_path):
     path = zip_of(tmp_path / "train.zip", [("train/a_01.jpg", b"first" * 20), ("train/b_01.jpg", b"second" * 20)])
     path.write_bytes(path.read_bytes().replace(b"secondsecond", b"secOndsecond", 1))
@@ -117,6 +121,7 @@ def test_a_zip_whose_bytes_were_changed_is_refused_and_leaves_nothing(command, t
     assert code == 2 and "damaged at train/b_01.jpg" in complaint and not (tmp_path / "cars").exists()
 
 
+@pytest.mark.fault(24)
 def test_a_header_that_claims_too_little_does_not_fill_the_disk(tmp_path):
     path = tmp_path / "train.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -150,6 +155,7 @@ def test_what_is_there_already_is_never_overwritten(command, zips, tmp_path):
     assert [path.name for path in target.iterdir()] == ["train"]
 
 
+@pytest.mark.fault(24)
 def test_a_link_in_the_target_is_not_followed(command, zips, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "cars").mkdir()
@@ -178,6 +184,7 @@ def test_an_interruption_leaves_the_target_as_it_was(command, zips, tmp_path, mo
     assert code == 128 + number and "Nothing was changed" in complaint and not (tmp_path / "cars").exists()
 
 
+@pytest.mark.fault(24)
 def test_what_a_killed_import_left_is_removed_by_the_next(zips, tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()

@@ -22,6 +22,7 @@ def test_what_is_saved_comes_back_and_torch_reads_it_alone(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.1, 0.5, 0.9, 0.999])
+@pytest.mark.fault(3)
 def test_one_flipped_bit_anywhere_is_noticed(tmp_path, share):
     path = tmp_path / "last.ckpt"
     checkpoint.save(path, CONTENT)
@@ -33,6 +34,7 @@ def test_one_flipped_bit_anywhere_is_noticed(tmp_path, share):
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -1])
+@pytest.mark.fault(3)
 def test_a_file_cut_short_is_noticed(tmp_path, keep):
     path = tmp_path / "last.ckpt"
     checkpoint.save(path, CONTENT)
@@ -41,6 +43,7 @@ def test_a_file_cut_short_is_noticed(tmp_path, keep):
         checkpoint.load(path)
 
 
+@pytest.mark.fault(3)
 def test_the_one_before_is_used_when_the_last_is_damaged(tmp_path):
     for epoch in (1, 2):
         checkpoint.rotate(tmp_path)
@@ -58,6 +61,7 @@ class Malice:
         return os.system, ("touch executed",)
 
 
+@pytest.mark.fault(23)
 def test_a_pickle_is_refused_and_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, write in (
@@ -73,6 +77,7 @@ def test_a_pickle_is_refused_and_nothing_is_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.fault(2)
 def test_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
     checkpoint.save(tmp_path / "last.ckpt", {"epoch": 1})
     code = (

@@ -33,6 +33,7 @@ def test_what_one_process_holds_another_cannot_take(tmp_path):
     assert "taken" in done.stdout
 
 
+@pytest.mark.fault(16)
 def test_a_lease_of_a_process_that_is_gone_is_free_at_once(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
@@ -58,6 +59,7 @@ def test_a_number_that_was_given_to_another_process_since_does_not_keep_a_lease_
     assert claim.owner(tmp_path / "run") is None
 
 
+@pytest.mark.fault(16)
 def test_a_lease_from_another_machine_is_free_when_its_heart_has_not_beaten_for_long(tmp_path):
     path = lease_of(tmp_path / "run")
     with pytest.raises(Busy, match="another process"), claim.hold(tmp_path / "run"):
@@ -80,6 +82,7 @@ def test_the_heart_beats(tmp_path, monkeypatch):
         assert path.stat().st_mtime > 0
 
 
+@pytest.mark.fault(16)
 def test_who_was_taken_over_notices_and_leaves_the_new_owners_lease_alone(tmp_path):
     with ExitStack() as stack:
         lease = stack.enter_context(claim.hold(tmp_path / "run"))
@@ -89,6 +92,7 @@ def test_who_was_taken_over_notices_and_leaves_the_new_owners_lease_alone(tmp_pa
     assert json.loads(path.read_text())["token"] == "x"
 
 
+@pytest.mark.fault(16)
 def test_a_result_computed_after_the_lease_was_lost_is_not_accepted(made_cars, tmp_path, command, monkeypatch):
     from experiments import runner
     from tests.conftest import run_folder, small

@@ -48,6 +48,7 @@ def palette(values, colours):
     ],
     ids=["01", "0-255", "bmp", "rgb", "rgba", "1bit", "16bit", "gif", "coloured-palette", "turned-palette"],
 )
+@pytest.mark.fault(9)
 def test_a_mask_is_read_the_same_in_every_common_form(tmp_path, picture, ending):
     path = tmp_path / f"mask.{ending}"
     picture.save(path)
@@ -55,6 +56,7 @@ def test_a_mask_is_read_the_same_in_every_common_form(tmp_path, picture, ending)
 
 
 @pytest.mark.parametrize("levels", [[0, 100], [0, 1, 255], [0, 254, 255], [3, 3]])
+@pytest.mark.fault(9)
 def test_a_mask_that_is_not_binary_is_refused(tmp_path, levels):
     values = np.random.default_rng(0).choice(levels, (20, 30)).astype(np.uint8)
     Image.fromarray(values).save(tmp_path / "mask.png")
@@ -62,6 +64,7 @@ def test_a_mask_that_is_not_binary_is_refused(tmp_path, levels):
         read_mask(tmp_path / "mask.png")
 
 
+@pytest.mark.fault(9)
 def test_empty_and_full_masks_are_masks(tmp_path):
     for level in (0, 1, 255):
         Image.fromarray(np.full((5, 6), level, np.uint8)).save(tmp_path / "mask.png")
@@ -69,12 +72,14 @@ def test_empty_and_full_masks_are_masks(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "LA", "1"])
+@pytest.mark.fault(9)
 def test_photographs_of_every_mode_come_as_rgb(tmp_path, mode):
     path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
     Image.fromarray(PHOTO).convert(mode).save(path)
     assert read_photo(path).shape == (40, 60, 3) and read_photo(path).dtype == np.uint8
 
 
+@pytest.mark.fault(9)
 def test_a_photograph_of_16_bit_grey_keeps_its_range(tmp_path):
     ramp = np.linspace(0, 65535, 60).astype(np.uint16)[None].repeat(40, 0)
     Image.fromarray(ramp).save(tmp_path / "photo.png")
@@ -82,6 +87,7 @@ def test_a_photograph_of_16_bit_grey_keeps_its_range(tmp_path):
     assert read[0, 0, 0] == 0 and read[0, -1, 0] == 255 and abs(int(read[0, 30, 0]) - 129) < 3
 
 
+@pytest.mark.fault(9)
 def test_a_photograph_on_its_side_is_turned_as_its_exif_says(tmp_path):
     picture = Image.fromarray(PHOTO)
     exif = picture.getexif()
@@ -114,6 +120,7 @@ def spoil_missing(path):
 
 
 @pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_text, spoil_missing])
+@pytest.mark.fault(9)
 def test_a_spoilt_photograph_is_named_with_what_to_do(tmp_path, spoil):
     path = tmp_path / "photo.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(path)
@@ -124,6 +131,7 @@ def test_a_spoilt_photograph_is_named_with_what_to_do(tmp_path, spoil):
 
 
 @pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_text, spoil_missing])
+@pytest.mark.fault(9)
 def test_a_spoilt_mask_is_named_with_what_to_do(tmp_path, spoil):
     path = tmp_path / "mask.gif"
     palette(np.random.default_rng(0).integers(0, 2, (100, 150)), [0, 255]).save(path)
@@ -146,6 +154,7 @@ def test_carvana_pairs_each_photograph_with_its_mask_and_car(made_cars):
     assert all(s.mask.name == f"{s.image.stem}_mask.gif" and s.name.startswith(f"{s.group}_") for s in samples)
 
 
+@pytest.mark.fault(9)
 def test_a_photograph_without_mask_is_named(cars):
     victim = carvana.build(cars)[3]
     victim.mask.unlink()
@@ -182,6 +191,7 @@ def test_a_pattern_names_the_groups(tmp_path):
             folder.build(tmp_path, group_pattern=pattern)
 
 
+@pytest.mark.fault(9)
 def test_two_photographs_of_one_name_are_refused(tmp_path):
     write_pairs(tmp_path)
     shutil.copy(tmp_path / "images" / "a1.png", tmp_path / "images" / "a1.bmp")
@@ -204,6 +214,7 @@ def test_the_cache_holds_what_decoding_gives_and_is_built_once(made_cars, tmp_pa
 
 
 @pytest.mark.parametrize("spoil", ["truncated", "other data", "no description"])
+@pytest.mark.fault(12)
 def test_a_cache_that_is_not_whole_is_built_again(made_cars, tmp_path, spoil):
     samples = carvana.build(made_cars)
     before = np.array(cache.open_cache(samples, (48, 32), tmp_path, "f00").images)
@@ -218,6 +229,7 @@ def test_a_cache_that_is_not_whole_is_built_again(made_cars, tmp_path, spoil):
     assert np.array_equal(cache.open_cache(samples, (48, 32), tmp_path, "f00").images, before)
 
 
+@pytest.mark.fault(12)
 def test_a_broken_photograph_stops_the_cache_and_leaves_nothing(cars, tmp_path):
     samples = carvana.build(cars)
     spoil_truncated(samples[70].image)
@@ -226,6 +238,7 @@ def test_a_broken_photograph_stops_the_cache_and_leaves_nothing(cars, tmp_path):
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["f00-48x32.lock"]
 
 
+@pytest.mark.fault(9)
 def test_a_mask_of_another_size_is_refused(tmp_path):
     write_pairs(tmp_path)
     Image.fromarray(np.zeros((41, 60), np.uint8)).save(tmp_path / "masks" / "b1.png")
@@ -233,6 +246,7 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
         cache.decode(folder.build(tmp_path)[2], (32, 32))
 
 
+@pytest.mark.fault(6)
 def test_too_little_disk_is_said_before_the_work(made_cars, tmp_path, monkeypatch):
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
     with pytest.raises(InputError, match="Free some space"):

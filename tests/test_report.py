@@ -372,6 +372,7 @@ NASTY = [
 ]
 
 
+@pytest.mark.fault(26)
 def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place, all_pictures):
     write_study(
         tmp_path / "outputs", models={name: 0.001 * n for n, name in enumerate(NASTY)}, losses={'b"c,e': 0, "dice": 0.001}

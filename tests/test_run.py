@@ -169,6 +169,7 @@ def test_the_same_command_elsewhere_gives_the_same_record_bit_for_bit(finished, 
 
 
 @pytest.mark.parametrize("step", [1, 4, 8, 10])  # five steps an epoch: in the first, at its end, in the last, at the end
+@pytest.mark.fault(1)
 def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, made_cars, tmp_path, command, same_threads, step):
     words = small(made_cars, tmp_path)
     assert killed(words, at(step)).returncode == -signal.SIGKILL
@@ -180,6 +181,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, made_cars, tmp
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
+@pytest.mark.fault(4)
 def test_a_run_that_was_asked_to_stop_says_so_and_ends_as_one_that_was_not(
     finished, made_cars, tmp_path, command, same_threads, number, code
 ):
@@ -211,6 +213,7 @@ def spoil_cut(path):
         (spoil_flip, ["best.ckpt"], "begins again"),
     ],
 )
+@pytest.mark.fault(3)
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
     finished, made_cars, tmp_path, command, same_threads, spoil, names, said
 ):
@@ -224,6 +227,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(
     assert digests(run_folder(tmp_path)) == digests(run_folder(finished))
 
 
+@pytest.mark.fault(10)
 def test_data_that_changed_in_between_is_refused_with_the_difference(cars, tmp_path, command):
     words = small(cars, tmp_path / "out")
     assert signalled(command, words, 7)[0] == 143
@@ -233,6 +237,7 @@ def test_data_that_changed_in_between_is_refused_with_the_difference(cars, tmp_p
     assert code == 2 and "data fingerprint" in complaint and "rm -r" in complaint
 
 
+@pytest.mark.fault(11)
 def test_a_config_edited_by_hand_is_refused_with_the_difference(made_cars, tmp_path, command):
     words = small(made_cars, tmp_path)
     assert signalled(command, words, 7)[0] == 143
@@ -256,6 +261,7 @@ def test_two_processes_do_not_carry_out_the_same_run(made_cars, tmp_path, comman
     assert code == 2 and "another process" in complaint
 
 
+@pytest.mark.fault(8)
 def test_a_run_that_diverges_fails_with_its_reason_on_record(made_cars, tmp_path, command, monkeypatch):
     import experiments.losses
 
@@ -266,6 +272,7 @@ def test_a_run_that_diverges_fails_with_its_reason_on_record(made_cars, tmp_path
     assert not (run_folder(tmp_path) / "result.json").exists()
 
 
+@pytest.mark.fault(7)
 def test_running_out_of_memory_fails_with_advice(made_cars, tmp_path, command, monkeypatch):
     import experiments.losses
 
@@ -279,6 +286,7 @@ def test_running_out_of_memory_fails_with_advice(made_cars, tmp_path, command, m
     assert code == 1 and "--batch-size" in complaint
 
 
+@pytest.mark.fault(6)
 def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_named(
     finished, made_cars, tmp_path, command, same_threads, monkeypatch
 ):
@@ -341,6 +349,7 @@ def test_folds_split_files_and_fewer_cars_reach_the_record(made_cars, tmp_path, 
     assert json.loads((run_folder(tmp_path / "two") / "config.json").read_text())["config"]["split"].startswith("file:")
 
 
+@pytest.mark.fault(4)
 def test_no_process_is_left_behind_by_a_stopped_run_with_workers(made_cars, tmp_path):
     words = small(made_cars, tmp_path, workers=2, epochs=500)
     process = subprocess.Popen(

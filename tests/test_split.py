@@ -105,6 +105,7 @@ def test_a_manifest_gives_back_the_split_that_wrote_it(tmp_path):
         ("0000_01.jpg,training", "train, val or test"),
     ],
 )
+@pytest.mark.fault(13)
 def test_a_manifest_that_leaks_or_is_wrong_is_refused(tmp_path, lines, complaint):
     path = tmp_path / "mine.csv"
     path.write_text(f"image,part\n{lines}\n")

@@ -231,6 +231,7 @@ def test_a_studys_runs_lie_at_the_top_of_mlflow_with_its_tag(finished):
     assert {r.data.tags.get("verdict.tiny") for r in store(finished[0])[1] if r.data.tags["key"] == key} == {"undecided"}
 
 
+@pytest.mark.fault(1)
 def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(finished, made_cars, tmp_path, command, shared):
     """Six steps are timed for the plan, then every run makes ten: it is killed in the second epoch of the second run."""
     from tests.test_run import at, killed
@@ -243,6 +244,7 @@ def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(finis
     assert scores(tmp_path) == scores(finished[0])
 
 
+@pytest.mark.fault(4)
 def test_a_study_that_was_asked_to_stop_says_so_and_goes_on(finished, made_cars, tmp_path, command, shared):
     from tests.test_run import signalled
 
@@ -253,6 +255,7 @@ def test_a_study_that_was_asked_to_stop_says_so_and_goes_on(finished, made_cars,
     assert command(*given)[0] == 0 and scores(tmp_path) == scores(finished[0])
 
 
+@pytest.mark.fault(15)
 def test_two_processes_share_one_study_and_run_nothing_twice(finished, made_cars, tmp_path, shared):
     given = words(finished[1], made_cars, tmp_path) + shared
     workers = [
@@ -271,6 +274,7 @@ def broken(logits, mask):
     return logits.float().mean() / (0.0 if logits.numel() > 10 else 1.0)
 
 
+@pytest.mark.fault(8)
 def test_a_run_that_diverges_is_recorded_the_study_goes_on_and_does_not_repeat_it(file, made_cars, tmp_path, command, shared):
     file.write_text(TOML.replace('"dice"]', '"tests.test_study:broken"]').replace("seeds = [0, 1]", "seeds = [0]"))
     noted = []
@@ -284,6 +288,7 @@ def test_a_run_that_diverges_is_recorded_the_study_goes_on_and_does_not_repeat_i
     assert len(list((tmp_path / "out" / "runs").glob("*/result.json"))) == 1
 
 
+@pytest.mark.fault(6)
 def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command(
     file, made_cars, tmp_path, command, monkeypatch, shared
 ):

@@ -99,6 +99,7 @@ def test_stopped_after_any_step_and_taken_up_it_ends_with_the_same_weights(parts
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.fault(8)
 def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(parts, where):
     state, batches, validation, _ = parts()
     calls, before = itertools.count(), {}

@@ -55,6 +55,7 @@ def tuned(made_cars, tmp_path_factory, one_thread):
     return folder / "outputs", file, shown
 
 
+@pytest.mark.fault(17)
 def test_two_workers_on_one_cell_give_exactly_the_budget(tuned):
     output, _, shown = tuned
     rows = trials(output)
@@ -103,6 +104,7 @@ def test_the_study_takes_the_rate_that_was_found_and_the_plan_says_how_sure_it_i
     assert config["learning_rate"] == cell["rate"] and config["seed"] == 0
 
 
+@pytest.mark.fault(18)
 def test_a_tuning_that_was_killed_ends_with_the_same_trials(tuned, made_cars, tmp_path, command, shared):
     from tests.test_run import at, killed
 
@@ -194,6 +196,7 @@ def test_the_grid_is_every_rate_with_every_seed_once_and_then_the_budget_is_spen
     assert sorted(found) == sorted((rate, seed) for rate in grid(TUNING) for seed in TUNING.seeds) and len(found) == 8
 
 
+@pytest.mark.fault(18)
 def test_tpe_taken_up_again_suggests_what_it_would_have_suggested(tmp_path):
     """Started for each trial or once for all: the same trials, none of them twice."""
     tpe = dataclasses.replace(TUNING, sampler="tpe")
@@ -217,6 +220,7 @@ def test_a_trial_that_nobody_works_on_any_more_is_given_again_and_one_at_work_is
 
 
 @pytest.mark.parametrize("sampler", ["grid", "tpe"])
+@pytest.mark.fault(17)
 def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_path, sampler):
     import optuna
 

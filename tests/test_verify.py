@@ -95,6 +95,7 @@ def test_cars_with_nothing_wrong_end_with_zero_and_are_counted(command, made_car
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.fault(9)
 def test_a_fault_is_named_with_its_file_and_what_to_do(command, cars, fault):
     path, words = fault(carvana.build(cars)[37])
     code, shown, _ = command("data", "verify", "--data-dir", cars)
