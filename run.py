@@ -17,7 +17,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from experiments.data_commands import data, runs
-from experiments.errors import InputError, RunFailed
+from experiments.errors import InputError, RunFailed, disk_trouble
 from experiments.page_command import page
 from experiments.study_commands import grid, study, tune
 from experiments.tracking_commands import sync, ui
@@ -232,6 +232,10 @@ def main(words: list[str]) -> int:
         return _complain(str(error))
     except RunFailed as error:
         return _complain(str(error), 1)
+    except OSError as error:
+        if (sentence := disk_trouble(error)) is None:
+            raise
+        return _complain(sentence, 1 if "full" in sentence else 2)
     except KeyboardInterrupt:
         return _complain("Interrupted. Type the same command again: it goes on from what was finished.", 130)
 

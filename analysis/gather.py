@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis import lines
 from analysis.measured import CURVES, DIGITS, RUN, SCORES, SHARED, TRIALS, Study, empty, number, rise, typed
 from analysis.scores import read_scores
 from experiments.errors import InputError
@@ -111,6 +111,8 @@ def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
     result, failed = read_json(folder / "result.json"), read_json(folder / "failed.json")
     if result is None:
         return Run(row | _unfinished(folder, config, failed), config=config)
+    if spoilt := _spoilt(folder, result):
+        return Run(row | {"reason": spoilt}, config=config)
     curve = _curve(folder)
     row |= _result(result) | {"state": "finished", "reason": "", "val_rise": rise(curve.val_dice.to_numpy(float))}
     row |= {
@@ -120,12 +122,27 @@ def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
     return Run(row, folder, curve, config)
 
 
+def _spoilt(folder: Path, result: dict[str, Any]) -> str:
+    """What was changed in a finished run's folder since its end, in words; empty where all is as it was."""
+    for name, wanted in (result.get("sha256") or {}).items():
+        if (folder / name).exists() and _digest(folder / name) != wanted:
+            return f"{name} was changed since the run was finished"
+    try:
+        lines.read(folder / "metrics.jsonl")
+    except InputError as error:
+        return str(error)
+    return ""
+
+
 def _unfinished(folder: Path, config: dict[str, Any], failed: dict[str, Any] | None) -> dict[str, str]:
     if failed is not None:
         return {"state": "failed", "reason": " ".join(str(failed.get("reason", "no reason was noted")).split())}
     if not config:
         return {"reason": "not begun"}
-    epochs = sum(1 for _ in _lines(folder / "metrics.jsonl"))
+    try:
+        epochs = len(lines.read(folder / "metrics.jsonl"))
+    except InputError as error:
+        return {"reason": str(error)}
     return {"reason": f"unfinished, epoch {epochs} of {config.get('config', {}).get('epochs', '?')}"}
 
 
@@ -149,17 +166,9 @@ def _result(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _curve(folder: Path) -> pd.DataFrame:
-    lines = pd.DataFrame([{LINE[k]: v for k, v in line.items() if k in LINE} for line in _lines(folder / "metrics.jsonl")])
-    return lines.reindex(columns=list(LINE.values()))
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue  # the torn last line of a crash
+    epochs = lines.read(folder / "metrics.jsonl")
+    curve = pd.DataFrame([{LINE[k]: v for k, v in line.items() if k in LINE} for line in epochs])
+    return curve.reindex(columns=list(LINE.values()))
 
 
 def _joined(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:

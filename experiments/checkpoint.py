@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from experiments.errors import naming
+
 _MARK = b"\nsha256 "
 _TAIL = len(_MARK) + 64 + 1
 
@@ -73,11 +75,15 @@ def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     """Write a file so that, after a crash at any moment, `path` is the old one or the new one, whole."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        for part in parts:
-            file.write(part)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with naming(path), open(temporary, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk it would keep the space that the next try needs
+        raise
     os.replace(temporary, path)
     _sync_folder(path.parent)
 

@@ -2,7 +2,7 @@
 
 Beside the folder `runs/<key>` lie `<key>.lock`, which the operating system frees when its owner dies, and `<key>.lease`: who
 has the run, and, as the file's modification time, the last heartbeat. A lease is free when its owner's process is gone
-(same machine) or its heart has not beaten for `PATIENCE` seconds. An owner that finds another's token in the lease (it slept
+(same machine) or its heart has not beaten for `PATIENCE` seconds (on the same machine: while the process is stopped). An owner that finds another's token in the lease (it slept
 through its own end, say) has lost the run, and nothing that it computed since is accepted.
 """
 
@@ -66,6 +66,7 @@ def hold(folder: Path) -> Iterator[Lease]:
     busy = f"The run {folder.name} is being carried out by another process. Wait for it, or choose another --seed."
     if owner(folder) is not None:
         raise Busy(busy)  # seen without waiting for the lock
+    _pass_over_stopped(folder)
     try:
         with FileLock(f"{folder}.lock", timeout=0.2):  # `run.py runs` tries it for a moment
             lease = _take(Path(f"{folder}.lease"))
@@ -77,6 +78,13 @@ def hold(folder: Path) -> Iterator[Lease]:
                 lease.release()
     except Timeout:
         raise Busy(busy) from None
+
+
+def _pass_over_stopped(folder: Path) -> None:
+    """Leave a stopped owner its lock and make a new one: the lease, which `owner` found free, is what counts for it."""
+    lock, content = Path(f"{folder}.lock"), read(Path(f"{folder}.lease"))
+    if content is not None and content.get("machine") == _here()["machine"] and _is_stopped(content):
+        lock.unlink(missing_ok=True)
 
 
 def owner(folder: Path) -> str | None:
@@ -107,9 +115,10 @@ def _take(path: Path) -> Lease | None:
 
 def _is_free(path: Path, content: dict[str, Any]) -> bool:
     here = _here()
+    quiet = abs(_now(path.parent) - _beaten(path)) > PATIENCE  # either way: a clock that was put back must not keep it for ever
     if content.get("machine") == here["machine"]:
-        return not _is_alive(content)
-    return _now(path.parent) - _beaten(path) > PATIENCE
+        return not _is_alive(content) or (quiet and _is_stopped(content))
+    return quiet
 
 
 def _is_alive(content: dict[str, Any]) -> bool:
@@ -118,6 +127,14 @@ def _is_alive(content: dict[str, Any]) -> bool:
         process = psutil.Process(content["process"])
         ended = process.status() == psutil.STATUS_ZOMBIE  # dead, and its parent has not asked yet how it died
         return not ended and abs(process.create_time() - content["began"]) < 2
+    except (psutil.Error, KeyError):
+        return False
+
+
+def _is_stopped(content: dict[str, Any]) -> bool:
+    """Whether the process was stopped by a signal and not continued: it keeps its lock, but does nothing."""
+    try:
+        return psutil.Process(content["process"]).status() == psutil.STATUS_STOPPED
     except (psutil.Error, KeyError):
         return False
 

@@ -24,6 +24,7 @@ from torch import nn
 
 from experiments.data.loader import Photographs, as_input
 from experiments.data.samples import Sample, read_mask
+from experiments.errors import naming
 from experiments.metrics import score
 
 COLUMNS = ("set", "group", "image", "tp", "fp", "fn", "tn", "dice", "iou", "precision", "recall", "boundary_iou", "hd95")
@@ -83,7 +84,7 @@ def ceiling(truth: NDArray[np.bool_], size: tuple[int, int]) -> float:
 
 def write_scores(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as CSV with the columns COLUMNS; the same scores give the same bytes."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()} for row in rows)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-
 import torch
 
 from experiments.config import RunConfig
-from experiments.errors import RunFailed
+from experiments.errors import RunFailed, disk_trouble
 
 
 def explain(error: BaseException, config: RunConfig) -> str | None:
@@ -15,10 +13,10 @@ def explain(error: BaseException, config: RunConfig) -> str | None:
     text = str(error)
     if isinstance(error, RunFailed):
         return text
-    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in text:
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text or "bad_alloc" in text:
         return f"Out of memory. Try a smaller --batch-size than {config.batch_size}, or a smaller --size."
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"The disk is full ({error.filename or 'while writing the record'}). Free some space and repeat the command: it resumes."
+    if isinstance(error, OSError) and (sentence := disk_trouble(error)):
+        return sentence
     if "DataLoader worker" in text:
         return f"A worker that loads photographs died ({' '.join(text.split())}). Try --workers 0, or fewer, and repeat the command: it resumes."
     return None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -10,19 +12,22 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis import lines
 from experiments.checkpoint import write_whole
 from experiments.config import Machine, RunConfig, without_password
-from experiments.errors import InputError
+from experiments.errors import InputError, naming
 
 PACKAGES = (
     "torch", "lightning-fabric", "segmentation-models-pytorch", "timm", "albumentations", "opencv-python-headless",
     "numpy", "pandas", "pillow", "mlflow",
 )  # fmt: skip
+
+
+SEALED = ("metrics.jsonl", "scores.csv", "scores_last.csv")  # what result.json holds the SHA-256 of
 
 
 @dataclass(frozen=True)
@@ -65,34 +70,52 @@ class Record:
                 f"Change it back, or give the run up: rm -r {self.folder}"
             )
 
+    def refuse_unsealed(self) -> None:
+        """Raise InputError where a number of this finished run was changed after its end (runs of old have no seal)."""
+        for name, wanted in (self.result() or {}).get("sha256", {}).items():
+            if digest(self.folder / name) != wanted:
+                raise InputError(
+                    f"{self.folder / name} was changed since the run was finished. Put it back from a copy, or give the run up "
+                    f"and train it again: rm -r {self.folder}"
+                )
+
     def epochs(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
-        return list(_lines(self.folder / "metrics.jsonl"))
+        return lines.read(self.folder / "metrics.jsonl")
 
     def timings(self) -> list[dict[str, float]]:
         """The lines of timing.jsonl."""
-        return list(_lines(self.folder / "timing.jsonl"))
+        return lines.read(self.folder / "timing.jsonl")
 
     def files(self) -> list[Path]:
         """The settings, numbers and scores, without weights and pictures: what MLflow gets, too."""
         return [path for path in sorted(self.folder.iterdir()) if path.suffix in (".json", ".jsonl", ".csv")]
 
     def keep_epochs(self, last: int) -> None:
-        """Forget the lines of epochs after `last`: those epochs will be trained again."""
+        """Forget the lines of epochs after `last`: those epochs will be trained again.
+
+        Raises InputError where an epoch up to `last` is missing or there twice: a line is on the disk before its checkpoint.
+        """
         for name in ("metrics.jsonl", "timing.jsonl"):
-            kept = [row for row in _lines(self.folder / name) if row["epoch"] <= last]
+            kept = [row for row in lines.read(self.folder / name) if row.get("epoch", 0) <= last] if last else []
+            if [row.get("epoch") for row in kept] != list(range(1, last + 1)):
+                raise InputError(
+                    f"{self.folder / name} does not hold the epochs 1 to {last}, once each: it was changed since. Put it back "
+                    f"from a copy, or give the run up and train it again: rm -r {self.folder}"
+                )
             write_whole(self.folder / name, "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def add(self, name: str, row: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl or timing.jsonl, to the disk before it returns."""
-        with open(self.folder / name, "a", encoding="utf-8") as file:
+        with naming(self.folder / name), open(self.folder / name, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write result.json: from now on the run is finished."""
-        write_whole(self.folder / "result.json", json.dumps(result, indent=1).encode())
+        """Write result.json: from now on the run is finished, and its numbers are sealed by their SHA-256."""
+        sealed = {path.name: digest(path) for name in SEALED if (path := self.folder / name).exists()}
+        write_whole(self.folder / "result.json", json.dumps({**result, "sha256": sealed}, indent=1).encode())
         (self.folder / "failed.json").unlink(missing_ok=True)
 
     def drop_weights(self) -> None:
@@ -103,11 +126,20 @@ class Record:
     def fail(self, reason: str, diverged: bool = False) -> None:
         """Note why the run failed; the same command tries it again."""
         content = {"reason": reason, "diverged": diverged, "time": time.time()}
-        write_whole(self.folder / "failed.json", json.dumps(content).encode())
+        with contextlib.suppress(OSError):  # the reason may be that the disk is full: it is printed, too
+            write_whole(self.folder / "failed.json", json.dumps(content).encode())
 
     def failure(self) -> dict[str, Any] | None:
         """What `fail` noted of a run that has not been finished since: reason, diverged, time; or None."""
         return None if self.result() else _json(self.folder / "failed.json")
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes; empty for a file that cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def refuse_changed(config: RunConfig, machine: Machine) -> None:
@@ -180,12 +212,3 @@ def _json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue  # the torn last line of a crash

@@ -24,7 +24,7 @@ from experiments.config import Machine, RunConfig
 from experiments.data import split as splitting
 from experiments.data.cache import Pixels, open_cache
 from experiments.data.loader import Batches
-from experiments.errors import Diverged, InputError, RunFailed
+from experiments.errors import Busy, Diverged, InputError, RunFailed, disk_trouble
 from experiments.failures import explain
 from experiments.prepare import Prepared
 from experiments.record import Record, refuse_changed
@@ -91,6 +91,7 @@ def run(
     finished = record.result()
     if finished is not None:
         record.refuse_altered(config)
+        record.refuse_unsealed()
         progress.say(f"The run {config.key} is finished; this is its result again. Another --seed makes another run.")
         return finished
     if kind is RUN:
@@ -106,7 +107,13 @@ def run(
         if session is None:
             session = opened.enter_context(tracking.session(machine.tracking_uri, machine.output_dir, progress.say))
         tracker, held = tracking.Tracker(session, tags, parent), lease
-        return _carry_out(_Job(prepared, kind, record, held, tracker, stop.also(lambda: held.lost)), model, command or sys.argv)
+        job = _Job(prepared, kind, record, held, tracker, stop.also(lambda: held.lost))
+        try:
+            return _carry_out(job, model, command or sys.argv)
+        except OSError as error:  # before there was a record to note it in
+            if (reason := disk_trouble(error, machine.output_dir)) is None:
+                raise
+            raise RunFailed(reason) from error
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any
     record.begin(config, machine, command)
     splitting.write_manifest(record.folder / "split.csv", prepared.parts)
     tracker.open(config, machine.data_dir)
-    status, numbers, tags = "FAILED", {}, {}
+    status, numbers, tags, ours = "FAILED", {}, {}, True
     try:
         state = start(model, config)
         _take_up(state, record, config)
@@ -147,7 +154,7 @@ def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any
         status = "KILLED"
         job.lease.confirm()  # it is another process now that goes on with it
         raise
-    except (RunFailed, torch.OutOfMemoryError, RuntimeError, OSError) as error:
+    except (RunFailed, torch.OutOfMemoryError, RuntimeError, MemoryError, OSError) as error:
         reason = explain(error, config)
         diverged = isinstance(error, Diverged)
         tags = {"diverged": str(diverged).lower()}
@@ -155,8 +162,14 @@ def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any
         if reason is None or isinstance(error, RunFailed):
             raise
         raise RunFailed(reason) from error
+    except Busy:  # whoever took the run over has it in MLflow, too
+        ours = False
+        raise
     finally:
-        tracker.close(status, numbers, record.files(), tags)
+        if ours:
+            tracker.close(status, numbers, record.files(), tags)
+        else:
+            tracker.leave()
     return result
 
 

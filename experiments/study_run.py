@@ -63,10 +63,11 @@ def _settled(plan: Plan, job: Job, session: tracking.Session) -> str:
     record = Record(plan.machine.runs_dir / prepared.config.key)
     if record.result() is not None:
         record.refuse_altered(prepared.config)
+        record.refuse_unsealed()
         session.tag(prepared.config.key, _tags(plan, cell))
         return "skipped"
     failure = record.failure()
-    if failure and (failure.get("diverged") or failure.get("time", 0) >= began):
+    if failure and (failure.get("diverged") or began <= failure.get("time", 0) <= time.time()):
         return f"failed: {failure['reason']}"
     return ""
 
@@ -91,7 +92,7 @@ def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> str:
             result = run(prepared, stop, session=session, tags=_tags(plan, cell), lease=lease)
     except Busy:
         return "busy"
-    except (RunFailed, RuntimeError, OSError) as error:
+    except (RunFailed, RuntimeError, MemoryError, OSError) as error:
         return f"failed: {error}"
     dice, spent = result["test"]["last"]["dice"], time.perf_counter() - since
     over = spent - result["seconds"]["training"] - result["seconds"]["scoring"]

@@ -147,6 +147,10 @@ class Tracker:
         moment = _milliseconds(when)
         self._session.say(lambda: self._close(status, dict(values), files, dict(tags or {}), moment))
 
+    def leave(self) -> None:
+        """Say nothing more of the run: it is another process's now."""
+        self._session.say(self._leave)
+
     @property
     def _client(self) -> Any:
         return self._session.client
@@ -215,8 +219,7 @@ class Tracker:
                 self._client.log_image(self._run_id, picture, key=key, step=step)
 
     def _close(self, status: str, values: dict[str, float], files: list[Path], tags: dict[str, str], moment: int) -> None:
-        self.stop_monitor()
-        self._session.trackers.remove(self)
+        self._leave()
         for name, value in tags.items():
             self._client.set_tag(self._run_id, name, value)
         for path in files:
@@ -224,6 +227,10 @@ class Tracker:
         if new := {name: value for name, value in values.items() if self._sent_numbers.get(name) != value}:
             self._metrics(new, max(self._sent_steps, default=0) + 1, moment)
         self._client.set_terminated(self._run_id, status, moment)
+
+    def _leave(self) -> None:
+        self.stop_monitor()
+        self._session.trackers.remove(self)
 
     def _start_monitor(self) -> None:
         """CPU, memory, disk and GPU load, every ten seconds."""

@@ -213,7 +213,7 @@ def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> _Ended 
             said = "diverged"
         except Busy:  # taken over while this process stood still
             return None
-        except (RunFailed, RuntimeError, OSError) as error:  # not told: the same command tries it again
+        except (RunFailed, RuntimeError, MemoryError, OSError) as error:  # not told: the same command tries it again
             broken[prepared.config.key] = said = f"failed: {error}"
     number = work.first + trial.number + 1
     said = f"rate {trial.rate:.2e}, seed {trial.seed}: {said}, {time.perf_counter() - began:.0f} s"

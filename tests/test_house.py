@@ -12,7 +12,7 @@ from tests.conftest import ROOT, small
 FLOORS = {
     0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping",
         "analysis.contrast", "analysis.seeds", "analysis.statistics", "analysis.effects", "analysis.summary", "analysis.response",
-        "analysis.design", "analysis.measured", "analysis.canvas",
+        "analysis.design", "analysis.measured", "analysis.canvas", "analysis.lines",
         "experiments.tiles", "experiments.calibration", "experiments.run_length"),
     1: ("experiments.config", "experiments.settings", "experiments.words", "experiments.study_table",
         "experiments.study_file", "experiments.study", "experiments.pool", "experiments.augment", "experiments.data.*"),

@@ -1,6 +1,7 @@
 """Photographs decoded once, at the training size, and shared by every later run.
 
-`outputs/cache/<fingerprint>-<size>/` holds `images.u8` (N, H, W, 3), `masks.u8` (N, H, W; 0 or 1) and `cache.json`.
+`outputs/cache/<fingerprint>-<size>/` holds `images.u8` (N, H, W, 3), `masks.u8` (N, H, W; 0 or 1) and `cache.json`, which
+has the SHA-256 of both: a cache that was cut short, damaged or filled from other data is built again.
 The bytes are written in order through a file, not through a memory map: a full disk is then an error with a name and
 not a bus error. The folder gets its name when it is complete, so an interrupted build leaves nothing that looks whole.
 """
@@ -8,6 +9,8 @@ not a bus error. The folder gets its name when it is complete, so an interrupted
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 import json
 import os
 import re
@@ -24,10 +27,11 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from experiments.data.samples import Sample, read_mask, read_photo
-from experiments.errors import InputError
+from experiments.errors import InputError, naming
 
 NAME = re.compile(r"^([0-9a-z]+-\d+x\d+)(\.lock|\.building-.*)?$")  # what this module puts into the cache's folder
-FORMAT = 1  # of the files; another number means that the cache is built again
+FORMAT = 2  # of the files; another number means that the cache is built again
+FILES = ("images.u8", "masks.u8")
 Progress = Callable[[int, int], None]  # (done, of how many)
 
 
@@ -122,21 +126,32 @@ def _build(samples: Sequence[Sample], size: tuple[int, int], folder: Path, progr
     _need_space(len(samples) * size[0] * size[1] * 4, folder.parent)
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
     try:
-        with open(building / "images.u8", "wb") as images, open(building / "masks.u8", "wb") as masks:
-            for done, (photo, mask) in enumerate(_decoded(samples, size), start=1):
-                images.write(photo.tobytes())
-                masks.write(mask.tobytes())
-                if progress:
-                    progress(done, len(samples))
-            for file in (images, masks):
-                file.flush()
-                os.fsync(file.fileno())
-        shape = [len(samples), size[1], size[0]]
-        (building / "cache.json").write_text(json.dumps({"format": FORMAT, "shape": shape, "name": folder.name}))
+        with naming(folder):
+            digests = _write_pixels(samples, size, building, progress)
+            about = {"format": FORMAT, "shape": [len(samples), size[1], size[0]], "name": folder.name, "sha256": digests}
+            (building / "cache.json").write_text(json.dumps(about))
         shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
         building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _write_pixels(samples: Sequence[Sample], size: tuple[int, int], building: Path, progress: Progress | None) -> dict[str, str]:
+    """Decode all samples into the two files of a cache; the SHA-256 of each."""
+    digests = {name: hashlib.sha256() for name in FILES}
+    with contextlib.ExitStack() as opened:
+        files = {name: opened.enter_context(open(building / name, "wb")) for name in FILES}
+        for done, pair in enumerate(_decoded(samples, size), start=1):
+            for name, pixels in zip(FILES, pair, strict=True):
+                data = pixels.tobytes()
+                digests[name].update(data)
+                files[name].write(data)
+            if progress:
+                progress(done, len(samples))
+        for file in files.values():
+            file.flush()
+            os.fsync(file.fileno())
+    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 def _decoded(samples: Sequence[Sample], size: tuple[int, int]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
@@ -148,14 +163,24 @@ def _decoded(samples: Sequence[Sample], size: tuple[int, int]) -> Iterator[tuple
 
 
 def _complete(folder: Path, shape: tuple[int, int, int]) -> bool:
-    """Whether the folder holds a whole cache of this shape under its own name: sizes are compared, not trusted."""
+    """Whether the folder holds a whole cache of this shape under its own name: sizes and bytes are compared, not trusted."""
+    pixels = shape[0] * shape[1] * shape[2]
     try:
         about = json.loads((folder / "cache.json").read_text())
-        pixels = shape[0] * shape[1] * shape[2]
-        sizes = ((folder / "images.u8").stat().st_size, (folder / "masks.u8").stat().st_size)
+        stats = [(folder / name).stat() for name in FILES]
+        if [stat.st_size for stat in stats] != [3 * pixels, pixels]:
+            return False
+        digests = {name: _digest(folder / name, stat.st_mtime_ns, stat.st_ino) for name, stat in zip(FILES, stats, strict=True)}
     except (OSError, ValueError):
         return False
-    return about == {"format": FORMAT, "shape": list(shape), "name": folder.name} and sizes == (3 * pixels, pixels)
+    return about == {"format": FORMAT, "shape": list(shape), "name": folder.name, "sha256": digests}
+
+
+@functools.lru_cache(maxsize=16)  # the runs of a study open the same cache again and again: its bytes are read once
+def _digest(path: Path, changed: int, number: int) -> str:
+    """The SHA-256 of a file; `changed` (when) and `number` (its inode) tell it from another of the same name."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _need_space(needed: int, folder: Path) -> None:

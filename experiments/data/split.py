@@ -15,7 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from experiments.data.samples import Sample
-from experiments.errors import InputError
+from experiments.errors import InputError, naming
 
 PARTS = ("train", "val", "test")
 ARMS = ("siblings", "strangers")  # see `arm`
@@ -108,7 +108,7 @@ def first_cars(train: Sequence[Sample], cars: int) -> list[Sample]:
 
 def write_manifest(path: Path, parts: Split) -> None:
     """Write the division as a CSV of `image,part`, which `read_manifest` reads."""
-    with open(path, "w", newline="", encoding="utf-8") as file:
+    with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("image", "part"))
         rows.writerows((s.name, name) for name in PARTS for s in getattr(parts, name))
