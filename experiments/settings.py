@@ -30,6 +30,8 @@ from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
 
 MACHINE_WORDS = ("data_dir", "output_dir", "tracking_uri", "optuna_storage", "workers", "split_file")
 
+WHOLE = "[0-9]{1,18}"  # more digits than anything here could mean, and fewer than Python refuses to read
+
 
 @dataclass
 class Wanted:
@@ -93,7 +95,7 @@ def typed(name: str, value: Any) -> Any:
 
 def one_of(what: str, value: Any, known: Mapping[str, Any] | tuple[str, ...]) -> str:
     """`value`, if it is one of `known`; else InputError with the nearest."""
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise InputError(f"Unknown {what} '{value}'{nearest(str(value), known)}. Choose from: {', '.join(known)}.")
     return str(value)
 
@@ -108,7 +110,7 @@ def pairs(flag: str, value: Any) -> dict[str, Any]:
     if isinstance(value, Mapping):
         return {str(k): v for k, v in value.items()}
     found = {}
-    for word in [value] if isinstance(value, str) else value:
+    for word in value if isinstance(value, (list, tuple)) else [value]:
         key, equals, text = str(word).partition("=")
         if not equals or not key.isidentifier():
             raise InputError(f"{flag} takes KEY=VALUE words, such as width=16; '{word}' is none.")
@@ -130,7 +132,7 @@ def _literal(text: str) -> Any:
 
 def whole(flag: str, value: Any, least: int = 1) -> int:
     """`value` as a whole number from `least` up; else InputError with the flag's name."""
-    if isinstance(value, bool) or not re.fullmatch(r"[+-]?\d+", str(value).strip()) or int(value) < least:
+    if isinstance(value, bool) or not re.fullmatch(rf"[+-]?{WHOLE}", str(value).strip()) or int(value) < least:
         raise InputError(f"{flag} takes a whole number from {least} up, not '{value}'.")
     return int(value)
 
@@ -143,7 +145,7 @@ def _number(above: bool) -> Callable[[str, Any], float]:
     def check(flag: str, value: Any) -> float:
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number) or number < 0 or (above and number == 0):
             raise InputError(f"{flag} takes a {'positive number' if above else 'number from 0 up'}, not '{value}'.")
@@ -161,7 +163,7 @@ def _share(flag: str, value: Any) -> float:
 
 def _size(flag: str, value: Any) -> tuple[int, int]:
     words = value if isinstance(value, (list, tuple)) else re.split(r"[x×X]", str(value).strip())
-    if len(words) != 2 or not all(re.fullmatch(r"\d+", str(word).strip()) for word in words):
+    if len(words) != 2 or not all(re.fullmatch(WHOLE, str(word).strip()) for word in words):
         raise InputError(f"{flag} takes WIDTHxHEIGHT in pixels, such as 192x128, not '{value}'.")
     width, height = (int(word) for word in words)
     if min(width, height) < 32:
@@ -171,7 +173,7 @@ def _size(flag: str, value: Any) -> tuple[int, int]:
 
 def _fold(flag: str, value: Any) -> tuple[int, int]:
     words = value if isinstance(value, (list, tuple)) else str(value).split("/")
-    if len(words) != 2 or not all(re.fullmatch(r"\d+", str(word).strip()) for word in words):
+    if len(words) != 2 or not all(re.fullmatch(WHOLE, str(word).strip()) for word in words):
         raise InputError(f"{flag} takes K/N, such as 0/5 for the first of five folds, not '{value}'.")
     k, folds = (int(word) for word in words)
     if not (folds >= 2 and k < folds):
@@ -206,4 +208,6 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
 def _machine_value(name: str, value: Any) -> Any:
     if name == "workers":
         return _whole(0)("--workers", value)
+    if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
+        raise InputError(f"--{name.replace('_', '-')} takes a text, not '{value}'.")
     return str(value) if name in ("tracking_uri", "optuna_storage") else Path(value)

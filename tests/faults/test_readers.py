@@ -1,0 +1,104 @@
+"""Whatever a config file, a study file or a command line holds: a valid reading or one sentence, never a traceback."""
+
+import json
+import re
+
+import pytest
+import tomllib
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from experiments import settings as reading
+from experiments import study_file
+from experiments.config import setting_fields
+from experiments.errors import InputError
+from experiments.study import slug
+from registry import OptionError, UnknownName
+from tests.test_study import SETTINGS
+
+ANSWERS = (InputError, UnknownName, OptionError)
+WORDS = st.sampled_from(["unet", "bce", "dice", "demo", "192x128", "1e-3", "inf", "nan", "-1", "0", "9" * 5000, "٣", "", "a\nb"])
+ATOMS = st.one_of(st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(max_size=8), WORDS, st.integers(10**400, 10**401))
+VALUES = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | WORDS, inner, max_size=3))
+NAMES = st.sampled_from([*setting_fields(), *reading.MACHINE_WORDS, "preset", "label"]) | st.text(max_size=6)
+QUICK = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def answers(read):
+    """Call `read`; what it refuses, it refuses in a sentence of one line."""
+    try:
+        return read()
+    except ANSWERS as error:
+        text = error.args[0]
+        assert isinstance(text, str) and text
+        return None
+
+
+@pytest.mark.fault(27)
+@QUICK
+@given(st.dictionaries(NAMES, VALUES, max_size=5))
+def test_any_words_are_read_or_refused_by_a_sentence(words):
+    answers(lambda: reading.read(words))
+
+
+CONFIGS = st.one_of(
+    st.binary(max_size=80),
+    st.text(max_size=80).map(str.encode),
+    st.dictionaries(NAMES, VALUES, max_size=4).map(lambda found: json.dumps(found).encode()),
+)
+
+
+@pytest.mark.fault(27)
+@QUICK
+@given(CONFIGS, st.sampled_from([".yaml", ".toml", ".yml"]))
+def test_any_config_file_is_read_or_refused_by_a_sentence(tmp_path_factory, content, ending):
+    path = tmp_path_factory.getbasetemp() / f"settings{ending}"
+    path.write_bytes(content)
+    answers(lambda: reading.read({}, path))
+
+
+DESIGN = st.dictionaries(st.sampled_from(["seeds", "rope", "confirmatory", "pilot", "guess"]) | st.text(max_size=4), VALUES, max_size=4)
+TUNING = st.dictionaries(st.sampled_from(["low", "high", "points", "seeds", "sampler"]), VALUES, max_size=5)
+FACTORS = st.dictionaries(NAMES, st.lists(VALUES | st.dictionaries(NAMES, VALUES, max_size=3), max_size=3) | VALUES, max_size=3)
+STUDY = {"settings": st.dictionaries(NAMES, VALUES, max_size=3), "factors": FACTORS, "design": DESIGN, "tuning": TUNING, "question": VALUES}
+
+
+@pytest.mark.fault(27)
+@QUICK
+@given(st.fixed_dictionaries({}, optional=STUDY), st.sampled_from([(), *[(name,) for name in STUDY]]))
+def test_any_tables_of_a_study_are_a_study_or_refused_by_a_sentence(tables, kept):
+    """One table is drawn and the others are sound, or all are drawn."""
+    sound = {"settings": SETTINGS, "factors": {"loss": ["bce", "dice"]}, "design": {"seeds": [0, 1]}}
+    content = {**sound, **{name: tables[name] for name in kept if name in tables}} if kept else tables
+    found = answers(lambda: study_file.parse("fuzz", content, "The study file fuzz.toml"))
+    assert found is None or found.cells()
+
+
+@pytest.mark.fault(27)
+@QUICK
+@given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+def test_any_bytes_of_a_study_file_are_refused_by_a_sentence(tmp_path_factory, content):
+    path = tmp_path_factory.getbasetemp() / "fuzz.toml"
+    path.write_bytes(content)
+    assert answers(lambda: study_file.read(path)) is None
+
+
+NASTY = ["<script>alert(1)</script>", "a|b\nc", "../../up", "[red]x[/y]", "$x_1$ & 50 %", "名 前", "-", "."]
+
+
+@pytest.mark.fault(26)
+def test_labels_of_any_kind_give_cells_whose_ids_are_safe_in_paths_and_tables(tmp_path):
+    levels = [{"label": name, "weight_decay": n / 100} for n, name in enumerate(NASTY)]
+    listed = json.dumps(levels, ensure_ascii=False).replace('": ', '" = ')
+    text = f"[factors]\nstart = {listed}\n[design]\nseeds = [0]\n"
+    found = study_file.parse("tiny", tomllib.loads(text), "The study file tiny.toml")
+    ids = [cell.id for cell in found.cells()]
+    assert len(set(ids)) == len(NASTY) and all(re.fullmatch(r"[a-z0-9_.+-]+", name) for name in ids)
+    assert all(slug(name) == slug(slug(name)) for name in NASTY)
+
+
+@pytest.mark.fault(26)
+@pytest.mark.parametrize("name", ["../up", "a b", "<script>", "a|b", "x\ny", ""])
+def test_a_name_that_is_no_name_is_refused_for_studies_and_grids(command, tmp_path, name):
+    code, _, complaint = command("grid", "--models", "unet", "--losses", "bce", "--seeds", "0", "--name", name or " ", "--output-dir", tmp_path / "o")
+    assert code == 2 and "--name takes a-z" in complaint and not (tmp_path / "o").exists()
