@@ -24,7 +24,7 @@ class Speed:
 
     images_per_second: float
     scoring: float
-    source: str  # "finished runs" or "a timed handful of steps"
+    source: str  # "finished runs", "a timed handful of steps", or why neither
 
 
 def speeds(plan: Plan) -> dict[str, Speed]:
@@ -33,7 +33,7 @@ def speeds(plan: Plan) -> dict[str, Speed]:
     for cell in plan.cells:
         kind = _kind(cell.config.to_dict())
         if kind not in known:
-            known[kind] = Speed(_timed(cell), SCORING, "a timed handful of steps")
+            known[kind] = _tried(cell)
         found[cell.id] = known[kind]
     return found
 
@@ -43,6 +43,14 @@ def seconds(cell: PlannedCell, speed: Speed, scored: bool = True) -> float:
     parts, config = cell.base.parts, cell.config
     trained = cell.steps * config.batch_size + len(parts.val) / 3
     return config.epochs * trained / speed.images_per_second + scored * len(parts.test) * speed.scoring
+
+
+def _tried(cell: PlannedCell) -> Speed:
+    """The speed over a few steps. A cell that cannot make them (out of memory, say) fails when it is its turn, and alone."""
+    try:
+        return Speed(_timed(cell), SCORING, "a timed handful of steps")
+    except (RuntimeError, MemoryError):
+        return Speed(math.inf, 0.0, "nothing for those cells whose steps failed when they were timed")
 
 
 def _timed(cell: PlannedCell) -> float:

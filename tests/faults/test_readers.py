@@ -2,9 +2,9 @@
 
 import json
 import re
+import tomllib
 
 import pytest
-import tomllib
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +18,12 @@ from tests.test_study import SETTINGS
 
 ANSWERS = (InputError, UnknownName, OptionError)
 WORDS = st.sampled_from(["unet", "bce", "dice", "demo", "192x128", "1e-3", "inf", "nan", "-1", "0", "9" * 5000, "٣", "", "a\nb"])
-ATOMS = st.one_of(st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(max_size=8), WORDS, st.integers(10**400, 10**401))
-VALUES = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | WORDS, inner, max_size=3))
+ATOMS = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(max_size=8), WORDS, st.integers(10**400, 10**401)
+)
+VALUES = st.recursive(
+    ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | WORDS, inner, max_size=3)
+)
 NAMES = st.sampled_from([*setting_fields(), *reading.MACHINE_WORDS, "preset", "label"]) | st.text(max_size=6)
 QUICK = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -57,10 +61,18 @@ def test_any_config_file_is_read_or_refused_by_a_sentence(tmp_path_factory, cont
     answers(lambda: reading.read({}, path))
 
 
-DESIGN = st.dictionaries(st.sampled_from(["seeds", "rope", "confirmatory", "pilot", "guess"]) | st.text(max_size=4), VALUES, max_size=4)
+DESIGN = st.dictionaries(
+    st.sampled_from(["seeds", "rope", "confirmatory", "pilot", "guess"]) | st.text(max_size=4), VALUES, max_size=4
+)
 TUNING = st.dictionaries(st.sampled_from(["low", "high", "points", "seeds", "sampler"]), VALUES, max_size=5)
 FACTORS = st.dictionaries(NAMES, st.lists(VALUES | st.dictionaries(NAMES, VALUES, max_size=3), max_size=3) | VALUES, max_size=3)
-STUDY = {"settings": st.dictionaries(NAMES, VALUES, max_size=3), "factors": FACTORS, "design": DESIGN, "tuning": TUNING, "question": VALUES}
+STUDY = {
+    "settings": st.dictionaries(NAMES, VALUES, max_size=3),
+    "factors": FACTORS,
+    "design": DESIGN,
+    "tuning": TUNING,
+    "question": VALUES,
+}
 
 
 @pytest.mark.fault(27)
@@ -100,5 +112,7 @@ def test_labels_of_any_kind_give_cells_whose_ids_are_safe_in_paths_and_tables(tm
 @pytest.mark.fault(26)
 @pytest.mark.parametrize("name", ["../up", "a b", "<script>", "a|b", "x\ny", ""])
 def test_a_name_that_is_no_name_is_refused_for_studies_and_grids(command, tmp_path, name):
-    code, _, complaint = command("grid", "--models", "unet", "--losses", "bce", "--seeds", "0", "--name", name or " ", "--output-dir", tmp_path / "o")
+    code, _, complaint = command(
+        "grid", "--models", "unet", "--losses", "bce", "--seeds", "0", "--name", name or " ", "--output-dir", tmp_path / "o"
+    )
     assert code == 2 and "--name takes a-z" in complaint and not (tmp_path / "o").exists()

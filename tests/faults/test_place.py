@@ -1,0 +1,125 @@
+"""Out of memory, not finite, in strange folders and under a wrong clock."""
+
+import json
+import os
+import time
+
+import pytest
+import torch
+
+from experiments import claim
+from experiments.checkpoint import load
+from tests.conftest import run_folder, small
+from tests.faults.conftest import injected, typed
+from tests.test_study import TOML
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+# A request for more memory than any machine has, in a training step of the loss `bce` alone.
+GREEDY = """
+import torch, experiments.losses as place
+kept = place.bce_loss
+def greedy(logits, mask):
+    if logits.numel() > 10: torch.empty(2**50, device=logits.device)
+    return kept(logits, mask)
+place.bce_loss = greedy
+"""
+POISON = """
+import torch, experiments.losses as place
+kept, calls = place.bce_dice_loss, 0
+def poisoned(logits, mask):
+    global calls
+    calls += logits.requires_grad and logits.numel() > 10
+    return kept(logits, mask) * (float("{value}") if calls >= 8 else 1.0)
+place.bce_dice_loss = poisoned
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.fault(7)
+def test_a_run_that_is_out_of_memory_fails_alone_with_advice_and_the_study_goes_on(made_cars, tmp_path, store_uri):
+    (tmp_path / "tiny.toml").write_text(TOML.replace("seeds = [0, 1]", "seeds = [0]"))
+    given = ["--data-dir", made_cars, "--output-dir", tmp_path / "out", "--tracking-uri", store_uri]
+    done = injected(["study", tmp_path / "tiny.toml", *given], GREEDY)
+    assert done.returncode == 1 and "1 done, 0 running, 1 failed" in done.stdout, done.stderr
+    assert "smaller --batch-size than 16" in done.stdout and "Traceback" not in done.stderr
+    assert typed(["study", tmp_path / "tiny.toml", *given])[0] == 0  # with memory, the one that failed is made up for
+
+
+@pytest.mark.slow
+@pytest.mark.fault(7)
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_out_of_memory_on_cuda_ends_with_the_same_advice(made_cars, tmp_path, store_uri):
+    done = injected(small(made_cars, tmp_path, loss="bce", tracking_uri=store_uri), GREEDY)
+    assert done.returncode == 1 and "smaller --batch-size" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.fault(8)
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_loss_that_is_not_finite_ends_the_run_keeps_the_last_good_weights_and_ranks_nothing(
+    made_cars, tmp_path, store_uri, value
+):
+    done = injected(small(made_cars, tmp_path, tracking_uri=store_uri), POISON.format(value=value))
+    folder = run_folder(tmp_path)
+    assert done.returncode == 1 and "stopped being finite in epoch 2" in done.stderr
+    for name in ("last.ckpt", "best.ckpt"):
+        content = load(folder / name)
+        assert content["epoch"] == 1 and all(t.isfinite().all() for t in content["model"].values())
+    assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1]
+    assert not (folder / "result.json").exists() and not list(folder.glob("scores*"))
+    shown = typed(["runs", "--output-dir", tmp_path])[1]
+    assert "failed" in shown and "finished" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.fault(28)
+@pytest.mark.parametrize("name", ["mit Leerzeichen", "输出 文件夹", "50% #1 & ü"])
+def test_strange_folders_and_another_working_directory_work_and_make_no_second_store(made_cars, tmp_path, name):
+    (tmp_path / name).mkdir()
+    words = small(made_cars, "out put", epochs=1)
+    for _ in range(2):
+        code, _, complaint = typed(words, cwd=tmp_path / name)
+        assert code == 0, complaint
+    assert {path.name for path in tmp_path.iterdir()} == {name}
+    assert [path.relative_to(tmp_path / name).parts[0] for path in tmp_path.rglob("*.db")] == ["out put"]
+    (folder,) = [path for path in (tmp_path / name / "out put" / "runs").iterdir() if path.is_dir()]
+    code, shown, complaint = typed(small(made_cars, tmp_path / name / "out put", epochs=1), cwd=os.sep)
+    assert code == 0 and f"The run {folder.name} is finished" in shown, complaint
+
+
+@pytest.mark.fault(28)
+@pytest.mark.parametrize("jump", [-1e6, 1e6])
+def test_a_clock_that_jumps_neither_frees_the_run_of_a_live_process_nor_keeps_that_of_a_dead_one(tmp_path, jump):
+    """The jump is seen where it would be: in the times of files that were written before it."""
+    with claim.hold(tmp_path / "run"):
+        moment = time.time() + jump
+        os.utime(tmp_path / "run.lease", (moment, moment))
+        with pytest.raises(claim.Busy), claim.hold(tmp_path / "run"):
+            pass
+    lease = tmp_path / "dead.lease"
+    lease.write_text(json.dumps({"host": "elsewhere", "machine": "elsewhere", "process": 1, "began": 0.0, "token": "x"}))
+    os.utime(lease, (moment, moment))
+    with claim.hold(tmp_path / "dead") as taken:
+        taken.confirm()
+
+
+@pytest.mark.slow
+@pytest.mark.fault(28)
+def test_a_failure_noted_under_a_clock_that_was_ahead_is_tried_again(made_cars, tmp_path, store_uri):
+    (tmp_path / "tiny.toml").write_text(TOML.replace('"bce", "dice"', '"bce"').replace("seeds = [0, 1]", "seeds = [0]"))
+    given = [
+        "study",
+        tmp_path / "tiny.toml",
+        "--data-dir",
+        made_cars,
+        "--output-dir",
+        tmp_path / "out",
+        "--tracking-uri",
+        store_uri,
+    ]
+    assert injected(given, GREEDY).returncode == 1
+    (failed,) = (tmp_path / "out" / "runs").glob("*/failed.json")
+    failed.write_text(json.dumps(json.loads(failed.read_text()) | {"time": time.time() + 1e6}))
+    code, shown, complaint = typed(given)
+    assert code == 0 and "1 done" in shown, complaint
