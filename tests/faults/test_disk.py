@@ -63,6 +63,7 @@ def test_a_full_disk_is_named_with_the_path_and_the_run_goes_on_when_there_is_sp
     done = injected(words, FULL.format(module=module, function=function, call=call, filler=filler))
     assert done.returncode == 1 and "The disk is full" in done.stderr and named in done.stderr, done.stderr
     assert "Traceback" not in done.stderr and not list((disk / "out").rglob("result.json"))
+    assert not list((disk / "out" / "runs").rglob("*.tmp"))  # it would keep the space that the next try needs
     os.unlink(filler)
     code, _, complaint = typed(words)
     assert code == 0, complaint

@@ -5,7 +5,7 @@ import re
 import tomllib
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from experiments import settings as reading
@@ -41,6 +41,9 @@ def answers(read):
 @pytest.mark.fault(27)
 @QUICK
 @given(st.dictionaries(NAMES, VALUES, max_size=5))
+@example({"epochs": "9" * 5000})
+@example({"size": "9" * 5000 + "x32"})
+@example({"learning_rate": 10**400})
 def test_any_words_are_read_or_refused_by_a_sentence(words):
     answers(lambda: reading.read(words))
 
