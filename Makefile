@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet
 
-.PHONY: demo test test-people test-faults readme notebook lint
+.PHONY: demo test test-people test-faults readme walk notebook lint
 
 demo: .venv/runtime
 	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
@@ -20,6 +20,10 @@ test-faults: .venv/development # the faults of docs/reliability.md, really injec
 readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
 	.venv/bin/python -m analysis.readme
 	.venv/bin/python -m analysis.performance
+
+walk: .venv/runtime # types the README's walk and keeps what it prints, in a fresh clone after make demo, where nothing else runs
+	.venv/bin/python reference/walk.py
+	.venv/bin/python -m analysis.readme
 
 notebook: .venv/development # runs reference/u-net-pytorch.ipynb and writes its outputs
 	.venv/bin/python reference/execute.py

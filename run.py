@@ -19,7 +19,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 from experiments.data_commands import data, runs
 from experiments.errors import InputError, RunFailed, disk_trouble
 from experiments.page_command import page
-from experiments.study_commands import grid, study, tune
+from experiments.study_commands import grid, robustness, study, tune
 from experiments.tracking_commands import sync, ui
 from experiments.use_commands import completion, evaluate, export, predict, submit
 from experiments.words import Config, Output, Preset, Tracking, TuneWords, Words, wanted
@@ -199,6 +199,7 @@ app.command(sync)
 app.command(study)
 app.command(grid)
 app.command(tune)
+app.command(robustness)
 app.command(data)
 app.command(runs)
 app.command(predict)

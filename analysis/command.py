@@ -18,6 +18,7 @@ SHOWN = ("mark", "rate", "dice", "verdict", "seeds")
 
 def run(places: Places, study: str | None, latex: bool, html: Path | None) -> dict[str, Answer]:
     """Report the study, or all of them, and render the README; returns what was found, by study."""
+    readme.read(places.readme)  # where there is none, this is said before anything is written
     names = [report.one(places, study, f"--html {html}")] if html is not None else report.names(places, study)
     if not names:
         print(

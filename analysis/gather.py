@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import lines
+from analysis import lines, robustness
 from analysis.measured import CURVES, DIGITS, RUN, SCORES, SHARED, TRIALS, Study, empty, number, rise, typed
 from analysis.scores import read_scores
 from experiments.errors import InputError
@@ -48,7 +48,8 @@ def gather(output_dir: Path, name: str) -> Study | None:
     configs = {run.row["key"]: run.config["config"] for run in done if run.config and "config" in run.config}
     plan = _placeless({**plan, "environment": _environment(runs)})
     runs_table = with_levels(number(rows, scores), plan)
-    return Study(plan, runs_table, scores, read_trials(folder / "trials.csv"), typed(_joined(curves, CURVES)), configs)
+    others = robustness.gather(folder, {run.row["key"] for run in done})
+    return Study(plan, runs_table, scores, read_trials(folder / "trials.csv"), typed(_joined(curves, CURVES)), configs, others)
 
 
 def _scored(runs: list[Run]) -> pd.DataFrame:

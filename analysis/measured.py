@@ -30,6 +30,7 @@ RUN = (
 SCORES = ("cell", "seed", "group", "image", "dice", "iou", "boundary_iou", "hd95", "failed", "dice_best")
 TRIALS = ("cell", "trial", "rate", "seed", "state", "value", "key", "seconds")
 CURVES = ("cell", "seed", "epoch", "train_loss", "val_loss", "val_dice", "val_iou")
+ROBUSTNESS = ("key", "condition", "group", "dice", "iou")
 NUMERIC = {"rate", *MEANS, "hd95_median", "hd95", "val_dice_last", "val_rise", *COST, "ceiling", "weight_decay", "clip", "progressive",
            "value", "seconds", "train_loss", "val_loss", "val_dice", "val_iou"}  # fmt: skip
 
@@ -48,6 +49,9 @@ class Study:
     trials: pd.DataFrame  # TRIALS
     curves: pd.DataFrame  # CURVES
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> the fields of its RunConfig
+    robustness: pd.DataFrame = field(
+        default_factory=lambda: pd.DataFrame(columns=list(ROBUSTNESS))
+    )  # none, or as `robustness` left it
     notices: tuple[tuple[str, str], ...] = ()  # what was found and is not as it should be, in English and Chinese
 
     @property

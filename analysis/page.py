@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import tables
+from analysis import conditions, tables
 from analysis.answer import Answer
 from analysis.notes import notes
 from analysis.sentences import LANGUAGES, sentences
@@ -23,6 +23,7 @@ CAPTIONS = {
     "cost": "Dice against cost", "responses": "Validation Dice against the learning rate: trials, curve and chosen rate",
     "losses": "Training and validation loss", "validation": "Validation Dice; in the grey last fifth it must no longer rise",
     "angles": "Dice by viewing angle", "worst-cars": "The worst cars",
+    "robustness": "Dice against the strength of each corruption, and on photographs of another place",
     "strip": "Photographs, ground truth, each model, and the errors at the boundary",
 }  # fmt: skip
 RUNS = ("cell", "seed", "key", "state", "reason", "rate", "dice", "iou", "boundary_iou", "hd95_median", "hd95_failures", "dice_best",
@@ -61,6 +62,9 @@ def _tables(answer: Answer) -> list[dict[str, Any]]:
         labels = {row.cell: row.label for row in answer.rows}
         kind = "confirmatory" if answer.pairs_named else "exploratory"
         found.append(_table(f"Every pair of cells ({kind})", _differences(answer.family, labels)))
+    others = conditions.table(answer, "en")
+    if others is not None:
+        found.append(_table("Corrupted photographs and other places (exploratory)", others))
     runs = answer.study.runs[list(RUNS)]
     return [*found, _table("Runs", runs.map(_text))]
 

@@ -6,6 +6,7 @@ python run.py report --check   exit 1 where the README says something else
 A study stands between `<!-- study NAME en -->` and `<!-- /study NAME en -->`, and in Chinese between the same with `zh`.
 
 What the demo prints is kept in docs/demo.txt; to take it anew: rm -r outputs data/synthetic; make -s demo > docs/demo.txt
+What the steps of the walk print is kept in docs/walk; to take it anew: make walk
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import ledger, store, tables
+from analysis import conditions, ledger, store, tables
 from analysis.answer import Answer, answer
 from analysis.notes import notes
 from analysis.sentences import LANGUAGES, sentences
@@ -29,11 +30,27 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "analysis" / "results"
 ALT = {"en": "Every cell's Dice with its interval", "zh": "每个组合的 Dice 及其区间"}
+OTHERS = {
+    "en": "Dice of the same networks on corrupted test photographs (mean over three strengths) and on photographs of another place; ★: not "
+    "separated from the top in that column. Exploratory: each column is adjusted for its own pairs alone.",
+    "zh": "同样的网络在退化的测试照片上（三种强度的平均）以及在另一处拍摄的照片上的 Dice；★：该列中与最好的没有区分开。探索性结果：每一列只对本列的成对比较做了校正。",
+}
+OTHERS_ALT = {"en": "Dice against the strength of each corruption", "zh": "Dice 随各种退化强度的变化"}
 HEADINGS = {"en": ("name", "what it is", "source"), "zh": ("名称", "说明", "来源")}
 KINDS = {
     "en": {"--model": "models", "--loss": "losses", "--augment": "augmentations", "--data": "data sets"},
     "zh": {"--model": "模型", "--loss": "损失函数", "--augment": "数据增强", "--data": "数据集"},
 }
+
+
+def read(readme: Path) -> str:
+    """The text of a README. Raises InputError where there is none."""
+    try:
+        return readme.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"The page {readme} cannot be read ({' '.join(str(error).split())}). Name one with --readme, or make an empty file."
+        ) from None
 
 
 def choices(language: str) -> str:
@@ -63,14 +80,16 @@ def render(text: str, parts: Mapping[str, str]) -> str:
 
 
 def rendered(text: str, readme: Path = README, results: Path = RESULTS, known: Mapping[str, Answer] | None = None) -> str:
-    """The README's text as it should be, from the registry, docs/demo.txt and the committed results of its studies.
+    """The README's text as it should be, from the registry, docs/demo.txt, docs/walk and the committed results of its studies.
 
     `known` holds answers that were just written, so that they need not be read and found again. Raises InputError for a study without results, and ValueError where a marker is missing.
     """
     parts = {f"choices {language}": choices(language) for language in LANGUAGES}
-    demo = readme.parent / "docs" / "demo.txt"
-    if demo.exists():
-        parts["demo"] = f"```text\n{demo.read_text(encoding='utf-8').strip()}\n```"
+    docs = readme.parent / "docs"
+    printed = {"demo": docs / "demo.txt"} | {f"walk {path.stem}": path for path in sorted((docs / "walk").glob("*.txt"))}
+    parts |= {
+        name: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```" for name, path in printed.items() if path.exists()
+    }
     parts = {name: part for name, part in parts.items() if f"<!-- {name} -->" in text or readme == README}
     for name in studies(text):
         found = (known or {}).get(name) or _found(readme, results, name)
@@ -103,12 +122,15 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str)
         lines.append(f"![{ALT[language]}]({pictures}/intervals.svg)")
     lines.append(tables.markdown(tables.table(found, language)))
     lines.append("\n".join(f"- {tables.safe(note)}" for note in notes(found, readings, language)))
+    under = conditions.table(found, language)
+    if under is not None:
+        lines += [OTHERS[language], f"![{OTHERS_ALT[language]}]({pictures}/robustness.svg)", tables.markdown(under)]
     return "\n\n".join(lines)
 
 
 def check(readme: Path = README, results: Path = RESULTS) -> list[str]:
     """What in the README, or among the committed results, is not as the committed results say: a sentence each."""
-    text = readme.read_text(encoding="utf-8")
+    text = read(readme)
     found = [problem for name in store.committed(results) for problem in _altered(results, name)]
     made = rendered(text, readme, results)
     if made != text:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import charts, charts_runs, ledger, readme, store, tables
+from analysis import charts, charts_runs, conditions, ledger, readme, store, tables
 from analysis.answer import Answer, answer
 from analysis.canvas import style, svg
 from analysis.gather import gather, planned
@@ -24,6 +24,7 @@ PICTURES = {
     "intervals": charts.intervals, "main-effects": charts.main_effects, "heatmap": charts.heatmap, "pairs": charts.pairs,
     "cost": charts.cost, "responses": charts_runs.responses, "losses": charts_runs.losses, "validation": charts_runs.validation,
     "angles": charts_runs.angles, "worst-cars": charts_runs.worst_cars,
+    "robustness": conditions.figure,
 }  # fmt: skip
 
 
@@ -95,7 +96,7 @@ def pictures(found: Answer) -> dict[str, str]:
 
 def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
     """Write the README's rendered parts; returns a sentence for each reported study that it has no place for."""
-    text = places.readme.read_text(encoding="utf-8")
+    text = readme.read(places.readme)
     made = readme.rendered(text, places.readme, places.results, reported)
     if made != text:
         store.write_whole(places.readme, made.encode())

@@ -4,6 +4,7 @@
     runs.csv        a row for each planned run, whatever became of it
     scores.csv.gz   a row for each test photograph of each finished run
     trials.csv      the tuning trials;   curves.csv   a row for each epoch
+    robustness.csv.gz   where `run.py robustness` was typed: a row for each run, condition and group
     configs.json    every finished run's RunConfig: what they share, and what each adds; `report --verify` repeats them
 
 The same study gives the same bytes.
@@ -25,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.gather import read_json, read_trials, with_levels
-from analysis.measured import CURVES, RUN, SCORES, Study, compact, number, typed
+from analysis.measured import CURVES, ROBUSTNESS, RUN, SCORES, Study, compact, number, typed
 from experiments.errors import InputError
 
 
@@ -45,7 +46,8 @@ def write(study: Study, results: Path) -> Path:
 
 def files(study: Study) -> dict[str, bytes]:
     """Each file's name and content."""
-    return {
+    others = {"robustness.csv.gz": gzip.compress(_csv(study.robustness), 5, mtime=0)} if len(study.robustness) else {}
+    return others | {
         "study.json": _json(study.plan),
         "runs.csv": _csv(study.runs),
         "scores.csv.gz": gzip.compress(_scores_csv(study.scores), 5, mtime=0),
@@ -67,12 +69,16 @@ def read(results: Path, name: str) -> Study | None:
         types |= {name: float for name in SCORES if name not in types}
         scores = pd.read_csv(folder / "scores.csv.gz", dtype=types, keep_default_na=False)[list(SCORES)]
         curves = pd.read_csv(folder / "curves.csv", dtype={"cell": str}, keep_default_na=False, na_values=[""])[list(CURVES)]
+        others = pd.DataFrame(columns=list(ROBUSTNESS))
+        if (folder / "robustness.csv.gz").exists():
+            names = dict.fromkeys(("key", "condition", "group"), str)
+            others = pd.read_csv(folder / "robustness.csv.gz", dtype=names, keep_default_na=False)[list(ROBUSTNESS)]
     except (OSError, ValueError, KeyError, EOFError) as error:
         advice = f"Take it back with git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
         raise InputError(f"The results in {folder} cannot be read ({' '.join(str(error).split())}). {advice}") from None
     configs = _unfolded(read_json(folder / "configs.json") or {})
     runs = with_levels(number(runs, scores), plan)
-    return Study(plan, runs, scores, read_trials(folder / "trials.csv"), typed(curves), configs, notices)
+    return Study(plan, runs, scores, read_trials(folder / "trials.csv"), typed(curves), configs, others, notices)
 
 
 def _runs(path: Path) -> tuple[pd.DataFrame, tuple[tuple[str, str], ...]]:
@@ -109,7 +115,11 @@ def merge(old: Study, new: Study) -> Study:
     trials = new.trials if len(new.trials) else old.trials
     keys = set(tables["runs"].key)
     configs = {key: config for key, config in {**old.configs, **new.configs}.items() if key in keys}
-    return replace(new, plan=plan, trials=trials, configs=configs, notices=_told(old, new, stay, both), **tables)
+    kept_others = old.robustness[old.robustness.key.isin(keys - set(new.robustness.key))]
+    others = pd.concat([part for part in (kept_others, new.robustness) if len(part)] or [new.robustness], ignore_index=True)
+    others = others.sort_values(["key", "condition", "group"], ignore_index=True)
+    told = _told(old, new, stay, both)
+    return replace(new, plan=plan, trials=trials, configs=configs, robustness=others, notices=told, **tables)
 
 
 def _either(old: pd.DataFrame, new: pd.DataFrame, stay: pd.MultiIndex) -> pd.DataFrame:

@@ -87,7 +87,10 @@ def _device(asked: str, notices: list[str]) -> str:
 
     found = find_device(asked)
     if asked == "auto" and found == "cpu":
-        notices.append(f"No GPU was found: training on the CPU ({processor()}) with {torch.get_num_threads()} threads.")
+        threads = torch.get_num_threads()
+        notices.append(
+            f"No GPU was found: training on the CPU ({processor()}) with {threads} thread{'s' if threads > 1 else ''}."
+        )
     return found
 
 

@@ -97,6 +97,35 @@ def grid(
     return study_main.carry_out(found, machine, dry_run, status, pool)
 
 
+def robustness(
+    study: str,
+    /,
+    *,
+    elsewhere: Annotated[
+        Path | None,
+        Parameter(
+            help="a folder of images/ and masks/ of another place, on which the networks are scored, too", show_default=False
+        ),
+    ] = None,
+    views: Annotated[str, Parameter(help="corrupt at most so many photographs of each test car")] = "4",
+    data_dir: DataDir = None,
+    output_dir: Output = Path("outputs"),
+) -> int:
+    """Score a study's networks on its test photographs under five corruptions, and on photographs of another place.
+
+    Blur, noise, JPEG, brightness and contrast, each at three strengths; the last weights; report makes the tables.
+
+    Example: python run.py robustness augmentation --elsewhere pairs
+    """
+    from experiments import settings, study_file
+
+    found = study_file.read(study_file.find(study))
+    count = settings.whole("--views", views)
+    from experiments import robustness as scoring
+
+    return scoring.carry_out(found, _machine(output_dir, data_dir=data_dir), elsewhere, count)
+
+
 def tune(
     study: str,
     /,

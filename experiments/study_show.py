@@ -31,11 +31,12 @@ def plan(found: Plan, spreads: Mapping[str, Any], limits: Mapping[str, Any], tri
 def _rows(found: Plan, spreads: Mapping[str, Any], limits: Mapping[str, Any], trials: int) -> list[tuple[str, str]]:
     study, parts, config = found.study, found.cells[0].base.parts, found.cells[0].config
     cars = [len({sample.group for sample in part}) for part in (parts.train, parts.val, parts.test)]
+    unit = "groups" if config.data == "folder" else "cars"
     states = [state for state, _ in matrix(found).values()]
     counts = ", ".join(f"{states.count(name)} {name}" for name in MARKS if name in states)
     rows = [
         *((name, ", ".join(level.label for level in levels)) for name, levels in study.factors.items()),
-        ("data", f"{config.data}: {cars[0]} cars to train on, {cars[1]} to validate, {cars[2]} to test (first cell)"),
+        ("data", f"{config.data}: {cars[0]} {unit} to train on, {cars[1]} to validate, {cars[2]} to test (first cell)"),
         (
             "every cell",
             f"{config.epochs} epochs of {found.cells[0].steps} steps, no early stopping, the last weights are compared",

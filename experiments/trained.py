@@ -25,7 +25,7 @@ from experiments.progress import note
 from experiments.settings import nearest
 from registry import MODELS
 
-BEST = "best.ckpt"
+BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ FLOORS = {
         "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
         "experiments.pictures", "experiments.prepare", "experiments.overview", "experiments.trained", "experiments.predictor",
         "experiments.photo_files", "analysis.records", "analysis.figures",
-        "analysis.architecture", "analysis.gather", "analysis.scores", "analysis.store", "analysis.ledger",
+        "analysis.architecture", "analysis.gather", "analysis.robustness", "analysis.scores", "analysis.store", "analysis.ledger",
         "analysis.fair", "analysis.answer", "analysis.strip"),
     3: ("experiments.runner", "experiments.scoring", "analysis.sentences", "analysis.tables", "analysis.notes", "analysis.charts",
-        "analysis.charts_runs", "analysis.page"),
+        "analysis.charts_runs", "analysis.conditions", "analysis.page"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
         "experiments.executor", "experiments.cluster", "experiments.study_show", "experiments.study_main", "experiments.study_words",
-        "experiments.study_commands", "experiments.tune", "experiments.tune_cells",
+        "experiments.study_commands", "experiments.robustness", "experiments.tune", "experiments.tune_cells",
         "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
         "experiments.verdict_tags", "experiments.predict", "experiments.evaluate_own", "experiments.submit", "experiments.export",
         "experiments.use_commands", "experiments.tracking_commands", "experiments.sync", "experiments.ui", "experiments.page", "experiments.page_command"),
@@ -162,6 +162,16 @@ def test_both_languages_have_the_same_headings():
     assert levels[0] == levels[1] and len(levels[0]) >= 6
 
 
+def test_the_walk_is_the_same_in_both_languages_and_each_step_has_its_output():
+    from reference.walk import KEPT, steps
+
+    english, chinese = README.split("# 中文说明", 1)
+    assert list(steps(english)) == ["pairs", "compare", "predict", "export", "page"]
+    for name, block in steps(english).items():
+        assert block in chinese
+        assert (KEPT / f"{name}.txt").read_text(encoding="utf-8") in english
+
+
 def commands():
     """Every `python run.py …` in the README's shell blocks, once."""
     found = []
@@ -173,12 +183,13 @@ def commands():
     return found
 
 
-def study_to_report(folder, monkeypatch):
-    """Records of the study that the README reports, in a folder of their own, and the words that name it."""
+def study_to_report(folder, given, monkeypatch):
+    """Records of the study that `given` reports, in a folder of their own, and the words that name it."""
     from tests.made_study import write_study
 
     monkeypatch.chdir(folder)
-    write_study(folder / "outputs", "two_by_two", {"unet": 0, "attention_unet": 0}, {"bce": 0, "bce_dice": 0})
+    name = next((word for word in given[1:] if not word.startswith("-")), "two_by_two")
+    write_study(folder / "outputs", name, {"unet": 0, "attention_unet": 0}, {"bce": 0, "bce_dice": 0})
     (folder / "README.md").write_text("")
     return ["--results-dir", folder / "results", "--readme", folder / "README.md"]
 
@@ -196,7 +207,7 @@ def lay_out_data(folder, cars, monkeypatch):
         shutil.copytree(cars / name, folder / "data" / "carvana" / name)
         shutil.make_archive(str(folder / name), "zip", cars, name)
     split.write_manifest(folder / "split.csv", split.split(carvana.build(cars)))
-    write_pairs(folder / "pairs", names=[f"{letter}{n}" for letter in "abcd" for n in range(2)])
+    write_pairs(folder / "pairs", names=[f"{letter}_{n}" for letter in "abcd" for n in range(2)])
     hub = types.SimpleNamespace(competition_download=lambda handle, path: str(folder / path))
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
     monkeypatch.chdir(folder)
@@ -232,7 +243,8 @@ QUICK = {
         "width=4",
     ],
     "draw": ["--width", "4", "--size", "64x64"],
-    "grid": ["--size", "48x32", "--model-kwargs", "width=4"],
+    "grid": ["--size", "48x32", "--epochs", "1", "--model-kwargs", "width=4"],
+    "data make": ["--cars", "2", "--size", "60x40"],
 }
 
 
@@ -276,6 +288,8 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
         pytest.skip("it wants runs, and has some in tests/faults/test_tracking_away.py")
     if "--executor" in given:
         pytest.skip("studies are carried out on Ray in tests/faults/test_ray.py")
+    if given[:1] == ["robustness"]:
+        pytest.skip("it wants a finished study, and has one in tests/test_robustness.py")
     if given[:1] in (["predict"], ["evaluate"], ["submit"], ["export"], ["completion"], ["page"]):
         pytest.skip("they want a trained run, and have one in tests/people")
     monkeypatch.chdir(tmp_path)
@@ -283,8 +297,9 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
         lay_out_data(tmp_path, made_cars, monkeypatch)
         shrink_studies(tmp_path, monkeypatch)
     if given and not given[0].startswith("-"):
-        elsewhere = study_to_report(tmp_path, monkeypatch) if given[0] == "report" else []
-        code, _, complaint = command(*with_flags(given, short := QUICK.get(given[0], []), short[::2]), *elsewhere)
+        elsewhere = study_to_report(tmp_path, given, monkeypatch) if given[0] == "report" else []
+        short = QUICK.get(" ".join(given[:2]), QUICK.get(given[0], []))
+        code, _, complaint = command(*with_flags(given, short, short[::2]), *elsewhere)
         assert code == 0, complaint
         return
     flags = [word for word in given if word.startswith("--")]

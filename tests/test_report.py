@@ -457,6 +457,14 @@ def test_a_study_that_the_readme_has_no_place_for_is_told_how_to_get_one(made, t
     assert code == 0 and "<!-- study made en -->" in shown and (tmp_path / "README.md").read_text() == "no place\n"
 
 
+@pytest.mark.parametrize("flags", [(), ("--check",)], ids=str)
+def test_a_readme_that_is_not_there_is_told_of_before_anything_is_written(flags, made, tmp_path, command):
+    where = ["--results-dir", str(tmp_path / "results"), "--readme", str(tmp_path / "none.md"), "--output-dir", str(made)]
+    code, _, complaint = command("report", *flags, *where)
+    assert code == 2 and "none.md cannot be read" in complaint and "--readme" in complaint
+    assert not (tmp_path / "results").exists()
+
+
 def test_the_tables_of_both_languages_have_the_same_rows_and_columns(made):
     found = answer(gather.gather(made, "made"))
     english, chinese = (tables.table(found, language) for language in ("en", "zh"))

@@ -22,7 +22,7 @@ def there(trained, made_cars, tmp_path, monkeypatch):
     """The folder that the README's words speak of: two runs, photographs, pairs and Kaggle's test photographs."""
     for key in ("KEY1", "KEY2"):
         shutil.copytree(trained, tmp_path / "outputs" / "runs" / key)
-    for place in ("photos", "data/carvana/test"):
+    for place in ("photos", "data/carvana/test", "new/train"):
         (tmp_path / place).mkdir(parents=True)
         for path in sorted((made_cars / "train").glob("*.jpg"))[:2]:
             shutil.copy(path, tmp_path / place)

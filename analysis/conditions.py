@@ -1,0 +1,126 @@
+"""Under which conditions a study's networks hold: the table and the picture of what `run.py robustness` scored.
+
+Every condition is compared by itself, with intervals adjusted for the pairs of that condition alone: all of it is exploratory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from analysis.answer import Answer
+from analysis.canvas import COLOURS, LINES, TEXT, sheet, shorten
+from analysis.measured import Study
+from analysis.statistics import compare_all
+from analysis.tables import TOP
+
+CLEAN, STRENGTH = "clean", re.compile(r"(.+) ([123])")
+CHINESE = {CLEAN: "原样", "blur": "模糊", "noise": "噪声", "jpeg": "JPEG 压缩", "brightness": "亮度", "contrast": "对比度"}
+MOST = 8  # lines in a panel
+
+
+@dataclass(frozen=True)
+class Condition:
+    """The cells under one condition: mean Dice, and those that are not separated from the best (none where there is no verdict)."""
+
+    name: str
+    dice: dict[str, float]
+    top: frozenset[str]
+
+
+def conditions(study: Study, judged: Sequence[str]) -> list[Condition]:
+    """Every condition, a corruption's three strengths also as one (their mean, by its name): as photographed first, other places last."""
+    scores = _by_condition(study)
+    for kind in dict.fromkeys(match[1] for name in scores if (match := STRENGTH.fullmatch(name))):
+        parts = [scores[name] for name in scores if STRENGTH.fullmatch(name) and name.startswith(f"{kind} ")]
+        shared = set.intersection(*(set(part) for part in parts))
+        scores[kind] = {cell: np.mean([part[cell] for part in parts], 0) for cell in parts[0] if cell in shared}
+    return [_condition(name, scores[name], study.rope, judged) for name in sorted(scores, key=lambda name: (name != CLEAN, name))]
+
+
+def table(answer: Answer, language: str) -> pd.DataFrame | None:
+    """A row for each cell, a column for each kind of condition; None where nothing was scored. All values are text."""
+    found = _found(answer)
+    if not found:
+        return None
+    kinds = [one for one in found if not STRENGTH.fullmatch(one.name)]
+    names = CHINESE if language == "zh" else {}
+    rows = []
+    for row in answer.measured:
+        texts = [
+            f"{one.dice[row.cell]:.4f}{' ' + TOP if row.cell in one.top else ''}" if row.cell in one.dice else "" for one in kinds
+        ]
+        rows.append([*row.levels.values(), *texts])
+    return pd.DataFrame(rows, columns=[*answer.study.factors, *(names.get(one.name, one.name) for one in kinds)])
+
+
+def figure(answer: Answer) -> Figure | None:
+    """Dice of each cell against the strength of each corruption, and in other places."""
+    found = _found(answer)
+    kinds = [one.name for one in found if any(other.name.startswith(f"{one.name} ") for other in found)]
+    if not kinds:
+        return None
+    values = {one.name: one.dice for one in found}
+    places = [one.name for one in found if one.name not in (CLEAN, *kinds) and not STRENGTH.fullmatch(one.name)]
+    rows = answer.measured[:MOST]
+    drawing, axes = sheet(2.1 * (len(kinds) + bool(places)), 3.4, 1, len(kinds) + bool(places), sharey=not places)
+    for axis, kind in zip(axes, kinds, strict=False):
+        names = [CLEAN, *(f"{kind} {strength}" for strength in (1, 2, 3))]
+        for number, row in enumerate(rows):
+            known = [(x, values[name][row.cell]) for x, name in enumerate(names) if row.cell in values.get(name, {})]
+            axis.plot(
+                *zip(*known, strict=True),
+                _line(number),
+                color=_colour(number),
+                marker="o",
+                markersize=3,
+                label=shorten(row.label, 36),
+            )
+        axis.set_title(kind, loc="left")
+        axis.set_xticks(range(4), ["0", "1", "2", "3"])
+        axis.set_xlabel("strength")
+    for place in places[:1]:
+        for number, row in enumerate(rows):
+            if row.cell in values[place]:
+                axes[-1].plot(number, values[place][row.cell], "o", color=_colour(number), markersize=5)
+        axes[-1].set_title(place, loc="left")
+        axes[-1].set_xticks([])
+    axes[0].set_ylabel("Dice on test cars")
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, labelcolor=TEXT)
+    return drawing
+
+
+def _found(answer: Answer) -> list[Condition]:
+    return conditions(answer.study, [row.cell for row in answer.judged])
+
+
+def _by_condition(study: Study) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """Of each condition, the cells' Dice (seeds, groups) on the groups that all of its cells share."""
+    cell_of = study.finished.set_index("key")[["cell", "seed"]]
+    scores = study.robustness.join(cell_of, on="key", how="inner")
+    found = {}
+    for name, mine in scores.groupby("condition", sort=False):
+        tables = {str(cell): part.pivot_table("dice", "seed", "group") for cell, part in mine.groupby("cell", observed=True)}
+        shared = sorted(set.intersection(*(set(table.dropna(axis=1).columns) for table in tables.values())))
+        found[str(name)] = {cell: table[shared].to_numpy(float) for cell, table in tables.items()} if shared else {}
+    return {name: cells for name, cells in found.items() if cells}
+
+
+def _condition(name: str, cells: dict[str, NDArray[np.float64]], rope: float, judged: Sequence[str]) -> Condition:
+    fair = {cell: scores for cell, scores in cells.items() if cell in judged}
+    top = compare_all(fair, rope=rope).top if len(fair) > 1 else ()
+    return Condition(name, {cell: float(scores.mean()) for cell, scores in cells.items()}, frozenset(top))
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _line(number: int) -> str:
+    return LINES[number // len(COLOURS) % len(LINES)]

@@ -1,0 +1,138 @@
+"""A study's networks under corruption and in another place: what is scored, what is kept, and what the report makes of it."""
+
+import contextlib
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.robustness import read_file
+from experiments.data.corrupt import CONDITIONS, CORRUPTIONS, corrupt
+from tests.strangers import scene
+from tests.test_data import write_pairs
+from tests.test_study import TOML, one_thread, words  # noqa: F401
+
+PHOTO = scene(96, 64, 3)[0]
+
+
+def changed(condition, photo=PHOTO, name="a.jpg"):
+    return np.abs(corrupt(photo, condition, name).astype(int) - photo).mean()
+
+
+def test_every_corruption_changes_a_photograph_the_more_the_stronger_it_is_and_a_clean_one_stays():
+    assert corrupt(PHOTO, "clean", "a.jpg") is PHOTO
+    for kind in CORRUPTIONS:
+        one, two, three = (changed(f"{kind} {strength}") for strength in (1, 2, 3))
+        assert 0 < one < two < three, kind
+    for condition in CONDITIONS:
+        found = corrupt(PHOTO, condition, "a.jpg")
+        assert found.shape == PHOTO.shape and found.dtype == np.uint8
+
+
+def test_what_is_drawn_depends_on_the_photographs_name_alone():
+    assert (corrupt(PHOTO, "noise 2", "a.jpg") == corrupt(PHOTO, "noise 2", "a.jpg")).all()
+    assert (corrupt(PHOTO, "noise 2", "a.jpg") != corrupt(PHOTO, "noise 2", "b.jpg")).any()
+
+
+def test_strengths_are_what_they_are_said_to_be():
+    grey = np.full((200, 300, 3), 128, np.uint8)
+    assert corrupt(grey, "noise 1", "a").std() / 255 == pytest.approx(0.1, rel=0.02)
+    assert (corrupt(grey, "brightness 2", "a") == 179).all()
+    steps = np.tile(np.array([100, 150], np.uint8)[None, :, None], (4, 3, 3))
+    assert set(np.unique(corrupt(steps, "contrast 3", "a"))) == {120, 130}
+    edge = np.zeros((100, 400, 3), np.uint8)
+    edge[:, 200:] = 255
+    line = corrupt(edge, "blur 3", "a")[50, :, 0] / 255.0
+    places = np.arange(400) + 0.5 - 200
+    spread = np.sqrt((np.gradient(line) * places**2).sum())  # the derivative of a blurred edge is the blur itself
+    assert spread == pytest.approx(2.0, rel=0.1)  # 0.02 of the height
+
+
+@pytest.fixture(scope="module")
+def scored(made_cars, tmp_path_factory, one_thread):  # noqa: F811
+    """A finished study whose networks were scored everywhere: its folder, and the words that do it."""
+    import run
+
+    folder = tmp_path_factory.mktemp("robustness")
+    (folder / "tiny.toml").write_text(TOML.replace("epochs = 2", "epochs = 3"))
+    write_pairs(folder / "wild", names=["x1", "x2", "y1"])
+    output = folder / "outputs"
+    asked = [str(folder / "tiny.toml"), "--data-dir", str(made_cars), "--output-dir", str(output), "--views", "2"]
+    asked = ["robustness", *asked, "--elsewhere", str(folder / "wild")]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+        assert run.main(asked) == 2 and "no finished run" in said.getvalue()
+        assert run.main(words(folder / "tiny.toml", made_cars, output)) == 0
+        assert run.main(asked) == 0
+    return folder, asked
+
+
+def kept(folder):
+    return sorted((folder / "outputs" / "studies" / "tiny" / "robustness").glob("*.csv"))
+
+
+def test_clean_photographs_score_as_in_the_runs_test_and_at_most_so_many_of_a_car(scored):
+    folder, _ = scored
+    assert len(kept(folder)) == len(CONDITIONS) + 1
+    clean = read_file(folder / "outputs" / "studies" / "tiny" / "robustness" / "clean.csv")
+    assert clean.key.nunique() == 4 and (clean.groupby(["key", "group"]).size() == 2).all()
+    for key, mine in clean.groupby("key"):
+        known = pd.read_csv(folder / "outputs" / "runs" / key / "scores_last.csv").set_index("image").dice
+        assert mine.set_index("image").dice.to_dict() == known[mine.image].to_dict()
+    noisy = read_file(folder / "outputs" / "studies" / "tiny" / "robustness" / "noise-3.csv")
+    assert (noisy.dice.to_numpy() != clean.dice.to_numpy()).any()
+    wild = read_file(folder / "outputs" / "studies" / "tiny" / "robustness" / "wild.csv")
+    assert set(wild.group) == {"x1", "x2", "y1"} or wild.group.nunique() == 3
+
+
+def test_the_same_command_scores_only_what_is_missing(scored, command):
+    folder, asked = scored
+    before = {path: path.read_bytes() for path in kept(folder)}
+    path = next(path for path in before if path.name == "blur-2.csv")
+    table = read_file(path)
+    table[table.key != table.key.iloc[0]].to_csv(path, index=False)
+    times = {one: one.stat().st_mtime_ns for one in before if one != path}
+    assert command(*asked)[0] == 0
+    assert {one: one.stat().st_mtime_ns for one in times} == times
+    again = read_file(path).sort_values(["key", "image"], ignore_index=True)
+    pd.testing.assert_frame_equal(again, table.sort_values(["key", "image"], ignore_index=True))
+
+
+def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored, command, tmp_path):
+    folder, _ = scored
+    readme = tmp_path / "README.md"
+    places = "".join(f"<!-- study tiny {language} -->\n<!-- /study tiny {language} -->\n" for language in ("en", "zh"))
+    readme.write_text(places)
+    where = ["--results-dir", str(tmp_path / "results"), "--readme", str(readme)]
+    assert command("report", "tiny", "--output-dir", str(folder / "outputs"), *where)[0] == 0
+    text = readme.read_text(encoding="utf-8")
+    assert "| loss | clean | blur | brightness | contrast | jpeg | noise | wild |" in text and "原样" in text
+    assert (tmp_path / "results" / "tiny" / "robustness.svg").exists()
+    folder_of_results = tmp_path / "results" / "tiny"
+    table = pd.read_csv(folder_of_results / "robustness.csv.gz")
+    line = next(line for line in text.splitlines() if line.startswith("| bce | ") and line.count("|") == 9)
+    runs = pd.read_csv(folder_of_results / "runs.csv")
+    keys = set(runs[runs.cell.str.contains("bce")].key)
+    mine = table[table.key.isin(keys) & table.condition.str.startswith("blur ")]
+    assert line.split("|")[3].strip(" ★") == f"{mine.dice.mean():.4f}"
+    before = {path.name: path.read_bytes() for path in folder_of_results.iterdir()}
+    assert command("report", "tiny", "--output-dir", str(tmp_path / "nothing"), *where)[0] == 0
+    assert {path.name: path.read_bytes() for path in folder_of_results.iterdir()} == before
+    assert readme.read_text(encoding="utf-8") == text
+
+
+def test_a_damaged_file_is_named_with_what_to_do(scored, command):
+    folder, asked = scored
+    path = next(path for path in kept(folder) if path.name == "jpeg-1.csv")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2].rsplit(b",", 1)[0])
+    code, _, complaint = command(*asked)
+    path.write_bytes(whole)
+    assert code == 2 and "jpeg-1.csv cannot be read" in complaint and "Delete it" in complaint
+
+
+def test_a_folder_that_would_be_taken_for_a_corruption_is_refused(scored, command, tmp_path):
+    _, asked = scored
+    write_pairs(tmp_path / "clean", names=["a1"])
+    code, _, complaint = command(*asked[:-1], str(tmp_path / "clean"))
+    assert code == 2 and "another name" in complaint
