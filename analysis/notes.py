@@ -8,6 +8,7 @@ import pandas as pd
 
 from analysis.answer import Answer, Effect
 from analysis.ledger import times_read
+from analysis.response import fit_response
 from analysis.seeds import seed_correlation
 from analysis.summary import conditions
 
@@ -21,6 +22,7 @@ def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
     found = [
         _legend(answer, say), _ceiling(study.finished, say), _design(answer, say), _protocol(study.finished, say),
         *_readings(answer, ledger, say), *_interactions(answer, say), *_conditions(answer, say), *_correlation(answer, say),
+        *_one_rate(answer, say),
     ]  # fmt: skip
     return [*found, *(say(*notice) for notice in study.notices)]
 
@@ -150,6 +152,29 @@ def _correlation(answer: Answer, say: Say) -> list[str]:
     return [say(
         f"Correlation of seeds between cells: {found.overall:+.2f} (p {found.p:.2f}); seeds are treated as independent.",
         f"各组合之间随机种子的相关系数：{found.overall:+.2f}（p {found.p:.2f}）；随机种子按独立处理。",
+    )]  # fmt: skip
+
+
+def _one_rate(answer: Answer, say: Say) -> list[str]:
+    """Which cell would be the highest at each rate that all were tried at, beside the highest at its own rate: what tuning changes."""
+    trials, labels = answer.study.trials, {row.cell: row.label for row in answer.rows}
+    means = trials.groupby(["rate", "cell"]).value.agg(lambda values: values.mean(skipna=False)).unstack("cell").dropna(how="all")
+    means = means[means.notna().sum(axis=1) == trials.cell.nunique()]
+    if trials.cell.nunique() < 2 or not len(means) or not set(means) <= set(labels):
+        return []
+    try:
+        own = {cell: fit_response(mine.rate, mine.value).score for cell, mine in trials.groupby("cell")}
+    except ValueError:
+        return []
+    rates: dict[str, list[str]] = {}
+    for rate, cell in means.idxmax(axis=1).items():
+        rates.setdefault(labels[str(cell)], []).append(f"{rate:.2g}")
+    best = labels[max(own, key=lambda cell: own[cell])]
+    told = "; ".join(say(f"{label} at {', '.join(at)}", f"{label}（{'、'.join(at)}）") for label, at in rates.items())
+    return [say(
+        f"Were every cell given one rate, the highest validation Dice would be that of {told}; each at its own rate: {best}. These are "
+        "tuning trials on validation cars: an order, not a verdict.",
+        f"若所有组合用同一个学习率，验证集 Dice 最高的是：{told}；各用自己的学习率时：{best}。这些是验证车上的调参试验：只是排序，不是判定。",
     )]  # fmt: skip
 
 

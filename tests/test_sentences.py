@@ -1,14 +1,18 @@
 """The answer in words says what the verdicts say, and never more."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis import gather
+from analysis import gather, ledger
 from analysis.answer import answer
+from analysis.measured import TRIALS, typed
+from analysis.notes import notes
 from analysis.sentences import sentences, verdict
 from tests.made_study import write_study
 
@@ -104,3 +108,32 @@ def test_a_rise_needs_two_epochs(values):
     from analysis.measured import rise
 
     assert np.isnan(rise(np.array(values)))
+
+
+def trials(*curves):
+    """Tuning trials of cells whose validation Dice at the rates 0.001, 0.003, 0.01, 0.03, 0.1 is given; two of each."""
+    rows = [
+        {"cell": cell, "rate": rate, "seed": seed, "state": "finished", "value": value}
+        for cell, values in curves
+        for rate, value in zip((0.001, 0.003, 0.01, 0.03, 0.1), values, strict=True)
+        for seed in (100, 101)
+    ]
+    return typed(pd.DataFrame(rows).reindex(columns=list(TRIALS)))
+
+
+def test_which_cell_would_be_highest_at_one_rate_for_all_is_told_beside_the_highest_at_its_own(tmp_path):
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0})
+    a, b = (cell["cell"] for cell in found.study.cells)
+    made = trials((a, (0.93, 0.96, 0.95, 0.92, 0.90)), (b, (0.90, 0.93, 0.96, 0.97, 0.95)))
+    told = notes(replace(found, study=replace(found.study, trials=made)), ledger.read(tmp_path), "en")[-1]
+    assert (
+        "that of unet + bce at 0.001, 0.003; attention_unet + bce at 0.01, 0.03, 0.1; each at its own rate: attention_unet + bce."
+        in told
+    )
+    diverged = made.assign(value=made.value.where((made.cell != b) | (made.rate < 0.03)))
+    told = notes(replace(found, study=replace(found.study, trials=diverged)), ledger.read(tmp_path), "en")
+    assert not any("0.03" in note and "one rate" in note for note in told)
+    few = made[made.rate < 0.02]
+    assert not any(
+        "one rate" in n for n in notes(replace(found, study=replace(found.study, trials=few)), ledger.read(tmp_path), "en")
+    )
