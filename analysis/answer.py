@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,15 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Faultless:
+    """What becomes of an answer without the test photographs whose masks are publicly listed as faulty."""
+
+    photographs: int  # left out
+    dice: dict[str, float]  # of each cell with runs, without them
+    changed: list[tuple[str, str, str, str]]  # (a, b, verdict with them, verdict without), of pairs of cells and of levels
+
+
+@dataclass(frozen=True)
 class Answer:
     """A study with its verdicts. `rows`: judged or at least measured cells from the highest Dice down, then the others."""
 
@@ -67,6 +76,7 @@ class Answer:
     scores: dict[str, NDArray[np.float64]]  # judged and measured cells: Dice (seeds, cars)
     family: Family[str] | None  # of the judged cells; None where there are fewer than two
     effects: list[Effect]
+    faultless: Faultless | None = None  # None where the plan does not know which masks are listed
 
     @property
     def judged(self) -> list[Row]:
@@ -89,6 +99,30 @@ class Answer:
 
 def answer(study: Study) -> Answer:
     """The verdicts of a study. Raises InputError where its runs may not stand in one table."""
+    found = _answer(study)
+    listed = study.plan.get("known_faulty")
+    if listed is None:
+        return found
+    scores = study.scores[~study.scores.image.isin(listed)]
+    without = _answer(replace(study, scores=scores)) if listed else found
+    dice = {row.cell: float(without.scores[row.cell].mean()) for row in without.rows if row.cell in without.scores}
+    changed = [
+        (*pair, verdict, after[pair])
+        for pair, verdict in _verdicts(found).items()
+        if (after := _verdicts(without))[pair] != verdict
+    ]
+    return replace(found, faultless=Faultless(len(listed), dice, changed))
+
+
+def _verdicts(found: Answer) -> dict[tuple[str, str], str]:
+    """Every verdict, on cells and on levels, once: by the labels of the two."""
+    family = found.family.comparisons if found.family else {}
+    cells = {(found.label(a), found.label(b)): c.verdict for (a, b), c in family.items() if a < b}
+    levels = {pair: c.verdict for one in found.effects for pair, c in one.effect.family.comparisons.items() if pair[0] < pair[1]}
+    return cells | levels
+
+
+def _answer(study: Study) -> Answer:
     refuse_mixed(study)
     standing, scores = standings(study), by_car(study)
     judged = {cell: scores[cell] for cell, one in standing.items() if one.kind == "judged" and cell in scores}

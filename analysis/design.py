@@ -7,8 +7,10 @@ over the interval widths that studies would happen to see: their mean squares ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -129,6 +131,26 @@ def what_it_can_detect(
     cells = models * losses
     equal = [chances(spread, seeds, cars, 0, rope, number, 1, level).equivalent for number in (1, pairs(cells))]
     return Design(smallest(2, 1), smallest(cells, 1), smallest(losses, models), smallest(models, losses), *equal)
+
+
+def detectable(spread: Spread, seeds: int, cars: int, levels: Mapping[str, int], rope: float) -> dict[str, Any]:
+    """Of a study that crosses factors of so many `levels`: {"pair": …, "main": {factor: …}, "equivalent": …}.
+
+    The smallest difference found with 80 % power, of a pair of cells among all pairs and of each factor's levels over all the
+    others, and the chance that two equal cells are found equivalent; None where one seed or one car leaves everything
+    undecided, or a factor has one level.
+    """
+    if min(seeds, cars) < 2:
+        return {"pair": None, "main": dict.fromkeys(levels), "equivalent": None}
+    cells = math.prod(levels.values())
+
+    def smallest(number: int) -> float | None:
+        if number < 2:
+            return None
+        return smallest_difference(spread, seeds, cars, comparisons=math.comb(number, 2), averaged=cells // number)
+
+    equal = chances(spread, seeds, cars, 0.0, rope, comparisons=max(1, math.comb(cells, 2))).equivalent
+    return {"pair": smallest(cells), "main": {name: smallest(number) for name, number in levels.items()}, "equivalent": equal}
 
 
 def _variance(spread: Spread, seeds: int, cars: int, averaged: int) -> float:

@@ -10,6 +10,7 @@ from analysis.answer import Answer, Effect
 from analysis.ledger import times_read
 from analysis.response import fit_response
 from analysis.seeds import seed_correlation
+from analysis.sentences import VERDICTS
 from analysis.summary import conditions
 
 Say = Callable[[str, str], str]
@@ -22,7 +23,7 @@ def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
     found = [
         _legend(answer, say), _ceiling(study.finished, say), _design(answer, say), _protocol(study.finished, say),
         *_readings(answer, ledger, say), *_interactions(answer, say), *_conditions(answer, say), *_correlation(answer, say),
-        *_one_rate(answer, say),
+        *_one_rate(answer, say), *_faultless(answer, say),
     ]  # fmt: skip
     return [*found, *(say(*notice) for notice in study.notices)]
 
@@ -81,20 +82,21 @@ def _protocol(runs: pd.DataFrame, say: Say) -> str:
         return say("Device and protocol: not measured.", "设备与协议：未测量。")
     device, precision, protocol = (", ".join(sorted(set(runs[n].astype(str)))) for n in ("device", "precision", "protocol"))
     threads = ", ".join(sorted(set(runs.threads.dropna().astype(str))))
-    epochs, batch = (", ".join(sorted(set(runs[n].dropna().astype(str)))) for n in ("epochs", "batch_size"))
+    epochs, batch, steps = (", ".join(sorted(set(runs[n].dropna().astype(str)))) for n in ("epochs", "batch_size", "epoch_steps"))
+    of_steps, of_steps_zh = (f" of {steps} steps", f"（每轮 {steps} 步）") if steps else ("", "")
     mixed = (
         say(" Seconds can be compared on one device only.", "只有同一设备上的秒数可以比较。") if runs.device.nunique() > 1 else ""
     )
     return say(
-        f"Device: {device}, {precision}, threads {threads or '0'}. Protocol {protocol}: {epochs} epochs, batches of {batch}, no early stopping.{mixed}",
-        f"设备：{device}，{precision}，线程数 {threads or '0'}。协议 {protocol}：{epochs} 轮，批大小 {batch}，不提前停止。{mixed}",
+        f"Device: {device}, {precision}, threads {threads or '0'}. Protocol {protocol}: {epochs} epochs{of_steps}, batches of {batch}, no early stopping.{mixed}",
+        f"设备：{device}，{precision}，线程数 {threads or '0'}。协议 {protocol}：{epochs} 轮{of_steps_zh}，批大小 {batch}，不提前停止。{mixed}",
     )
 
 
 def _readings(answer: Answer, ledger: pd.DataFrame, say: Say) -> list[str]:
     return [
         say(
-            f"These {cars} test cars have been read by {runs} runs of {studies} studies.",
+            f"These {cars} test cars have been read by {runs} runs of {studies} stud{'y' if studies == 1 else 'ies'}.",
             f"这 {cars} 辆测试车已被 {studies} 项研究的 {runs} 次运行读取。",
         )
         for cars, runs, studies in times_read(ledger, answer.study)
@@ -170,11 +172,32 @@ def _one_rate(answer: Answer, say: Say) -> list[str]:
     for rate, cell in means.idxmax(axis=1).items():
         rates.setdefault(labels[str(cell)], []).append(f"{rate:.2g}")
     best = labels[max(own, key=lambda cell: own[cell])]
-    told = "; ".join(say(f"{label} at {', '.join(at)}", f"{label}（{'、'.join(at)}）") for label, at in rates.items())
+    told = say("; ", "；").join(say(f"{label} at {', '.join(at)}", f"{label}（{'、'.join(at)}）") for label, at in rates.items())
     return [say(
         f"Were every cell given one rate, the highest validation Dice would be that of {told}; each at its own rate: {best}. These are "
         "tuning trials on validation cars: an order, not a verdict.",
         f"若所有组合用同一个学习率，验证集 Dice 最高的是：{told}；各用自己的学习率时：{best}。这些是验证车上的调参试验：只是排序，不是判定。",
+    )]  # fmt: skip
+
+
+def _faultless(answer: Answer, say: Say) -> list[str]:
+    """What the publicly listed faulty masks among the test photographs change."""
+    found = answer.faultless
+    if found is None or not answer.measured:
+        return []
+    if not found.photographs:
+        return [say(
+            "None of the masks that are publicly listed as faulty is among the test photographs.",
+            "公开列出的有错误的掩码都不在测试照片中。",
+        )]  # fmt: skip
+    most = max(abs(found.dice[row.cell] - row.dice) for row in answer.measured)
+    words = VERDICTS[say("en", "zh")]
+    told = say("; ", "；").join(f"{a} – {b}: {words[before]} → {words[after]}" for a, b, before, after in found.changed)
+    return [say(
+        f"Without the {found.photographs} test photographs whose masks are publicly listed as faulty, a cell's Dice changes by at most {most:.4f}, "
+        + (f"and these verdicts change: {told}." if told else "and no verdict changes."),
+        f"去掉 {found.photographs} 张掩码被公开列为有错误的测试照片后，各组合的 Dice 至多变化 {most:.4f}，"
+        + (f"以下判定改变：{told}。" if told else "没有判定改变。"),
     )]  # fmt: skip
 
 

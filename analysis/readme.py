@@ -3,7 +3,8 @@
 python run.py report           write them
 python run.py report --check   exit 1 where the README says something else
 
-A study stands between `<!-- study NAME en -->` and `<!-- /study NAME en -->`, and in Chinese between the same with `zh`.
+A study stands between `<!-- study NAME en -->` and `<!-- /study NAME en -->`, and in Chinese between the same with `zh`; its long
+form, in docs/studies.md beside the README, between the same with `long` in place of `study`.
 
 What the demo prints is kept in docs/demo.txt; to take it anew: rm -r outputs data/synthetic; make -s demo > docs/demo.txt
 What the steps of the walk print is kept in docs/walk; to take it anew: make walk
@@ -21,6 +22,7 @@ import pandas as pd
 
 from analysis import conditions, ledger, store, tables
 from analysis.answer import Answer, answer
+from analysis.long_form import long_form
 from analysis.notes import notes
 from analysis.sentences import LANGUAGES, sentences
 from experiments.errors import InputError
@@ -95,7 +97,19 @@ def rendered(text: str, readme: Path = README, results: Path = RESULTS, known: M
         found = (known or {}).get(name) or _found(readme, results, name)
         pictures = Path(os.path.relpath(results / name, readme.parent)).as_posix()
         parts |= {f"study {name} {language}": section(found, ledger.read(results), language, pictures) for language in LANGUAGES}
+    for name in studies(text, "long"):
+        found = (known or {}).get(name) or _found(readme, results, name)
+        pictures = Path(os.path.relpath(results / name, readme.parent)).as_posix()
+        drawn = [path.stem for path in sorted((results / name).glob("*.svg"))]
+        parts |= {
+            f"long {name} {language}": long_form(found, ledger.read(results), language, pictures, drawn) for language in LANGUAGES
+        }
     return render(text, parts)
+
+
+def pages(readme: Path) -> list[Path]:
+    """The pages that show studies: the README and, where there is one beside it, docs/studies.md."""
+    return [path for path in (readme, readme.parent / "docs" / "studies.md") if path == readme or path.exists()]
 
 
 def _found(readme: Path, results: Path, name: str) -> Answer:
@@ -107,9 +121,9 @@ def _found(readme: Path, results: Path, name: str) -> Answer:
     return answer(study)
 
 
-def studies(text: str) -> list[str]:
-    """The names of the studies that a README has a place for, in either language."""
-    return list(dict.fromkeys(re.findall(r"^<!-- study ([a-z0-9_-]+) (?:en|zh) -->$", text, re.MULTILINE)))
+def studies(text: str, form: str = "study") -> list[str]:
+    """The names of the studies that a page has a place for, in either language."""
+    return list(dict.fromkeys(re.findall(rf"^<!-- {form} ([a-z0-9_-]+) (?:en|zh) -->$", text, re.MULTILINE)))
 
 
 def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str) -> str:
@@ -130,14 +144,15 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str)
 
 def check(readme: Path = README, results: Path = RESULTS) -> list[str]:
     """What in the README, or among the committed results, is not as the committed results say: a sentence each."""
-    text = read(readme)
     found = [problem for name in store.committed(results) for problem in _altered(results, name)]
-    made = rendered(text, readme, results)
-    if made != text:
-        lines = zip([*text.splitlines(), ""], [*made.splitlines(), ""], strict=False)
-        number, (there, due) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
-        told = f"from line {number} on: '{there[:80]}' should be '{due[:80]}'"
-        found.append(f"{readme.name} differs from what the committed results give, {told}. Type: python run.py report")
+    for page in pages(readme):
+        text = read(page)
+        made = rendered(text, page, results)
+        if made != text:
+            lines = zip([*text.splitlines(), ""], [*made.splitlines(), ""], strict=False)
+            number, (there, due) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
+            told = f"from line {number} on: '{there[:80]}' should be '{due[:80]}'"
+            found.append(f"{page.name} differs from what the committed results give, {told}. Type: python run.py report")
     return found
 
 
@@ -156,7 +171,8 @@ def _altered(results: Path, name: str) -> list[str]:
 
 def main() -> int:
     """Write the rendered parts."""
-    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in pages(README):
+        page.write_text(rendered(page.read_text(encoding="utf-8"), page), encoding="utf-8")
     return 0
 
 

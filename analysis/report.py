@@ -96,10 +96,12 @@ def pictures(found: Answer) -> dict[str, str]:
 
 def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
     """Write the README's rendered parts; returns a sentence for each reported study that it has no place for."""
+    for page in readme.pages(places.readme):
+        text = readme.read(page)
+        made = readme.rendered(text, page, places.results, reported)
+        if made != text:
+            store.write_whole(page, made.encode())
     text = readme.read(places.readme)
-    made = readme.rendered(text, places.readme, places.results, reported)
-    if made != text:
-        store.write_whole(places.readme, made.encode())
     return [
         f"{places.readme.name} has no place for the study {name}: where it should stand, put the lines <!-- study {name} en --> and "
         f"<!-- /study {name} en -->, and the same with zh in the Chinese part."

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from analysis.design import Spread, chances, smallest_difference, spread_of
+from analysis import design
+from analysis.design import Spread, spread_of
 from analysis.records import read_scores
 from experiments.bench.step import Work, own_loop
 from experiments.record import Record
@@ -120,22 +121,8 @@ def pilot_scores(plan: Plan) -> list[np.ndarray] | None:
 
 
 def detectable(plan: Plan, spreads: dict[str, Any]) -> dict[str, Any]:
-    """The smallest difference found with 80 % power, of a pair and of each main effect, and the chance of an `equivalent`.
-
-    None where one seed or one car leaves everything undecided, or a factor has one level.
-    """
-    study, seeds = plan.study, len(plan.study.seeds)
+    """What the study can detect, as `analysis.design.detectable` says it."""
     cars = len({sample.group for sample in plan.cells[0].base.parts.test})
-    if min(seeds, cars) < 2:
-        return {"pair": None, "main": dict.fromkeys(study.factors), "equivalent": None}
     spread = Spread(seed=spreads["seed"], car=spreads["car"], residual=spreads["residual"])
-    cells = len(plan.cells)
-
-    def smallest(levels: int) -> float | None:
-        if levels < 2:
-            return None
-        return smallest_difference(spread, seeds, cars, comparisons=math.comb(levels, 2), averaged=cells // levels)
-
-    equal = chances(spread, seeds, cars, 0.0, study.rope, comparisons=max(1, math.comb(cells, 2))).equivalent
-    main = {name: smallest(len(levels)) for name, levels in study.factors.items()}
-    return {"pair": smallest(cells), "main": main, "equivalent": equal}
+    levels = {name: len(found) for name, found in plan.study.factors.items()}
+    return design.detectable(spread, len(plan.study.seeds), cars, levels, plan.study.rope)

@@ -14,6 +14,7 @@ from filelock import FileLock
 from experiments import claim
 from experiments.checkpoint import write_whole
 from experiments.config import PROTOCOL
+from experiments.data.carvana import is_known_faulty
 from experiments.record import Record
 from experiments.study_plan import Plan, PlannedCell
 
@@ -38,7 +39,7 @@ def write_plan(plan: Plan, variances: Mapping[str, Any], detectable: Mapping[str
         },
         "variances": dict(variances), "detectable": dict(detectable), "protocol": PROTOCOL,
         "data_fingerprint": "+".join(dict.fromkeys(cell.config.data_fingerprint for cell in plan.cells)),
-        "cells": [_cell(plan, cell) for cell in plan.cells],
+        "cells": [_cell(plan, cell) for cell in plan.cells], "known_faulty": _known_faulty(plan),
     }  # fmt: skip
     _write(plan.folder / "plan.json", json.dumps(content, indent=1, ensure_ascii=False))
 
@@ -96,6 +97,12 @@ def _shared(plan: Plan) -> dict[str, Any]:
     every = [cell.config.settings() for cell in plan.cells]
     left_out = ("seed", "learning_rate") if plan.study.tuning else ("seed",)
     return {k: v for k, v in every[0].items() if k not in left_out and all(one[k] == v for one in every)}
+
+
+def _known_faulty(plan: Plan) -> list[str]:
+    """The test photographs whose masks are publicly listed as faulty: a report gives its verdicts with and without them."""
+    tested = {sample.name for cell in plan.cells if cell.config.data == "carvana" for sample in cell.base.parts.test}
+    return sorted(filter(is_known_faulty, tested))
 
 
 def _cell(plan: Plan, cell: PlannedCell) -> dict[str, Any]:

@@ -23,7 +23,7 @@ FLOORS = {
         "analysis.architecture", "analysis.gather", "analysis.robustness", "analysis.scores", "analysis.store", "analysis.ledger",
         "analysis.fair", "analysis.answer", "analysis.strip"),
     3: ("experiments.runner", "experiments.scoring", "analysis.sentences", "analysis.tables", "analysis.notes", "analysis.charts",
-        "analysis.charts_runs", "analysis.conditions", "analysis.page"),
+        "analysis.charts_runs", "analysis.conditions", "analysis.long_form", "analysis.page"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
         "experiments.executor", "experiments.cluster", "experiments.study_show", "experiments.study_main", "experiments.study_words",
@@ -262,7 +262,7 @@ def shrink_studies(folder, monkeypatch):
     from experiments import study_file
 
     least = {
-        "epochs": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"', "precision": '"fp32"',
+        "epochs": "1", "epoch_steps": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"', "precision": '"fp32"',
         "model_kwargs": "{ width = 4 }", "model": '["unet"]', "loss": '["bce"]', "points": "4",
     }  # fmt: skip
     shared = "".join(f"{name} = {least[name]}\n" for name in ("size", "batch_size", "precision", "model_kwargs"))
@@ -272,7 +272,9 @@ def shrink_studies(folder, monkeypatch):
         )
         text = re.sub(r"^(\w+) = .*", lambda m: f"{m[1]} = {least[m[1]]}" if m[1] in least else m[0], text, flags=re.MULTILINE)
         text = re.sub(r"^seeds = \[(\d+).*", r"seeds = [\1]", text, flags=re.MULTILINE)
-        (folder / path.name).write_text(text.replace("[settings]\n", "[settings]\n" + shared), encoding="utf-8")
+        text, tables = re.subn(r"^\[settings\].*\n", "[settings]\n" + shared, text, flags=re.MULTILINE)
+        assert tables == 1, path
+        (folder / path.name).write_text(text, encoding="utf-8")
     monkeypatch.setattr(study_file, "STUDIES", folder)
 
 

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -455,6 +456,29 @@ def test_a_study_that_the_readme_has_no_place_for_is_told_how_to_get_one(made, t
     (tmp_path / "README.md").write_text("no place\n")
     code, shown, _ = command("report", "made", *place)
     assert code == 0 and "<!-- study made en -->" in shown and (tmp_path / "README.md").read_text() == "no place\n"
+
+
+def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path, command):
+    from analysis.design import spread_of
+
+    document = tmp_path / "docs" / "studies.md"
+    document.parent.mkdir()
+    document.write_text("".join(f"<!-- long made {language} -->\n<!-- /long made {language} -->\n" for language in ("en", "zh")))
+    (tmp_path / "README.md").write_text("")
+    where = ["--output-dir", made, "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
+    assert command("report", "made", *where)[0] == 0
+    text = document.read_text(encoding="utf-8")
+    found = answer(report.load(report.Places(made, tmp_path / "results", tmp_path / "README.md"), "made"))
+    seen = spread_of([found.scores[row.cell] for row in found.measured])
+    assert f"| sd of a difference: seeds | 0.0005 | {seen.seed:.4f} |" in text and "差值的标准差" in text
+    for row in found.measured:
+        assert f"| {row.label} |" in text.replace("\\", "")
+    for picture in re.findall(r"\]\((.*?\.svg)\)", text):
+        assert (document.parent / picture).resolve().exists(), picture
+    assert command("report", "--check", *where)[0] == 0
+    document.write_text(text.replace(f"{seen.seed:.4f}", "0.1234", 1), encoding="utf-8")
+    code, _, complaint = command("report", "--check", *where)
+    assert code == 1 and "studies.md differs" in complaint
 
 
 @pytest.mark.parametrize("flags", [(), ("--check",)], ids=str)

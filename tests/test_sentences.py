@@ -137,3 +137,19 @@ def test_which_cell_would_be_highest_at_one_rate_for_all_is_told_beside_the_high
     assert not any(
         "one rate" in n for n in notes(replace(found, study=replace(found.study, trials=few)), ledger.read(tmp_path), "en")
     )
+
+
+def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0}, sd=1e-5, seeds=range(5), cars=40)
+    none = answer(replace(found.study, plan={**found.study.plan, "known_faulty": []}))
+    assert any(note.startswith("None of the masks") for note in notes(none, ledger.read(tmp_path), "en"))
+    scores = found.study.scores.copy()
+    photo = scores.image.iloc[0]
+    scores.loc[(scores.image == photo) & (scores.cell == scores.cell.iloc[0]), "dice"] = 0.0  # one bad mask spoils one cell
+    spoilt = replace(found.study, scores=scores, plan={**found.study.plan, "known_faulty": [photo]})
+    (told,) = [note for note in notes(answer(spoilt), ledger.read(tmp_path), "en") if "publicly listed" in note]
+    assert "Without the 1 test photographs" in told and "→ equivalent" in told
+    rows = scores[scores.image != photo].groupby(["cell", "seed", "group"], observed=True).dice.mean()
+    a = answer(spoilt)
+    assert a.faultless.dice == pytest.approx(rows.groupby("cell", observed=True).mean().to_dict())
+    assert not any("publicly listed" in note for note in notes(found, ledger.read(tmp_path), "en"))  # an older plan does not know

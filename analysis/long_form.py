@@ -1,0 +1,111 @@
+"""The long form of a study, for docs/studies.md: power beforehand and as seen, convergence, sensitivities, what was spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+
+from analysis import tables
+from analysis.answer import Answer
+from analysis.design import detectable, spread_of
+from analysis.notes import notes
+from analysis.sentences import sentences
+
+Say = Callable[[str, str], str]
+PICTURES = {
+    "main-effects": ("Main effects", "主效应"), "pairs": ("Differences between cells", "组合之间的差别"),
+    "responses": ("Validation Dice against the learning rate", "验证集 Dice 随学习率的变化"),
+    "validation": ("Validation Dice over the training", "训练过程中的验证集 Dice"), "angles": ("Dice by viewing angle", "各拍摄角度的 Dice"),
+    "worst-cars": ("The worst cars", "最差的汽车"), "cost": ("Dice against cost", "Dice 与计算量"),
+}  # fmt: skip
+
+
+def long_form(answer: Answer, readings: pd.DataFrame, language: str, pictures: str, drawn: Sequence[str]) -> str:
+    """The study in Markdown; `pictures` is the folder of those that were `drawn`, seen from the document."""
+    say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
+    parts = [
+        tables.safe(" ".join(sentences(answer, language))),
+        f"**{say('Design and power', '设计与功效')}**", tables.markdown(_power(answer, say)),
+        f"**{say('Convergence and sensitivities', '收敛与敏感性')}**", tables.markdown(_cells(answer, say)),
+        "\n".join(f"- {tables.safe(note)}" for note in [*notes(answer, readings, language), _spent(answer, say)]),
+        *(f"![{say(*PICTURES[name])}]({pictures}/{name}.svg)" for name in PICTURES if name in drawn),
+    ]  # fmt: skip
+    return "\n\n".join(parts)
+
+
+def _power(answer: Answer, say: Say) -> pd.DataFrame:
+    """What was expected beforehand beside what the study's own scores give."""
+    plan = answer.study.plan
+    guessed, planned = plan.get("variances") or {}, plan.get("detectable") or {}
+    cells = [answer.scores[row.cell] for row in answer.measured if min(answer.scores[row.cell].shape) > 1]
+    seen = spread_of(cells) if len(cells) > 1 else None
+    levels = {name: len(found) for name, found in answer.study.factors.items()}
+    seeds = min((len(one) for one in cells), default=0)
+    found = detectable(seen, seeds, cells[0].shape[1], levels, answer.study.rope) if seen else {}
+    spread = say("sd of a difference: ", "差值的标准差：")
+    rows = [
+        (spread + say(*names), guessed.get(name), getattr(seen, name, None))
+        for name, names in {"car": ("cars", "汽车之间"), "seed": ("seeds", "随机种子之间"), "residual": ("rest", "其余")}.items()
+    ]
+    found_by = say("found with 80 % power: ", "功效 80 % 时能检出：")
+    rows.append((found_by + say("a pair of cells", "一对组合"), planned.get("pair"), found.get("pair")))
+    rows += [
+        (
+            found_by + say(f"{name}, over all else", f"{name} 的主效应"),
+            (planned.get("main") or {}).get(name),
+            found["main"][name] if found else None,
+        )
+        for name in levels
+    ]
+    rows.append(
+        (
+            say("chance that two equal cells are called equivalent", "两个相等的组合被判为等效的概率"),
+            planned.get("equivalent"),
+            found.get("equivalent"),
+        )
+    )
+    source = {"pilot": say("a pilot", "预实验"), "guess": say("guessed", "猜测")}.get(guessed.get("source", ""), "")
+    headings = ["", say("beforehand", "事前") + (say(f" ({source})", f"（{source}）") if source else ""), say("as seen", "实际")]
+    return pd.DataFrame([(name, *map(_number, values)) for name, *values in rows], columns=headings)
+
+
+def _cells(answer: Answer, say: Say) -> pd.DataFrame:
+    """Each measured cell's rate, how far it had converged, and what other ways to score it would give."""
+    plans = {cell["cell"]: cell for cell in answer.study.cells}
+    rises = answer.study.finished.groupby("cell").val_rise.mean()
+    rows = []
+    for row in answer.measured:
+        low, high = (plans[row.cell].get(name) for name in ("rate_low", "rate_high"))
+        interval = "" if low is None or high is None else f" [{low:.2g}, {high:.2g}]"
+        scores = answer.scores[row.cell]
+        deviation = scores.mean(1).std(ddof=1) if len(scores) > 1 else None
+        without = None if answer.faultless is None else answer.faultless.dice.get(row.cell)
+        rows.append(
+            (
+                row.label,
+                f"{row.rate:.3g}{interval}",
+                *map(_number, (rises.get(row.cell), deviation, row.dice, row.dice_best, without)),
+            )
+        )
+    headings = [
+        say("cell", "组合"), say("rate [95 %]", "学习率 [95 %]"), say("rise over the last fifth", "最后五分之一的上升"),
+        say("sd between seeds", "随机种子之间的标准差"), "Dice", say("Dice, best epoch", "Dice，最佳轮"),
+        say("Dice without listed faulty masks", "Dice，去掉公开列出的错误掩码"),
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=headings)
+
+
+def _spent(answer: Answer, say: Say) -> str:
+    """What the study cost in runs, trials and hours of training."""
+    runs, trials = answer.study.finished, answer.study.trials
+    hours = (runs.training_seconds.sum() + trials.seconds.sum()) / 3600
+    failed = int((answer.study.runs.state == "failed").sum())
+    return say(
+        f"Spent: {len(runs)} runs, {failed} more that failed, {len(trials)} tuning trials; {hours:.1f} hours of training, summed over processes.",
+        f"用去：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验；各进程训练时间合计 {hours:.1f} 小时。",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.4f}"
