@@ -150,8 +150,14 @@ def completion(app: App, shell: str) -> str:
 
     kind: Shell = one_of("shell", shell, ("bash", "zsh", "fish"))  # type: ignore[assignment]
     starts = {"fish": "function run_py; python run.py $argv; end\n"}.get(kind, 'run_py() { python run.py "$@"; }\n')
-    return app.generate_completion(prog_name="run_py", shell=kind) + starts + (_BASH if kind == "bash" else "")
+    return app.generate_completion(prog_name="run_py", shell=kind) + starts + {"bash": _BASH, "zsh": _ZSH}.get(kind, "")
 
+
+# Cyclopts' script registers itself only from a folder of zsh's own; sourced, it has to be told.
+_ZSH = """
+(( $+functions[compdef] )) || { autoload -Uz compinit && compinit }
+compdef _cyclopts_run_py run_py
+"""
 
 # bash completes by a command's first word, which is python: where run.py follows, the words are handed on without it.
 _BASH = """

@@ -96,6 +96,31 @@ def test_the_other_shells_have_a_script_of_theirs(command, shell):
     assert code == 0 and "run_py" in shown and "predict" in shown and ("compdef" in shown) == (shell == "zsh")
 
 
+@pytest.mark.skipif(not shutil.which("fish"), reason="no fish here; type apt-get install fish, then make test-people")
+def test_fish_completes_commands_and_flags(command, tmp_path):
+    (tmp_path / "run_py.fish").write_text(command("completion", "fish")[1])
+    ask = "source run_py.fish; complete -C 'run_py pred'; complete -C 'run_py predict --over'; complete -C 'run_py data ver'"
+    done = subprocess.run(["fish", "--no-config", "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["predict", "--overlay", "verify"]
+
+
+ZSH = """
+zmodload zsh/zpty; zpty z zsh -f -i
+zpty -w z "PS1=''; autoload -Uz compinit && compinit -u -d $1/dump; source $1/run_py.zsh; run_py() { : }; print rea''dy"
+wait_for() { local seen='' part; repeat 300 { while zpty -r -t z part; do seen+=$part; done; [[ $seen == *$1* ]] && return; sleep 0.1 }; print -r -- "no $1 in: $seen"; exit 1 }
+wait_for ready
+zpty -w -n z $'run_py pred\t'; wait_for 'predict'
+zpty -w -n z $'--over\t'; wait_for '--overlay'
+"""
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh here; type apt-get install zsh, then make test-people")
+def test_zsh_completes_commands_and_flags(command, tmp_path):
+    (tmp_path / "run_py.zsh").write_text(command("completion", "zsh")[1])
+    done = subprocess.run(["zsh", "-f", "-c", ZSH, "ask", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_an_unknown_shell_is_answered_by_a_sentence(command):
     code, _, complaint = command("completion", "basch")
     assert code == 2 and "did you mean 'bash'" in complaint
