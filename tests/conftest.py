@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from filelock import FileLock
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as run.py does, before anything imports torch
@@ -24,6 +26,35 @@ def made_cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made") / "cars"
     write_cars(folder, cars=CARS, seed=0, size=(96, 64))
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stores_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A new MLflow store is a copy of one that MLflow has made: its migrations commit some hundred times, which takes seconds.
+
+    Only in this process: the processes that tests start make theirs as everybody does.
+    """
+    from experiments import tracking_store, ui
+
+    made, opened = tmp_path_factory.mktemp("store") / "mlflow.db", tracking_store.open_store
+
+    def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
+        place = Path(uri.removeprefix("sqlite:///"))
+        if uri.startswith("sqlite:///") and not place.exists():
+            output_dir.mkdir(parents=True, exist_ok=True)
+            with FileLock(output_dir / "mlflow.lock"):
+                if not made.exists():
+                    from mlflow import MlflowClient
+
+                    MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments()
+                if not place.exists() and place.parent.exists():
+                    shutil.copy(made, place)
+        return opened(uri, output_dir)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking_store, "open_store", open_store)
+        patch.setattr(ui, "open_store", open_store)
+        yield
 
 
 @pytest.fixture
