@@ -28,9 +28,9 @@ def run(places: Places, study: str | None, latex: bool, html: Path | None) -> di
     for name in names:
         found = reported[name] = report.report(places, name)
         show(found)
-        print(f"Written: {places.results / name}")
+        print(f"Written: {_here(places.results / name)}")
         if latex:
-            print(f"Written: {report.write_latex(places, found)}")
+            print(f"Written: {_here(report.write_latex(places, found))}")
         if html is not None:
             report.write_html(places, found, html)
             print(f"Written: {html}")
@@ -59,6 +59,11 @@ def show(found: Answer) -> None:
     Console(width=None if sys.stdout.isatty() else 150).print(table)
     for notice in [*(english for english, _ in found.study.notices), *_missing(found)]:
         print(notice)
+
+
+def _here(path: Path) -> Path:
+    """The path as it is typed here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _plain(text: str) -> str:

@@ -194,9 +194,9 @@ def _faultless(answer: Answer, say: Say) -> list[str]:
     words = VERDICTS[say("en", "zh")]
     told = say("; ", "；").join(f"{a} – {b}: {words[before]} → {words[after]}" for a, b, before, after in found.changed)
     return [say(
-        f"Without the {found.photographs} test photographs whose masks are publicly listed as faulty, a cell's Dice changes by at most {most:.4f}, "
+        f"Without the {found.photographs} test photographs whose masks are publicly listed as faulty, a cell's Dice changes by at most {most:.5f}, "
         + (f"and these verdicts change: {told}." if told else "and no verdict changes."),
-        f"去掉 {found.photographs} 张掩码被公开列为有错误的测试照片后，各组合的 Dice 至多变化 {most:.4f}，"
+        f"去掉 {found.photographs} 张掩码被公开列为有错误的测试照片后，各组合的 Dice 至多变化 {most:.5f}，"
         + (f"以下判定改变：{told}。" if told else "没有判定改变。"),
     )]  # fmt: skip
 
