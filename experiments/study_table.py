@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,7 +63,8 @@ class Table:
 
     def number(self, key: str, default: float | None, least: float = -math.inf, above: float = -math.inf) -> float:
         value = self.content.get(key, default)
-        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        largest = sys.float_info.max  # a whole number beyond it is no number to compute with
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
         if not fits or value < least or value <= above:  # type: ignore[operator]
             bound = f" above {above:g}" if above > -math.inf else f" from {least:g} up" if least > -math.inf else ""
             raise self.wrong(key, f"should be a number{bound}, not {value}")

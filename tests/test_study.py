@@ -103,6 +103,8 @@ WRONG = [
     ({"design": {"seeds": [0, 0]}}, r"\[design\] seeds holds 0 twice"),
     ({"design": {"seeds": []}}, r"\[design\] seeds should be a list"),
     ({"design": {"seeds": [-1]}}, r"\[design\] seeds should hold whole numbers"),
+    ({"design": {"seeds": [0], "rope": 10**400}}, r"\[design\] rope should be a number above 0"),
+    ({"design": {"seeds": [0], "rope": float("nan")}}, r"\[design\] rope should be a number above 0"),
     ({"design": {"seeds": [0], "rope": 0}}, r"\[design\] rope should be a number above 0"),
     ({"design": {"seeds": [0], "ropes": 1}}, r"\[design\] ropes is unknown \(did you mean 'rope'\?\)"),
     ({"design": {"seeds": [0], "confirmatory": ["los"]}}, r"names 'los' \(did you mean 'loss'\?\)"),
