@@ -101,23 +101,21 @@ def answer(study: Study) -> Answer:
     """The verdicts of a study. Raises InputError where its runs may not stand in one table."""
     found = _answer(study)
     listed = study.plan.get("known_faulty")
-    if listed is None:
+    scores = study.scores[~study.scores.image.isin(listed or [])]
+    if listed is None or not len(scores):
         return found
-    scores = study.scores[~study.scores.image.isin(listed)]
     without = _answer(replace(study, scores=scores)) if listed else found
     dice = {row.cell: float(without.scores[row.cell].mean()) for row in without.rows if row.cell in without.scores}
-    changed = [
-        (*pair, verdict, after[pair])
-        for pair, verdict in _verdicts(found).items()
-        if (after := _verdicts(without))[pair] != verdict
-    ]
+    before, after = _verdicts(found), _verdicts(without)
+    changed = [(*pair, verdict, after[pair]) for pair, verdict in before.items() if after[pair] != verdict]
     return replace(found, faultless=Faultless(len(listed), dice, changed))
 
 
 def _verdicts(found: Answer) -> dict[tuple[str, str], str]:
     """Every verdict, on cells and on levels, once: by the labels of the two."""
     family = found.family.comparisons if found.family else {}
-    cells = {(found.label(a), found.label(b)): c.verdict for (a, b), c in family.items() if a < b}
+    labels = {row.cell: row.label for row in found.rows}
+    cells = {(labels[a], labels[b]): c.verdict for (a, b), c in family.items() if a < b}
     levels = {pair: c.verdict for one in found.effects for pair, c in one.effect.family.comparisons.items() if pair[0] < pair[1]}
     return cells | levels
 

@@ -35,19 +35,22 @@ class Condition:
 
 
 def conditions(study: Study, judged: Sequence[str]) -> list[Condition]:
-    """Every condition, a corruption's three strengths also as one (their mean, by its name): as photographed first, other places last."""
+    """Every condition, as photographed first. A corruption's three strengths stand also as one, their mean, by its name: of the
+    cells that were scored under all three alike.
+    """
     scores = _by_condition(study)
     for kind in dict.fromkeys(match[1] for name in scores if (match := STRENGTH.fullmatch(name))):
-        parts = [scores[name] for name in scores if STRENGTH.fullmatch(name) and name.startswith(f"{kind} ")]
-        shared = set.intersection(*(set(part) for part in parts))
-        scores[kind] = {cell: np.mean([part[cell] for part in parts], 0) for cell in parts[0] if cell in shared}
+        parts = [scores.get(f"{kind} {strength}", {}) for strength in (1, 2, 3)]
+        means = {cell: _mean([part.get(cell) for part in parts]) for cell in parts[0]}
+        if whole := {cell: mean for cell, mean in means.items() if mean is not None}:
+            scores[kind] = whole
     return [_condition(name, scores[name], study.rope, judged) for name in sorted(scores, key=lambda name: (name != CLEAN, name))]
 
 
 def table(answer: Answer, language: str) -> pd.DataFrame | None:
-    """A row for each cell, a column for each kind of condition; None where nothing was scored. All values are text."""
+    """A row for each cell, a column for each kind of condition; None where no corruption was scored whole. All values are text."""
     found = _found(answer)
-    if not found:
+    if not _kinds(found):
         return None
     kinds = [one for one in found if not STRENGTH.fullmatch(one.name)]
     names = CHINESE if language == "zh" else {}
@@ -61,9 +64,9 @@ def table(answer: Answer, language: str) -> pd.DataFrame | None:
 
 
 def figure(answer: Answer) -> Figure | None:
-    """Dice of each cell against the strength of each corruption, and in other places."""
+    """Dice of each cell against the strength of each corruption, and in another place; None where the table is None."""
     found = _found(answer)
-    kinds = [one.name for one in found if any(other.name.startswith(f"{one.name} ") for other in found)]
+    kinds = _kinds(found)
     if not kinds:
         return None
     values = {one.name: one.dice for one in found}
@@ -94,6 +97,18 @@ def figure(answer: Answer) -> Figure | None:
     axes[0].set_ylabel("Dice on test cars")
     drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, labelcolor=TEXT)
     return drawing
+
+
+def _kinds(found: Sequence[Condition]) -> list[str]:
+    """The corruptions that were scored at all strengths."""
+    names = {one.name for one in found}
+    return [name for name in sorted(names) if {f"{name} {strength}" for strength in (1, 2, 3)} <= names]
+
+
+def _mean(parts: Sequence[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
+    """The mean of arrays (seeds, groups) that are all there and of one shape."""
+    there = [part for part in parts if part is not None]
+    return np.mean(there, 0) if len({part.shape for part in there}) == 1 and len(there) == len(parts) else None
 
 
 def _found(answer: Answer) -> list[Condition]:

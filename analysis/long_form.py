@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ PICTURES = {
 }  # fmt: skip
 
 
-def long_form(answer: Answer, readings: pd.DataFrame, language: str, pictures: str, drawn: Sequence[str]) -> str:
+def long_form(answer: Answer, readings: pd.DataFrame, language: str, pictures: str, drawn: Collection[str]) -> str:
     """The study in Markdown; `pictures` is the folder of those that were `drawn`, seen from the document."""
     say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
     parts = [

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -93,17 +93,12 @@ def rendered(text: str, readme: Path = README, results: Path = RESULTS, known: M
         name: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```" for name, path in printed.items() if path.exists()
     }
     parts = {name: part for name, part in parts.items() if f"<!-- {name} -->" in text or readme == README}
-    for name in studies(text):
-        found = (known or {}).get(name) or _found(readme, results, name)
-        pictures = Path(os.path.relpath(results / name, readme.parent)).as_posix()
-        parts |= {f"study {name} {language}": section(found, ledger.read(results), language, pictures) for language in LANGUAGES}
-    for name in studies(text, "long"):
-        found = (known or {}).get(name) or _found(readme, results, name)
-        pictures = Path(os.path.relpath(results / name, readme.parent)).as_posix()
-        drawn = [path.stem for path in sorted((results / name).glob("*.svg"))]
-        parts |= {
-            f"long {name} {language}": long_form(found, ledger.read(results), language, pictures, drawn) for language in LANGUAGES
-        }
+    for form, write in {"study": section, "long": long_form}.items():
+        for name in studies(text, form):
+            found = (known or {}).get(name) or _found(readme, results, name)
+            pictures = Path(os.path.relpath(results / name, readme.parent)).as_posix()
+            readings, drawn = ledger.read(results), {path.stem for path in (results / name).glob("*.svg")}
+            parts |= {f"{form} {name} {language}": write(found, readings, language, pictures, drawn) for language in LANGUAGES}
     return render(text, parts)
 
 
@@ -126,19 +121,20 @@ def studies(text: str, form: str = "study") -> list[str]:
     return list(dict.fromkeys(re.findall(rf"^<!-- {form} ([a-z0-9_-]+) (?:en|zh) -->$", text, re.MULTILINE)))
 
 
-def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str) -> str:
-    """A study's question, answer, picture, table and notes in Markdown; `pictures` is the folder, seen from the README."""
+def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str, drawn: Collection[str]) -> str:
+    """A study's question, answer, picture, table and notes in Markdown; `pictures` is the folder of those `drawn`, seen from the README."""
     first, *others = (tables.safe(sentence) for sentence in sentences(found, language))
     question = found.study.plan.get("question", {}).get(language, "")
     lines = [f"*{tables.safe(question)}*"] if question else []
     lines.append(f"**{first}** {' '.join(others)}".strip())
-    if found.measured:
+    if "intervals" in drawn:
         lines.append(f"![{ALT[language]}]({pictures}/intervals.svg)")
     lines.append(tables.markdown(tables.table(found, language)))
     lines.append("\n".join(f"- {tables.safe(note)}" for note in notes(found, readings, language)))
     under = conditions.table(found, language)
     if under is not None:
-        lines += [OTHERS[language], f"![{OTHERS_ALT[language]}]({pictures}/robustness.svg)", tables.markdown(under)]
+        picture = [f"![{OTHERS_ALT[language]}]({pictures}/robustness.svg)"] if "robustness" in drawn else []
+        lines += [OTHERS[language], *picture, tables.markdown(under)]
     return "\n\n".join(lines)
 
 

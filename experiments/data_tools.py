@@ -107,7 +107,9 @@ def make_cars(data_dir: Path, cars: str, seed: str, size: str) -> int:
     with _stoppable() as stop, _writing(data_dir):
         with progress.counting(f"making synthetic cars in {data_dir}", stop.check) as show:
             write_cars(data_dir, count, number, (width, height), show)
-        print(f"{data_dir} holds {count} synthetic cars: {16 * count} photographs of {width}x{height} with their masks.")
+        print(
+            f"{data_dir} holds {count} synthetic car{'s' if count > 1 else ''}: {16 * count} photographs of {width}x{height} with their masks."
+        )
         print(f"Train on them: python run.py --data synthetic --data-dir {data_dir}")
         return 0
     return _interrupted(stop)

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments import tracking
+from experiments import tracking_model
 from experiments.config import Machine
 from experiments.data.cache import photo_at
 from experiments.data.synthetic import write_cars
@@ -165,8 +165,8 @@ def _validation(trained: Trained) -> list[Path]:
 def _save_mlflow(graph: Path, output: Path, shown: Photographs, trained: Trained, output_dir: Path, uri: str | None) -> None:
     import onnx
 
-    tracking.save_onnx_model(onnx.load(str(graph)), output, shown, described(trained))
-    if tracking.attach(output, trained.key, output_dir, uri):
+    tracking_model.save_onnx_model(onnx.load(str(graph)), output, shown, described(trained))
+    if tracking_model.attach(output, trained.key, output_dir, uri):
         print("The model is among the artifacts of its run in MLflow, too.")
 
 

@@ -7,8 +7,6 @@ the same command goes on where it was stopped; `report` makes the tables.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,12 +16,13 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from analysis.measured import DIGITS
 from analysis.robustness import COLUMNS, PLACE, file_name, read_file
 from experiments import evaluate, main, progress
 from experiments.checkpoint import write_whole
 from experiments.data import folder
 from experiments.data.cache import resized
-from experiments.data.corrupt import CLEAN, CONDITIONS, corrupt
+from experiments.data.corrupt import CLEAN, CONDITIONS, CORRUPTIONS, corrupt
 from experiments.data.loader import Photographs
 from experiments.data.samples import Sample, read_photo
 from experiments.errors import InputError
@@ -53,8 +52,9 @@ class Corrupted(Photographs):
 
 def carry_out(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, views: int) -> int:
     """Score what has not been scored yet; the exit code. Raises InputError where the study has no finished run here."""
-    if elsewhere is not None and file_name(elsewhere.resolve().name) in {file_name(name) for name in CONDITIONS}:
-        raise InputError(f"A folder called {elsewhere.name} would be taken for a corruption. Give it another name.")
+    place = None if elsewhere is None else file_name(elsewhere.resolve().name).removesuffix(".csv")
+    if place in {file_name(name).removesuffix(".csv") for name in (*CONDITIONS, *CORRUPTIONS)}:
+        raise InputError(f"A folder called {place} would be taken for a corruption. Give it another name.")
     others = [] if elsewhere is None else folder.build(elsewhere)
 
     def work(stop: Stop) -> int:
@@ -65,8 +65,8 @@ def carry_out(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, 
             raise InputError(f"The study {study.name} has no finished run with weights under {plan.machine.runs_dir} yet.")
         for condition in CONDITIONS:
             _score(plan, runs, condition, None, views, stop)
-        if elsewhere is not None:
-            _score(plan, runs, elsewhere.resolve().name, others, len(others), stop)
+        if place is not None:
+            _score(plan, runs, place, others, len(others), stop)
         print(f"What it means: python run.py report {study.name}{main.output_flag(plan.machine.output_dir)}")
         return 0
 
@@ -95,9 +95,10 @@ def _score(
     """Add to a condition's file the runs that it lacks; runs with the same photographs and size see each photograph once."""
     path = plan.folder / PLACE / file_name(condition)
     known = read_file(path)
+    scored_before = set(known.key)
     alike: dict[tuple[tuple[int, int], tuple[Sample, ...]], list[Trained]] = {}
     for key, (trained, test) in runs.items():
-        if key not in set(known.key):
+        if key not in scored_before:
             alike.setdefault((trained.config.size, tuple(_some(test if others is None else others, views))), []).append(trained)
     device = torch.device(find_device("auto"))
     rows: list[dict[str, Any]] = []
@@ -109,7 +110,9 @@ def _score(
                 rows += [{"key": one.key, "condition": condition, **row} for one, row in zip(twins, scored.rows, strict=True)]
                 show(done, len(samples))
     if rows:
-        _write(path, pd.concat([known, pd.DataFrame(rows)[list(COLUMNS)]], ignore_index=True))
+        table = pd.concat([known, pd.DataFrame(rows)[list(COLUMNS)]], ignore_index=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n").encode())
 
 
 def _some(samples: Sequence[Sample], views: int) -> list[Sample]:
@@ -118,12 +121,3 @@ def _some(samples: Sequence[Sample], views: int) -> list[Sample]:
     for sample in samples:
         groups.setdefault(sample.group, []).append(sample)
     return [one for mine in groups.values() for one in mine[:: -(-len(mine) // views)]]
-
-
-def _write(path: Path, table: pd.DataFrame) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(COLUMNS)
-    lines.writerows([round(v, 7) if isinstance(v, float) else v for v in row] for row in table.itertuples(index=False, name=None))
-    write_whole(path, text.getvalue().encode())

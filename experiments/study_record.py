@@ -99,10 +99,13 @@ def _shared(plan: Plan) -> dict[str, Any]:
     return {k: v for k, v in every[0].items() if k not in left_out and all(one[k] == v for one in every)}
 
 
-def _known_faulty(plan: Plan) -> list[str]:
-    """The test photographs whose masks are publicly listed as faulty: a report gives its verdicts with and without them."""
-    tested = {sample.name for cell in plan.cells if cell.config.data == "carvana" for sample in cell.base.parts.test}
-    return sorted(filter(is_known_faulty, tested))
+def _known_faulty(plan: Plan) -> list[str] | None:
+    """The test photographs whose masks are publicly listed as faulty: a report gives its verdicts with and without them.
+
+    None where no cell is on Carvana, whose photographs the list is of.
+    """
+    parts = [cell.base.parts.test for cell in plan.cells if cell.config.data == "carvana"]
+    return sorted({s.name for part in parts for s in part if is_known_faulty(s.name)}) if parts else None
 
 
 def _cell(plan: Plan, cell: PlannedCell) -> dict[str, Any]:

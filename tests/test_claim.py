@@ -38,8 +38,9 @@ def test_a_lease_of_a_process_that_is_gone_is_free_at_once(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     lease_of(tmp_path / "run", machine=claim._machine(), process=gone.pid, began=time.time())
+    assert claim.owner(tmp_path / "run") is None
     with claim.hold(tmp_path / "run") as lease:
-        lease.confirm()
+        lease.confirm()  # raises where it is not this process's
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -119,6 +120,31 @@ def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored,
     assert command("report", "tiny", "--output-dir", str(tmp_path / "nothing"), *where)[0] == 0
     assert {path.name: path.read_bytes() for path in folder_of_results.iterdir()} == before
     assert readme.read_text(encoding="utf-8") == text
+
+
+def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored, command, tmp_path):
+    folder, _ = scored
+    output = shutil.copytree(folder / "outputs", tmp_path / "outputs")
+    place = output / "studies" / "tiny" / "robustness"
+    (place / "noise-3.csv").unlink()
+    half = read_file(place / "jpeg-2.csv")
+    half[half.key != half.key.iloc[0]].to_csv(place / "jpeg-2.csv", index=False)  # one run of one cell is missing
+    for path in place.glob("b*.csv"):
+        path.unlink()
+    (tmp_path / "README.md").write_text("".join(f"<!-- study tiny {n} -->\n<!-- /study tiny {n} -->\n" for n in ("en", "zh")))
+    where = ["--output-dir", output, "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
+    assert command("report", "tiny", *where)[0] == 0
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| loss | clean | contrast | jpeg | wild |" in text and "noise" not in text.split("Dice of the same networks")[1]
+    jpeg = [
+        line.split("|")[4].strip(" ★") for line in text.splitlines() if line.startswith("| bce |") or line.startswith("| dice |")
+    ]
+    assert "" in jpeg[:2] and any(jpeg[:2])  # a mean over other seeds than the neighbours' would mislead
+    (place / "contrast-1.csv").unlink()
+    (place / "jpeg-1.csv").unlink()
+    assert command("report", "tiny", *where)[0] == 0
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "Dice of the same networks" not in text and "robustness.svg" not in text
 
 
 def test_a_damaged_file_is_named_with_what_to_do(scored, command):
