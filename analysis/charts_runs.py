@@ -130,7 +130,7 @@ def _response(axis: Axes, row: Row, trials: pd.DataFrame) -> None:
     axis.plot(good.rate, good.value, "o", color=TEXT, markersize=3)
     floor = good.value.min() if len(good) else 0.0
     axis.plot(bad.rate, np.full(len(bad), floor), "x", color=ORANGE, markersize=5)
-    logarithmic(axis, 1, 2, 5)
+    logarithmic(axis, 1, 3)
     try:
         fit = fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
         axis.plot(fit.rates, fit.curve, color=BLUE, linewidth=1.2)

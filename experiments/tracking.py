@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ class Session(Background):
     def tag(self, key: str, tags: Mapping[str, str]) -> None:
         """Set tags of the run with this key, if MLflow has it: that it belongs to a study, or a verdict."""
         self.say(lambda: self._tag(key, dict(tags)))
+
+    def leave_out(self, study: str, keys: Set[str]) -> None:
+        """Take the study's tags from all runs but those with these keys."""
+        self.say(lambda: store.leave_out(self.client, self.experiment, study, keys))
 
     def conclude(self, key: str, values: Mapping[str, float], files: list[Path]) -> None:
         """Give the run that holds a cell's trials its numbers and files."""

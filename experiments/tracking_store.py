@@ -11,7 +11,7 @@ import os
 import re
 import socket
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,20 @@ def find(client: Any, experiment: str, key: str) -> str | None:
     """The id of the run with this key."""
     found = client.search_runs([experiment], f"tags.key = '{key}'", max_results=1)
     return found[0].info.run_id if found else None
+
+
+def leave_out(client: Any, experiment: str, study: str, keys: Set[str]) -> None:
+    """Runs that an earlier plan of this study had, and that are not among `keys`, lose their part in it: a comparison of
+    the study's runs would mix two plans otherwise."""
+    here, page = [], ""
+    while page is not None:  # all of them first: a page would lose its place when tags are deleted
+        found = client.search_runs([experiment], f"tags.`study.{study}` = 'true'", page_token=page or None)
+        here += found
+        page = found.token
+    for run in here:
+        if run.info.status != "RUNNING" and run.data.tags.get("key") not in keys:
+            for name in {f"study.{study}", f"verdict.{study}", f"top.{study}"} & set(run.data.tags):
+                client.delete_tag(run.info.run_id, name)
 
 
 def look(client: Any, experiment: str, key: str) -> Known | None:

@@ -12,7 +12,7 @@ from experiments.progress import say
 
 
 def write(found: Answer, output_dir: Path, uri: str | None) -> None:
-    """Tag the study's runs in the store at `uri` (or under `output_dir`). Raises InputError where there is no store."""
+    """Tag the study's runs in the store at `uri` (or under `output_dir`); runs of an earlier plan lose its tags. Raises InputError where there is no store."""
     if uri is None and not (output_dir / "mlflow.db").exists():
         raise InputError(f"There is no MLflow store under {output_dir}: name one with --tracking-uri, or leave out --tag.")
     name = found.study.name
@@ -20,5 +20,6 @@ def write(found: Answer, output_dir: Path, uri: str | None) -> None:
         for row in found.rows:
             for key in row.keys:
                 session.tag(key, {f"verdict.{name}": verdict(row, "en"), f"top.{name}": str(row.top).lower()})
+        session.leave_out(name, {key for row in found.rows for key in row.keys})
     if not session.away:
         print(f"The verdicts are in MLflow, as the tags verdict.{name} and top.{name}.")

@@ -99,13 +99,18 @@ def test_verify_refuses_other_photographs_and_an_altered_config_in_a_sentence(tm
     assert code == 2 and "was altered" in complaint
 
 
-def test_verdicts_become_tags_of_the_runs_in_mlflow_where_that_is_asked_for(tmp_path, command, place):
+def test_verdicts_become_tags_of_the_runs_in_mlflow_where_that_is_asked_for_and_leave_those_of_an_earlier_plan(tmp_path, command, place):
     import mlflow
 
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'outputs' / 'mlflow.db'}")
+    everything = [e.experiment_id for e in client.search_experiments()]
+    (found,) = client.search_runs(everything)
+    former = client.create_run(found.info.experiment_id, tags={"study.tiny": "true", "key": "0" * 16, "verdict.tiny": "better"})
+    client.set_terminated(former.info.run_id)
     code, shown, complaint = command("report", "tiny", "--tag", *place)
     assert (code, complaint) == (0, "") and "verdict.tiny" in shown
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'outputs' / 'mlflow.db'}")
-    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert not [name for name in client.get_run(former.info.run_id).data.tags if name.endswith(".tiny")]
+    found = client.get_run(found.info.run_id)
     assert found.data.tags["verdict.tiny"].startswith("not converged") and found.data.tags["top.tiny"] == "false"
     (tmp_path / "outputs/mlflow.db").unlink()
     code, _, complaint = command("report", "tiny", "--tag", *place)
