@@ -99,7 +99,9 @@ def test_verify_refuses_other_photographs_and_an_altered_config_in_a_sentence(tm
     assert code == 2 and "was altered" in complaint
 
 
-def test_verdicts_become_tags_of_the_runs_in_mlflow_where_that_is_asked_for_and_leave_those_of_an_earlier_plan(tmp_path, command, place):
+def test_verdicts_become_tags_of_the_runs_in_mlflow_where_that_is_asked_for_and_leave_those_of_an_earlier_plan(
+    tmp_path, command, place
+):
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'outputs' / 'mlflow.db'}")
