@@ -74,6 +74,19 @@ def test_a_run_killed_in_the_first_a_middle_or_the_last_epoch_ends_as_one_that_w
     assert ("Resuming" in shown) == (step > 5) and digests(run_folder(tmp_path)) == undisturbed
 
 
+@pytest.mark.fault(1)
+def test_a_killed_run_whose_network_draws_at_random_ends_as_one_that_was_not(made_cars, tmp_path, store_uri):
+    """Dropout draws from torch's own generator at every step: its state belongs to a checkpoint."""
+    net = ["--model-kwargs", "arch=FPN", "encoder=tu-mobilenetv3_small_050", "pretrained=false"]
+    words = [small(made_cars, tmp_path / name, size="64x32", model="smp", tracking_uri=store_uri) for name in ("killed", "not")]
+    words = [[word for word in one if word not in ("--model-kwargs", "width=4")] + net for one in words]
+    assert injected(words[0], killed_at("import experiments.train as place", "take_step", 8)).returncode == -signal.SIGKILL
+    for given in words:
+        code, _, complaint = typed(given)
+        assert code == 0, complaint
+    assert digests(run_folder(tmp_path / "killed")) == digests(run_folder(tmp_path / "not"))
+
+
 @pytest.mark.fault(2)
 @pytest.mark.parametrize(
     "code",
