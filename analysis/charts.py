@@ -49,7 +49,7 @@ def main_effects(answer: Answer) -> Figure | None:
         7.5, sum(0.9 + 0.27 * min(n, MOST) for n in counts), len(counts), sharex=True, height_ratios=[n + 2 for n in counts]
     )
     for axis, effect in zip(axes, answer.effects, strict=True):
-        _differences(axis, _pairs(effect.effect.family.comparisons), answer.study.rope)
+        differences(axis, _pairs(effect.effect.family.comparisons), answer.study.rope)
         axis.set_title(_headline(effect), loc="left")
     axes[-1].set_xlabel("difference in Dice, first minus second, Holm-adjusted 95 % interval")
     return figure
@@ -87,9 +87,23 @@ def pairs(answer: Answer) -> Figure | None:
         return None
     found = _pairs({(answer.label(a), answer.label(b)): c for (a, b), c in answer.family.comparisons.items()})
     figure, (axis,) = sheet(8, 1.3 + 0.2 * min(len(found), MOST))
-    _differences(axis, found, answer.study.rope)
+    differences(axis, found, answer.study.rope)
     axis.set_xlabel("difference in Dice, first minus second, Holm-adjusted 95 % interval" + _cut(len(found)))
     return figure
+
+
+def differences(axis: Axes, found: Sequence[tuple[str, Comparison]], rope: float) -> None:
+    """Draw named differences with their intervals, from the top down, on the band of practical equivalence."""
+    shown = found[:MOST]
+    axis.axvspan(-rope, rope, color=BAND, linewidth=0)
+    axis.axvline(0, color=TEXT, linewidth=0.8)
+    reach = max((abs(c.difference) for _, c in shown), default=rope)
+    for place, (_, c) in enumerate(shown):
+        ends = np.clip([c.low, c.high], -20 * reach - rope, 20 * reach + rope)  # one seed has an infinite interval
+        axis.plot(ends, [place, place], color=COLOUR[c.verdict], linewidth=1.8)
+        axis.plot(c.difference, place, "o", color=COLOUR[c.verdict], markersize=4)
+    axis.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize=7.5)
+    axis.set_ylim(len(shown) - 0.4, -0.6)
 
 
 def cost(answer: Answer) -> Figure | None:
@@ -120,19 +134,6 @@ def _pairs(comparisons: dict[tuple[str, str], Comparison]) -> list[tuple[str, Co
     """Each pair once, the better one first, from the largest difference down."""
     once = [(pair, c) for pair, c in comparisons.items() if c.difference > 0 or (c.difference == 0 and pair[0] < pair[1])]
     return [(f"{shorten(a, 36)} − {shorten(b, 36)}", c) for (a, b), c in sorted(once, key=lambda one: -one[1].difference)]
-
-
-def _differences(axis: Axes, found: Sequence[tuple[str, Comparison]], rope: float) -> None:
-    shown = found[:MOST]
-    axis.axvspan(-rope, rope, color=BAND, linewidth=0)
-    axis.axvline(0, color=TEXT, linewidth=0.8)
-    reach = max((abs(c.difference) for _, c in shown), default=rope)
-    for place, (_, c) in enumerate(shown):
-        ends = np.clip([c.low, c.high], -20 * reach - rope, 20 * reach + rope)  # one seed has an infinite interval
-        axis.plot(ends, [place, place], color=COLOUR[c.verdict], linewidth=1.8)
-        axis.plot(c.difference, place, "o", color=COLOUR[c.verdict], markersize=4)
-    axis.set_yticks(range(len(shown)), [name for name, _ in shown], fontsize=7.5)
-    axis.set_ylim(len(shown) - 0.4, -0.6)
 
 
 def _headline(effect: Effect) -> str:

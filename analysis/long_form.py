@@ -1,4 +1,4 @@
-"""The long form of a study, for docs/studies.md: power beforehand and as seen, convergence, sensitivities, what was spent."""
+"""The long form of a study, for docs/studies.md: power beforehand and as seen, convergence, sensitivities."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def long_form(answer: Answer, readings: pd.DataFrame, language: str, pictures: s
         tables.safe(" ".join(sentences(answer, language))),
         f"**{say('Design and power', '设计与功效')}**", tables.markdown(_power(answer, say)),
         f"**{say('Convergence and sensitivities', '收敛与敏感性')}**", tables.markdown(_cells(answer, say)),
-        "\n".join(f"- {tables.safe(note)}" for note in [*notes(answer, readings, language), _spent(answer, say)]),
+        "\n".join(f"- {tables.safe(note)}" for note in notes(answer, readings, language)),
         *(f"![{say(*PICTURES[name])}]({pictures}/{name}.svg)" for name in PICTURES if name in drawn),
     ]  # fmt: skip
     return "\n\n".join(parts)
@@ -94,17 +94,6 @@ def _cells(answer: Answer, say: Say) -> pd.DataFrame:
         say("Dice without listed faulty masks", "Dice，去掉公开列出的错误掩码"),
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=headings)
-
-
-def _spent(answer: Answer, say: Say) -> str:
-    """What the study cost in runs, trials and hours of training."""
-    runs, trials = answer.study.finished, answer.study.trials
-    hours = (runs.training_seconds.sum() + trials.seconds.sum()) / 3600
-    failed = int((answer.study.runs.state == "failed").sum())
-    return say(
-        f"Spent: {len(runs)} runs, {failed} more that failed, {len(trials)} tuning trials; {hours:.1f} hours of training, summed over processes.",
-        f"用去：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验；各进程训练时间合计 {hours:.1f} 小时。",
-    )
 
 
 def _number(value: float | None) -> str:

@@ -23,7 +23,7 @@ def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
     found = [
         _legend(answer, say), _ceiling(study.finished, say), _design(answer, say), _protocol(study.finished, say),
         *_readings(answer, ledger, say), *_interactions(answer, say), *_conditions(answer, say), *_correlation(answer, say),
-        *_one_rate(answer, say), *_faultless(answer, say),
+        *_one_rate(answer, say), *_faultless(answer, say), _spent(answer, say),
     ]  # fmt: skip
     return [*found, *(say(*notice) for notice in study.notices)]
 
@@ -199,6 +199,17 @@ def _faultless(answer: Answer, say: Say) -> list[str]:
         f"去掉 {found.photographs} 张掩码被公开列为有错误的测试照片后，各组合的 Dice 至多变化 {most:.5f}，"
         + (f"以下判定改变：{told}。" if told else "没有判定改变。"),
     )]  # fmt: skip
+
+
+def _spent(answer: Answer, say: Say) -> str:
+    """What the study cost in runs, trials and hours of training."""
+    runs, trials = answer.study.finished, answer.study.trials
+    hours = (runs.training_seconds.sum() + trials.seconds.sum()) / 3600
+    failed = int((answer.study.runs.state == "failed").sum())
+    return say(
+        f"Spent: {len(runs)} runs, {failed} more that failed, {len(trials)} tuning trials; {hours:.1f} hours of training, summed over processes.",
+        f"用去：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验；各进程训练时间合计 {hours:.1f} 小时。",
+    )
 
 
 def _number(value: float | None) -> str:

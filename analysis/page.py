@@ -11,14 +11,14 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import conditions, tables
+from analysis import conditions, simple_effects, tables
 from analysis.answer import Answer
 from analysis.notes import notes
 from analysis.sentences import LANGUAGES, sentences
 from analysis.statistics import Family
 
 CAPTIONS = {
-    "intervals": "Every cell's Dice on the test cars with its 95 % interval", "main-effects": "Main effects",
+    "intervals": "Every cell's Dice on the test cars with its 95 % interval", "main-effects": "Main effects", "simple-effects": "What a factor changes within each combination of the others",
     "heatmap": "Dice of each combination", "pairs": "Differences between cells and the band of practical equivalence",
     "cost": "Dice against cost", "responses": "Validation Dice against the learning rate: trials, curve and chosen rate",
     "losses": "Training and validation loss", "validation": "Validation Dice; in the grey last fifth it must no longer rise",
@@ -58,6 +58,9 @@ def _tables(answer: Answer) -> list[dict[str, Any]]:
         kind = "confirmatory" if effect.named else "exploratory"
         title = f"Main effect of {effect.factor} ({kind})"
         found.append(_table(title, _differences(effect.effect.family, {}), effect.interaction.sentence))
+    for factor in simple_effects.named(answer):
+        title = f"{factor} within each combination of the other factors"
+        found.append(_table(title, simple_effects.table(answer, factor, "en")))
     if answer.family is not None:
         labels = {row.cell: row.label for row in answer.rows}
         kind = "confirmatory" if answer.pairs_named else "exploratory"

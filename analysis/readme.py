@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import conditions, ledger, store, tables
+from analysis import conditions, ledger, simple_effects, store, tables
 from analysis.answer import Answer, answer
 from analysis.long_form import long_form
 from analysis.notes import notes
@@ -31,7 +31,14 @@ from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, Table
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "analysis" / "results"
-ALT = {"en": "Every cell's Dice with its interval", "zh": "每个组合的 Dice 及其区间"}
+ALT = {
+    "intervals": {"en": "Every cell's Dice with its interval", "zh": "每个组合的 Dice 及其区间"},
+    "simple-effects": {"en": "What changes within each combination of the other factors", "zh": "其余因素的每种组合之内的差别"},
+}
+WITHIN = {
+    "en": "What {factor} changes within each combination of the other factors; intervals are Holm-adjusted over the combinations, each score by itself.",
+    "zh": "{factor} 在其余因素的每种组合之内带来的差别；区间对各组合作了 Holm 校正，每种分数各自校正。",
+}
 OTHERS = {
     "en": "Dice of the same networks on corrupted test photographs (mean over three strengths) and on photographs of another place; ★: not "
     "separated from the top in that column. Exploratory: each column is adjusted for its own pairs alone.",
@@ -127,10 +134,16 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str,
     question = found.study.plan.get("question", {}).get(language, "")
     lines = [f"*{tables.safe(question)}*"] if question else []
     lines.append(f"**{first}** {' '.join(others)}".strip())
-    if "intervals" in drawn:
-        lines.append(f"![{ALT[language]}]({pictures}/intervals.svg)")
+    best = "simple-effects" if "simple-effects" in drawn else "intervals"
+    if best in drawn:
+        lines.append(f"![{ALT[best][language]}]({pictures}/{best}.svg)")
     lines.append(tables.markdown(tables.table(found, language)))
     lines.append("\n".join(f"- {tables.safe(note)}" for note in notes(found, readings, language)))
+    for factor in simple_effects.named(found):
+        lines += [
+            tables.safe(WITHIN[language].format(factor=factor)),
+            tables.markdown(simple_effects.table(found, factor, language)),
+        ]
     under = conditions.table(found, language)
     if under is not None:
         picture = [f"![{OTHERS_ALT[language]}]({pictures}/robustness.svg)"] if "robustness" in drawn else []

@@ -138,8 +138,8 @@ def _pair(levels: Sequence[str], family: Family[str], say: Say) -> str:
     found = family.comparisons[a, b]
     language = say("en", "zh")
     return say(
-        f"{a} is {VERDICTS[language][found.verdict]} {b} ({_interval(found)})",
-        f"{a} {VERDICTS[language][found.verdict]} {b}（{_interval(found)}）",
+        f"{a} is {VERDICTS[language][found.verdict]} {b} ({interval(found)})",
+        f"{a} {VERDICTS[language][found.verdict]} {b}（{interval(found)}）",
     )
 
 
@@ -192,7 +192,8 @@ def _names(names: Sequence[str], say: Say) -> str:
     return shown + (say(f" and {more} more", f" 等另外 {more} 个") if more > 0 else "")
 
 
-def _interval(found: Comparison) -> str:
+def interval(found: Comparison) -> str:
+    """A difference and its interval."""
     return f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
 
 

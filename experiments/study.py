@@ -75,6 +75,7 @@ class Study:
     question: Mapping[str, str] = field(default_factory=lambda: {"en": "", "zh": ""})
     rope: float = ROPE
     confirmatory: tuple[str, ...] = ()
+    simple_effects: tuple[str, ...] = ()  # factors whose effect is also shown within each combination of the others
     pilot: Pilot | None = None
     guess: Mapping[str, float] = field(default_factory=lambda: dict(GUESS))
     tuning: Tuning | None = None

@@ -50,7 +50,7 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
     whole.refuse_unknown(("question", "settings", "factors", "design", "tuning"))
     question, design = whole.table("question"), whole.table("design")
     question.refuse_unknown(("en", "zh"))
-    design.refuse_unknown(("seeds", "rope", "confirmatory", "pilot", "guess"))
+    design.refuse_unknown(("seeds", "rope", "confirmatory", "simple_effects", "pilot", "guess"))
     preset, shared = _settings(whole.table("settings"))
     factors = _factors(whole.table("factors"), shared)
     seeds = whole_numbers(design, "seeds")
@@ -58,7 +58,8 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
         name, factors, seeds, shared, preset,
         question={language: question.text(language, "") for language in ("en", "zh")},
         rope=design.number("rope", ROPE, above=0.0),
-        confirmatory=_confirmatory(design, factors),
+        confirmatory=_names(design, "confirmatory", (*factors, "pairs")),
+        simple_effects=_names(design, "simple_effects", tuple(factors)),
         pilot=_pilot(design, factors) if "pilot" in design.content else None,
         guess=_guess(design.table("guess")),
         tuning=_tuning(whole.table("tuning"), seeds) if "tuning" in content else None,
@@ -134,13 +135,13 @@ def _level(table: Table, factor: str, level: Any) -> Level:
     return Level("x".join(map(str, value)) if isinstance(value, tuple) else str(value), {factor: value})
 
 
-def _confirmatory(design: Table, factors: Mapping[str, Any]) -> tuple[str, ...]:
-    names = design.content.get("confirmatory", [])
-    known = [*factors, "pairs"]
-    for name in names if isinstance(names, list) else [names]:
+def _names(design: Table, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = design.content.get(key, [])
+    names = names if isinstance(names, list) else [names]
+    for name in names:
         if name not in known:
-            raise design.wrong("confirmatory", f"names '{name}'{nearest(str(name), known)}; it takes {', '.join(known)}")
-    return tuple(dict.fromkeys(names)) if isinstance(names, list) else (names,)
+            raise design.wrong(key, f"names '{name}'{nearest(str(name), list(known))}; it takes {', '.join(known)}")
+    return tuple(dict.fromkeys(names))
 
 
 def _pilot(design: Table, factors: Mapping[str, tuple[Level, ...]]) -> Pilot:

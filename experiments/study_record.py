@@ -32,6 +32,7 @@ def write_plan(plan: Plan, variances: Mapping[str, Any], detectable: Mapping[str
         "design": {
             "seeds": list(study.seeds), "rope": study.rope,
             "confirmatory": list(study.confirmatory), "exploratory": list(study.exploratory),
+            "simple_effects": list(study.simple_effects),
         },
         "tuning": tuning and {
             "low": tuning.low, "high": tuning.high, "points": tuning.points, "seeds": list(tuning.seeds),

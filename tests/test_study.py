@@ -108,6 +108,7 @@ WRONG = [
     ({"design": {"seeds": [0], "rope": 0}}, r"\[design\] rope should be a number above 0"),
     ({"design": {"seeds": [0], "ropes": 1}}, r"\[design\] ropes is unknown \(did you mean 'rope'\?\)"),
     ({"design": {"seeds": [0], "confirmatory": ["los"]}}, r"names 'los' \(did you mean 'loss'\?\)"),
+    ({"design": {"seeds": [0], "simple_effects": ["pairs"]}}, "simple_effects.* names 'pairs'; it takes loss"),
     ({"design": {"seeds": [0], "pilot": {"cells": 9}}}, r"\[design.pilot\] cells is 9, but the study has 2"),
     ({"design": {"seeds": [0], "guess": {"seed": -1}}}, r"\[design.guess\] seed should be a number from 0 up"),
     ({"desing": {}}, r"\[desing\] is unknown \(did you mean 'design'\?\)"),
@@ -199,7 +200,13 @@ def test_the_runs_go_seed_by_seed_and_the_plan_names_their_keys(finished):
     lines = re.findall(r"\[(\d)/4\] (\S+), seed (\d): test Dice 0\.\d+, .* s of it neither training nor scoring", shown)
     assert lines == [("1", "bce", "0"), ("2", "dice", "0"), ("3", "bce", "1"), ("4", "dice", "1")]
     plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
-    assert plan["design"] == {"seeds": [0, 1], "rope": 0.001, "confirmatory": ["loss"], "exploratory": ["pairs"]}
+    assert plan["design"] == {
+        "seeds": [0, 1],
+        "rope": 0.001,
+        "confirmatory": ["loss"],
+        "exploratory": ["pairs"],
+        "simple_effects": [],
+    }
     assert plan["tuning"] is None and plan["variances"]["source"] == "guess" and plan["question"]["zh"]
     for cell in plan["cells"]:
         assert cell["settings"] == {"loss": cell["levels"]["loss"]} and cell["rate"] == 0.003

@@ -1,0 +1,63 @@
+"""What a factor changes within each combination of the others: against plain loops over the scores, in both languages."""
+
+import numpy as np
+import pytest
+
+from analysis import gather, simple_effects
+from analysis.answer import answer
+from analysis.statistics import compare
+from tests.made_study import write_study
+
+ASKED = {"seeds": [0, 1, 2], "rope": 0.001, "confirmatory": ["loss"], "simple_effects": ["loss"]}
+MODELS = {"unet": 0.0, "attention_unet": 0.001, "resnet_unet": 0.002}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    output = tmp_path_factory.mktemp("simple")
+    write_study(output, models=MODELS, losses={"bce": 0.0, "dice": 0.003}, design=ASKED)
+    return answer(gather.gather(output, "made"))
+
+
+def cars(found, cell, score):
+    """The scores of a cell (seeds, cars) by a plain loop."""
+    rows = found.study.scores[found.study.scores.cell == cell]
+    names = sorted(set(rows.group.astype(str)))
+    return np.array([[rows[(rows.seed == seed) & (rows.group == car)][score].mean() for car in names] for seed in (0, 1, 2)])
+
+
+def test_every_part_is_the_difference_of_two_cells_and_the_first_their_mean(found):
+    whole, *parts = simple_effects.parts(found, "loss")
+    assert whole.where is None and [part.where for part in parts] == list(MODELS) and whole.difference == "dice − bce"
+    for score in ("dice", "iou", "boundary_iou"):
+        each = [cars(found, f"{model}-dice", score).mean() - cars(found, f"{model}-bce", score).mean() for model in MODELS]
+        assert [part.found[score].difference for part in parts] == pytest.approx(each, abs=1e-12)
+        assert whole.found[score].difference == pytest.approx(np.mean(each), abs=1e-12)
+    effect = next(one for one in found.effects if one.factor == "loss").effect.family.comparisons["dice", "bce"]
+    for name in ("difference", "low", "high", "p"):
+        assert getattr(whole.found["dice"], name) == pytest.approx(getattr(effect, name), rel=1e-9)
+
+
+def test_the_parts_intervals_are_no_narrower_than_without_adjustment_and_the_clearest_is_holms_widest(found):
+    parts = simple_effects.parts(found, "loss")[1:]
+    alone = [compare(cars(found, f"{m}-dice", "iou"), cars(found, f"{m}-bce", "iou"), rope=0) for m in MODELS]
+    for part, one in zip(parts, alone, strict=True):
+        assert part.found["iou"].high - part.found["iou"].low >= (one.high - one.low) * (1 - 1e-9)
+        assert part.found["iou"].p >= one.p
+    assert min(part.found["iou"].p for part in parts) == pytest.approx(3 * min(one.p for one in alone), rel=1e-6)
+
+
+def test_the_table_is_in_both_languages_and_a_factor_that_is_not_asked_for_has_none(found):
+    english, chinese = (simple_effects.table(found, "loss", language) for language in ("en", "zh"))
+    assert list(english["with"]) == ["over all the others", *MODELS] and set(english["difference"]) == {"dice − bce"}
+    assert list(chinese["Dice [95 %]"]) == list(english["Dice [95 %]"]) and "边界 IoU [95 %]" in chinese
+    assert simple_effects.named(found) == ["loss"] and simple_effects.figure(found) is not None
+
+
+def test_a_level_that_is_missing_somewhere_is_left_out_there(tmp_path):
+    plan = write_study(tmp_path, models=MODELS, losses={"bce": 0.0, "dice": 0.003}, design=ASKED)
+    gone = next(cell for cell in plan["cells"] if cell["cell"] == "unet-dice")
+    for key in gone["runs"].values():
+        (tmp_path / "runs" / key / "result.json").unlink()
+    parts = simple_effects.parts(answer(gather.gather(tmp_path, "made")), "loss")
+    assert [part.where for part in parts] == [None, "attention_unet", "resnet_unet"]
