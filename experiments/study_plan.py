@@ -137,12 +137,14 @@ def _resolve(study: Study, cell: Cell, machine: Mapping[str, Any]) -> tuple[RunC
 
 
 def _refuse_unequal(study: Study, cells: list[PlannedCell]) -> None:
+    alone = {next(iter(one.fields)) for levels in study.factors.values() for one in levels if len(one.fields) == 1}
+    mixed = {name for levels in study.factors.values() for one in levels if len(one.fields) > 1 for name in one.fields}
     for name in EQUAL:
         values = {str(getattr(cell.config, name)) for cell in cells}
-        if len(values) > 1 and name not in study.factors:
+        if len(values) > 1 and name not in alone - mixed:
             raise InputError(
                 f"The cells of the study {study.name} differ in {name} ({', '.join(sorted(values))}): make it the same for all, "
-                f"or a factor of its own, named {name}."
+                f"or a factor of its own, whose levels set nothing else."
             )
 
 

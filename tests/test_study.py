@@ -7,12 +7,14 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from experiments import study_plan
+from experiments.data.samples import Sample
 from experiments.errors import InputError
 from experiments.study_file import STUDIES, parse, read
-from experiments.study_plan import build
 from tests.conftest import ROOT
 from tests.test_command_line import HEAVY, imported_by
 
@@ -178,6 +180,22 @@ def test_every_committed_study_is_valid_and_asks_its_question_in_both_languages(
     assert found.question["en"] and found.question["zh"] and len(found.cells()) >= 2
 
 
+@pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_committed_study_can_be_planned(path, tmp_path, monkeypatch):
+    """On 270 cars that are nowhere; a file of weights is looked for, and not into."""
+    cars = [f"{number:012x}" for number in range(270)]
+    samples = [Sample(tmp_path / f"{car}_{view:02}.jpg", tmp_path / f"{car}.gif", car) for car in cars for view in range(1, 17)]
+    monkeypatch.setattr(study_plan, "list_samples", lambda *given: samples)
+    monkeypatch.setattr(study_plan, "fingerprint", lambda listed: "0" * 16)
+    monkeypatch.chdir(tmp_path)
+    for name in re.findall(r'"(weights/[^"]+)"', path.read_text()):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    plan, found = study_plan.build(read(path), {}), read(path)
+    assert len(plan.cells) == len(found.cells())
+    assert {len({s.group for s in cell.base.parts.test}) for cell in plan.cells} == {54}
+
+
 def test_cells_are_all_combinations_and_options_of_two_factors_come_together():
     start = [{"label": "plain", "model_kwargs": {"up": "bilinear"}}, {"label": "Res (x)", "model": "attention_unet"}]
     found = study(factors={"start": start, "loss": ["bce", "dice"]}).cells()
@@ -319,7 +337,7 @@ def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command
 
 
 def planned(made_cars, **other):
-    return build(study(**other), {"data_dir": made_cars})
+    return study_plan.build(study(**other), {"data_dir": made_cars})
 
 
 @pytest.mark.parametrize("factors", [{"train_cars": [2, 5]}, {"split": ["car", "image"]}, {"batch_size": [4, 16]}], ids=str)
@@ -350,8 +368,10 @@ def test_an_epoch_of_a_given_length_goes_through_the_photographs_again():
 def test_cells_that_differ_in_what_must_be_equal_are_refused(made_cars):
     shared = {name: value for name, value in SETTINGS.items() if name != "epochs"}
     levels = [{"label": "short", "epochs": 1}, {"label": "long", "epochs": 2}]
-    with pytest.raises(InputError, match="differ in epochs"):
-        planned(made_cars, settings=shared, factors={"length": levels})
+    for model in ({"loss": "bce"}, {"weight_decay": 0.1}):
+        with pytest.raises(InputError, match="differ in epochs"):
+            planned(made_cars, settings=shared, factors={"length": [level | model for level in levels]})
+    assert len(planned(made_cars, settings=shared, factors={"length": levels}).cells) == 2
     assert len(planned(made_cars, settings=shared, factors={"epochs": [1, 2]}).cells) == 2
     with pytest.raises(InputError, match="the same in everything"):
         planned(made_cars, factors={"loss": ["dice", {"label": "Dice", "loss": "dice"}]})
