@@ -1,6 +1,6 @@
 """How often each set of test cars has been read: analysis/results/ledger.csv, committed, never shortened.
 
-A test set wears out: whoever looks at it often enough finds something. So every run that was scored is entered here, once, by
+A test set wears out: whoever looks at it often enough finds something. So every run of a study that is reported is entered here, once, by
 its key; a run that is repeated with the same key reads nothing new.
 """
 

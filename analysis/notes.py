@@ -21,7 +21,7 @@ def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
     say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
     study = answer.study
     found = [
-        _legend(answer, say), _ceiling(study.finished, say), _design(answer, say), _protocol(study.finished, say),
+        _legend(answer, say), *_photographs(answer, say), _ceiling(study.finished, say), _design(answer, say), _protocol(study.finished, say),
         *_readings(answer, ledger, say), *_interactions(answer, say), *_conditions(answer, say), *_correlation(answer, say),
         *_one_rate(answer, say), *_faultless(answer, say), _spent(answer, say),
     ]  # fmt: skip
@@ -37,6 +37,23 @@ def _legend(answer: Answer, say: Say) -> str:
         f"★：未与最好的区分开，即没有组合优于它。Dice、IoU、边界 IoU 用最后的权重计算，先对一辆车的照片取平均，再对各车、各随机种子取平均；"
         f"判定列数的是其他组合，区间经 Holm 校正；等效：在 ±{rope:g} 之内。最佳轮的 Dice 只作参考，不影响判定。",
     )
+
+
+def _photographs(answer: Answer, say: Say) -> list[str]:
+    """How large the data are, and in which pixels everything was scored: copies of one data set differ in both."""
+    known = answer.study.plan.get("photographs")
+    if not known:
+        return []
+    data = ", ".join(sorted(set(answer.study.finished.data.astype(str))))
+    sizes, few = known["sizes"], 3
+    shown = ", ".join(sizes[:few]) + (
+        say(f" and {len(sizes) - few} more sizes", f" 等 {len(sizes)} 种尺寸") if len(sizes) > few else ""
+    )
+    return [say(
+        f"Data: {data}, {known['photographs']:,} photographs of {known['groups']:,} cars or other groups; test photographs were scored at {shown}, and HD95 "
+        "is in those pixels.",
+        f"数据：{data}，{known['groups']:,} 辆车（或其他分组）的 {known['photographs']:,} 张照片；测试照片以 {shown} 评分，HD95 以这些像素计。",
+    )]  # fmt: skip
 
 
 def _ceiling(runs: pd.DataFrame, say: Say) -> str:
@@ -96,8 +113,9 @@ def _protocol(runs: pd.DataFrame, say: Say) -> str:
 def _readings(answer: Answer, ledger: pd.DataFrame, say: Say) -> list[str]:
     return [
         say(
-            f"These {cars} test cars have been read by {runs} runs of {studies} stud{'y' if studies == 1 else 'ies'}.",
-            f"这 {cars} 辆测试车已被 {studies} 项研究的 {runs} 次运行读取。",
+            f"By the ledger, which counts the runs of reported studies under the same split, these {cars} test cars have been read by {runs} runs of "
+            f"{studies} stud{'y' if studies == 1 else 'ies'}.",
+            f"账本计入已报告的研究在同一划分下的运行：据此，这 {cars} 辆测试车已被 {studies} 项研究的 {runs} 次运行读取。",
         )
         for cars, runs, studies in times_read(ledger, answer.study)
     ]
@@ -138,7 +156,8 @@ def _conditions(answer: Answer, say: Say) -> list[str]:
     return [
         say(
             english,
-            f"这些判定只对这样的随机种子和汽车（{judged[0].shape[1]} 辆）、这个训练预算（{epochs} 轮）、这些学习率（{rates_zh}）和这份数据（{data}，{size}）成立。",
+            f"这些判定适用于新的随机种子和同类的新车（每个组合 {_range([len(one) for one in judged])} 个种子，{judged[0].shape[1]} 辆车），并且只对这个训练预算"
+            f"（{epochs} 轮）、这些学习率（{rates_zh}）和这份数据（{data}，{size}）成立；只有整个区间都在 ±{answer.study.rope:g} 之内才称为等效，“优于”的差距可能更小。",
         )
     ]
 
@@ -210,6 +229,10 @@ def _spent(answer: Answer, say: Say) -> str:
         f"Spent: {len(runs)} runs, {failed} more that failed, {len(trials)} tuning trials; {hours:.1f} hours of training, summed over processes.",
         f"用去：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验；各进程训练时间合计 {hours:.1f} 小时。",
     )
+
+
+def _range(numbers: list[int]) -> str:
+    return f"{min(numbers)}" if min(numbers) == max(numbers) else f"{min(numbers)}–{max(numbers)}"
 
 
 def _number(value: float | None) -> str:

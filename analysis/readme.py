@@ -40,9 +40,9 @@ WITHIN = {
     "zh": "{factor} 在其余因素的每种组合之内带来的差别；区间对各组合作了 Holm 校正，每种分数各自校正。",
 }
 OTHERS = {
-    "en": "Dice of the same networks on corrupted test photographs (mean over three strengths) and on photographs of another place; ★: not "
+    "en": "Dice of the same networks on corrupted photographs of the test cars (mean over three strengths) and on photographs of another place; ★: not "
     "separated from the top in that column. Exploratory: each column is adjusted for its own pairs alone.",
-    "zh": "同样的网络在退化的测试照片上（三种强度的平均）以及在另一处拍摄的照片上的 Dice；★：该列中与最好的没有区分开。探索性结果：每一列只对本列的成对比较做了校正。",
+    "zh": "同样的网络在测试车的退化照片上（三种强度的平均）以及在另一处拍摄的照片上的 Dice；★：该列中与最好的没有区分开。探索性结果：每一列只对本列的成对比较做了校正。",
 }
 OTHERS_ALT = {"en": "Dice against the strength of each corruption", "zh": "Dice 随各种退化强度的变化"}
 HEADINGS = {"en": ("name", "what it is", "source"), "zh": ("名称", "说明", "来源")}

@@ -38,7 +38,9 @@ def sentences(answer: Answer, language: str) -> list[str]:
     say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
     cells = _cells(answer, say)
     if answer.family and not answer.pairs_named:
-        cells += say(" (Exploratory: the plan does not name pairs of cells.)", "（探索性：计划未指定逐对比较。）")
+        cells += say(
+            " (Exploratory: the plan does not name pairs of cells as confirmatory.)", "（探索性：计划未将逐对比较列为验证性。）"
+        )
     named = [_effect(effect, say) for effect in answer.effects if effect.named]
     others = [_effect(effect, say) for effect in answer.effects if not effect.named]
     first, *rest = [cells, *named, *others] if answer.pairs_named or not named else [*named, cells, *others]
@@ -67,8 +69,8 @@ def _cells(answer: Answer, say: Say) -> str:
 
 def _all_equivalent(judged: Sequence[Row], rope: float, say: Say) -> str:
     return say(
-        f"All {len(judged)} cells are equivalent: no two differ by more than {rope:g} in Dice.",
-        f"{len(judged)} 个组合全部等效：任意两个的 Dice 之差不超过 {rope:g}。",
+        f"All {len(judged)} cells are equivalent: the interval of every difference in Dice lies within ±{rope:g}.",
+        f"{len(judged)} 个组合全部等效：每个 Dice 之差的区间都在 ±{rope:g} 之内。",
     )
 
 
@@ -97,8 +99,8 @@ def _several(top: Sequence[Row], judged: Sequence[Row], say: Say) -> str:
     names = _names([row.label for row in top], say)
     if len(top) == len(judged):
         return say(
-            f"No cell of {len(judged)} is worse than another: which is best is undecided.",
-            f"{len(judged)} 个组合中没有一个劣于另一个：哪个最好尚未决定。",
+            f"No cell of {len(judged)} was found worse than another: which is best is undecided.",
+            f"{len(judged)} 个组合中没有发现任何一个劣于另一个：哪个最好尚未决定。",
         )
     rest = len(judged) - len(top)
     return say(

@@ -69,5 +69,6 @@ def conditions(seeds: ArrayLike, cars: int, budget: str, rates: str, data: str, 
     counted = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     return (
         f"These verdicts hold for new seeds and new cars like these ({counted} seeds a cell, {cars} cars), and only for this budget"
-        f" ({budget}), these learning rates ({rates}) and these data ({data}); differences below {rope:g} count as none."
+        f" ({budget}), these learning rates ({rates}) and these data ({data}). A difference is called "
+        f"equivalent only where its whole interval lies within ±{rope:g}; one that is called better may be smaller than that."
     )

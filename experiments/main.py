@@ -69,7 +69,9 @@ def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> Non
     print(
         f"Best weights by validation Dice (epoch {result['best_epoch']} of {result['epochs']}), scored at the photographs' own size."
     )
-    print(f"No network that sees {width}x{height} pixels could score above about {result['ceiling']:.4f} here.")
+    print(
+        f"Ceiling of {width}x{height} pixels: the truth itself, reduced to them and enlarged again, scores {result['ceiling']:.4f} here."
+    )
     if result["split"] in LEAKING:
         print(f"NOT A FAIR SCORE: --split {result['split']} puts other photographs of the test cars into training.")
     if result["data"] == "synthetic":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 from collections.abc import Iterable, Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from PIL import Image
 
 from experiments import claim
 from experiments.checkpoint import write_whole
@@ -40,7 +42,7 @@ def write_plan(plan: Plan, variances: Mapping[str, Any], detectable: Mapping[str
         },
         "variances": dict(variances), "detectable": dict(detectable), "protocol": PROTOCOL,
         "data_fingerprint": "+".join(dict.fromkeys(cell.config.data_fingerprint for cell in plan.cells)),
-        "cells": [_cell(plan, cell) for cell in plan.cells], "known_faulty": _known_faulty(plan),
+        "cells": [_cell(plan, cell) for cell in plan.cells], "known_faulty": _known_faulty(plan), "photographs": _photographs(plan),
     }  # fmt: skip
     _write(plan.folder / "plan.json", json.dumps(content, indent=1, ensure_ascii=False))
 
@@ -107,6 +109,19 @@ def _known_faulty(plan: Plan) -> list[str] | None:
     """
     parts = [cell.base.parts.test for cell in plan.cells if cell.config.data == "carvana"]
     return sorted({s.name for part in parts for s in part if is_known_faulty(s.name)}) if parts else None
+
+
+def _photographs(plan: Plan) -> dict[str, Any]:
+    """How many photographs of how many groups the data have, and the sizes of the test masks, at which everything is scored."""
+    found = {sample.image: sample for cell in plan.cells for sample in cell.base.samples}.values()
+    sizes = {_size(sample.mask) for cell in plan.cells for sample in cell.base.parts.test}
+    return {"photographs": len(found), "groups": len({sample.group for sample in found}), "sizes": sorted(sizes)}
+
+
+@functools.cache
+def _size(mask: Path) -> str:
+    with Image.open(mask) as picture:
+        return f"{picture.width}x{picture.height}"
 
 
 def _cell(plan: Plan, cell: PlannedCell) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Every cell of a study gets the same trials, and its learning rate from a curve fitted to all of them.
+"""Every cell of a study gets the same trials, and its learning rate from a curve fitted to those around its top.
 
 The trials of all cells go on in turns, so a tuning that was interrupted is an equal one with fewer trials. Where a cell's
 best rate lies at the end of the range, the range is extended for every cell, at most `EXTENSIONS` times.

@@ -126,7 +126,7 @@ def test_no_module_is_a_drawer_for_everything():
     assert not {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts} & {"utils", "helpers", "common", "misc"}
 
 
-def test_the_top_level_holds_what_the_owner_fixed_and_tool_files():
+def test_the_top_level_holds_what_belongs_there_and_tool_files():
     import subprocess
 
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()

@@ -46,7 +46,9 @@ def test_one_small_difference_is_enough_to_say_that_it_is_small(tmp_path):
 
 def test_equal_cells_are_called_equivalent_only_where_every_pair_is(tmp_path):
     found = study(tmp_path, dict.fromkeys(MODELS, 0.0), sd=1e-5, seeds=range(10), cars=60)
-    assert sentences(found, "en")[0].startswith("All 3 cells are equivalent: no two differ by more than 0.001 in Dice.")
+    assert sentences(found, "en")[0].startswith(
+        "All 3 cells are equivalent: the interval of every difference in Dice lies within ±0.001."
+    )
     assert "全部等效" in sentences(found, "zh")[0]
 
 
@@ -125,11 +127,11 @@ def test_which_cell_would_be_highest_at_one_rate_for_all_is_told_beside_the_high
     found = study(tmp_path, {"unet": 0, "attention_unet": 0})
     a, b = (cell["cell"] for cell in found.study.cells)
     made = trials((a, (0.93, 0.96, 0.95, 0.92, 0.90)), (b, (0.90, 0.93, 0.96, 0.97, 0.95)))
-    told = notes(replace(found, study=replace(found.study, trials=made)), ledger.read(tmp_path), "en")[-1]
-    assert (
+    told = notes(replace(found, study=replace(found.study, trials=made)), ledger.read(tmp_path), "en")
+    order = (
         "that of unet + bce at 0.001, 0.003; attention_unet + bce at 0.01, 0.03, 0.1; each at its own rate: attention_unet + bce."
-        in told
     )
+    assert sum(order in note for note in told) == 1
     diverged = made.assign(value=made.value.where((made.cell != b) | (made.rate < 0.03)))
     told = notes(replace(found, study=replace(found.study, trials=diverged)), ledger.read(tmp_path), "en")
     assert not any("0.03" in note and "one rate" in note for note in told)
@@ -153,3 +155,12 @@ def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
     a = answer(spoilt)
     assert a.faultless.dice == pytest.approx(rows.groupby("cell", observed=True).mean().to_dict())
     assert not any("publicly listed" in note for note in notes(found, ledger.read(tmp_path), "en"))  # an older plan does not know
+
+
+def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0})
+    plan = found.study.plan | {"photographs": {"photographs": 4320, "groups": 270, "sizes": ["384x256"]}}
+    for language, data, spent in (("en", "4,320 photographs of 270 cars", "Spent: 6 runs"), ("zh", "270 辆车", "用去：6 次运行")):
+        told = notes(replace(found, study=replace(found.study, plan=plan)), ledger.read(tmp_path), language)
+        assert [data in note and "384x256" in note for note in told].count(True) == 1
+        assert [spent in note for note in told].count(True) == 1

@@ -1,7 +1,7 @@
 """Training, validation and test: whole cars, decided by the SHA-256 of the car's id and by nothing else.
 
 Sixteen photographs of one car are nearly the same photograph. A split by photograph puts on average 13.5 of a
-validation photo's 15 siblings into training (318 cars, 10 % validation) and measures memory. Here a car is on one
+validation photo's 15 siblings into training (318 cars, 10 % validation): its score mixes memory with generalisation. Here a car is on one
 side only, and neither the order of the files nor the platform nor the seed can move it.
 """
 
