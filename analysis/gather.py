@@ -128,6 +128,8 @@ def _spoilt(folder: Path, result: dict[str, Any]) -> str:
     for name, wanted in (result.get("sha256") or {}).items():
         if (folder / name).exists() and _digest(folder / name) != wanted:
             return f"{name} was changed since the run was finished"
+    if result.get("seal", "") not in ("", lines.seal(result)):
+        return "result.json was changed since the run was finished"
     try:
         lines.read(folder / "metrics.jsonl")
     except InputError as error:

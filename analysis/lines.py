@@ -1,7 +1,8 @@
-"""Files to which lines of JSON are appended: what a crash may leave in one, and what it cannot have left."""
+"""Files to which lines of JSON are appended: what a crash may leave in one, and what it cannot have left; and the seal of a result."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     whole = (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]  # what follows the last end of line is torn
     return [_object(path, number, line) for number, line in enumerate(whole, start=1)]
+
+
+def seal(result: dict[str, Any]) -> str:
+    """The SHA-256 of what a result says, but for its seal itself: a number that is changed later does not fit it."""
+    said = json.dumps({name: value for name, value in result.items() if name != "seal"}, sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:

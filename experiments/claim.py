@@ -8,6 +8,7 @@ through its own end, say) has lost the run, and nothing that it computed since i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -39,24 +40,29 @@ class Lease:
 
     def confirm(self) -> None:
         """Raise Busy unless the run still belongs to this process: ask before anything is written that counts."""
-        if (read(self._path) or {}).get("token") != self._token:
-            self.lost = True
+        self.lost = self.lost or not self.is_mine()
         if self.lost:
             raise Busy(f"The run {self._path.stem} was taken over by another process while this one stood still.")
+
+    def is_mine(self) -> bool:
+        """Whether the run still belongs to this process."""
+        return (read(self._path) or {}).get("token") == self._token
 
     def release(self) -> None:
         """Give the run back."""
         self._end.set()
         self._heart.join()
-        if (read(self._path) or {}).get("token") == self._token:
+        if self.is_mine():
             self._path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT):
-            if (read(self._path) or {}).get("token") != self._token:
+            there = read(self._path)
+            if there is not None and there.get("token") != self._token:
                 self.lost = True
                 return
-            os.utime(self._path)
+            with contextlib.suppress(OSError):  # a shared folder that is away for a moment must not stop the heart
+                os.utime(self._path)
 
 
 @contextmanager
@@ -126,6 +132,8 @@ def _is_alive(content: dict[str, Any]) -> bool:
     try:
         process = psutil.Process(content["process"])
         ended = process.status() == psutil.STATUS_ZOMBIE  # dead, and its parent has not asked yet how it died
+        if content.get("ticks") is not None:
+            return not ended and _ticks(process.pid) == content["ticks"]
         return not ended and abs(process.create_time() - content["began"]) < 2
     except (psutil.Error, KeyError):
         return False
@@ -144,7 +152,20 @@ def _here() -> dict[str, Any]:
     process = psutil.Process()
     return {
         "host": socket.gethostname(), "machine": _machine(), "process": process.pid, "began": process.create_time(),
+        "ticks": _ticks(process.pid),
     }  # fmt: skip
+
+
+def _ticks(process: int) -> int | None:
+    """When the process began, in the kernel's ticks since the machine's start: a clock that is set does not change it.
+
+    None where there is no /proc.
+    """
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rpartition(")")[2].split()[19])  # field 22; the second, the program's name, may hold anything
 
 
 def _machine() -> str:

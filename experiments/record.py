@@ -72,12 +72,15 @@ class Record:
 
     def refuse_unsealed(self) -> None:
         """Raise InputError where a number of this finished run was changed after its end (runs of old have no seal)."""
-        for name, wanted in (self.result() or {}).get("sha256", {}).items():
-            if digest(self.folder / name) != wanted:
-                raise InputError(
-                    f"{self.folder / name} was changed since the run was finished. Put it back from a copy, or give the run up "
-                    f"and train it again: rm -r {self.folder}"
-                )
+        result = self.result() or {}
+        wrong = [name for name, wanted in result.get("sha256", {}).items() if digest(self.folder / name) != wanted]
+        if result.get("seal", "") not in ("", lines.seal(result)):
+            wrong.append("result.json")
+        if wrong:
+            raise InputError(
+                f"{self.folder / wrong[0]} was changed since the run was finished. Put it back from a copy, or give the run up "
+                f"and train it again: rm -r {self.folder}"
+            )
 
     def epochs(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
@@ -115,7 +118,9 @@ class Record:
     def finish(self, result: dict[str, Any]) -> None:
         """Write result.json: from now on the run is finished, and its numbers are sealed by their SHA-256."""
         sealed = {path.name: digest(path) for name in SEALED if (path := self.folder / name).exists()}
-        write_whole(self.folder / "result.json", json.dumps({**result, "sha256": sealed}, indent=1).encode())
+        content = {**result, "sha256": sealed}
+        content["seal"] = lines.seal(json.loads(json.dumps(content)))
+        write_whole(self.folder / "result.json", json.dumps(content, indent=1).encode())
         (self.folder / "failed.json").unlink(missing_ok=True)
 
     def drop_weights(self) -> None:

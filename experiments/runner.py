@@ -24,7 +24,8 @@ from experiments.config import Machine, RunConfig
 from experiments.data import split as splitting
 from experiments.data.cache import Pixels, open_cache
 from experiments.data.loader import Batches
-from experiments.errors import Busy, Diverged, InputError, RunFailed, disk_trouble
+from experiments.data.samples import CHANGED, fingerprint
+from experiments.errors import Diverged, InputError, RunFailed, disk_trouble
 from experiments.failures import explain
 from experiments.prepare import Prepared
 from experiments.record import Record, refuse_changed
@@ -133,17 +134,19 @@ def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any
     config, machine = prepared.config, prepared.machine
     began = time.perf_counter()
     loss = LOSSES[config.loss].build(**config.loss_kwargs)
+    _refuse_other_data(prepared)
     with progress.counting("decoding photographs", stop.check) as show:
         pixels = open_cache(prepared.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
     record.begin(config, machine, command)
     splitting.write_manifest(record.folder / "split.csv", prepared.parts)
     tracker.open(config, machine.data_dir)
-    status, numbers, tags, ours = "FAILED", {}, {}, True
+    status, numbers, tags = "FAILED", {}, {}
     try:
         state = start(model, config)
         _take_up(state, record, config)
         _train(job, pixels, state, loss)
         result = job.kind.conclude(prepared, pixels, state, record, tracker, stop)
+        _refuse_other_data(prepared)
         result["seconds"]["this_sitting"] = round(time.perf_counter() - began, 1)
         job.lease.confirm()
         record.finish(result)
@@ -158,19 +161,23 @@ def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any
         reason = explain(error, config)
         diverged = isinstance(error, Diverged)
         tags = {"diverged": str(diverged).lower()}
+        job.lease.confirm()
         record.fail(reason or f"{type(error).__name__}: {error}", diverged)
         if reason is None or isinstance(error, RunFailed):
             raise
         raise RunFailed(reason) from error
-    except Busy:  # whoever took the run over has it in MLflow, too
-        ours = False
-        raise
     finally:
-        if ours:
+        if job.lease.is_mine():
             tracker.close(status, numbers, record.files(), tags)
-        else:
+        else:  # whoever took the run over has it in MLflow, too
             tracker.leave()
     return result
+
+
+def _refuse_other_data(prepared: Prepared) -> None:
+    """Raise RunFailed where the files are no longer those of the run's fingerprint, which may be days old in a study."""
+    if fingerprint(prepared.samples) != prepared.config.data_fingerprint:
+        raise RunFailed(CHANGED.format(prepared.samples[0].image.parent))
 
 
 def try_model(config: RunConfig, machine: Machine) -> None:
@@ -229,8 +236,7 @@ def _train(job: _Job, pixels: Pixels, state: State, loss: Any) -> None:
     watch = progress.watched("training")
     try:
         for epoch in train(state, batches, validation, loss, config, job.stop, watch):
-            job.lease.confirm()
-            _keep(epoch, state, record, job.tracker, config)
+            _keep(epoch, state, job, config)
             if epoch.number in shown:
                 path = record.folder / "pictures" / f"{VALIDATION}{epoch.number:03}.png"
                 pictures.save_validation(path, state, validation)
@@ -238,22 +244,43 @@ def _train(job: _Job, pixels: Pixels, state: State, loss: Any) -> None:
     except Interrupted:
         job.lease.confirm()
         if state.step:  # a finished epoch has been saved already
-            _save_last(state, record.folder)
+            _save_last(state, job)
+        raise
+    except RuntimeError as error:
+        # A signal to the whole group of processes ends those that load photographs, too, and torch says so at any moment, in the
+        # midst of a step: nothing is saved here, and the run goes on from its last checkpoint.
+        if "DataLoader worker" in str(error) and _was_stopped(job.stop):
+            raise Interrupted from error
         raise
 
 
-def _keep(epoch: Epoch, state: State, record: Record, tracker: tracking.Tracker, config: RunConfig) -> None:
-    """Write an epoch down: the line, then the best weights, then the checkpoint that makes it count; then track it."""
+def _was_stopped(stop: Stop) -> bool:
+    """Whether this process was asked to stop: its own signal may come a moment after its children's."""
+    until = time.monotonic() + 1
+    while not stop() and time.monotonic() < until:
+        time.sleep(0.05)
+    return stop()
+
+
+def _keep(epoch: Epoch, state: State, job: _Job, config: RunConfig) -> None:
+    """Write an epoch down: the line, then the best weights, then the checkpoint that makes it count; then track it.
+
+    Who has the run is asked before each write: a process that was stopped in between must not write into another's.
+    """
+    record, tracker = job.record, job.tracker
     line = {
         "epoch": epoch.number, "train/loss": epoch.train_loss, "val/loss": epoch.val_loss, "val/dice": epoch.val_dice,
         "val/iou": epoch.val_iou, "learning_rate": epoch.learning_rate,
     }  # fmt: skip
+    job.lease.confirm()
     record.add("metrics.jsonl", line)
+    job.lease.confirm()
     record.add("timing.jsonl", {"epoch": epoch.number, "seconds": epoch.seconds, "images_per_second": epoch.images_per_second})
     if epoch.is_best:
         weights = network(state.model).state_dict()
+        job.lease.confirm()
         checkpoint.save(record.folder / "best.ckpt", {"epoch": epoch.number, "dice": epoch.val_dice, "model": weights})
-    _save_last(state, record.folder)
+    _save_last(state, job)
     tracker.metrics(
         {**{k: v for k, v in line.items() if k != "epoch"}, "images_per_second": epoch.images_per_second}, epoch.number
     )
@@ -264,6 +291,8 @@ def _keep(epoch: Epoch, state: State, record: Record, tracker: tracking.Tracker,
     )
 
 
-def _save_last(state: State, folder: Path) -> None:
-    checkpoint.rotate(folder)
-    checkpoint.save(folder / "last.ckpt", state.to_dict())
+def _save_last(state: State, job: _Job) -> None:
+    job.lease.confirm()
+    checkpoint.rotate(job.record.folder)
+    job.lease.confirm()
+    checkpoint.save(job.record.folder / "last.ckpt", state.to_dict())

@@ -63,7 +63,7 @@ def _file(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         content = tomllib.loads(text) if path.suffix == ".toml" else _yaml(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The config file {path} cannot be read: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise InputError(f"The config file {path} should hold lines like 'model: unet'.")
@@ -80,7 +80,7 @@ def _yaml(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, LookupError, AttributeError, TypeError) as error:  # `!!int "_"`, say, is an IndexError of PyYAML's
         raise ValueError(str(error)) from None
 
 

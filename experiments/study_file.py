@@ -39,7 +39,7 @@ def read(path: Path) -> Study:
         raise InputError(f"The study file {path} should be named with a-z, 0-9 and _ only: its name is the study's.")
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The study file {path} cannot be read: {' '.join(str(error).split())}.") from None
     return parse(path.stem, content, f"The study file {path}")
 

@@ -67,6 +67,7 @@ class _Past:
         """Whether MLflow has all of it."""
         return known is not None and (
             known.status == self.status
+            and known.described
             and self.tags.items() <= known.tags.items()
             and {row["epoch"] for row in self.record.epochs()} <= known.steps
             and self.numbers.keys() <= known.metrics.keys()

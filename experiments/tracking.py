@@ -166,7 +166,9 @@ class Tracker:
             "mlflow.source.name": "run.py", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": git_commit(),
             **self._tags,
         }  # fmt: skip
-        found = self._session.look(tags["key"])
+        if self._parent:
+            tags["mlflow.parentRunId"] = self._group(self._parent)
+        found = self._session.look(tags["key"]) or self._create(tags, config, data_dir, moment)
         if found:
             self._run_id = found.run_id
             self._client.update_run(self._run_id, status="RUNNING")
@@ -174,14 +176,21 @@ class Tracker:
                 self._client.set_tag(self._run_id, name, tags[name])
             self._sent_steps, self._sent_numbers = set(found.steps), found.metrics
             self._sent_pictures = set(found.pictures)
-        else:
-            if self._parent:
-                tags["mlflow.parentRunId"] = self._group(self._parent)
-            run = self._client.create_run(self._session.experiment, moment, tags=tags, run_name=run_name(config))
-            self._run_id = run.info.run_id
-            self._describe(config, data_dir)
+            if not found.described:  # its making was answered too late, or a kill came in between
+                self._describe(config, data_dir)
         if self._live and not self._parent:
             self._start_monitor()
+
+    def _create(self, tags: dict[str, str], config: RunConfig, data_dir: Path, moment: int) -> store.Known | None:
+        """Make the run, unless another process has made it since it was looked for: then what MLflow has of it."""
+        with FileLock(self._session.lock, timeout=60):
+            found = self._session.look(tags["key"])
+            if found is None:
+                run = self._client.create_run(self._session.experiment, moment, tags=tags, run_name=run_name(config))
+                self._run_id = run.info.run_id
+        if found is None:
+            self._describe(config, data_dir)
+        return found
 
     def _group(self, key: str) -> str:
         """The run that nested ones lie in; several workers ask for it at once."""

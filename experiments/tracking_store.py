@@ -53,6 +53,7 @@ class Known:
     steps: frozenset[int]
     files: frozenset[str]
     pictures: frozenset[str | tuple[str, int]]
+    described: bool = True  # whether its settings and its data set are there
 
 
 def find(client: Any, experiment: str, key: str) -> str | None:
@@ -85,7 +86,8 @@ def look(client: Any, experiment: str, key: str) -> Known | None:
     files = frozenset(item.path for item in client.list_artifacts(run_id) if not item.is_dir)
     shown = [Path(item.path).name for place in ("pictures", "images") for item in client.list_artifacts(run_id, place)]
     pictures = frozenset(_pictured(name) for name in shown)
-    return Known(run_id, run.info.status, run.data.tags, run.data.metrics, steps, files, pictures)
+    described = bool(run.data.params) and bool(run.inputs and run.inputs.dataset_inputs)
+    return Known(run_id, run.info.status, run.data.tags, run.data.metrics, steps, files, pictures, described)
 
 
 def _pictured(name: str) -> str | tuple[str, int]:

@@ -65,14 +65,16 @@ class State:
     step: int = 0  # steps done in the next one
     best_epoch: int = 0
     best_dice: float = -1.0
-    seconds: float = field(default=0.0)  # spent so far, over all sittings
+    seconds: float = field(default=0.0)  # spent on the epochs that are finished, over all sittings
+    spent: float = 0.0  # on the next one, in sittings that were interrupted
+    trained: float = 0.0  # of these, without validation
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain data and tensors."""
         cuda = torch.cuda.get_rng_state_all() if self.fabric.device.type == "cuda" else []
         return {
             "epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "best_dice": self.best_dice,
-            "seconds": self.seconds, "loss_sum": self.loss_sum, "model": network(self.model).state_dict(),
+            "seconds": self.seconds, "spent": self.spent, "trained": self.trained, "loss_sum": self.loss_sum, "broken": self.broken, "model": network(self.model).state_dict(),
             "optimizer": self.optimizer.state_dict(), "scaler": self.fabric._precision.state_dict(),
             "random": torch.get_rng_state(), "cuda_random": cuda,
         }  # fmt: skip
@@ -81,7 +83,9 @@ class State:
         """Go on from a state that `to_dict` gave."""
         for name in ("epoch", "step", "best_epoch", "best_dice", "seconds"):
             setattr(self, name, saved[name])
+        self.spent, self.trained = saved.get("spent", 0.0), saved.get("trained", 0.0)  # a checkpoint of old lacks the newer ones
         self.loss_sum = saved["loss_sum"].to(self.fabric.device)
+        self.broken = saved.get("broken", 1.0 - torch.isfinite(self.loss_sum).float()).to(self.fabric.device)
         network(self.model).load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.fabric._precision.load_state_dict(saved["scaler"])
@@ -208,19 +212,25 @@ def train(
             if state.step % LOOK_EVERY == 0:
                 _refuse_broken(state, number)
             if stop():
+                state.trained, state.spent = (so_far + time.perf_counter() - began for so_far in (state.trained, state.spent))
                 raise Interrupted
         _refuse_broken(state, number)
-        train_loss, trained = float(state.loss_sum) / len(batches), time.perf_counter() - began
-        val_loss, val_dice, val_iou = validate(state, validation, loss, config.batch_size, stop)
+        train_loss = float(state.loss_sum) / len(batches)
+        state.trained += time.perf_counter() - began
+        try:
+            val_loss, val_dice, val_iou = validate(state, validation, loss, config.batch_size, stop)
+        except Interrupted:
+            state.spent += time.perf_counter() - began
+            raise
         is_best = val_dice > state.best_dice
         if is_best:
             state.best_epoch, state.best_dice = number, val_dice
         state.epoch, state.step = number, 0
         state.loss_sum = torch.zeros_like(state.loss_sum)
-        seconds = time.perf_counter() - began
-        state.seconds += seconds
+        seconds = state.spent + time.perf_counter() - began
+        speed = len(batches) * batches.batch_size / state.trained
+        state.seconds, state.spent, state.trained = state.seconds + seconds, 0.0, 0.0
         rate = learning_rate(config, number * len(batches) - 1, config.epochs * len(batches))
-        speed = (len(batches) - first) * batches.batch_size / trained  # of this sitting
         yield Epoch(number, train_loss, val_loss, val_dice, val_iou, rate, is_best, speed, seconds)
 
 

@@ -136,6 +136,13 @@ def _left(works: list[_Work]) -> int:
     return sum(work.trials.tuning.budget - sum(ended for _, ended in work.trials.trials()) for work in works)
 
 
+def _open(works: list[_Work]) -> list[str]:
+    """The keys of the trials that were begun and have not ended."""
+    return [
+        work.prepared(trial.rate, trial.seed).config.key for work in works for trial, ended in work.trials.trials() if not ended
+    ]
+
+
 def _cell(plan: Plan, cell: PlannedCell, tuning: Tuning) -> Cell:
     def place(rate: float, seed: int) -> Path:
         return plan.machine.trials_dir / cell.prepared(seed, rate).config.key
@@ -155,6 +162,7 @@ def _carry_out(plan: Plan, rounds: list[list[_Work]], executor: Executor) -> Non
     failed: dict[str, str] = {}
     turns = math.ceil(executor.at_once() / len(plan.cells))
     while left := _left(rounds[-1]):
+        failed = {key: failed[key] for key in _open(rounds[-1]) if key in failed}  # another worker may have made up for some
         if failed and left == len(failed):
             raise RunFailed(f"{len(failed)} trials failed, so their cells have no rate. {next(iter(failed.values()))}")
         jobs = [(number, frozenset(failed)) for _ in range(turns) for number in range(len(plan.cells))]

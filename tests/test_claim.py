@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from experiments import claim
-from experiments.errors import Busy
+from experiments.errors import Busy, RunFailed
+from experiments.stopping import Interrupted
 from tests.conftest import ROOT
 
 
@@ -94,7 +95,8 @@ def test_who_was_taken_over_notices_and_leaves_the_new_owners_lease_alone(tmp_pa
 
 
 @pytest.mark.fault(16)
-def test_a_result_computed_after_the_lease_was_lost_is_not_accepted(made_cars, tmp_path, command, monkeypatch):
+@pytest.mark.parametrize("how", ["finishes", "fails", "is interrupted"])
+def test_a_result_computed_after_the_lease_was_lost_is_not_accepted(made_cars, tmp_path, command, monkeypatch, how):
     from experiments import runner
     from tests.conftest import run_folder, small
 
@@ -102,10 +104,17 @@ def test_a_result_computed_after_the_lease_was_lost_is_not_accepted(made_cars, t
 
     def taken_over(prepared, *others):
         lease_of(others[2].folder)
+        if how == "fails":
+            raise RunFailed("something else")
+        if how == "is interrupted":
+            raise Interrupted
         return kept(prepared, *others)
 
+    closed = []
+    monkeypatch.setattr(runner.tracking.Tracker, "close", lambda tracker, *given: closed.append(given))
     monkeypatch.setattr(runner, "RUN", runner.Kind(runner.RUN.folder, taken_over, runner.RUN.numbers, False, True))
     monkeypatch.setitem(runner.run.__kwdefaults__, "kind", runner.RUN)
     code, _, complaint = command(*small(made_cars, tmp_path, epochs=1))
     assert code == 2 and "taken over" in complaint
     assert not (run_folder(tmp_path) / "result.json").exists() and not (run_folder(tmp_path) / "failed.json").exists()
+    assert not closed  # the run in MLflow is the new owner's

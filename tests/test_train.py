@@ -117,6 +117,36 @@ def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(
     assert all(torch.equal(a, b) for a, b in zip(before["weights"], now, strict=True))
 
 
+@pytest.mark.parametrize("kept", [True, False], ids=["the flag is saved", "a checkpoint of old"])
+@pytest.mark.fault(8)
+def test_a_run_that_broke_just_before_it_was_interrupted_is_refused_when_it_is_taken_up(parts, kept):
+    state, batches, validation, loss = parts()
+    steps = itertools.count(1)
+    with pytest.raises(Interrupted):
+        list(train(state, batches, validation, lambda *pair: loss(*pair) * torch.nan, CONFIG, stop=lambda: next(steps) >= 2))
+    saved = state.to_dict()
+    if not kept:
+        del saved["broken"]
+    again = parts()
+    again[0].load(saved)
+    with pytest.raises(RunFailed, match="stopped being finite"):
+        list(train(*again, CONFIG))
+
+
+def test_an_interrupted_epochs_seconds_and_speed_count_every_sitting(parts, monkeypatch):
+    moments = itertools.count()
+    monkeypatch.setattr("experiments.train.time.perf_counter", lambda: float(next(moments)))  # each look at the clock: a second
+    state, *rest = parts()
+    steps = itertools.count(1)
+    with pytest.raises(Interrupted):
+        list(train(state, *rest, CONFIG, stop=lambda: next(steps) >= 4))
+    spent = state.spent
+    again = parts()
+    again[0].load(state.to_dict())
+    first = next(train(*again, CONFIG))
+    assert 0 < spent < first.seconds and 0 < first.images_per_second < 32
+
+
 @pytest.mark.parametrize("pieces", [2, 3, 5])
 def test_a_batch_in_pieces_makes_the_step_of_the_whole_batch(parts, pieces):
     """Where BatchNorm is at rest; five photographs, so that pieces differ in size."""

@@ -7,11 +7,14 @@ import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import tune_cells
+from experiments.errors import RunFailed
 from experiments.study import Tuning
 from experiments.study_plan import Rate
 from experiments.tune import Cell, grid
@@ -271,3 +274,42 @@ def test_wrong_words_of_a_tuning_are_answered_by_a_sentence(made_cars, tmp_path,
     code, _, complaint = command("--preset", "demo", "--data-dir", made_cars, *given, "--output-dir", tmp_path / "out")
     assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.fault(17)
+@pytest.mark.parametrize(("unfinished", "ends"), [
+    ([["x", "y"], ["x", "y"], ["x"]], "2 trials failed|1 trials failed"),  # y was made up for elsewhere; x fails here
+    ([["x", "z"], ["z"], []], None),  # x was made up for elsewhere, z is still at the other worker, and ends
+])  # fmt: skip
+def test_trials_that_another_worker_made_up_for_are_no_failures_of_this_one(monkeypatch, unfinished, ends):
+    looks = [set(keys) for keys in unfinished]
+    answers = iter([tune_cells._Ended("x failed", {"x": "out of memory"}), tune_cells._Ended("y failed", {"y": "out of memory"})])
+    here = {"now": looks[0]}
+
+    def left(_):
+        here["now"] = looks.pop(0) if looks else here["now"]
+        return len(here["now"])
+
+    monkeypatch.setattr(tune_cells, "_left", left)
+    monkeypatch.setattr(tune_cells, "_open", lambda _: sorted(here["now"]))
+    monkeypatch.setattr(tune_cells, "_all_rows", lambda *given: [])
+    monkeypatch.setattr(tune_cells, "PAUSE", 0)
+    monkeypatch.setattr(tune_cells.study_record, "write_trials", lambda *given: None)
+
+    class Executor:
+        turns = 0
+
+        def at_once(self):
+            return 1
+
+        def each(self, act, plan, jobs):
+            self.turns += 1
+            assert self.turns < 20, "it waits for ever"
+            return [(job, next(answers, None)) for job in jobs]
+
+    plan = SimpleNamespace(cells=["cell"])
+    if ends is None:
+        tune_cells._carry_out(plan, [["work"]], Executor())
+    else:
+        with pytest.raises(RunFailed, match=ends):
+            tune_cells._carry_out(plan, [["work"]], Executor())

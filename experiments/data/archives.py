@@ -132,6 +132,8 @@ def _danger(info: zipfile.ZipInfo) -> str | None:
         return "is a link or a device, not a file"
     if info.flag_bits & 0x1:
         return "is encrypted"
+    if info.flag_bits & 0x60:  # patches of another file, or strong encryption: zipfile cannot read them
+        return "is packed in a way that Kaggle does not use"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "is packed in a way that Kaggle does not use"  # and that zipfile cannot unpack in bounded memory
     if WANTED.fullmatch(info.filename) and info.file_size > LARGEST:
@@ -150,7 +152,7 @@ def _write(member: Member, path: Path, limit: int = LARGEST) -> None:
                 if size > limit:
                     raise InputError(f"{member.shown} is refused: {member.info.filename} holds more than it claims.")
                 file.write(chunk)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
         raise InputError(
             f"{member.shown} is damaged at {member.info.filename} ({error}). Download it again; nothing was unpacked."
         ) from None

@@ -26,7 +26,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from experiments.data.samples import Sample, read_mask, read_photo
+from experiments.data.samples import CHANGED, Sample, read_mask, read_photo
+from experiments.data.samples import fingerprint as samples_print
 from experiments.errors import InputError, naming
 
 NAME = re.compile(r"^([0-9a-z]+-\d+x\d+)(\.lock|\.building-.*)?$")  # what this module puts into the cache's folder
@@ -76,12 +77,27 @@ def open_cache(
     shape = (len(samples), height, width)
     if not _complete(folder, shape):
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir / f"{folder.name}.lock"):
+        with _turn(cache_dir / f"{folder.name}.lock", lambda: progress(0, len(samples)) if progress else None):
             if not _complete(folder, shape):  # another process may have built it meanwhile
                 _build(samples, size, folder, progress)
     images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3))
     masks = np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape)
     return Pixels(images, masks)
+
+
+@contextlib.contextmanager
+def _turn(lock: Path, ask: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock that another process may keep for minutes; `ask`, which may raise, is called twice a second meanwhile."""
+    held = FileLock(lock)
+    while not held.is_locked:
+        try:
+            held.acquire(timeout=0.5)
+        except Timeout:
+            ask()
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def clean(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list[str]]:
@@ -124,10 +140,13 @@ def _entries(folder: Path) -> list[Path]:
 
 def _build(samples: Sequence[Sample], size: tuple[int, int], folder: Path, progress: Progress | None) -> None:
     _need_space(len(samples) * size[0] * size[1] * 4, folder.parent)
+    before = samples_print(samples)
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
     try:
         with naming(folder):
             digests = _write_pixels(samples, size, building, progress)
+            if samples_print(samples) != before:
+                raise InputError(CHANGED.format(samples[0].image.parent))
             about = {"format": FORMAT, "shape": [len(samples), size[1], size[0]], "name": folder.name, "sha256": digests}
             (building / "cache.json").write_text(json.dumps(about))
         shutil.rmtree(folder, ignore_errors=True)  # one that is not whole

@@ -88,6 +88,9 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
     return levels > 0
 
 
+CHANGED = "Photographs or masks under {} were changed while they were in use. Put them back, or give the run up: with others it is another run."
+
+
 def fingerprint(samples: Sequence[Sample]) -> str:
     """16 hexadecimal digits that stand for the photographs and masks themselves: names, groups and bytes, not places."""
     stats = tuple((s, *_stat(s.image), *_stat(s.mask)) for s in samples)

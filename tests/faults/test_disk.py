@@ -7,10 +7,12 @@ import subprocess
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from analysis import lines
 from experiments.data import cache, carvana
 from experiments.errors import InputError
+from experiments.stopping import Interrupted
 from tests.conftest import run_folder, small
 from tests.faults.conftest import injected, typed
 from tests.test_run import digests
@@ -125,13 +127,31 @@ def test_a_run_with_a_torn_last_line_ends_as_one_without(finished, made_cars, tm
 
 
 @pytest.mark.fault(11)
-@pytest.mark.parametrize("name", ["metrics.jsonl", "scores.csv", "scores_last.csv"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "scores.csv", "scores_last.csv", "result.json"])
 def test_a_number_changed_after_the_end_of_a_run_is_noticed(finished, made_cars, tmp_path, command, store_uri, name):
     output = shutil.copytree(finished, tmp_path / "out")
     path = run_folder(output) / name
     path.write_text(path.read_text().replace("0.", "0.9", 1))
     code, _, complaint = command(*small(made_cars, output, tracking_uri=store_uri))
     assert code == 2 and f"{name} was changed since the run was finished" in complaint
+
+
+@pytest.mark.fault(10)
+def test_a_photograph_that_changes_while_it_is_decoded_leaves_no_cache(made_cars, tmp_path):
+    folder = shutil.copytree(made_cars, tmp_path / "cars")
+    samples = carvana.build(folder)
+    with pytest.raises(InputError, match="were changed while they were in use"):
+        cache.open_cache(samples, (48, 32), tmp_path / "cache", "f00", lambda *_: shutil.copy(samples[1].image, samples[0].image))
+    assert not list((tmp_path / "cache").glob("f00-48x32")) and not list((tmp_path / "cache").glob("*.building-*"))
+
+
+@pytest.mark.fault(4)
+def test_who_waits_for_anothers_cache_can_be_asked_to_stop(made_cars, tmp_path):
+    def stop(done, total):
+        raise Interrupted
+
+    with FileLock(tmp_path / "f00-48x32.lock"), pytest.raises(Interrupted):
+        cache.open_cache(carvana.build(made_cars), (48, 32), tmp_path, "f00", stop)
 
 
 @pytest.mark.fault(12)

@@ -1,6 +1,7 @@
 """Killed, stopped and spoilt while it runs: the same command carries on to the result that it would have had."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -145,6 +146,21 @@ def test_a_signal_leaves_a_checkpoint_within_ten_seconds_no_orphan_and_a_run_tha
     assert process.returncode == code and last.stat().st_mtime - asked < 10 and load(last)["epoch"] >= 2
     assert len(family) >= 2 and not psutil.wait_procs(family, timeout=10)[1]
     assert "interrupted" in typed(["runs", "--output-dir", tmp_path])[1]
+
+
+@pytest.mark.fault(4)
+def test_a_signal_to_the_whole_group_interrupts_the_run_and_does_not_fail_it(undisturbed, made_cars, tmp_path, store_uri):
+    """As `timeout`, a scheduler's time limit or systemd send it: those that load photographs have it, too."""
+    words = small(made_cars, tmp_path, epochs=500, workers=2, tracking_uri=store_uri)
+    process = subprocess.Popen(
+        [sys.executable, "run.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert any(line.startswith("epoch   2") for line in iter(process.stdout.readline, ""))
+    os.killpg(process.pid, signal.SIGTERM)
+    complaint = process.communicate(timeout=60)[1]
+    assert process.returncode == 143 and "The same command goes on" in complaint
+    assert not (run_folder(tmp_path) / "failed.json").exists() and load(run_folder(tmp_path) / "last.ckpt")["epoch"] >= 2
 
 
 WORKER = """

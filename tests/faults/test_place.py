@@ -97,6 +97,11 @@ def test_a_clock_that_jumps_neither_frees_the_run_of_a_live_process_nor_keeps_th
         os.utime(tmp_path / "run.lease", (moment, moment))
         with pytest.raises(claim.Busy), claim.hold(tmp_path / "run"):
             pass
+        content = json.loads(
+            (tmp_path / "run.lease").read_text()
+        )  # the machine's start, as the clock tells it, jumps with the clock
+        (tmp_path / "run.lease").write_text(json.dumps(content | {"began": content["began"] + jump}))
+        assert claim.owner(tmp_path / "run") is not None
     lease = tmp_path / "dead.lease"
     lease.write_text(json.dumps({"host": "elsewhere", "machine": "elsewhere", "process": 1, "began": 0.0, "token": "x"}))
     os.utime(lease, (moment, moment))

@@ -142,7 +142,7 @@ def test_an_interrupted_study_stops_its_workers_where_they_can_be_taken_up_again
     shown, _ = process.communicate(timeout=120)
     assert process.returncode == 130 and "The same command goes on from here" in shown, shown
     assert not list((tmp_path / "outputs" / "runs").glob("*.lease")), "a worker was killed before it gave its run back"
-    assert workers and not (records(tmp_path).keys() == alone.keys() and "4 done" in shown)
+    assert workers and len(list((tmp_path / "outputs" / "runs").glob("*/result.json"))) < 4
     process = begin(tmp_path, made_cars, store, STUDY, *on(cluster), "--parallel", "2")
     shown, _ = process.communicate(timeout=300)
     assert process.returncode == 0 and records(tmp_path) == alone, shown

@@ -58,6 +58,9 @@ CONFIGS = st.one_of(
 @pytest.mark.fault(27)
 @QUICK
 @given(CONFIGS, st.sampled_from([".yaml", ".toml", ".yml"]))
+@example(b"a = " + b"[" * 3000, ".toml")
+@example(b"a: " + b"[" * 3000, ".yaml")
+@example(b'epochs: !!int "_"', ".yaml")
 def test_any_config_file_is_read_or_refused_by_a_sentence(tmp_path_factory, content, ending):
     path = tmp_path_factory.getbasetemp() / f"settings{ending}"
     path.write_bytes(content)
@@ -92,6 +95,7 @@ def test_any_tables_of_a_study_are_a_study_or_refused_by_a_sentence(tables, kept
 @pytest.mark.fault(27)
 @QUICK
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
+@example(b"a = " + b"[" * 3000)
 def test_any_bytes_of_a_study_file_are_refused_by_a_sentence(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.toml"
     path.write_bytes(content)
