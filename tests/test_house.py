@@ -23,7 +23,7 @@ FLOORS = {
         "analysis.architecture", "analysis.gather", "analysis.robustness", "analysis.scores", "analysis.store", "analysis.ledger",
         "analysis.fair", "analysis.answer", "analysis.strip"),
     3: ("experiments.runner", "experiments.scoring", "analysis.sentences", "analysis.tables", "analysis.notes", "analysis.charts",
-        "analysis.charts_runs", "analysis.conditions", "analysis.long_form", "analysis.page"),
+        "analysis.charts_runs", "analysis.conditions", "analysis.simple_effects", "analysis.long_form", "analysis.page"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
         "experiments.executor", "experiments.cluster", "experiments.study_show", "experiments.study_main", "experiments.study_words",
