@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from analysis.effects import Interaction, MainEffect, interaction, main_effect
 from analysis.fair import Standing, refuse_mixed, standings
 from analysis.measured import COST, Study, by_car
+from analysis.simple_effects import JOIN, Part, simple_effects
 from analysis.statistics import Family, compare_all
 from analysis.summary import cell_mean
 
 Scores = Mapping[str, NDArray[np.float64]]
-JOIN = " + "
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class Answer:
     scores: dict[str, NDArray[np.float64]]  # judged and measured cells: Dice (seeds, cars)
     family: Family[str] | None  # of the judged cells; None where there are fewer than two
     effects: list[Effect]
+    simple: dict[str, list[Part]] = field(default_factory=dict)  # by factor, of those that the plan asks for
     faultless: Faultless | None = None  # None where the plan does not know which masks are listed
 
     @property
@@ -100,6 +101,7 @@ class Answer:
 def answer(study: Study) -> Answer:
     """The verdicts of a study. Raises InputError where its runs may not stand in one table."""
     found = _answer(study)
+    found = replace(found, simple=simple_effects(study, {row.cell: row.levels for row in found.judged}))
     listed = study.plan.get("known_faulty")
     scores = study.scores[~study.scores.image.isin(listed or [])]
     if listed is None or not len(scores):

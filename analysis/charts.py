@@ -49,9 +49,27 @@ def main_effects(answer: Answer) -> Figure | None:
         7.5, sum(0.9 + 0.27 * min(n, MOST) for n in counts), len(counts), sharex=True, height_ratios=[n + 2 for n in counts]
     )
     for axis, effect in zip(axes, answer.effects, strict=True):
-        differences(axis, _pairs(effect.effect.family.comparisons), answer.study.rope)
+        _differences(axis, _pairs(effect.effect.family.comparisons), answer.study.rope)
         axis.set_title(_headline(effect), loc="left")
     axes[-1].set_xlabel("difference in Dice, first minus second, Holm-adjusted 95 % interval")
+    return figure
+
+
+def simple_effects(answer: Answer) -> Figure | None:
+    """What each factor that the plan asks for changes within each combination of the others, a panel for each factor."""
+    if not answer.simple:
+        return None
+    counts = [len(parts) for parts in answer.simple.values()]
+    figure, axes = sheet(
+        8, sum(0.9 + 0.27 * min(n, MOST) for n in counts), len(counts), sharex=True, height_ratios=[n + 2 for n in counts]
+    )
+    for axis, (factor, parts) in zip(axes, answer.simple.items(), strict=True):
+        several = len({part.difference for part in parts}) > 1
+        names = [(f"{part.difference}, " if several else "") + (part.where or "over all the others") for part in parts]
+        _differences(axis, list(zip(names, (part.found["dice"] for part in parts), strict=True)), answer.study.rope)
+        told = factor if several else parts[0].difference
+        axis.set_title(f"{told}; blue: better, orange: worse, green: equivalent, grey: undecided", loc="left")
+    axes[-1].set_xlabel("difference in Dice, Holm-adjusted 95 % interval")
     return figure
 
 
@@ -87,12 +105,12 @@ def pairs(answer: Answer) -> Figure | None:
         return None
     found = _pairs({(answer.label(a), answer.label(b)): c for (a, b), c in answer.family.comparisons.items()})
     figure, (axis,) = sheet(8, 1.3 + 0.2 * min(len(found), MOST))
-    differences(axis, found, answer.study.rope)
+    _differences(axis, found, answer.study.rope)
     axis.set_xlabel("difference in Dice, first minus second, Holm-adjusted 95 % interval" + _cut(len(found)))
     return figure
 
 
-def differences(axis: Axes, found: Sequence[tuple[str, Comparison]], rope: float) -> None:
+def _differences(axis: Axes, found: Sequence[tuple[str, Comparison]], rope: float) -> None:
     """Draw named differences with their intervals, from the top down, on the band of practical equivalence."""
     shown = found[:MOST]
     axis.axvspan(-rope, rope, color=BAND, linewidth=0)

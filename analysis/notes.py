@@ -50,9 +50,9 @@ def _photographs(answer: Answer, say: Say) -> list[str]:
         say(f" and {len(sizes) - few} more sizes", f" 等 {len(sizes)} 种尺寸") if len(sizes) > few else ""
     )
     return [say(
-        f"Data: {data}, {known['photographs']:,} photographs of {known['groups']:,} cars or other groups; test photographs were scored at {shown}, and HD95 "
+        f"Data: {data}, {known['photographs']:,} photographs in {known['groups']:,} groups (a car is one); test photographs were scored at {shown}, and HD95 "
         "is in those pixels.",
-        f"数据：{data}，{known['groups']:,} 辆车（或其他分组）的 {known['photographs']:,} 张照片；测试照片以 {shown} 评分，HD95 以这些像素计。",
+        f"数据：{data}，{known['photographs']:,} 张照片，分为 {known['groups']:,} 组（一辆车为一组）；测试照片以 {shown} 评分，HD95 以这些像素计。",
     )]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import conditions, simple_effects, tables
+from analysis import conditions, tables
 from analysis.answer import Answer
 from analysis.notes import notes
 from analysis.sentences import LANGUAGES, sentences
@@ -58,9 +58,9 @@ def _tables(answer: Answer) -> list[dict[str, Any]]:
         kind = "confirmatory" if effect.named else "exploratory"
         title = f"Main effect of {effect.factor} ({kind})"
         found.append(_table(title, _differences(effect.effect.family, {}), effect.interaction.sentence))
-    for factor in simple_effects.named(answer):
+    for factor, parts in answer.simple.items():
         title = f"{factor} within each combination of the other factors"
-        found.append(_table(title, simple_effects.table(answer, factor, "en")))
+        found.append(_table(title, tables.simple_effects(parts, "en")))
     if answer.family is not None:
         labels = {row.cell: row.label for row in answer.rows}
         kind = "confirmatory" if answer.pairs_named else "exploratory"

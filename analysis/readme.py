@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import conditions, ledger, simple_effects, store, tables
+from analysis import conditions, ledger, store, tables
 from analysis.answer import Answer, answer
 from analysis.long_form import long_form
 from analysis.notes import notes
@@ -139,11 +139,8 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str,
         lines.append(f"![{ALT[best][language]}]({pictures}/{best}.svg)")
     lines.append(tables.markdown(tables.table(found, language)))
     lines.append("\n".join(f"- {tables.safe(note)}" for note in notes(found, readings, language)))
-    for factor in simple_effects.named(found):
-        lines += [
-            tables.safe(WITHIN[language].format(factor=factor)),
-            tables.markdown(simple_effects.table(found, factor, language)),
-        ]
+    for factor, parts in found.simple.items():
+        lines += [tables.safe(WITHIN[language].format(factor=factor)), tables.markdown(tables.simple_effects(parts, language))]
     under = conditions.table(found, language)
     if under is not None:
         picture = [f"![{OTHERS_ALT[language]}]({pictures}/robustness.svg)"] if "robustness" in drawn else []

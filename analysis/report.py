@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import charts, charts_runs, conditions, ledger, readme, simple_effects, store, tables
+from analysis import charts, charts_runs, conditions, ledger, readme, store, tables
 from analysis.answer import Answer, answer
 from analysis.canvas import style, svg
 from analysis.gather import gather, planned
@@ -24,7 +24,7 @@ PICTURES = {
     "intervals": charts.intervals, "main-effects": charts.main_effects, "heatmap": charts.heatmap, "pairs": charts.pairs,
     "cost": charts.cost, "responses": charts_runs.responses, "losses": charts_runs.losses, "validation": charts_runs.validation,
     "angles": charts_runs.angles, "worst-cars": charts_runs.worst_cars,
-    "simple-effects": simple_effects.figure, "robustness": conditions.figure,
+    "simple-effects": charts.simple_effects, "robustness": conditions.figure,
 }  # fmt: skip
 
 

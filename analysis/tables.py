@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from analysis.answer import Answer, Row
-from analysis.sentences import KINDS, verdict
+from analysis.sentences import KINDS, VERDICTS, interval, verdict
+from analysis.simple_effects import SCORES, Part
 
 TOP = "★"
 COLUMNS = {
@@ -29,6 +30,10 @@ COLUMNS = {
     "dice_best": ("Dice, best epoch", "Dice，最佳轮"),
     "key": ("key", "运行键"),
     "commit": ("commit", "提交"),
+}
+WITHIN = {
+    "en": (("difference", "with", "the first is … the second"), "over all the others", {}),
+    "zh": (("差", "其余因素", "前者……后者"), "对其余因素取平均", {"boundary_iou": "边界 IoU"}),
 }
 FORMATS: dict[str, Callable[[float], str]] = {
     "parameters": lambda n: f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n:.0f}", "gmacs": lambda n: f"{n:.3g}",
@@ -61,6 +66,18 @@ def cells(row: Row, language: str) -> dict[str, str]:
     found["seeds"] = str(seeds) if seeds == planned else of
     found["key"] = _first(row.keys, 8) or missing
     return found | {"commit": ", ".join(_commit(one) for one in row.commits) or missing}
+
+
+def simple_effects(parts: Sequence[Part], language: str) -> pd.DataFrame:
+    """A row for each part of a factor's effect; all values are text."""
+    first, everywhere, names = WITHIN[language]
+    columns = [f"{names.get(name, shown)} [95 %]" for name, shown in SCORES.items()]
+    rows = [
+        (part.difference, part.where or everywhere, VERDICTS[language][part.found["dice"].verdict],
+         *(interval(part.found[name]) for name in SCORES))
+        for part in parts
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=[*first, *columns])
 
 
 def markdown(frame: pd.DataFrame) -> str:

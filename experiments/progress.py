@@ -48,7 +48,7 @@ def counting(what: str, stop: Callable[[], None] = lambda: None) -> Iterator[Cal
             stop()
 
         yield show
-    if last[1]:
+    if last[0]:
         say(f"{what}: {last[0]} of {last[1]} in {time.perf_counter() - began:.1f} s")
 
 

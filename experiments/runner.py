@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments import checkpoint, pictures, progress, tracking
+from experiments import progress, tracking
 from experiments.claim import Lease, hold
 from experiments.config import Machine, RunConfig
 from experiments.data import split as splitting
 from experiments.data.cache import Pixels, open_cache
-from experiments.data.loader import Batches
 from experiments.data.samples import CHANGED, fingerprint
+from experiments.epochs import Job, take_up, train_epochs
 from experiments.errors import Diverged, InputError, RunFailed, disk_trouble
 from experiments.failures import explain
 from experiments.prepare import Prepared
@@ -32,11 +32,8 @@ from experiments.record import Record, refuse_changed
 from experiments.rehearse import rehearse
 from experiments.scoring import score, test_metrics
 from experiments.stopping import Interrupted, Stop
-from experiments.train import Epoch, State, network, start, train
-from registry import AUGMENTATIONS, LOSSES, MODELS
-
-VALIDATION = "validation-epoch-"  # how the pictures of those moments are named
-PICTURES = 5  # moments of the training at which the validation photographs are shown
+from experiments.train import State, start
+from registry import LOSSES, MODELS
 
 
 @dataclass(frozen=True)
@@ -108,28 +105,16 @@ def run(
         if session is None:
             session = opened.enter_context(tracking.session(machine.tracking_uri, machine.output_dir, progress.say))
         tracker, held = tracking.Tracker(session, tags, parent), lease
-        job = _Job(prepared, kind, record, held, tracker, stop.also(lambda: held.lost))
+        job = Job(prepared, record, held, tracker, stop.also(lambda: held.lost), kind.pictures)
         try:
-            return _carry_out(job, model, command or sys.argv)
+            return _carry_out(job, kind, model, command or sys.argv)
         except OSError as error:  # before there was a record to note it in
             if (reason := disk_trouble(error, machine.output_dir)) is None:
                 raise
             raise RunFailed(reason) from error
 
 
-@dataclass(frozen=True)
-class _Job:
-    """One training under way, and what it reports to."""
-
-    prepared: Prepared
-    kind: Kind
-    record: Record
-    lease: Lease
-    tracker: tracking.Tracker
-    stop: Stop
-
-
-def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any]:
+def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> dict[str, Any]:
     prepared, record, tracker, stop = job.prepared, job.record, job.tracker, job.stop
     config, machine = prepared.config, prepared.machine
     began = time.perf_counter()
@@ -143,16 +128,16 @@ def _carry_out(job: _Job, model: nn.Module, command: list[str]) -> dict[str, Any
     status, numbers, tags = "FAILED", {}, {}
     try:
         state = start(model, config)
-        _take_up(state, record, config)
-        _train(job, pixels, state, loss)
-        result = job.kind.conclude(prepared, pixels, state, record, tracker, stop)
+        take_up(state, record, config)
+        train_epochs(job, pixels, state, loss)
+        result = kind.conclude(prepared, pixels, state, record, tracker, stop)
         _refuse_other_data(prepared)
         result["seconds"]["this_sitting"] = round(time.perf_counter() - began, 1)
         job.lease.confirm()
         record.finish(result)
-        if not job.kind.weights:
+        if not kind.weights:
             record.drop_weights()
-        status, numbers = "FINISHED", job.kind.numbers(result)
+        status, numbers = "FINISHED", kind.numbers(result)
     except Interrupted:
         status = "KILLED"
         job.lease.confirm()  # it is another process now that goes on with it
@@ -195,104 +180,3 @@ def build_model(config: RunConfig, machine: Machine) -> nn.Module:
         return MODELS[config.model].build(**options)
     except OSError as error:  # weights that could not be fetched or read; the text says what to type
         raise InputError(str(error)) from None
-
-
-def _take_up(state: State, record: Record, config: RunConfig) -> None:
-    """Go on from the newest valid checkpoint; without one, begin."""
-    saved, passed_over = checkpoint.newest(record.folder)
-    for sentence in passed_over:
-        progress.say(f"Passed over: {sentence}.")
-    if saved is not None and saved["best_epoch"]:
-        try:
-            best = checkpoint.load(record.folder / "best.ckpt")
-            if best["epoch"] != saved["best_epoch"]:  # written just before a kill; its epoch will be trained again
-                saved["best_epoch"], saved["best_dice"] = best["epoch"], best["dice"]
-        except checkpoint.Damaged as damaged:
-            progress.say(f"{damaged}; the best weights are lost with it, so training begins again.")
-            saved = None
-    elif saved is None and passed_over:
-        progress.say("No valid checkpoint is left: training begins again.")
-    if saved is None:
-        record.keep_epochs(0)
-        return
-    state.load(saved)
-    record.keep_epochs(state.epoch)
-    progress.say(f"Resuming the run {config.key} after epoch {state.epoch} of {config.epochs}, step {state.step}.")
-
-
-def _train(job: _Job, pixels: Pixels, state: State, loss: Any) -> None:
-    prepared, record = job.prepared, job.record
-    config, machine, parts = prepared.config, prepared.machine, prepared.parts
-    training = prepared.photographs("train", pixels, AUGMENTATIONS[config.augment].build())
-    validation = prepared.photographs("val", pixels)
-    batches = Batches(
-        training, config.batch_size, machine.workers or 0, pin_memory=config.device == "cuda", steps=config.epoch_steps
-    )
-    progress.say(
-        f"{config.model} with {config.loss}, run {config.key}: {len(parts.train)} photographs to train on, "
-        f"{len(parts.val)} to validate, {len(parts.test)} to test; {config.epochs} epochs of {len(batches)} steps."
-    )
-    shown = {max(1, round(config.epochs * (i + 1) / PICTURES)) for i in range(PICTURES)} if job.kind.pictures else set()
-    watch = progress.watched("training")
-    try:
-        for epoch in train(state, batches, validation, loss, config, job.stop, watch):
-            _keep(epoch, state, job, config)
-            if epoch.number in shown:
-                path = record.folder / "pictures" / f"{VALIDATION}{epoch.number:03}.png"
-                pictures.save_validation(path, state, validation)
-                job.tracker.picture(path, "validation", epoch.number)
-    except Interrupted:
-        job.lease.confirm()
-        if state.step:  # a finished epoch has been saved already
-            _save_last(state, job)
-        raise
-    except RuntimeError as error:
-        # A signal to the whole group of processes ends those that load photographs, too, and torch says so at any moment, in the
-        # midst of a step: nothing is saved here, and the run goes on from its last checkpoint.
-        if "DataLoader worker" in str(error) and _was_stopped(job.stop):
-            raise Interrupted from error
-        raise
-
-
-def _was_stopped(stop: Stop) -> bool:
-    """Whether this process was asked to stop: its own signal may come a moment after its children's."""
-    until = time.monotonic() + 1
-    while not stop() and time.monotonic() < until:
-        time.sleep(0.05)
-    return stop()
-
-
-def _keep(epoch: Epoch, state: State, job: _Job, config: RunConfig) -> None:
-    """Write an epoch down: the line, then the best weights, then the checkpoint that makes it count; then track it.
-
-    Who has the run is asked before each write: a process that was stopped in between must not write into another's.
-    """
-    record, tracker = job.record, job.tracker
-    line = {
-        "epoch": epoch.number, "train/loss": epoch.train_loss, "val/loss": epoch.val_loss, "val/dice": epoch.val_dice,
-        "val/iou": epoch.val_iou, "learning_rate": epoch.learning_rate,
-    }  # fmt: skip
-    job.lease.confirm()
-    record.add("metrics.jsonl", line)
-    job.lease.confirm()
-    record.add("timing.jsonl", {"epoch": epoch.number, "seconds": epoch.seconds, "images_per_second": epoch.images_per_second})
-    if epoch.is_best:
-        weights = network(state.model).state_dict()
-        job.lease.confirm()
-        checkpoint.save(record.folder / "best.ckpt", {"epoch": epoch.number, "dice": epoch.val_dice, "model": weights})
-    _save_last(state, job)
-    tracker.metrics(
-        {**{k: v for k, v in line.items() if k != "epoch"}, "images_per_second": epoch.images_per_second}, epoch.number
-    )
-    progress.say(
-        f"epoch {epoch.number:>3}/{config.epochs}  train loss {epoch.train_loss:.4f}  val loss {epoch.val_loss:.4f}  "
-        f"val Dice {epoch.val_dice:.4f}  IoU {epoch.val_iou:.4f}  {epoch.images_per_second:.0f} images/s  "
-        f"{epoch.seconds:.1f} s{'  best' if epoch.is_best else ''}"
-    )
-
-
-def _save_last(state: State, job: _Job) -> None:
-    job.lease.confirm()
-    checkpoint.rotate(job.record.folder)
-    job.lease.confirm()
-    checkpoint.save(job.record.folder / "last.ckpt", state.to_dict())

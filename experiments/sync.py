@@ -17,9 +17,10 @@ from typing import Any
 
 from experiments import claim, progress, study_record, tracking, tracking_store
 from experiments.config import RunConfig
+from experiments.epochs import VALIDATION
 from experiments.errors import InputError, RunFailed
 from experiments.record import Record
-from experiments.runner import RUN, TRIAL, VALIDATION, Kind
+from experiments.runner import RUN, TRIAL, Kind
 
 Tags = dict[str, dict[str, str]]  # by the run's key
 

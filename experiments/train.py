@@ -194,30 +194,13 @@ def train(
 
     Raises Interrupted between two steps after `stop()` turned true, and Diverged when a loss or gradient is not finite.
     """
-    device, small = state.fabric.device, round(config.progressive * config.epochs)
     for number in range(state.epoch + 1, config.epochs + 1):
         if config.early_stopping and state.epoch - state.best_epoch >= config.early_stopping:
             return
-        began, first = time.perf_counter(), state.step
-        state.model.train()
-        for images, masks in watch(batches.epoch(number, first)):
-            rate = learning_rate(config, (number - 1) * len(batches) + state.step, config.epochs * len(batches))
-            for group in state.optimizer.param_groups:
-                group["lr"] = rate
-            batch = as_input(images, device), as_target(masks, device)
-            if number <= small:
-                batch = halved(*batch)
-            take_step(state, *batch, loss, config.clip, config.accumulate)
-            state.step += 1
-            if state.step % LOOK_EVERY == 0:
-                _refuse_broken(state, number)
-            if stop():
-                state.trained, state.spent = (so_far + time.perf_counter() - began for so_far in (state.trained, state.spent))
-                raise Interrupted
-        _refuse_broken(state, number)
-        train_loss = float(state.loss_sum) / len(batches)
-        state.trained += time.perf_counter() - began
+        began = time.perf_counter()
         try:
+            _steps(state, batches, loss, config, number, stop, watch)
+            train_loss = float(state.loss_sum) / len(batches)
             val_loss, val_dice, val_iou = validate(state, validation, loss, config.batch_size, stop)
         except Interrupted:
             state.spent += time.perf_counter() - began
@@ -232,6 +215,32 @@ def train(
         state.seconds, state.spent, state.trained = state.seconds + seconds, 0.0, 0.0
         rate = learning_rate(config, number * len(batches) - 1, config.epochs * len(batches))
         yield Epoch(number, train_loss, val_loss, val_dice, val_iou, rate, is_best, speed, seconds)
+
+
+def _steps(
+    state: State, batches: Batches, loss: Loss, config: RunConfig, number: int, stop: Callable[[], bool], watch: Watch
+) -> None:
+    """The steps of an epoch that are left, and their seconds. Raises Interrupted and Diverged."""
+    device, small = state.fabric.device, round(config.progressive * config.epochs)
+    began = time.perf_counter()
+    state.model.train()
+    try:
+        for images, masks in watch(batches.epoch(number, state.step)):
+            rate = learning_rate(config, (number - 1) * len(batches) + state.step, config.epochs * len(batches))
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+            batch = as_input(images, device), as_target(masks, device)
+            if number <= small:
+                batch = halved(*batch)
+            take_step(state, *batch, loss, config.clip, config.accumulate)
+            state.step += 1
+            if state.step % LOOK_EVERY == 0:
+                _refuse_broken(state, number)
+            if stop():
+                raise Interrupted
+        _refuse_broken(state, number)
+    finally:
+        state.trained += time.perf_counter() - began
 
 
 def _refuse_broken(state: State, epoch: int) -> None:

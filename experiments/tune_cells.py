@@ -164,7 +164,8 @@ def _carry_out(plan: Plan, rounds: list[list[_Work]], executor: Executor) -> Non
     while left := _left(rounds[-1]):
         failed = {key: failed[key] for key in _open(rounds[-1]) if key in failed}  # another worker may have made up for some
         if failed and left == len(failed):
-            raise RunFailed(f"{len(failed)} trials failed, so their cells have no rate. {next(iter(failed.values()))}")
+            told = "1 trial failed, so its cell has" if left == 1 else f"{left} trials failed, so their cells have"
+            raise RunFailed(f"{told} no rate. {next(iter(failed.values()))}")
         jobs = [(number, frozenset(failed)) for _ in range(turns) for number in range(len(plan.cells))]
         idle = True
         for (number, _), answer in executor.each(_one, plan, jobs):

@@ -160,7 +160,10 @@ def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
 def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
     found = study(tmp_path, {"unet": 0, "attention_unet": 0})
     plan = found.study.plan | {"photographs": {"photographs": 4320, "groups": 270, "sizes": ["384x256"]}}
-    for language, data, spent in (("en", "4,320 photographs of 270 cars", "Spent: 6 runs"), ("zh", "270 辆车", "用去：6 次运行")):
+    for language, data, spent in (
+        ("en", "4,320 photographs in 270 groups", "Spent: 6 runs"),
+        ("zh", "分为 270 组", "用去：6 次运行"),
+    ):
         told = notes(replace(found, study=replace(found.study, plan=plan)), ledger.read(tmp_path), language)
         assert [data in note and "384x256" in note for note in told].count(True) == 1
         assert [spent in note for note in told].count(True) == 1

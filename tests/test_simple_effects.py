@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis import gather, simple_effects
+from analysis import charts, gather, tables
 from analysis.answer import answer
 from analysis.statistics import compare
 from tests.made_study import write_study
@@ -27,7 +27,7 @@ def cars(found, cell, score):
 
 
 def test_every_part_is_the_difference_of_two_cells_and_the_first_their_mean(found):
-    whole, *parts = simple_effects.parts(found, "loss")
+    whole, *parts = found.simple["loss"]
     assert whole.where is None and [part.where for part in parts] == list(MODELS) and whole.difference == "dice − bce"
     for score in ("dice", "iou", "boundary_iou"):
         each = [cars(found, f"{model}-dice", score).mean() - cars(found, f"{model}-bce", score).mean() for model in MODELS]
@@ -39,7 +39,7 @@ def test_every_part_is_the_difference_of_two_cells_and_the_first_their_mean(foun
 
 
 def test_the_parts_intervals_are_no_narrower_than_without_adjustment_and_the_clearest_is_holms_widest(found):
-    parts = simple_effects.parts(found, "loss")[1:]
+    parts = found.simple["loss"][1:]
     alone = [compare(cars(found, f"{m}-dice", "iou"), cars(found, f"{m}-bce", "iou"), rope=0) for m in MODELS]
     for part, one in zip(parts, alone, strict=True):
         assert part.found["iou"].high - part.found["iou"].low >= (one.high - one.low) * (1 - 1e-9)
@@ -48,10 +48,10 @@ def test_the_parts_intervals_are_no_narrower_than_without_adjustment_and_the_cle
 
 
 def test_the_table_is_in_both_languages_and_a_factor_that_is_not_asked_for_has_none(found):
-    english, chinese = (simple_effects.table(found, "loss", language) for language in ("en", "zh"))
+    english, chinese = (tables.simple_effects(found.simple["loss"], language) for language in ("en", "zh"))
     assert list(english["with"]) == ["over all the others", *MODELS] and set(english["difference"]) == {"dice − bce"}
     assert list(chinese["Dice [95 %]"]) == list(english["Dice [95 %]"]) and "边界 IoU [95 %]" in chinese
-    assert simple_effects.named(found) == ["loss"] and simple_effects.figure(found) is not None
+    assert list(found.simple) == ["loss"] and charts.simple_effects(found) is not None
 
 
 def test_a_level_that_is_missing_somewhere_is_left_out_there(tmp_path):
@@ -59,5 +59,5 @@ def test_a_level_that_is_missing_somewhere_is_left_out_there(tmp_path):
     gone = next(cell for cell in plan["cells"] if cell["cell"] == "unet-dice")
     for key in gone["runs"].values():
         (tmp_path / "runs" / key / "result.json").unlink()
-    parts = simple_effects.parts(answer(gather.gather(tmp_path, "made")), "loss")
+    parts = answer(gather.gather(tmp_path, "made")).simple["loss"]
     assert [part.where for part in parts] == [None, "attention_unet", "resnet_unet"]
