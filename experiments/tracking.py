@@ -104,7 +104,7 @@ def session(uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> I
     try:
         yield opened
     except (Interrupted, KeyboardInterrupt):
-        patience = 8.0
+        patience = 5.0  # with a busy machine the whole stop must fit into ten seconds
         raise
     finally:
         opened.close(patience)
