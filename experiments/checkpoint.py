@@ -1,9 +1,13 @@
 """Checkpoints that are whole or not used.
 
 A file is what `torch.save` writes, followed by one line with its SHA-256: `torch.load(path, weights_only=True)` reads it
-as it is, and one flipped bit, which torch would load silently, is noticed. A file is written under another name, flushed
+as it is, and one flipped bit, which torch would load silently, is noticed. A file is written under a name of its own, flushed
 to the disk and renamed; `last.ckpt` becomes `previous.ckpt` first, so a crash at any moment leaves a valid one. Nothing
 is ever unpickled: what is no plain tensor, number, text, list or dict is refused.
+
+A process may be stopped at any moment and go on when its run is another's. So whether it still has the run is asked
+(`confirm`) when the new file lies ready, and who takes a run over sweeps such files away before reading anything: what
+was asked for too early then has nothing left to rename.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +32,36 @@ class Damaged(Exception):
     """A checkpoint that is cut short, altered, or no checkpoint; the text says which."""
 
 
-def save(path: Path, content: dict[str, Any]) -> None:
+def nobody_asks() -> None:
+    """For files that can be nobody else's."""
+
+
+def save(path: Path, content: dict[str, Any], confirm: Callable[[], None] = nobody_asks) -> None:
     """Write `content` (tensors, numbers, texts, lists, dicts) to `path`, whole or not at all."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getbuffer()
-    write_whole(path, data, _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n")
+    write_whole(path, data, _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n", confirm=confirm)
 
 
-def rotate(folder: Path) -> None:
-    """Keep the last checkpoint as the one before."""
-    if (folder / "last.ckpt").exists():
-        os.replace(folder / "last.ckpt", folder / "previous.ckpt")
+def rotate(folder: Path, confirm: Callable[[], None] = nobody_asks) -> None:
+    """Keep the last checkpoint as the one before, too: `last.ckpt` itself stays until the next one takes its place."""
+    last, temporary = folder / "last.ckpt", _own_name(folder / "previous.ckpt")
+    if not last.exists():
+        return
+    try:
+        os.link(last, temporary)
+    except OSError:  # a file system without links
+        confirm()
+        os.replace(last, folder / "previous.ckpt")
+        return
+    _take_place(temporary, folder / "previous.ckpt", confirm)
+
+
+def sweep(folder: Path) -> None:
+    """Take away what other processes have left half-written: who takes a run over does it before reading anything."""
+    for path in folder.glob("*.tmp"):
+        path.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -72,9 +96,12 @@ def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     return None, passed_over
 
 
-def write_whole(path: Path, *parts: bytes | memoryview) -> None:
-    """Write a file so that, after a crash at any moment, `path` is the old one or the new one, whole."""
-    temporary = path.with_name(path.name + ".tmp")
+def write_whole(path: Path, *parts: bytes | memoryview, confirm: Callable[[], None] = nobody_asks) -> None:
+    """Write a file so that, after a crash at any moment, `path` is the old one or the new one, whole.
+
+    Raises what `confirm` raises, with the old one in its place.
+    """
+    temporary = _own_name(path)
     try:
         with naming(path), open(temporary, "wb") as file:
             for part in parts:
@@ -84,8 +111,24 @@ def write_whole(path: Path, *parts: bytes | memoryview) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)  # on a full disk it would keep the space that the next try needs
         raise
-    os.replace(temporary, path)
+    _take_place(temporary, path, confirm)
     _sync_folder(path.parent)
+
+
+def _own_name(path: Path) -> Path:
+    """A name beside `path` that no other process uses."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
+
+
+def _take_place(temporary: Path, path: Path, confirm: Callable[[], None]) -> None:
+    try:
+        confirm()
+        os.replace(temporary, path)
+    except FileNotFoundError:
+        confirm()  # swept away by who took the run over
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # refused; or, with both names for one file, left as it was
 
 
 def _sync_folder(folder: Path) -> None:

@@ -35,6 +35,7 @@ class Job:
 
 def take_up(state: State, record: Record, config: RunConfig) -> None:
     """Go on from the newest valid checkpoint; without one, begin."""
+    checkpoint.sweep(record.folder)
     saved, passed_over = checkpoint.newest(record.folder)
     for sentence in passed_over:
         progress.say(f"Passed over: {sentence}.")
@@ -81,7 +82,7 @@ def train_epochs(job: Job, pixels: Pixels, state: State, loss: Any) -> None:
     except Interrupted:
         job.lease.confirm()
         if state.step:  # a finished epoch has been saved already
-            _save_last(state, job)
+            record.save_last(state.to_dict())
         raise
     except RuntimeError as error:
         # A signal to the whole group of processes ends those that load photographs, too, and torch says so at any moment, in the
@@ -100,24 +101,18 @@ def _was_stopped(stop: Stop) -> bool:
 
 
 def _keep(epoch: Epoch, state: State, job: Job, config: RunConfig) -> None:
-    """Write an epoch down: the line, then the best weights, then the checkpoint that makes it count; then track it.
-
-    Who has the run is asked before each write: a process that was stopped in between must not write into another's.
-    """
+    """Write an epoch down: the line, then the best weights, then the checkpoint that makes it count; then track it."""
     record, tracker = job.record, job.tracker
     line = {
         "epoch": epoch.number, "train/loss": epoch.train_loss, "val/loss": epoch.val_loss, "val/dice": epoch.val_dice,
         "val/iou": epoch.val_iou, "learning_rate": epoch.learning_rate,
     }  # fmt: skip
-    job.lease.confirm()
     record.add("metrics.jsonl", line)
-    job.lease.confirm()
     record.add("timing.jsonl", {"epoch": epoch.number, "seconds": epoch.seconds, "images_per_second": epoch.images_per_second})
     if epoch.is_best:
         weights = network(state.model).state_dict()
-        job.lease.confirm()
-        checkpoint.save(record.folder / "best.ckpt", {"epoch": epoch.number, "dice": epoch.val_dice, "model": weights})
-    _save_last(state, job)
+        record.save_best({"epoch": epoch.number, "dice": epoch.val_dice, "model": weights})
+    record.save_last(state.to_dict())
     tracker.metrics(
         {**{k: v for k, v in line.items() if k != "epoch"}, "images_per_second": epoch.images_per_second}, epoch.number
     )
@@ -126,10 +121,3 @@ def _keep(epoch: Epoch, state: State, job: Job, config: RunConfig) -> None:
         f"val Dice {epoch.val_dice:.4f}  IoU {epoch.val_iou:.4f}  {epoch.images_per_second:.0f} images/s  "
         f"{epoch.seconds:.1f} s{'  best' if epoch.is_best else ''}"
     )
-
-
-def _save_last(state: State, job: Job) -> None:
-    job.lease.confirm()
-    checkpoint.rotate(job.record.folder)
-    job.lease.confirm()
-    checkpoint.save(job.record.folder / "last.ckpt", state.to_dict())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import heapq
+import io
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,9 +23,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from experiments.checkpoint import nobody_asks, write_whole
 from experiments.data.loader import Photographs, as_input
 from experiments.data.samples import Sample, read_mask
-from experiments.errors import naming
 from experiments.metrics import score
 
 COLUMNS = ("set", "group", "image", "tp", "fp", "fn", "tn", "dice", "iou", "precision", "recall", "boundary_iou", "hd95")
@@ -82,12 +83,13 @@ def ceiling(truth: NDArray[np.bool_], size: tuple[int, int]) -> float:
     return 2 * int((back & truth).sum()) / total if total else 1.0
 
 
-def write_scores(path: Path, rows: Iterable[Row]) -> None:
-    """Write rows as CSV with the columns COLUMNS; the same scores give the same bytes."""
-    with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        table.writerows({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = nobody_asks) -> None:
+    """Write rows as CSV with the columns COLUMNS, whole or not at all; the same scores give the same bytes."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
+    write_whole(path, text.getvalue().encode(), confirm=confirm)
 
 
 def worst(scored: Iterable[Scored], keep: int, collect: Callable[[Scored], None]) -> list[Scored]:

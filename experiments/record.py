@@ -12,12 +12,13 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from analysis import lines
-from experiments.checkpoint import write_whole
+from experiments import checkpoint
 from experiments.config import Machine, RunConfig, without_password
 from experiments.errors import InputError, naming
 
@@ -32,9 +33,13 @@ SEALED = ("metrics.jsonl", "scores.csv", "scores_last.csv")  # what result.json 
 
 @dataclass(frozen=True)
 class Record:
-    """The folder `outputs/runs/<key>/`. Its `result.json`, written last, means that the run is finished."""
+    """The folder `outputs/runs/<key>/`. Its `result.json`, written last, means that the run is finished.
+
+    Who writes into it gives `confirm`, which raises Busy once the run is another process's: then nothing is written.
+    """
 
     folder: Path
+    confirm: Callable[[], None] = checkpoint.nobody_asks
 
     @property
     def key(self) -> str:
@@ -59,7 +64,7 @@ class Record:
             "key": self.key, "config": config.to_dict(), "machine": _places(machine), "versions": versions(),
             "git_commit": git_commit(), "command": [without_password(word) for word in command],
         }  # fmt: skip
-        write_whole(path, json.dumps(content, indent=1).encode())
+        self._write(path.name, json.dumps(content, indent=1))
 
     def refuse_altered(self, config: RunConfig) -> None:
         """Raise InputError unless config.json says what it said when the run began."""
@@ -101,27 +106,52 @@ class Record:
         """
         for name in ("metrics.jsonl", "timing.jsonl"):
             kept = [row for row in lines.read(self.folder / name) if row.get("epoch", 0) <= last] if last else []
-            if [row.get("epoch") for row in kept] != list(range(1, last + 1)):
-                raise InputError(
-                    f"{self.folder / name} does not hold the epochs 1 to {last}, once each: it was changed since. Put it back "
-                    f"from a copy, or give the run up and train it again: rm -r {self.folder}"
-                )
-            write_whole(self.folder / name, "".join(json.dumps(row) + "\n" for row in kept).encode())
+            self._refuse_gap(name, kept, last)
+            self._write(name, "".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, name: str, row: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl or timing.jsonl, to the disk before it returns."""
+        """Append one line to metrics.jsonl or timing.jsonl, to the disk before it returns.
+
+        Whose run it is, is asked with the file open: who takes it over puts new files in the place of these two
+        (`keep_epochs`), so what a process writes that was stopped just after it asked goes into a file that is no more.
+        """
         with naming(self.folder / name), open(self.folder / name, "a", encoding="utf-8") as file:
+            self.confirm()
             file.write(json.dumps(row) + "\n")
             file.flush()
             os.fsync(file.fileno())
 
+    def save_best(self, content: dict[str, Any]) -> None:
+        """Write best.ckpt."""
+        checkpoint.save(self.folder / "best.ckpt", content, self.confirm)
+
+    def save_last(self, content: dict[str, Any]) -> None:
+        """Write last.ckpt, and keep the one before as previous.ckpt."""
+        checkpoint.rotate(self.folder, self.confirm)
+        checkpoint.save(self.folder / "last.ckpt", content, self.confirm)
+
     def finish(self, result: dict[str, Any]) -> None:
-        """Write result.json: from now on the run is finished, and its numbers are sealed by their SHA-256."""
+        """Write result.json: from now on the run is finished, and its numbers are sealed by their SHA-256.
+
+        Raises InputError where metrics.jsonl or timing.jsonl does not hold each epoch once.
+        """
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            self._refuse_gap(name, lines.read(self.folder / name), result["epochs"])
         sealed = {path.name: digest(path) for name in SEALED if (path := self.folder / name).exists()}
         content = {**result, "sha256": sealed}
         content["seal"] = lines.seal(json.loads(json.dumps(content)))
-        write_whole(self.folder / "result.json", json.dumps(content, indent=1).encode())
+        self._write("result.json", json.dumps(content, indent=1))
         (self.folder / "failed.json").unlink(missing_ok=True)
+
+    def _write(self, name: str, content: str) -> None:
+        checkpoint.write_whole(self.folder / name, content.encode(), confirm=self.confirm)
+
+    def _refuse_gap(self, name: str, rows: list[dict[str, Any]], last: int) -> None:
+        if [row.get("epoch") for row in rows] != list(range(1, last + 1)):
+            raise InputError(
+                f"{self.folder / name} does not hold the epochs 1 to {last}, once each: it was changed since. Put it back "
+                f"from a copy, or give the run up and train it again: rm -r {self.folder}"
+            )
 
     def drop_weights(self) -> None:
         """Free the space of the checkpoints: those of a finished trial are of no further use."""
@@ -132,7 +162,7 @@ class Record:
         """Note why the run failed; the same command tries it again."""
         content = {"reason": reason, "diverged": diverged, "time": time.time()}
         with contextlib.suppress(OSError):  # the reason may be that the disk is full: it is printed, too
-            write_whole(self.folder / "failed.json", json.dumps(content).encode())
+            self._write("failed.json", json.dumps(content))
 
     def failure(self) -> dict[str, Any] | None:
         """What `fail` noted of a run that has not been finished since: reason, diverged, time; or None."""

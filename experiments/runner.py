@@ -105,7 +105,7 @@ def run(
         if session is None:
             session = opened.enter_context(tracking.session(machine.tracking_uri, machine.output_dir, progress.say))
         tracker, held = tracking.Tracker(session, tags, parent), lease
-        job = Job(prepared, record, held, tracker, stop.also(lambda: held.lost), kind.pictures)
+        job = Job(prepared, Record(record.folder, held.confirm), held, tracker, stop.also(lambda: held.lost), kind.pictures)
         try:
             return _carry_out(job, kind, model, command or sys.argv)
         except OSError as error:  # before there was a record to note it in
@@ -133,7 +133,6 @@ def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> di
         result = kind.conclude(prepared, pixels, state, record, tracker, stop)
         _refuse_other_data(prepared)
         result["seconds"]["this_sitting"] = round(time.perf_counter() - began, 1)
-        job.lease.confirm()
         record.finish(result)
         if not kind.weights:
             record.drop_weights()

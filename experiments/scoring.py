@@ -41,7 +41,7 @@ def score(
 
         lowest = evaluate.worst(evaluate.evaluate(models, test, state.fabric.device), pictures.SHOWN, collect)
     for name, which in (("scores.csv", 0), ("scores_last.csv", 1)):
-        evaluate.write_scores(record.folder / name, (one.rows[which] for one in scored))
+        evaluate.write_scores(record.folder / name, (one.rows[which] for one in scored), record.confirm)
     worst, curves = record.folder / "pictures" / "worst-test-photographs.png", record.folder / "pictures" / "curves.png"
     pictures.save_worst(worst, test, lowest)
     figures.save_curves(curves, record.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")

@@ -40,6 +40,15 @@ class _StopAlso(Stop):
         return self._first() or self._reason()
 
 
+_heard: list[Stop] = []  # signals are the whole process's
+
+
+def check() -> None:
+    """Raise Interrupted if this process, which is `listening`, was asked to stop: for what waits where no Stop is at hand."""
+    for stop in _heard:
+        stop.check()
+
+
 @contextmanager
 def listening() -> Iterator[Stop]:
     """SIGINT, SIGTERM and SIGUSR1 (a scheduler's warning) ask to stop at the next step; a second one stops at once."""
@@ -52,8 +61,10 @@ def listening() -> Iterator[Stop]:
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
     before = {number: signal.signal(number, ask) for number in numbers}
+    _heard.append(stop)
     try:
         yield stop
     finally:
+        _heard.remove(stop)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from PIL import Image
 
 from experiments import claim
 from experiments.checkpoint import write_whole
 from experiments.config import PROTOCOL
 from experiments.data.carvana import is_known_faulty
+from experiments.locks import MOMENTS, turn
 from experiments.record import Record
 from experiments.study_plan import Plan, PlannedCell
 
@@ -137,5 +137,5 @@ def _cell(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
 def _write(path: Path, text: str) -> None:
     """Several workers of one study write the same files."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.parent / "study.lock"):
+    with turn(path.parent / "study.lock", patience=MOMENTS):
         write_whole(path, text.encode())

@@ -132,6 +132,10 @@ def _past(record: Record, kind: Kind, studies: Studies) -> _Past | str:
         tags, parent = dict(studies.trials[record.key]), studies.parents[record.key]
     if saved.get("git_commit"):
         tags["mlflow.source.git.commit"] = saved["git_commit"]
+    try:
+        record.refuse_unsealed()
+    except InputError:
+        return "changed since they were finished, left out"
     result, failure = record.result(), record.failure()
     if failure:
         tags["diverged"] = str(bool(failure.get("diverged"))).lower()

@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 import optuna
-from filelock import FileLock
+from optuna.exceptions import StorageInternalError
 from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.claim import Lease, hold
 from experiments.config import without_password
-from experiments.errors import Busy, InputError
+from experiments.errors import Busy, InputError, RunFailed
+from experiments.locks import MOMENTS, turn
 from experiments.study import Tuning
 
 ROUNDED = 1e-5  # the grid's rates have six digits, and so may lie beyond the ends of the range
@@ -50,15 +51,18 @@ class Cell:
         self.name, self.tuning, self.place = name, tuning, place
         self._lock = output_dir / "optuna.lock"
         output_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._lock):
-            self._storage = _storage(storage or f"sqlite:///{(output_dir / 'optuna.db').absolute()}")
+        self._url = storage or f"sqlite:///{(output_dir / 'optuna.db').absolute()}"
+        with self._at_storage():
+            self._storage = _storage(self._url)
             self._study = optuna.create_study(
                 storage=self._storage, sampler=RandomSampler(), study_name=name, direction="maximize", load_if_exists=True
             )
 
     def trials(self) -> list[tuple[Trial, bool]]:
-        """Every trial that was asked for, and whether it was told how it ended."""
-        return [(self._read(one), one.state.is_finished()) for one in self._asked()]
+        """Every trial that was asked for, and whether it was told how it ended. Raises RunFailed, as all here, while Optuna's
+        storage is away or full."""
+        with self._naming():
+            return [(self._read(one), one.state.is_finished()) for one in self._asked()]
 
     @contextmanager
     def next(self, skip: Callable[[Trial], bool] = lambda trial: False) -> Iterator[tuple[Trial, Lease] | None]:
@@ -67,17 +71,33 @@ class Cell:
         `tell` how it ended before the block ends; one that was not told is given again, unless `skip` says no.
         """
         with ExitStack() as held:
-            with FileLock(self._lock):
+            with self._at_storage():
                 found = self._abandoned(held, skip) or self._asked_for(held)
             yield found
 
     def tell(self, trial: Trial, value: float | None) -> None:
         """Note a trial's validation Dice, or None for one that diverged."""
-        with FileLock(self._lock):
+        with self._at_storage():
             if value is None:
                 self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             else:
                 self._study.tell(trial.number, value, skip_if_finished=True)
+
+    @contextmanager
+    def _at_storage(self) -> Iterator[None]:
+        """Alone at the storage: what is read is still so when it is written."""
+        with turn(self._lock, patience=MOMENTS), self._naming():
+            yield
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except (StorageInternalError, SQLAlchemyError) as error:
+            raise RunFailed(
+                f"Optuna's storage {without_password(self._url)} failed ({_why(error)}). No trial is lost: repeat the command "
+                "when there is space and the storage is back."
+            ) from error
 
     def _abandoned(self, held: ExitStack, skip: Callable[[Trial], bool]) -> tuple[Trial, Lease] | None:
         for one in self._asked():
@@ -153,8 +173,12 @@ def _storage(url: str) -> Any:
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs=waits)
         except (ImportError, ValueError, SQLAlchemyError) as error:
-            why = " ".join(str(error.__cause__ or error).split()).split(" (Background")[0][:200]
             raise InputError(
-                f"Optuna's storage {without_password(url)} cannot be opened ({why}). --optuna-storage takes a URI such as "
+                f"Optuna's storage {without_password(url)} cannot be opened ({_why(error)}). --optuna-storage takes a URI such as "
                 "postgresql+pg8000://user@host/optuna (see docs/scale.md)."
             ) from None
+
+
+def _why(error: BaseException) -> str:
+    """What the database said, without what SQLAlchemy adds."""
+    return " ".join(str(error.__cause__ or error).split()).split(" (Background")[0].split(" [SQL")[0][:200]

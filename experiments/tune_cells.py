@@ -236,9 +236,10 @@ def _all_rows(plan: Plan, rounds: list[list[_Work]]) -> list[dict[str, Any]]:
 
 
 def _row(plan: Plan, work: _Work, trial: Trial) -> dict[str, Any] | None:
-    """A trial as a row of trials.csv; None for one that is still under way."""
+    """A trial as a row of trials.csv; None for one that is still under way. Raises InputError for one that was changed since."""
     key = work.prepared(trial.rate, trial.seed).config.key
     record = Record(plan.machine.trials_dir / key)
+    record.refuse_unsealed()
     result, failure = record.result(), record.failure()
     if result is None and failure is None:
         return None

@@ -1,6 +1,7 @@
 """`data import` and `data download`: what is whole is unpacked; what is hostile, broken or in conflict changes nothing."""
 
 import os
+import shutil
 import signal
 import stat
 import struct
@@ -120,6 +121,31 @@ def test_a_zip_whose_bytes_were_changed_is_refused_and_leaves_nothing(command, t
     path.write_bytes(path.read_bytes().replace(b"secondsecond", b"secOndsecond", 1))
     code, _, complaint = command("data", "import", path, "--data-dir", tmp_path / "cars")
     assert code == 2 and "damaged at train/b_01.jpg" in complaint and not (tmp_path / "cars").exists()
+
+
+def refusal(path, target):
+    """Why a zip is refused; empty where it is unpacked, and then what was unpacked is taken away again."""
+    try:
+        unpack([path], target)
+    except InputError as refused:
+        return str(refused)
+    shutil.rmtree(target)
+    return ""
+
+
+@pytest.mark.fault(24)
+def test_whatever_byte_of_its_last_record_was_changed_a_zip_is_refused_by_name_or_whole(tmp_path):
+    """With a wrong place for its list of members, zipfile looks for them before the file's beginning: an OSError of reading."""
+    path = zip_of(tmp_path / "train.zip", [("train/a_01.jpg", b"first" * 20)])
+    whole = path.read_bytes()
+    said = []
+    for place in range(whole.rindex(b"PK\x05\x06"), len(whole)):
+        for bit in (0x01, 0x10, 0x80):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
+            said.append(refusal(path, tmp_path / "cars"))
+            assert not (tmp_path / "cars").exists()
+    assert all("train.zip" in refused for refused in filter(None, said))
+    assert "" in said and any("damaged at train/a_01.jpg" in refused for refused in said)
 
 
 @pytest.mark.fault(24)

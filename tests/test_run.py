@@ -294,12 +294,12 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_named(
 
     kept, calls = checkpoint.write_whole, []
 
-    def full(path, *parts):
+    def full(path, *parts, **asked):
         if path.name == "last.ckpt":
             calls.append(path)
             if len(calls) == 2:
                 raise OSError(28, "No space left on device", str(path))
-        kept(path, *parts)
+        kept(path, *parts, **asked)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_whole", full)

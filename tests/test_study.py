@@ -324,10 +324,10 @@ def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command
     file.write_text(TOML.replace('"bce", "dice"', '"bce"').replace("seeds = [0, 1]", "seeds = [0]"))
     kept = checkpoint.write_whole
 
-    def full(path, *parts):
+    def full(path, *parts, **asked):
         if path.name == "last.ckpt":
             raise OSError(28, "No space left on device", str(path))
-        kept(path, *parts)
+        kept(path, *parts, **asked)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "write_whole", full)

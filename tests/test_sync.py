@@ -54,6 +54,15 @@ def test_a_trial_is_nested_in_its_cells_group_and_a_run_with_its_settings_is_ano
     assert {run.info.status for run in runs} == {"FINISHED"}
 
 
+@pytest.mark.fault(11)
+def test_a_run_whose_result_was_changed_is_not_uploaded(trained, tmp_path, command):
+    shutil.copytree(trained / "runs", tmp_path / "runs")
+    path = run_folder(tmp_path) / "result.json"
+    path.write_text(path.read_text().replace('"parameters": ', '"parameters": 1'))
+    code, shown, _ = command("sync", "--output-dir", tmp_path)
+    assert code == 0 and "1 changed since they were finished, left out" in shown and "uploaded" not in shown
+
+
 def test_where_there_are_no_runs_a_sentence_says_so(command, tmp_path):
     code, _, complaint = command("sync", "--output-dir", tmp_path / "nothing")
     assert code == 2 and "--output-dir" in complaint and not (tmp_path / "nothing").exists()

@@ -3,17 +3,22 @@
 import csv
 import dataclasses
 import json
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
-from experiments import tune_cells
+from experiments import locks, tune_cells
 from experiments.errors import RunFailed
 from experiments.study import Tuning
 from experiments.study_plan import Rate
@@ -220,6 +225,58 @@ def test_a_trial_that_nobody_works_on_any_more_is_given_again_and_one_at_work_is
         assert first[0] != second[0]
     with cell().next() as again:  # the two were left without an end
         assert again[0] == first[0]
+
+
+@pytest.mark.fault(6)
+def test_a_storage_that_fails_is_named_with_what_to_do(tmp_path):
+    cell = Cell(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
+    with cell.next() as (trial, _):
+        whole = (tmp_path / "optuna.db").read_bytes()
+        (tmp_path / "optuna.db").write_bytes(b"no database" * 1000)
+        for act in (cell.trials, lambda: cell.tell(trial, 0.5), lambda: ExitStack().enter_context(cell.next())):
+            with pytest.raises(RunFailed, match=r"optuna\.db failed .*repeat the command"):
+                act()
+        (tmp_path / "optuna.db").write_bytes(whole)
+        cell.tell(trial, 0.5)
+    assert [ended for _, ended in cell.trials()] == [True]
+
+
+@pytest.mark.fault(11)
+def test_a_trial_whose_value_was_changed_is_refused(tuned, made_cars, tmp_path, command, shared):
+    output, file, _ = tuned
+    shutil.copytree(output, tmp_path / "out")
+    path = sorted((tmp_path / "out" / "trials").glob("*/result.json"))[0]
+    path.write_text(re.sub(r'"value": [\d.]+', '"value": 0.999', path.read_text()))
+    code, _, complaint = command(*words(file, made_cars, tmp_path / "out"), *shared)
+    assert code == 2 and f"{path} was changed" in complaint
+
+
+def hears(process, number):
+    """Whether a process has a handler for a signal."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1]
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.fault(4)
+def test_a_worker_that_waits_for_another_at_the_storage_can_be_stopped(made_cars, tmp_path):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / "optuna.lock"):
+        command = [sys.executable, "run.py", *words(study_file(tmp_path), made_cars, tmp_path / "out")]
+        waiting = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        while not hears(waiting, signal.SIGTERM):
+            assert waiting.poll() is None
+            time.sleep(0.1)
+        waiting.terminate()
+        waiting.communicate(timeout=60)
+    assert waiting.returncode == 128 + signal.SIGTERM
+
+
+def test_a_lock_that_is_needed_for_moments_is_not_waited_for_for_ever(tmp_path):
+    with FileLock(tmp_path / "lock"), pytest.raises(RunFailed, match="stand still"), locks.turn(tmp_path / "lock", patience=0.1):
+        pass
+    with locks.turn(tmp_path / "lock", patience=0.1):  # given back by then
+        pass
 
 
 @pytest.mark.parametrize("sampler", ["grid", "tpe"])

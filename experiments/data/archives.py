@@ -145,14 +145,21 @@ def _write(member: Member, path: Path, limit: int = LARGEST) -> None:
     """Unpack one member; what it really holds is bounded, not only what its header claims."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
+    with open(path, "xb") as file:
+        for chunk in _unpacked(member):
+            size += len(chunk)
+            if size > limit:
+                raise InputError(f"{member.shown} is refused: {member.info.filename} holds more than it claims.")
+            file.write(chunk)
+
+
+def _unpacked(member: Member) -> Iterator[bytes]:
+    """What a member holds. Raises InputError where the archive cannot be read: what goes wrong in writing is not its fault."""
     try:
-        with member.archive.open(member.info) as packed, open(path, "xb") as file:
+        with member.archive.open(member.info) as packed:
             while chunk := packed.read(CHUNK):
-                size += len(chunk)
-                if size > limit:
-                    raise InputError(f"{member.shown} is refused: {member.info.filename} holds more than it claims.")
-                file.write(chunk)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
+                yield chunk
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError, OSError) as error:
         raise InputError(
             f"{member.shown} is damaged at {member.info.filename} ({error}). Download it again; nothing was unpacked."
         ) from None

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from experiments.data.samples import CHANGED, Sample, read_mask, read_photo
 from experiments.data.samples import fingerprint as samples_print
 from experiments.errors import InputError, naming
+from experiments.locks import turn
 
 NAME = re.compile(r"^([0-9a-z]+-\d+x\d+)(\.lock|\.building-.*)?$")  # what this module puts into the cache's folder
 FORMAT = 2  # of the files; another number means that the cache is built again
@@ -77,27 +78,12 @@ def open_cache(
     shape = (len(samples), height, width)
     if not _complete(folder, shape):
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with _turn(cache_dir / f"{folder.name}.lock", lambda: progress(0, len(samples)) if progress else None):
+        with turn(cache_dir / f"{folder.name}.lock", lambda: progress(0, len(samples)) if progress else None):
             if not _complete(folder, shape):  # another process may have built it meanwhile
                 _build(samples, size, folder, progress)
     images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3))
     masks = np.memmap(folder / "masks.u8", np.uint8, "r", shape=shape)
     return Pixels(images, masks)
-
-
-@contextlib.contextmanager
-def _turn(lock: Path, ask: Callable[[], object]) -> Iterator[None]:
-    """Hold a lock that another process may keep for minutes; `ask`, which may raise, is called twice a second meanwhile."""
-    held = FileLock(lock)
-    while not held.is_locked:
-        try:
-            held.acquire(timeout=0.5)
-        except Timeout:
-            ask()
-    try:
-        yield
-    finally:
-        held.release()
 
 
 def clean(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list[str]]:

@@ -1,0 +1,108 @@
+"""A process that was stopped after it asked whose the run is, and goes on when it is another's, writes nothing into it."""
+
+import contextlib
+
+import pytest
+
+from experiments import checkpoint, evaluate
+from experiments.errors import Busy, InputError
+from experiments.record import Record
+
+ROW = dict.fromkeys(evaluate.COLUMNS, 0.5)
+
+
+def epoch(record, number, mark):
+    """What an epoch writes; `mark` tells who wrote it."""
+    record.add("metrics.jsonl", {"epoch": number, "by": mark})
+    record.add("timing.jsonl", {"epoch": number, "by": mark})
+    record.save_best({"epoch": number, "by": mark})
+    record.save_last({"epoch": number, "by": mark})
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Run:
+    """A run of which one epoch is written down, and what the next owner does with it, whole, at the moment of `call`."""
+
+    def __init__(self, folder, call):
+        self.folder, self.call, self.calls, self.taken = folder, call, 0, None
+        self.late = Record(folder, self.confirm)
+        folder.mkdir(exist_ok=True)
+        epoch(Record(folder), 1, "late")
+
+    def confirm(self):
+        """Yes, up to `call`; then the process stands still, another one takes the run over, and this one goes on."""
+        if self.taken:
+            raise Busy("taken over")
+        self.calls += 1
+        if self.calls == self.call:
+            checkpoint.sweep(self.folder)
+            saved, _ = checkpoint.newest(self.folder)
+            owner = Record(self.folder)
+            owner.keep_epochs(saved["epoch"])
+            for number in range(saved["epoch"] + 1, 4):
+                epoch(owner, number, "owner")
+            evaluate.write_scores(self.folder / "scores.csv", [ROW | {"image": "owner"}])
+            owner.finish({"epochs": 3})
+            self.taken = content(self.folder)
+
+
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("call", range(1, 6))
+def test_nothing_of_a_late_epoch_comes_into_the_new_owners_run(tmp_path, call):
+    run = Run(tmp_path / "run", call)
+    with contextlib.suppress(Busy):
+        epoch(run.late, 2, "late")
+    with pytest.raises(Busy):
+        run.confirm()
+    assert run.taken and content(run.folder) == run.taken
+    assert Record(run.folder).result()["epochs"] == 3
+
+
+@pytest.mark.fault(16)
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda record: record.finish({"epochs": 1, "by": "late"}),
+        lambda record: record.fail("late"),
+        lambda record: record.keep_epochs(1),
+        lambda record: evaluate.write_scores(record.folder / "scores.csv", [ROW], record.confirm),
+    ],
+    ids=["the result", "a failure", "the lines of before", "the scores"],
+)
+def test_nothing_else_of_a_late_process_does(tmp_path, write):
+    run = Run(tmp_path / "run", 1)
+    with pytest.raises(Busy):
+        write(run.late)
+    assert content(run.folder) == run.taken
+
+
+def test_where_links_cannot_be_made_the_last_checkpoint_is_kept_by_renaming(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(checkpoint.os, "link", refused)
+    for number in (1, 2, 3):
+        Record(tmp_path).save_last({"epoch": number})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
+    assert [checkpoint.load(tmp_path / f"{name}.ckpt")["epoch"] for name in ("previous", "last")] == [2, 3]
+
+
+def test_a_rotation_that_was_cut_off_before_the_next_checkpoint_leaves_no_third_name(tmp_path):
+    checkpoint.save(tmp_path / "last.ckpt", {"epoch": 1})
+    for _ in range(2):
+        checkpoint.rotate(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+@pytest.mark.parametrize("epochs", [[1, 1], [1], [2, 3]], ids=str)
+def test_a_run_is_not_finished_whose_epochs_are_not_there_once_each(tmp_path, epochs):
+    record = Record(tmp_path)
+    for number in epochs:
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            record.add(name, {"epoch": number})
+    with pytest.raises(InputError, match="once each"):
+        record.finish({"epochs": 2})
+    assert record.result() is None
