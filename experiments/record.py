@@ -137,6 +137,15 @@ class Record:
         """
         for name in ("metrics.jsonl", "timing.jsonl"):
             self._refuse_gap(name, lines.read(self.folder / name), result["epochs"])
+        self._finish(result)
+
+    def adopt(self, config: RunConfig, result: dict[str, Any]) -> None:
+        """Note a trial that was finished elsewhere, of which there is a result and nothing else."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write("config.json", json.dumps({"key": config.key, "config": config.to_dict(), "published": True}, indent=1))
+        self._finish({"key": config.key, "seed": config.seed, "learning_rate": config.learning_rate, **result})
+
+    def _finish(self, result: dict[str, Any]) -> None:
         sealed = {path.name: digest(path) for name in SEALED if (path := self.folder / name).exists()}
         content = {**result, "sha256": sealed}
         content["seal"] = lines.seal(json.loads(json.dumps(content)))

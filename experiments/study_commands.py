@@ -15,6 +15,10 @@ GridWords: Any = words(without=("model", "loss", "augment", "seed", "early_stopp
 Choices = Annotated[list[str], Parameter(consume_multiple=True, negative_iterable=())]
 DryRun = Annotated[bool, Parameter(help="print the plan and stop there", negative=())]
 Status = Annotated[bool, Parameter(help="show which runs are done, running, failed or missing, and stop there", negative=())]
+Published = Annotated[
+    bool,
+    Parameter(help="count what is committed under analysis/results as done, and run only the rest", negative=()),
+]
 
 
 def study(
@@ -23,6 +27,7 @@ def study(
     *,
     dry_run: DryRun = False,
     status: Status = False,
+    published: Published = False,
     where: ClusterWords | None = None,
     data_dir: DataDir = None,
     workers: Workers = None,
@@ -39,9 +44,10 @@ def study(
     found = study_file.read(study_file.find(name))
     machine = _machine(output_dir, data_dir=data_dir, workers=workers, tracking_uri=tracking_uri, optuna_storage=optuna_storage)
     pool = _pool(where)
+    from analysis.readme import RESULTS
     from experiments import study_main
 
-    return study_main.carry_out(found, machine, dry_run, status, pool)
+    return study_main.carry_out(found, machine, dry_run, status, pool, RESULTS if published else None)
 
 
 def grid(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from experiments import cluster, main, progress, study_cost, study_record, study_run, study_show, tracking, tune_cells
+from experiments import cluster, main, progress, published, study_cost, study_record, study_run, study_show, tracking, tune_cells
 from experiments.executor import Executor, Here
 from experiments.pool import Pool
 from experiments.settings import Wanted
@@ -16,11 +17,23 @@ from experiments.study import Study
 from experiments.study_plan import Plan, build
 
 
-def carry_out(study: Study, machine: Mapping[str, Any], dry_run: bool, status: bool, pool: Pool | None = None) -> int:
-    """Print the plan and, unless that was all, tune, run the pilot and then the rest (in `pool`); or show how far it is."""
+def carry_out(
+    study: Study,
+    machine: Mapping[str, Any],
+    dry_run: bool,
+    status: bool,
+    pool: Pool | None = None,
+    results: Path | None = None,
+) -> int:
+    """Print the plan and, unless that was all, tune, run the pilot and then the rest (in `pool`); or show how far it is.
+
+    What is committed under `results` counts as done.
+    """
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
+        if results is not None:
+            published.count(plan, results)
         trials = tune_cells.look(plan)
         if status:
             study_show.status(plan, trials)

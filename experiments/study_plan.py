@@ -65,7 +65,7 @@ class PlannedCell:
 
 @dataclass
 class Plan:
-    """A study with its cells ready to run; `rates` is filled by tuning."""
+    """A study with its cells ready to run; `rates` is filled by tuning, `published` by `experiments.published`."""
 
     study: Study
     cells: list[PlannedCell]
@@ -73,6 +73,7 @@ class Plan:
     notices: list[str]
     rates: dict[str, Rate] = field(default_factory=dict)
     rounds: list[Tuning] = field(default_factory=list)  # the range of rates, and what it was extended by
+    published: dict[str, float] = field(default_factory=dict)  # key -> test Dice of runs that were finished elsewhere
 
     @property
     def folder(self) -> Path:

@@ -66,6 +66,8 @@ def _settled(plan: Plan, job: Job, session: tracking.Session) -> str:
         record.refuse_unsealed()
         session.tag(prepared.config.key, _tags(plan, cell))
         return "skipped"
+    if prepared.config.key in plan.published:
+        return "skipped"
     failure = record.failure()
     if failure and (failure.get("diverged") or began <= failure.get("time", 0) <= time.time()):
         return f"failed: {failure['reason']}"

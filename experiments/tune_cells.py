@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.measured import DIGITS
 from analysis.response import fit_response
 from experiments import progress, study_record, tracking
 from experiments.errors import Busy, Diverged, RunFailed
@@ -236,7 +237,10 @@ def _all_rows(plan: Plan, rounds: list[list[_Work]]) -> list[dict[str, Any]]:
 
 
 def _row(plan: Plan, work: _Work, trial: Trial) -> dict[str, Any] | None:
-    """A trial as a row of trials.csv; None for one that is still under way. Raises InputError for one that was changed since."""
+    """A trial as a row of trials.csv; None for one that is still under way. Raises InputError for one that was changed since.
+
+    The value is as the committed file has it: both must lead to the same rate.
+    """
     key = work.prepared(trial.rate, trial.seed).config.key
     record = Record(plan.machine.trials_dir / key)
     record.refuse_unsealed()
@@ -246,7 +250,7 @@ def _row(plan: Plan, work: _Work, trial: Trial) -> dict[str, Any] | None:
     state = "finished" if result else "diverged" if failure and failure.get("diverged") else "failed"
     return {
         "cell": work.planned.id, "trial": work.first + trial.number, "rate": trial.rate, "seed": trial.seed, "state": state,
-        "value": result and result["value"], "key": key, "seconds": result and result["seconds"]["training"],
+        "value": result and round(result["value"], DIGITS), "key": key, "seconds": result and result["seconds"]["training"],
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ FLOORS = {
     3: ("experiments.runner", "experiments.epochs", "experiments.scoring", "analysis.sentences", "analysis.tables", "analysis.notes", "analysis.charts",
         "analysis.charts_runs", "analysis.conditions", "analysis.long_form", "analysis.page"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
-        "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run",
+        "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run", "experiments.published",
         "experiments.executor", "experiments.cluster", "experiments.study_show", "experiments.study_main", "experiments.study_words",
         "experiments.study_commands", "experiments.report_command", "experiments.robustness", "experiments.tune", "experiments.tune_cells",
         "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
