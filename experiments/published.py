@@ -29,7 +29,10 @@ def count(plan: Plan, results: Path) -> None:
     plan.published = dict(zip(found.finished.key, found.finished.dice, strict=True))
     ended = found.trials[found.trials.state == "finished"]
     trials = sum(_lay_out(plan, row) for row in ended.to_dict("records"))
-    progress.say(f"From {results / name}: {len(plan.published)} finished runs and {trials} trials that fit this plan's settings.")
+    progress.say(
+        f"{results / name} has {len(plan.published)} finished runs, which count where settings and data are this plan's, "
+        f"and {trials} trials that are."
+    )
 
 
 def _lay_out(plan: Plan, row: dict[str, Any]) -> bool:

@@ -52,7 +52,7 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
     study_file(tmp_path, seeds="[0, 1]")
     trained.clear()
     code, shown, complaint = command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)
-    assert (code, complaint) == (0, "") and f"1 finished runs and {trials} trials" in shown
+    assert (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"and {trials} trials that are" in shown
     assert trained == [(True, 1)]
     both = report(tmp_path / "second")
     assert [row["state"] for row in both["runs.csv"]] == ["finished"] * 2
