@@ -22,7 +22,8 @@ RISES = ("validation Dice rose by {:.4f} over the last fifth of its steps", "验
 class Standing:
     """Whether a cell is judged, and if not, why.
 
-    kind: judged | not measured | failed | not converged | rate at the edge; `reason` has the particulars.
+    kind: judged | not measured | failed | not converged | rate at the edge; `reason` has the particulars. That of a judged
+    cell is empty, unless it is judged at its budget although it has not converged.
     """
 
     kind: str
@@ -75,10 +76,10 @@ def varied_fields(study: Study) -> set[str]:
 def standings(study: Study) -> dict[str, Standing]:
     """Each planned cell's standing."""
     rows = {str(cell): part for cell, part in study.runs.groupby("cell", sort=False)}
-    return {cell["cell"]: _standing(cell, rows.get(cell["cell"], study.runs[:0]), study.rope) for cell in study.cells}
+    return {cell["cell"]: _standing(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells}
 
 
-def _standing(cell: Mapping[str, Any], runs: pd.DataFrame, rope: float) -> Standing:
+def _standing(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Standing:
     done, failed = runs[runs.state == "finished"], runs[runs.state == "failed"]
     counts = (len(done), len(runs))
     if len(failed):
@@ -86,12 +87,14 @@ def _standing(cell: Mapping[str, Any], runs: pd.DataFrame, rope: float) -> Stand
     if not len(done):
         return Standing("not measured", str(runs.reason.iloc[0]) if len(runs) else "not planned", *counts)
     rise = done.val_rise.mean(skipna=False)
-    if not rise <= rope:  # a rise that cannot be told (one epoch) proves no convergence either
+    english = chinese = ""
+    if not rise <= study.rope:  # a rise that cannot be told (one epoch) proves no convergence either
         english, chinese = ONE_EPOCH if rise != rise else (text.format(rise) for text in RISES)
-        return Standing("not converged", english, *counts, chinese)
+        if not study.at_budget:
+            return Standing("not converged", english, *counts, chinese)
     if cell.get("edge"):
         return Standing("rate at the edge", "its best learning rate lies in the outer sixth of the range that was tried", *counts)
-    return Standing("judged", "", *counts)
+    return Standing("judged", english, *counts, chinese)
 
 
 def _example(runs: pd.DataFrame) -> str:

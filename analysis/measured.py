@@ -63,6 +63,11 @@ class Study:
         return float(self.plan.get("design", {}).get("rope", 0.001))
 
     @property
+    def at_budget(self) -> bool:
+        """Whether the question is about so many steps, so that cells which have not converged are judged, too."""
+        return self.plan.get("design", {}).get("at_budget") is True
+
+    @property
     def cells(self) -> list[dict[str, Any]]:
         return list(self.plan.get("cells", []))
 

@@ -44,7 +44,7 @@ def sentences(answer: Answer, language: str) -> list[str]:
     named = [_effect(effect, say) for effect in answer.effects if effect.named]
     others = [_effect(effect, say) for effect in answer.effects if not effect.named]
     first, *rest = [cells, *named, *others] if answer.pairs_named or not named else [*named, cells, *others]
-    return [_progress(answer, say) + first, *rest, *_unjudged(answer, say)]
+    return [_progress(answer, say) + first, *rest, *_at_budget(answer, say), *_unjudged(answer, say)]
 
 
 def _cells(answer: Answer, say: Say) -> str:
@@ -163,6 +163,20 @@ def _progress(answer: Answer, say: Say) -> str:
     )
 
 
+def _at_budget(answer: Answer, say: Say) -> list[str]:
+    """The cells that are judged although more training might have changed them."""
+    names = [row.label for row in answer.judged if row.standing.reason]
+    if not names:
+        return []
+    named = _names(names, say)
+    return [
+        say(
+            f"All this is at the budgets that were given: not converged {'were' if len(names) > 1 else 'was'} {named}.",
+            f"以上都就给定的训练预算而言：尚未收敛的有 {named}。",
+        )
+    ]
+
+
 def _unjudged(answer: Answer, say: Say) -> list[str]:
     """The cells without a verdict, by the reason."""
     kinds = dict.fromkeys(row.standing.kind for row in answer.rows if row.standing.kind != "judged")
@@ -181,7 +195,9 @@ def verdict(row: Row, language: str) -> str:
         if not row.verdicts:
             return say("nothing to compare with", "无可比较")
         words = VERDICTS[language]
-        return say(", ", "，").join(f"{words[kind]} {count}" for kind, count in row.verdicts.items() if count)
+        found = say(", ", "，").join(f"{words[kind]} {count}" for kind, count in row.verdicts.items() if count)
+        budget = say(f"; at this budget ({standing.reason})", f"；就此训练预算而言（{standing.reason_zh}）")
+        return found + (budget if standing.reason else "")
     kind = KINDS[language].get(standing.kind, standing.kind)
     if standing.kind in ("not measured", "rate at the edge"):
         return kind

@@ -50,7 +50,7 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
     whole.refuse_unknown(("question", "settings", "factors", "design", "tuning"))
     question, design = whole.table("question"), whole.table("design")
     question.refuse_unknown(("en", "zh"))
-    design.refuse_unknown(("seeds", "rope", "confirmatory", "simple_effects", "pilot", "guess"))
+    design.refuse_unknown(("seeds", "rope", "confirmatory", "simple_effects", "at_budget", "pilot", "guess"))
     preset, shared = _settings(whole.table("settings"))
     factors = _factors(whole.table("factors"), shared)
     seeds = whole_numbers(design, "seeds")
@@ -60,12 +60,18 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
         rope=design.number("rope", ROPE, above=0.0),
         confirmatory=_names(design, "confirmatory", (*factors, "pairs")),
         simple_effects=_names(design, "simple_effects", tuple(factors)),
+        at_budget=design.yes("at_budget"),
         pilot=_pilot(design, factors) if "pilot" in design.content else None,
         guess=_guess(design.table("guess")),
         tuning=_tuning(whole.table("tuning"), seeds) if "tuning" in content else None,
     )  # fmt: skip
     if study.tuning:
         _refuse_two_rates(study, whole)
+    steps = {name for levels in factors.values() for level in levels for name in level.fields} & {"epochs", "epoch_steps"}
+    if study.at_budget and not steps:
+        raise design.wrong(
+            "at_budget", "is for studies in which the steps are a factor: without one, train until all have converged"
+        )
     return study
 
 

@@ -39,7 +39,8 @@ def _rows(found: Plan, spreads: Mapping[str, Any], limits: Mapping[str, Any], tr
         ("data", f"{config.data}: {cars[0]} {unit} to train on, {cars[1]} to validate, {cars[2]} to test (first cell)"),
         (
             "every cell",
-            f"{config.epochs} epochs of {found.cells[0].steps} steps, no early stopping, the last weights are compared",
+            f"{config.epochs} epochs of {found.cells[0].steps} steps, no early stopping, the last weights are compared"
+            + (", whether they have converged or not" if study.at_budget else ""),
         ),
         ("runs", f"{len(found.cells)} cells x {len(study.seeds)} seeds = {len(states)}: {counts}"),
     ]

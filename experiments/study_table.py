@@ -55,6 +55,13 @@ class Table:
             raise self.wrong(key, f"should be a text, not {value}")
         return value
 
+    def yes(self, key: str) -> bool:
+        """true or false; false where it is not given."""
+        value = self.content.get(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(key, f"should be true or false, not {value}")
+        return value
+
     def whole(self, key: str, default: int | None, least: int) -> int:
         value = self.content.get(key, default)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

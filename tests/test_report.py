@@ -16,7 +16,7 @@ import pytest
 
 from analysis import charts, gather, ledger, records, report, store, tables
 from analysis.answer import answer
-from analysis.sentences import sentences
+from analysis.sentences import sentences, verdict
 from tests.conftest import ROOT
 from tests.made_study import made_config, write_run, write_study
 
@@ -309,6 +309,22 @@ def test_a_cell_whose_validation_dice_still_rises_gets_no_verdict(dice, kind, ma
     found = {row.cell: row for row in answer(gather.gather(output, "made")).rows}
     assert found["unet-bce"].standing.kind == kind and found["unet-dice"].standing.kind == "judged"
     assert bool(found["unet-bce"].verdicts) == (kind == "judged")
+
+
+def test_a_study_about_budgets_judges_cells_that_have_not_converged_and_says_so(made, tmp_path):
+    output = shutil.copytree(made, tmp_path / "outputs")
+    rewrite_curve(output, 0, [0.9, 0.97, 0.98, 0.99])
+    plan = json.loads((output / "studies/made/plan.json").read_text())
+    plan["design"]["at_budget"] = True
+    (output / "studies/made/plan.json").write_text(json.dumps(plan))
+    found = answer(gather.gather(output, "made"))
+    row = {row.cell: row for row in found.rows}["unet-bce"]
+    assert row.standing.kind == "judged" and row.verdicts
+    english, chinese = (verdict(row, language) for language in ("en", "zh"))
+    assert english.endswith("; at this budget (validation Dice rose by 0.0080 over the last fifth of its steps)")
+    assert "就此训练预算而言" in chinese and "0.0080" in chinese
+    assert f"not converged was {row.label}." in " ".join(sentences(found, "en"))
+    assert f"尚未收敛的有 {row.label}。" in " ".join(sentences(found, "zh"))
 
 
 def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
