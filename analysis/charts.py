@@ -31,7 +31,7 @@ def intervals(answer: Answer) -> Figure | None:
             axis.plot([row.low, row.high], [place, place], color=colour, linewidth=2, alpha=0.8)
         judged = row.standing.kind == "judged"
         axis.plot(row.dice, place, "o", color=colour, markersize=5, fillstyle="full" if judged else "none")
-    names = [shorten(row.label) + ("" if row.standing.kind == "judged" else f" ({row.standing.kind})") for row in rows]
+    names = [shorten(row.label) + _doubt(row) for row in rows]
     axis.set_yticks(range(len(rows)), names)
     axis.set_ylim(len(rows) - 0.4, -0.6)
     _ceiling(axis, answer)
@@ -53,6 +53,12 @@ def main_effects(answer: Answer) -> Figure | None:
         axis.set_title(_headline(effect), loc="left")
     axes[-1].set_xlabel("difference in Dice, first minus second, Holm-adjusted 95 % interval")
     return figure
+
+
+def _doubt(row: Row) -> str:
+    if row.standing.kind != "judged":
+        return f" ({row.standing.kind})"
+    return "" if row.standing.converged else " (at its budget)"
 
 
 def simple_effects(answer: Answer) -> Figure | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -15,6 +15,7 @@ WORDS = {"data_fingerprint": "the data's fingerprint", "protocol": "protocol", "
 
 
 ONE_EPOCH = ("one epoch cannot show whether it had converged", "只有一轮，看不出是否已经收敛")
+OTHERS = ("others are not shown to have converged", "其他组合中有未显示收敛的")
 RISES = ("validation Dice rose by {:.4f} over the last fifth of its steps", "验证集 Dice 在最后五分之一的步数里上升了 {:.4f}")
 
 
@@ -23,7 +24,7 @@ class Standing:
     """Whether a cell is judged, and if not, why.
 
     kind: judged | not measured | failed | not converged | rate at the edge; `reason` has the particulars. That of a judged
-    cell is empty, unless it is judged at its budget although it has not converged.
+    cell is empty, unless it is judged at its budget: because it has not converged, or because others have not.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Standing:
     seeds: int = 0  # finished
     planned: int = 0
     reason_zh: str = ""  # where it is the project's own sentence
+    converged: bool = True
 
 
 def refuse_mixed(study: Study) -> None:
@@ -76,7 +78,11 @@ def varied_fields(study: Study) -> set[str]:
 def standings(study: Study) -> dict[str, Standing]:
     """Each planned cell's standing."""
     rows = {str(cell): part for cell, part in study.runs.groupby("cell", sort=False)}
-    return {cell["cell"]: _standing(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells}
+    found = {cell["cell"]: _standing(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells}
+    if all(one.converged for one in found.values() if one.kind == "judged"):
+        return found
+    return {cell: replace(one, reason=one.reason or OTHERS[0], reason_zh=one.reason_zh or OTHERS[1]) if one.kind == "judged" else one
+            for cell, one in found.items()}  # fmt: skip
 
 
 def _standing(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Standing:
@@ -94,7 +100,7 @@ def _standing(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Stan
             return Standing("not converged", english, *counts, chinese)
     if cell.get("edge"):
         return Standing("rate at the edge", "its best learning rate lies in the outer sixth of the range that was tried", *counts)
-    return Standing("judged", english, *counts, chinese)
+    return Standing("judged", english, *counts, chinese, converged=not english)
 
 
 def _example(runs: pd.DataFrame) -> str:

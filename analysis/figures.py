@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ Image = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 
 
-def save_curves(path: Path, epochs: Sequence[Mapping[str, float]], title: str) -> None:
-    """Loss and Dice over the epochs, side by side; `epochs` are the lines of metrics.jsonl."""
+def curves_png(epochs: Sequence[Mapping[str, float]], title: str) -> bytes:
+    """Loss and Dice over the epochs, side by side, as a PNG; `epochs` are the lines of metrics.jsonl."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -35,7 +36,9 @@ def save_curves(path: Path, epochs: Sequence[Mapping[str, float]], title: str) -
         axis.grid(alpha=0.3)
         axis.legend()
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, dpi=130)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
 
 
 def panel(rows: Sequence[tuple[Image, Mask, Mask, str]], width: int = 240) -> Image:
@@ -47,11 +50,11 @@ def panel(rows: Sequence[tuple[Image, Mask, Mask, str]], width: int = 240) -> Im
     return np.vstack([heading, *(_row(*row, width) for row in rows)])
 
 
-def save_panel(path: Path, rows: Sequence[tuple[Image, Mask, Mask, str]]) -> None:
-    """Write `panel(rows)` as a PNG."""
+def panel_png(rows: Sequence[tuple[Image, Mask, Mask, str]]) -> bytes:
+    """`panel(rows)` as a PNG."""
     whole, encoded = cv2.imencode(".png", cv2.cvtColor(panel(rows), cv2.COLOR_RGB2BGR))
     assert whole
-    path.write_bytes(encoded.tobytes())  # cv2.imwrite reports a full disk as False, and only that
+    return encoded.tobytes()
 
 
 def _row(photo: Image, truth: Mask, prediction: Mask, caption: str, width: int) -> Image:

@@ -145,19 +145,22 @@ def _conditions(answer: Answer, say: Say) -> list[str]:
     if len(judged) < 2:
         return []
     runs = answer.study.finished
-    epochs, size, data = (", ".join(sorted(set(runs[n].astype(str)))) for n in ("epochs", "size", "data"))
+    epochs, size, data, steps = (
+        ", ".join(sorted(set(runs[n].astype(str)), key=_by_number)) for n in ("epochs", "size", "data", "epoch_steps")
+    )
+    many = runs.epoch_steps.nunique() > 1
+    budget = f"{epochs} epochs" + (f" of {steps} steps, each cell at its own" if many else "")
+    budget_zh = f"{epochs} 轮" + (f"，每轮 {steps} 步，每个组合按自己的步数" if many else "")
     tuning = answer.study.plan.get("tuning")
     trials = sorted({row.trials for row in answer.judged})
     rates = f"tuned with {trials[-1]} trials a cell" if tuning and trials[-1] else "not tuned"
     rates_zh = f"每个组合调参 {trials[-1]} 次" if tuning and trials[-1] else "未调参"
-    english = conditions(
-        [len(one) for one in judged], judged[0].shape[1], f"{epochs} epochs", rates, f"{data} at {size}", answer.study.rope
-    )
+    english = conditions([len(one) for one in judged], judged[0].shape[1], budget, rates, f"{data} at {size}", answer.study.rope)
     return [
         say(
             english,
             f"这些判定适用于新的随机种子和同类的新车（每个组合 {_range([len(one) for one in judged])} 个种子，{judged[0].shape[1]} 辆车），并且只对这个训练预算"
-            f"（{epochs} 轮）、这些学习率（{rates_zh}）和这份数据（{data}，{size}）成立；只有整个区间都在 ±{answer.study.rope:g} 之内才称为等效，“优于”的差距可能更小。",
+            f"（{budget_zh}）、这些学习率（{rates_zh}）和这份数据（{data}，{size}）成立；只有整个区间都在 ±{answer.study.rope:g} 之内才称为等效，“优于”的差距可能更小。",
         )
     ]
 
@@ -229,6 +232,10 @@ def _spent(answer: Answer, say: Say) -> str:
         f"Spent: {len(runs)} runs, {failed} more that failed, {len(trials)} tuning trials; {hours:.1f} hours of training, summed over processes.",
         f"用去：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验；各进程训练时间合计 {hours:.1f} 小时。",
     )
+
+
+def _by_number(text: str) -> tuple[float, str]:
+    return (float(text), "") if text.isdigit() else (0.0, text)
 
 
 def _range(numbers: list[int]) -> str:

@@ -165,14 +165,14 @@ def _progress(answer: Answer, say: Say) -> str:
 
 def _at_budget(answer: Answer, say: Say) -> list[str]:
     """The cells that are judged although more training might have changed them."""
-    names = [row.label for row in answer.judged if row.standing.reason]
+    names = [row.label for row in answer.judged if not row.standing.converged]
     if not names:
         return []
     named = _names(names, say)
     return [
         say(
-            f"All this is at the budgets that were given: not converged {'were' if len(names) > 1 else 'was'} {named}.",
-            f"以上都就给定的训练预算而言：尚未收敛的有 {named}。",
+            f"All this is at the budgets that were given: not shown to have converged {'are' if len(names) > 1 else 'is'} {named}.",
+            f"以上都就给定的训练预算而言：未显示收敛的有 {named}。",
         )
     ]
 

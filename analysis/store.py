@@ -29,6 +29,8 @@ from analysis.gather import read_json, read_trials, with_levels
 from analysis.measured import CURVES, ROBUSTNESS, RUN, SCORES, Study, compact, number, typed
 from experiments.errors import InputError
 
+RANGE = ("low", "high", "points", "seeds", "sampler")  # of a tuning: what makes its trials the same
+
 
 def committed(results: Path) -> list[str]:
     """The names of the studies that have files under `results`."""
@@ -112,7 +114,7 @@ def merge(old: Study, new: Study) -> Study:
         name: _in_order(_either(getattr(old, name), getattr(new, name), stay), plan) for name in ("runs", "scores", "curves")
     }
     tables["runs"] = with_levels(tables["runs"], plan)
-    trials = new.trials if len(new.trials) else old.trials
+    trials = _all_trials(old, new, plan)
     keys = set(tables["runs"].key)
     configs = {key: config for key, config in {**old.configs, **new.configs}.items() if key in keys}
     kept_others = old.robustness[old.robustness.key.isin(keys - set(new.robustness.key))]
@@ -130,6 +132,21 @@ def _either(old: pd.DataFrame, new: pd.DataFrame, stay: pd.MultiIndex) -> pd.Dat
     return compact(joined) if "image" in joined else joined
 
 
+def _all_trials(old: Study, new: Study, plan: Mapping[str, Any]) -> pd.DataFrame:
+    """The trials of both, those measured now first; of a cell whose settings or range are other ones now, only these."""
+    point = ["cell", "rate", "seed"]
+    same = not len(new.trials) or all(
+        (old.plan.get("tuning") or {}).get(name) == (new.plan.get("tuning") or {}).get(name) for name in RANGE
+    )
+    both = new.trials.merge(old.trials, on=point, suffixes=("", "_old"))
+    other = set(both[both.key != both.key_old].cell) | (set() if same else set(new.trials.cell))
+    kept = old.trials[~old.trials.cell.isin(other) & ~old.trials.key.isin(new.trials.key)]
+    joined = pd.concat([part for part in (new.trials, kept) if len(part)] or [new.trials], ignore_index=True)
+    place = {cell["cell"]: number for number, cell in enumerate(plan["cells"])}
+    joined = joined[joined.cell.isin(place)]
+    return joined.iloc[np.lexsort((joined.trial.astype(int), joined.cell.map(place).astype(int)))].reset_index(drop=True)
+
+
 def _in_order(table: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
     """The rows in the order of the plan's cells, then of the seeds; within a run as they were."""
     place = {cell["cell"]: number for number, cell in enumerate(plan["cells"])}
@@ -140,7 +157,9 @@ def _in_order(table: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
 def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The new plan, with the cells that only the old one knows and with the versions of both."""
     known = {cell["cell"] for cell in new.get("cells", [])}
-    cells = [*new.get("cells", []), *(cell for cell in old.get("cells", []) if cell["cell"] not in known)]
+    measured = {cell["cell"]: cell for cell in old.get("cells", []) if cell.get("rate") is not None}
+    now = [measured.get(cell["cell"], cell) if cell.get("rate") is None else cell for cell in new.get("cells", [])]
+    cells = [*now, *(cell for cell in old.get("cells", []) if cell["cell"] not in known)]
     factors = {
         name: list(dict.fromkeys([*levels, *old.get("factors", {}).get(name, [])])) for name, levels in new["factors"].items()
     }

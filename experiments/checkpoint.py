@@ -16,6 +16,7 @@ import hashlib
 import io
 import os
 import secrets
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,15 +53,22 @@ def rotate(folder: Path, confirm: Callable[[], None] = nobody_asks) -> None:
     try:
         os.link(last, temporary)
     except OSError:  # a file system without links
-        confirm()
-        os.replace(last, folder / "previous.ckpt")
-        return
+        try:
+            shutil.copyfile(last, temporary)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
     _take_place(temporary, folder / "previous.ckpt", confirm)
 
 
-def sweep(folder: Path) -> None:
-    """Take away what other processes have left half-written: who takes a run over does it before reading anything."""
-    for path in folder.glob("*.tmp"):
+def sweep(folder: Path, confirm: Callable[[], None] = nobody_asks) -> None:
+    """Take away what other processes have left half-written: who takes a run over does it before reading anything.
+
+    The list is made before the question: what it holds cannot be the next owner's, however late it is taken away.
+    """
+    found = list(folder.glob("*.tmp"))
+    confirm()
+    for path in found:
         path.unlink(missing_ok=True)
 
 

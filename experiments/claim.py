@@ -3,7 +3,7 @@
 Beside the folder `runs/<key>` lie `<key>.lock`, which the operating system frees when its owner dies, and `<key>.lease`: who
 has the run, and, as the file's modification time, the last heartbeat. A lease is free when its owner's process is gone
 (same machine) or its heart has not beaten for `PATIENCE` seconds (on the same machine: while the process is stopped). An owner that finds another's token in the lease (it slept
-through its own end, say) has lost the run, and nothing that it computed since is accepted.
+through its own end, say) has lost the run, and nothing that it computed since is accepted. A lease that was given back is an empty file.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Lease:
 
     def __init__(self, path: Path, token: str) -> None:
         self._path, self._token, self._end = path, token, threading.Event()
+        self._file = os.open(path, os.O_RDWR)
         self.lost = False
         self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         self._heart.start()
@@ -52,8 +53,9 @@ class Lease:
         """Give the run back."""
         self._end.set()
         self._heart.join()
-        if self.is_mine():
-            self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError), os.fdopen(self._file, "r+") as file:
+            if json.load(file).get("token") == self._token:
+                file.truncate(0)  # an empty lease is nobody's; to remove it by its name might remove the next owner's
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT):

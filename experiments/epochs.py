@@ -35,7 +35,6 @@ class Job:
 
 def take_up(state: State, record: Record, config: RunConfig) -> None:
     """Go on from the newest valid checkpoint; without one, begin."""
-    checkpoint.sweep(record.folder)
     saved, passed_over = checkpoint.newest(record.folder)
     for sentence in passed_over:
         progress.say(f"Passed over: {sentence}.")
@@ -77,7 +76,7 @@ def train_epochs(job: Job, pixels: Pixels, state: State, loss: Any) -> None:
             _keep(epoch, state, job, config)
             if epoch.number in shown:
                 path = record.folder / "pictures" / f"{VALIDATION}{epoch.number:03}.png"
-                pictures.save_validation(path, state, validation)
+                pictures.save_validation(path, state, validation, record.confirm)
                 job.tracker.picture(path, "validation", epoch.number)
     except Interrupted:
         job.lease.confirm()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from analysis import figures
+from experiments.checkpoint import nobody_asks, write_whole
 from experiments.data.loader import Photographs, as_input
 from experiments.data.samples import read_mask
 from experiments.evaluate import Scored
@@ -16,7 +17,7 @@ from experiments.train import State
 SHOWN = 4  # photographs in a picture
 
 
-def save_validation(path: Path, state: State, validation: Photographs) -> None:
+def save_validation(path: Path, state: State, validation: Photographs, confirm: Callable[[], None] = nobody_asks) -> None:
     """A panel of a few validation photographs, always the same, as the network sees them now."""
     chosen = list(range(0, len(validation), max(1, len(validation) // SHOWN)))[:SHOWN]
     images = torch.stack([torch.from_numpy(validation.photo(i).copy()) for i in chosen])
@@ -26,10 +27,10 @@ def save_validation(path: Path, state: State, validation: Photographs) -> None:
         (validation.photo(i), validation.drawn(0, i)[1] > 0, one > 0, validation.samples[i].name)
         for i, one in zip(chosen, logits, strict=True)
     ]
-    _save(path, rows)
+    _save(path, rows, confirm)
 
 
-def save_worst(path: Path, test: Photographs, lowest: Sequence[Scored]) -> None:
+def save_worst(path: Path, test: Photographs, lowest: Sequence[Scored], confirm: Callable[[], None] = nobody_asks) -> None:
     """A panel of the test photographs with the lowest Dice, at their own size."""
     rows = [
         (
@@ -40,9 +41,9 @@ def save_worst(path: Path, test: Photographs, lowest: Sequence[Scored]) -> None:
         )
         for one in lowest
     ]
-    _save(path, rows)
+    _save(path, rows, confirm)
 
 
-def _save(path: Path, rows: list) -> None:
+def _save(path: Path, rows: list, confirm: Callable[[], None]) -> None:
     path.parent.mkdir(exist_ok=True)
-    figures.save_panel(path, rows)
+    write_whole(path, figures.panel_png(rows), confirm=confirm)

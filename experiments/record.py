@@ -64,7 +64,7 @@ class Record:
             "key": self.key, "config": config.to_dict(), "machine": _places(machine), "versions": versions(),
             "git_commit": git_commit(), "command": [without_password(word) for word in command],
         }  # fmt: skip
-        self._write(path.name, json.dumps(content, indent=1))
+        self.write(path.name, json.dumps(content, indent=1))
 
     def refuse_altered(self, config: RunConfig) -> None:
         """Raise InputError unless config.json says what it said when the run began."""
@@ -107,7 +107,7 @@ class Record:
         for name in ("metrics.jsonl", "timing.jsonl"):
             kept = [row for row in lines.read(self.folder / name) if row.get("epoch", 0) <= last] if last else []
             self._refuse_gap(name, kept, last)
-            self._write(name, "".join(json.dumps(row) + "\n" for row in kept))
+            self.write(name, "".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, name: str, row: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl or timing.jsonl, to the disk before it returns.
@@ -139,20 +139,27 @@ class Record:
             self._refuse_gap(name, lines.read(self.folder / name), result["epochs"])
         self._finish(result)
 
-    def adopt(self, config: RunConfig, result: dict[str, Any]) -> None:
-        """Note a trial that was finished elsewhere, of which there is a result and nothing else."""
+    def adopt(self, config: RunConfig, result: dict[str, Any] | None) -> None:
+        """Note a trial that was finished elsewhere, of which there is a result and nothing else, in a folder that is new.
+
+        One that diverged has no result, but the reason.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._write("config.json", json.dumps({"key": config.key, "config": config.to_dict(), "published": True}, indent=1))
-        self._finish({"key": config.key, "seed": config.seed, "learning_rate": config.learning_rate, **result})
+        if result is None:
+            self.fail("It diverged elsewhere.", diverged=True)
+        else:
+            self._finish({"key": config.key, "seed": config.seed, "learning_rate": config.learning_rate, **result})
+        self.write("config.json", json.dumps({"key": config.key, "config": config.to_dict(), "published": True}, indent=1))
 
     def _finish(self, result: dict[str, Any]) -> None:
         sealed = {path.name: digest(path) for name in SEALED if (path := self.folder / name).exists()}
         content = {**result, "sha256": sealed}
         content["seal"] = lines.seal(json.loads(json.dumps(content)))
-        self._write("result.json", json.dumps(content, indent=1))
+        self.write("result.json", json.dumps(content, indent=1))
         (self.folder / "failed.json").unlink(missing_ok=True)
 
-    def _write(self, name: str, content: str) -> None:
+    def write(self, name: str, content: str) -> None:
+        """Write one of the run's files, whole or not at all."""
         checkpoint.write_whole(self.folder / name, content.encode(), confirm=self.confirm)
 
     def _refuse_gap(self, name: str, rows: list[dict[str, Any]], last: int) -> None:
@@ -164,6 +171,7 @@ class Record:
 
     def drop_weights(self) -> None:
         """Free the space of the checkpoints: those of a finished trial are of no further use."""
+        self.confirm()
         for path in self.folder.glob("*.ckpt"):
             path.unlink()
 
@@ -171,7 +179,7 @@ class Record:
         """Note why the run failed; the same command tries it again."""
         content = {"reason": reason, "diverged": diverged, "time": time.time()}
         with contextlib.suppress(OSError):  # the reason may be that the disk is full: it is printed, too
-            self._write("failed.json", json.dumps(content))
+            self.write("failed.json", json.dumps(content))
 
     def failure(self) -> dict[str, Any] | None:
         """What `fail` noted of a run that has not been finished since: reason, diverged, time; or None."""

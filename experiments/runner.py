@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments import progress, tracking
+from experiments import checkpoint, progress, tracking
 from experiments.claim import Lease, hold
 from experiments.config import Machine, RunConfig
 from experiments.data import split as splitting
@@ -90,6 +90,7 @@ def run(
     if finished is not None:
         record.refuse_altered(config)
         record.refuse_unsealed()
+        checkpoint.sweep(record.folder)
         progress.say(f"The run {config.key} is finished; this is its result again. Another --seed makes another run.")
         return finished
     if kind is RUN:
@@ -100,6 +101,7 @@ def run(
     rehearse(model, config, len(prepared.parts.train))
     with contextlib.ExitStack() as opened:
         lease = lease or opened.enter_context(hold(record.folder))
+        checkpoint.sweep(record.folder, lease.confirm)  # before anything is read: what lies ready now is not renamed any more
         if (finished := record.result()) is not None:  # by another process, a moment ago
             return finished
         if session is None:
@@ -123,7 +125,8 @@ def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> di
     with progress.counting("decoding photographs", stop.check) as show:
         pixels = open_cache(prepared.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
     record.begin(config, machine, command)
-    splitting.write_manifest(record.folder / "split.csv", prepared.parts)
+    record.write("split.csv", splitting.manifest(prepared.parts))
+    job.lease.confirm()  # or it would be opened again for a run that another has finished
     tracker.open(config, machine.data_dir)
     status, numbers, tags = "FAILED", {}, {}
     try:

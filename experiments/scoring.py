@@ -43,8 +43,9 @@ def score(
     for name, which in (("scores.csv", 0), ("scores_last.csv", 1)):
         evaluate.write_scores(record.folder / name, (one.rows[which] for one in scored), record.confirm)
     worst, curves = record.folder / "pictures" / "worst-test-photographs.png", record.folder / "pictures" / "curves.png"
-    pictures.save_worst(worst, test, lowest)
-    figures.save_curves(curves, record.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
+    pictures.save_worst(worst, test, lowest, record.confirm)
+    drawn = figures.curves_png(record.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
+    checkpoint.write_whole(curves, drawn, confirm=record.confirm)
     tracker.picture(worst, "worst")
     tracker.picture(curves, "curves")
     tables = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +67,15 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
     )  # fmt: skip
     if study.tuning:
         _refuse_two_rates(study, whole)
-    steps = {name for levels in factors.values() for level in levels for name in level.fields} & {"epochs", "epoch_steps"}
-    if study.at_budget and not steps:
+    if study.at_budget and not any(_varies(levels, name) for levels in factors.values() for name in ("epochs", "epoch_steps")):
         raise design.wrong(
             "at_budget", "is for studies in which the steps are a factor: without one, train until all have converged"
         )
     return study
+
+
+def _varies(levels: Sequence[Level], name: str) -> bool:
+    return len({level.fields[name] for level in levels if name in level.fields}) > 1
 
 
 def _settings(table: Table) -> tuple[str | None, dict[str, Any]]:

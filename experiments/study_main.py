@@ -32,14 +32,18 @@ def carry_out(
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
-        if results is not None:
-            published.count(plan, results)
+        done = None if results is None else published.count(plan, results)
         trials = tune_cells.look(plan)
         if status:
             study_show.status(plan, trials)
             return 0
         _show_plan(plan, trials)
-        return 0 if dry_run else _run(plan, stop, pool)
+        if dry_run:
+            return 0
+        if done is not None:
+            published.lay_out(plan, done)
+            tune_cells.look(plan)
+        return _run(plan, stop, pool)
 
     return main.interruptible(work)
 
@@ -51,6 +55,7 @@ def tune(study: Study, machine: Mapping[str, Any], pool: Pool | None = None) -> 
         plan = build(study, machine, stop.check)
         trials = tune_cells.look(plan)
         print(f"{len(plan.cells)} cells x {plan.budget} trials each = {len(plan.cells) * plan.budget}, {trials} have ended.")
+        _write(plan)  # so that `report` can commit the trials of a tuning that is not finished
         with _at_work(plan, stop, pool) as (executor, session):
             tune_cells.tune(plan, executor, session)
         _write(plan)
@@ -90,6 +95,7 @@ def _at_work(plan: Plan, stop: Stop, pool: Pool | None) -> Iterator[tuple[Execut
 
 
 def _run(plan: Plan, stop: Stop, pool: Pool | None) -> int:
+    _write(plan)  # so that `report` can commit the trials of a tuning that is not finished
     with _at_work(plan, stop, pool) as (executor, session):
         if plan.study.tuning:
             tune_cells.tune(plan, executor, session)

@@ -73,7 +73,7 @@ class Plan:
     notices: list[str]
     rates: dict[str, Rate] = field(default_factory=dict)
     rounds: list[Tuning] = field(default_factory=list)  # the range of rates, and what it was extended by
-    published: dict[str, float] = field(default_factory=dict)  # key -> test Dice of runs that were finished elsewhere
+    published: dict[tuple[str, int], tuple[str, float]] = field(default_factory=dict)  # (cell, seed) -> key and Dice
 
     @property
     def folder(self) -> Path:
@@ -99,6 +99,12 @@ class Plan:
         """One run of the study; None while its cell has no rate."""
         rate = self.rate(cell).value
         return None if rate is None else cell.prepared(seed, rate)
+
+    def elsewhere(self, cell: PlannedCell, seed: int) -> float | None:
+        """The Dice of a run that was finished elsewhere; None where it was not, or with other settings or data."""
+        key, dice = self.published.get((cell.id, seed), ("", 0.0))
+        run = self.run(cell, seed)
+        return dice if run is not None and run.config.key == key else None
 
     def runs(self) -> list[tuple[PlannedCell, int]]:
         """All runs, seed by seed: an interrupted study is then a whole comparison on fewer seeds."""

@@ -86,8 +86,8 @@ def state(plan: Plan, cell: PlannedCell, seed: int) -> tuple[str, str]:
     result = record.result()
     if result is not None:
         return "done", f"{result['test']['last']['dice']:.4f}"
-    if prepared.config.key in plan.published:
-        return "done", f"{plan.published[prepared.config.key]:.4f}"
+    if (dice := plan.elsewhere(cell, seed)) is not None:
+        return "done", f"{dice:.4f}"
     holder = claim.owner(record.folder)
     if holder is not None:
         return "running", holder

@@ -66,7 +66,7 @@ def _settled(plan: Plan, job: Job, session: tracking.Session) -> str:
         record.refuse_unsealed()
         session.tag(prepared.config.key, _tags(plan, cell))
         return "skipped"
-    if prepared.config.key in plan.published:
+    if plan.elsewhere(cell, seed) is not None:
         return "skipped"
     failure = record.failure()
     if failure and (failure.get("diverged") or began <= failure.get("time", 0) <= time.time()):

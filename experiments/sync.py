@@ -111,8 +111,8 @@ def _one(record: Record, kind: Kind, studies: Studies, session: tracking.Session
         return past
     key = tracking.key_of(record.key, past.parent)
     known = session.ask(lambda: session.look(key))
-    if past.is_in(known) or session.away:
-        return "there already"
+    if past.is_in(known) or session.away or (past.saved.get("published") and known is not None and known.status == past.status):
+        return "there already"  # of what was finished elsewhere there is no more than MLflow has
     _send(past, tracking.Tracker(session, past.tags, past.parent, live=False))
     session.ask(lambda: None)  # so that no more than one run waits in memory
     return "uploaded" if known is None else "completed"

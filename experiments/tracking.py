@@ -225,7 +225,11 @@ class Tracker:
 
         if step is not None and (key, step) in self._sent_pictures:
             return
-        with Image.open(path) as picture:
+        try:
+            picture = Image.open(path)
+        except (OSError, ValueError):  # torn by a kill in the days when it was written in its place
+            return
+        with picture:
             if step is None:
                 self._client.log_image(self._run_id, picture, artifact_file=f"pictures/{path.name}")
             else:

@@ -206,6 +206,8 @@ def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> _Ended 
         tags = study_record.trial_tags(name, work.planned.id, work.first + trial.number)
         began = time.perf_counter()
         try:
+            if (Record(plan.machine.trials_dir / prepared.config.key).failure() or {}).get("diverged"):
+                raise Diverged  # here before a kill, or elsewhere: it would do so again
             with progress.quietly():
                 result = run(
                     prepared,

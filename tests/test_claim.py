@@ -56,6 +56,16 @@ def test_a_process_that_died_and_whose_parent_has_not_asked_how_holds_nothing(tm
     gone.communicate()
 
 
+def test_a_lease_that_was_given_back_is_nobodys(tmp_path):
+    with claim.hold(tmp_path / "run"):
+        assert claim.read(tmp_path / "run.lease")
+    assert (tmp_path / "run.lease").read_text() == "" and claim.owner(tmp_path / "run") is None
+    with claim.hold(tmp_path / "run") as lease:
+        claim.write_whole(tmp_path / "run.lease", b'{"token": "another"}')
+        assert not lease.is_mine()
+    assert claim.read(tmp_path / "run.lease") == {"token": "another"}
+
+
 def test_a_number_that_was_given_to_another_process_since_does_not_keep_a_lease_alive(tmp_path):
     lease_of(tmp_path / "run", machine=claim._machine(), process=os.getpid(), began=0.0)
     assert claim.owner(tmp_path / "run") is None

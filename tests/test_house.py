@@ -206,7 +206,7 @@ def lay_out_data(folder, cars, monkeypatch):
     for name in ("train", "train_masks"):
         shutil.copytree(cars / name, folder / "data" / "carvana" / name)
         shutil.make_archive(str(folder / name), "zip", cars, name)
-    split.write_manifest(folder / "split.csv", split.split(carvana.build(cars)))
+    (folder / "split.csv").write_text(split.manifest(split.split(carvana.build(cars))))
     write_pairs(folder / "pairs", names=[f"{letter}_{n}" for letter in "abcd" for n in range(2)])
     hub = types.SimpleNamespace(competition_download=lambda handle, path: str(folder / path))
     monkeypatch.setitem(sys.modules, "kagglehub", hub)

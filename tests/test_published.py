@@ -1,12 +1,14 @@
 """A study goes on where a machine that is gone has left it: what is committed of it counts as done."""
 
 import csv
-import json
+import re
 import shutil
+import signal
 
 import pytest
 
-from experiments import runner
+from experiments import runner, tune_cells
+from experiments.stopping import Interrupted
 from tests.test_study import one_thread, shared
 from tests.test_tune import study_file, words
 
@@ -32,20 +34,27 @@ def trained(monkeypatch):
     return keys
 
 
-def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_same_study(
-    made_cars, tmp_path, command, shared, trained, monkeypatch
-):
+@pytest.fixture
+def reported(tmp_path, command, monkeypatch):
+    """Reports the study in an output folder into one place, which is that of --published; returns the tables there."""
     monkeypatch.setattr("analysis.readme.RESULTS", tmp_path / "results")
     (tmp_path / "README.md").write_text("no place\n")
 
     def report(output):
         where = ["--output-dir", output, "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
-        assert command("report", "tiny", *where)[0] == 0
+        code, _, complaint = command("report", "tiny", *where)
+        assert code == 0, complaint
         return {name: table(tmp_path / "results/tiny" / name) for name in ("runs.csv", "trials.csv", "curves.csv")}
 
+    return report
+
+
+def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_same_study(
+    made_cars, tmp_path, command, shared, trained, reported
+):
     file = study_file(tmp_path)
     assert command(*words(file, made_cars, tmp_path / "first", "study"), *shared)[0] == 0
-    report(tmp_path / "first")
+    reported(tmp_path / "first")
     trials = len([one for one in trained if not one[0]])
     shutil.rmtree(tmp_path / "first")
 
@@ -54,29 +63,82 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
     code, shown, complaint = command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)
     assert (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"and {trials} trials that are" in shown
     assert trained == [(True, 1)]
-    both = report(tmp_path / "second")
+    both = reported(tmp_path / "second")
     assert [row["state"] for row in both["runs.csv"]] == ["finished"] * 2
 
     shutil.rmtree(tmp_path / "results")
     assert command(*words(file, made_cars, tmp_path / "whole", "study"), *shared)[0] == 0
-    assert report(tmp_path / "whole") == both
+    assert reported(tmp_path / "whole") == both
 
 
-def test_runs_and_trials_of_other_settings_do_not_count(made_cars, tmp_path, command, shared, trained, monkeypatch):
-    monkeypatch.setattr("analysis.readme.RESULTS", tmp_path / "results")
-    (tmp_path / "README.md").write_text("no place\n")
+def test_a_tuning_that_is_not_finished_is_committed_and_gone_on_with(
+    made_cars, tmp_path, command, shared, trained, reported, monkeypatch
+):
+    file, kept, calls = study_file(tmp_path), tune_cells.run, []
+
+    def stopped(*given, **named):
+        calls.append(given)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGTERM)
+            raise Interrupted
+        return kept(*given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tune_cells, "run", stopped)
+        command(*words(file, made_cars, tmp_path / "first", "study"), *shared)
+    assert len(trained) == 2
+    before = reported(tmp_path / "first")
+    assert len(before["trials.csv"]) == 2 and before["runs.csv"][0]["state"] == "missing"
+
+    results = tmp_path / "results/tiny/trials.csv"
+    results.write_text(re.sub(r"finished,[\d.]+", "diverged,", results.read_text(), count=1))  # it does not do so again either
+    plan = ["study", *words(file, made_cars, tmp_path / "second")[1:], "--published", *shared]
+    command(*plan, "--dry-run")
+    assert not (tmp_path / "second" / "trials").exists()
+    trained.clear()
+    assert command(*plan)[2] == ""
+    after, own = reported(tmp_path / "second"), trained.count((False, 100))
+    assert (
+        own >= 2 and len(after["trials.csv"]) == own + 2 and [row["state"] for row in after["trials.csv"]].count("diverged") == 1
+    )
+
+
+def test_a_trial_that_was_begun_here_goes_on_and_is_not_replaced(made_cars, tmp_path, command, shared, trained, reported):
     file = study_file(tmp_path)
     assert command(*words(file, made_cars, tmp_path / "first", "study"), *shared)[0] == 0
-    where = ["--output-dir", tmp_path / "first", "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
-    assert command("report", "tiny", *where)[0] == 0
-    before = trained.copy()
+    key = reported(tmp_path / "first")["trials.csv"][0]["key"]
+    begun = tmp_path / "second" / "trials" / key
+    begun.mkdir(parents=True)
+    shutil.copy(tmp_path / "first" / "trials" / key / "config.json", begun)
+    trained.clear()
+    assert command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)[0] == 0
+    assert trained == [(False, 100)]
+    assert '"published"' not in (begun / "config.json").read_text()
+
+
+def test_a_cell_of_another_name_does_not_count_although_its_runs_would_be_the_same(
+    made_cars, tmp_path, command, shared, trained, reported
+):
+    file = study_file(tmp_path, tuning="")
+    assert command(*words(file, made_cars, tmp_path / "first", "study"), *shared)[0] == 0
+    reported(tmp_path / "first")
+    trained.clear()
+    file.write_text(file.read_text().replace('loss = ["bce"]', 'loss = [{ label = "cross-entropy", loss = "bce" }]'))
+    assert command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)[0] == 0
+    assert trained == [(True, 0)]
+
+
+def test_runs_and_trials_of_other_settings_do_not_count(made_cars, tmp_path, command, shared, trained, reported):
+    file = study_file(tmp_path)
+    assert command(*words(file, made_cars, tmp_path / "first", "study"), *shared)[0] == 0
+    before = reported(tmp_path / "first")
     trained.clear()
     file.write_text(file.read_text().replace("epochs = 2", "epochs = 1"))
     assert command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)[0] == 0
-    assert {(False, 100), (True, 0)} == set(trained) and len(trained) >= 5 <= len(before)
-    keys = [row["key"] for row in table(tmp_path / "results/tiny/runs.csv")]
-    plan = json.loads((tmp_path / "second/studies/tiny/plan.json").read_text())
-    assert list(plan["cells"][0]["runs"].values()) != keys
+    assert {(False, 100), (True, 0)} == set(trained) and len(trained) >= 5
+    after = reported(tmp_path / "second")
+    for name in ("runs.csv", "trials.csv"):
+        assert {row["key"] for row in after[name]}.isdisjoint(row["key"] for row in before[name])
 
 
 def test_where_nothing_is_committed_a_sentence_says_so(made_cars, tmp_path, command, shared, monkeypatch):

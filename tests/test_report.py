@@ -322,9 +322,11 @@ def test_a_study_about_budgets_judges_cells_that_have_not_converged_and_says_so(
     assert row.standing.kind == "judged" and row.verdicts
     english, chinese = (verdict(row, language) for language in ("en", "zh"))
     assert english.endswith("; at this budget (validation Dice rose by 0.0080 over the last fifth of its steps)")
+    others = [verdict(row, "en") for row in found.rows if row.cell != "unet-bce"]
+    assert all(other.endswith("; at this budget (others are not shown to have converged)") for other in others)
     assert "就此训练预算而言" in chinese and "0.0080" in chinese
-    assert f"not converged was {row.label}." in " ".join(sentences(found, "en"))
-    assert f"尚未收敛的有 {row.label}。" in " ".join(sentences(found, "zh"))
+    assert f"not shown to have converged is {row.label}." in " ".join(sentences(found, "en"))
+    assert f"未显示收敛的有 {row.label}。" in " ".join(sentences(found, "zh"))
 
 
 def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):

@@ -2,10 +2,12 @@
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from experiments import sync, tracking_store
+from experiments.tracking import Tracker
 from tests.conftest import run_folder, small
 from tests.made_study import write_study
 
@@ -61,6 +63,14 @@ def test_a_run_whose_result_was_changed_is_not_uploaded(trained, tmp_path, comma
     path.write_text(path.read_text().replace('"parameters": ', '"parameters": 1'))
     code, shown, _ = command("sync", "--output-dir", tmp_path)
     assert code == 0 and "1 changed since they were finished, left out" in shown and "uploaded" not in shown
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG torn"])
+def test_a_torn_picture_is_left_out_and_stops_nothing(tmp_path, content):
+    (tmp_path / "torn.png").write_bytes(content)
+    tracker = SimpleNamespace(_sent_pictures=set(), _client=None, _run_id="")
+    Tracker._picture(tracker, tmp_path / "torn.png", "validation", 1)
+    assert not tracker._sent_pictures
 
 
 def test_where_there_are_no_runs_a_sentence_says_so(command, tmp_path):

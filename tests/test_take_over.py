@@ -7,6 +7,7 @@ import pytest
 from experiments import checkpoint, evaluate
 from experiments.errors import Busy, InputError
 from experiments.record import Record
+from tests.conftest import run_folder, small
 
 ROW = dict.fromkeys(evaluate.COLUMNS, 0.5)
 
@@ -49,9 +50,16 @@ class Run:
             self.taken = content(self.folder)
 
 
+def refused(*_):
+    raise PermissionError
+
+
 @pytest.mark.fault(16)
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
 @pytest.mark.parametrize("call", range(1, 6))
-def test_nothing_of_a_late_epoch_comes_into_the_new_owners_run(tmp_path, call):
+def test_nothing_of_a_late_epoch_comes_into_the_new_owners_run(tmp_path, call, links, monkeypatch):
+    if not links:
+        monkeypatch.setattr(checkpoint.os, "link", refused)
     run = Run(tmp_path / "run", call)
     with contextlib.suppress(Busy):
         epoch(run.late, 2, "late")
@@ -79,10 +87,40 @@ def test_nothing_else_of_a_late_process_does(tmp_path, write):
     assert content(run.folder) == run.taken
 
 
-def test_where_links_cannot_be_made_the_last_checkpoint_is_kept_by_renaming(tmp_path, monkeypatch):
-    def refused(*_):
-        raise PermissionError
+@pytest.mark.fault(16)
+@pytest.mark.parametrize("late", [True, False], ids=["just before it is taken over", "long after"])
+def test_a_late_process_sweeps_nothing_away_that_is_the_new_owners(tmp_path, late):
+    (tmp_path / "last.ckpt.0.tmp").touch()
 
+    def confirm():
+        (tmp_path / "last.ckpt.1.tmp").touch()  # the new owner's
+        if not late:
+            raise Busy("taken over")
+
+    with contextlib.suppress(Busy):
+        checkpoint.sweep(tmp_path, confirm)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == (["last.ckpt.1.tmp"] if late else ["last.ckpt.0.tmp", "last.ckpt.1.tmp"])
+
+
+@pytest.mark.fault(16)
+def test_what_lies_half_written_is_swept_away_before_the_new_owner_looks_for_a_result(made_cars, tmp_path, command, monkeypatch):
+    assert command(*small(made_cars, tmp_path / "first", epochs=1))[0] == 0
+    folder = tmp_path / "second" / "runs" / run_folder(tmp_path / "first").name
+    folder.mkdir(parents=True)
+    (folder / "result.json.0.tmp").touch()
+    kept, seen = Record.result, []
+
+    def result(record):
+        seen.append(list(record.folder.glob("*.tmp")))
+        return kept(record)
+
+    monkeypatch.setattr(Record, "result", result)
+    assert command(*small(made_cars, tmp_path / "second", epochs=1))[0] == 0
+    assert seen[0] and not any(seen[1:])
+
+
+def test_where_links_cannot_be_made_the_last_checkpoint_is_kept_as_a_copy(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.os, "link", refused)
     for number in (1, 2, 3):
         Record(tmp_path).save_last({"epoch": number})

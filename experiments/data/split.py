@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
 from experiments.data.samples import Sample
-from experiments.errors import InputError, naming
+from experiments.errors import InputError
 
 PARTS = ("train", "val", "test")
 ARMS = ("siblings", "strangers")  # see `arm`
@@ -106,12 +107,13 @@ def first_cars(train: Sequence[Sample], cars: int) -> list[Sample]:
     return [s for s in train if s.group in keep]
 
 
-def write_manifest(path: Path, parts: Split) -> None:
-    """Write the division as a CSV of `image,part`, which `read_manifest` reads."""
-    with naming(path), open(path, "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(("image", "part"))
-        rows.writerows((s.name, name) for name in PARTS for s in getattr(parts, name))
+def manifest(parts: Split) -> str:
+    """The division as a CSV of `image,part`, which `read_manifest` reads."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(("image", "part"))
+    rows.writerows((s.name, name) for name in PARTS for s in getattr(parts, name))
+    return text.getvalue()
 
 
 def read_manifest(path: Path, samples: Sequence[Sample]) -> Split:

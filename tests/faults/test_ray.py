@@ -141,7 +141,8 @@ def test_an_interrupted_study_stops_its_workers_where_they_can_be_taken_up_again
     process.send_signal(signal.SIGINT)
     shown, _ = process.communicate(timeout=120)
     assert process.returncode == 130 and "The same command goes on from here" in shown, shown
-    assert not list((tmp_path / "outputs" / "runs").glob("*.lease")), "a worker was killed before it gave its run back"
+    left = [path for path in (tmp_path / "outputs" / "runs").glob("*.lease") if path.read_text()]
+    assert not left, "a worker was killed before it gave its run back"
     assert workers and len(list((tmp_path / "outputs" / "runs").glob("*/result.json"))) < 4
     process = begin(tmp_path, made_cars, store, STUDY, *on(cluster), "--parallel", "2")
     shown, _ = process.communicate(timeout=300)
