@@ -145,10 +145,9 @@ def _conditions(answer: Answer, say: Say) -> list[str]:
     if len(judged) < 2:
         return []
     runs = answer.study.finished
-    epochs, size, data, steps = (
-        ", ".join(sorted(set(runs[n].astype(str)), key=_by_number)) for n in ("epochs", "size", "data", "epoch_steps")
-    )
-    many = runs.epoch_steps.nunique() > 1
+    epochs, size, data = (", ".join(sorted(set(runs[n].astype(str)))) for n in ("epochs", "size", "data"))
+    several = sorted(set(runs.epoch_steps.dropna().astype(int)))
+    many, steps = len(several) > 1, ", ".join(map(str, several))
     budget = f"{epochs} epochs" + (f" of {steps} steps, each cell at its own" if many else "")
     budget_zh = f"{epochs} 轮" + (f"，每轮 {steps} 步，每个组合按自己的步数" if many else "")
     tuning = answer.study.plan.get("tuning")
@@ -232,10 +231,6 @@ def _spent(answer: Answer, say: Say) -> str:
         f"Spent: {len(runs)} runs, {failed} more that failed, {len(trials)} tuning trials; {hours:.1f} hours of training, summed over processes.",
         f"用去：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验；各进程训练时间合计 {hours:.1f} 小时。",
     )
-
-
-def _by_number(text: str) -> tuple[float, str]:
-    return (float(text), "") if text.isdigit() else (0.0, text)
 
 
 def _range(numbers: list[int]) -> str:
