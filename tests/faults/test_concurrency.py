@@ -27,7 +27,7 @@ def started(words):
     )
 
 
-# A worker that stops itself the moment after it was told, for the tenth time or so, that the run is still its own.
+# A worker that stops itself the moment after it was told that the run is still its own: the so-many-th time after its first epoch.
 STOPS = """
 import os, signal
 from experiments.claim import Lease
@@ -35,7 +35,7 @@ kept, calls = Lease.confirm, 0
 def confirm(lease):
     global calls
     kept(lease)
-    calls += 1
+    calls += lease._path.with_suffix("").joinpath("last.ckpt").exists()
     if calls == {call}:
         print("stopped", flush=True)
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -44,7 +44,7 @@ Lease.confirm = confirm
 
 
 @pytest.mark.fault(16)
-@pytest.mark.parametrize("call", [8, 10], ids=["a line", "a checkpoint"])
+@pytest.mark.parametrize("call", [2, 4], ids=["a line", "a checkpoint"])
 def test_a_worker_stopped_between_its_question_and_its_write_leaves_nothing_in_the_new_owners_run(
     made_cars, tmp_path, store_uri, call
 ):
