@@ -41,8 +41,9 @@ def sentences(answer: Answer, language: str) -> list[str]:
         cells += say(
             " (Exploratory: the plan does not name pairs of cells as confirmatory.)", "（探索性：计划未将逐对比较列为验证性。）"
         )
-    named = [_effect(effect, say) for effect in answer.effects if effect.named]
-    others = [_effect(effect, say) for effect in answer.effects if not effect.named]
+    whole = len(answer.judged) == len(answer.rows)
+    named = [_effect(effect, whole, say) for effect in answer.effects if effect.named]
+    others = [_effect(effect, whole, say) for effect in answer.effects if not effect.named]
     first, *rest = [cells, *named, *others] if answer.pairs_named or not named else [*named, cells, *others]
     return [_progress(answer, say) + first, *rest, *_at_budget(answer, say), *_unjudged(answer, say)]
 
@@ -109,8 +110,8 @@ def _several(top: Sequence[Row], judged: Sequence[Row], say: Say) -> str:
     )
 
 
-def _effect(effect: Effect, say: Say) -> str:
-    """What can be said of a factor over all the others."""
+def _effect(effect: Effect, whole: bool, say: Say) -> str:
+    """What can be said of a factor over all the others; unless the table is `whole`, over those cells of them that are judged."""
     family, factor = effect.effect.family, effect.factor
     levels = list(dict.fromkeys(level for pair in family.comparisons for level in pair))
     kind = "" if effect.named else say(" (exploratory)", "（探索性）")
@@ -127,10 +128,9 @@ def _effect(effect: Effect, say: Say) -> str:
         if effect.interaction.p <= 0.05
         else ""
     )
-    return say(
-        f"By {factor}, over all the other factors{kind}: {text}.{warning}",
-        f"按 {factor}，对其余因素取平均{kind}：{text}。{warning}",
-    )
+    over = "over all the other factors" if whole else "over the combinations of the other factors in which both levels are judged"
+    over_zh = "对其余因素取平均" if whole else "对其余因素中两个水平都已判定的组合取平均"
+    return say(f"By {factor}, {over}{kind}: {text}.{warning}", f"按 {factor}，{over_zh}{kind}：{text}。{warning}")
 
 
 def _pair(levels: Sequence[str], family: Family[str], say: Say) -> str:

@@ -336,6 +336,9 @@ def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
     (output / "studies/made/plan.json").write_text(json.dumps(plan))
     found = answer(gather.gather(output, "made"))
     assert [row.cell for row in found.rows if row.standing.kind == "rate at the edge"] == ["attention_unet-bce"]
+    english, chinese = (" ".join(sentences(found, language)) for language in ("en", "zh"))
+    assert "over all the other factors" not in english and "in which both levels are judged" in english
+    assert "两个水平都已判定的组合" in chinese
 
 
 def test_committed_runs_stay_where_the_records_lack_them(made, tmp_path, command, place):
