@@ -107,14 +107,13 @@ def _keep(epoch: Epoch, state: State, job: Job, config: RunConfig) -> None:
         "val/iou": epoch.val_iou, "learning_rate": epoch.learning_rate,
     }  # fmt: skip
     record.add("metrics.jsonl", line)
-    record.add("timing.jsonl", {"epoch": epoch.number, "seconds": epoch.seconds, "images_per_second": epoch.images_per_second})
+    speed, ended = {"images_per_second": epoch.images_per_second}, time.time()
+    record.add("timing.jsonl", {"epoch": epoch.number, "ended": ended, "seconds": epoch.seconds, **speed})
     if epoch.is_best:
         weights = network(state.model).state_dict()
         record.save_best({"epoch": epoch.number, "dice": epoch.val_dice, "model": weights})
     record.save_last(state.to_dict())
-    tracker.metrics(
-        {**{k: v for k, v in line.items() if k != "epoch"}, "images_per_second": epoch.images_per_second}, epoch.number
-    )
+    tracker.metrics({**{k: v for k, v in line.items() if k != "epoch"}, **speed}, epoch.number, ended)
     progress.say(
         f"epoch {epoch.number:>3}/{config.epochs}  train loss {epoch.train_loss:.4f}  val loss {epoch.val_loss:.4f}  "
         f"val Dice {epoch.val_dice:.4f}  IoU {epoch.val_iou:.4f}  {epoch.images_per_second:.0f} images/s  "

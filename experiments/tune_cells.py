@@ -63,6 +63,7 @@ def tune(plan: Plan, executor: Executor, session: tracking.Session) -> None:
             f"A best rate lies at the end of the range: {part.budget} more trials for every cell, {part.low:g} to {part.high:g}."
         )
         done.append(_works(plan))
+    study_record.write_trials(plan, _all_rows(plan, done))  # a worker that was behind may have written only what it knew of
     for cell in plan.cells:
         _conclude(plan, cell, session)
 

@@ -74,6 +74,16 @@ def test_two_workers_on_one_cell_give_exactly_the_budget(tuned):
     assert all(f"{budget} trials" in text for text in shown)
 
 
+@pytest.mark.fault(17)
+def test_what_a_worker_that_was_behind_wrote_is_made_whole(tuned, made_cars, tmp_path, command):
+    """It may write the table when another has carried out the last range, of which it does not know yet."""
+    output = shutil.copytree(tuned[0], tmp_path / "outputs")
+    table = output / "studies" / "tiny" / "trials.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:5]))
+    assert command(*words(tuned[1], made_cars, output))[0] == 0
+    assert trials(output) == trials(tuned[0]) and len(trials(output)) == 6
+
+
 def test_a_trials_record_says_what_it_did_and_never_saw_a_test_car(tuned):
     output = tuned[0]
     for row in trials(output):

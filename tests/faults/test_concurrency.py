@@ -43,6 +43,19 @@ Lease.confirm = confirm
 """
 
 
+def taken_over_and_then_continued(late, words, folder):
+    """The same command ends the run of a process that is stopped; that one, continued, is refused and changes nothing."""
+    past = time.time() - 1000
+    os.utime(f"{folder}.lease", (past, past))  # instead of waiting: nobody who is stopped can beat
+    code, shown, complaint = typed(words)
+    assert code == 0 and "Resuming" in shown, complaint
+    before = {path: path.read_bytes() for path in folder.glob("*.*")}
+    late.send_signal(signal.SIGCONT)
+    said = late.communicate(timeout=120)[0]
+    assert late.returncode == 2 and "taken over by another process" in said
+    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
+
+
 @pytest.mark.fault(16)
 @pytest.mark.parametrize("call", [2, 4], ids=["a line", "a checkpoint"])
 def test_a_worker_stopped_between_its_question_and_its_write_leaves_nothing_in_the_new_owners_run(
@@ -54,16 +67,9 @@ def test_a_worker_stopped_between_its_question_and_its_write_leaves_nothing_in_t
     try:
         assert any(line == "stopped\n" for line in iter(late.stdout.readline, ""))
         folder = run_folder(tmp_path / "out")
-        os.utime(f"{folder}.lease", (0, 0))
-        code, shown, complaint = typed(words)
-        assert code == 0 and "Resuming" in shown, complaint
-        before = {path: path.read_bytes() for path in folder.glob("*.*")}
-        late.send_signal(signal.SIGCONT)
-        said = late.communicate(timeout=120)[0]
+        taken_over_and_then_continued(late, words, folder)
     finally:
         late.kill()
-    assert late.returncode == 2 and "taken over by another process" in said
-    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
     assert [line["epoch"] for line in map(json.loads, (folder / "metrics.jsonl").open())] == [1, 2]
 
 
@@ -80,17 +86,9 @@ def test_a_worker_stopped_past_its_lease_is_taken_over_once_and_what_it_computes
         folder = run_folder(tmp_path / "out")
         code, _, complaint = typed(words)
         assert code == 2 and "by another process" in complaint  # its lease still holds
-        past = time.time() - 1000
-        os.utime(f"{folder}.lease", (past, past))  # instead of waiting: nobody who is stopped can beat
-        code, shown, complaint = typed(words)
-        assert code == 0 and "Resuming" in shown, complaint
-        before = {path: path.read_bytes() for path in folder.glob("*.*")}
-        late.send_signal(signal.SIGCONT)
-        said = late.communicate(timeout=120)[0]
+        taken_over_and_then_continued(late, words, folder)
     finally:
         late.kill()
-    assert late.returncode == 2 and "taken over by another process" in said
-    assert {path: path.read_bytes() for path in folder.glob("*.*")} == before
     assert digests(folder) == digests(run_folder(tmp_path / "alone"))
     assert typed(["sync", "--output-dir", tmp_path / "out"])[0] == 0  # the stopped one may have had the store in its hands
     (tracked,) = store(tmp_path / "out")[1]

@@ -101,6 +101,15 @@ def picture_of(uri):
     return sorted(shown, key=lambda one: (one[1], one[2]["key"]))
 
 
+def moments_of(uri, name):
+    """When the values of the only run's metric came about, in milliseconds since 1970, in MLflow's order."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name(tracking_store.EXPERIMENT).experiment_id])
+    return [one.timestamp for one in client.get_metric_history(run.info.run_id, name)]
+
+
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     """The URI of an empty store of MLflow's: making one takes seconds."""
@@ -201,6 +210,8 @@ def test_a_server_that_dies_midway_costs_no_epoch_and_gets_the_rest_later(made_c
         ((status, _, _, _, metrics, files),) = picture_of(address)
         lines = [json.loads(line) for line in (run_folder(output) / "metrics.jsonl").read_text().splitlines()]
         assert status == "FINISHED" and metrics["val/dice"] == [(line["epoch"], line["val/dice"]) for line in lines]
+        timings = [json.loads(line) for line in (run_folder(output) / "timing.jsonl").read_text().splitlines()]
+        assert moments_of(address, "val/dice") == [int(line["ended"] * 1000) for line in timings]
         assert len([name for name in files if name.endswith(".png") and name.startswith("images")]) == 5
         assert "1 there already" in sync(command, output, address)[1]
 
