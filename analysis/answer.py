@@ -56,6 +56,12 @@ class Effect:
     effect: MainEffect
     interaction: Interaction
     named: bool
+    planned: int  # combinations of the other factors that the plan has
+
+    @property
+    def combinations(self) -> tuple[str, ...]:
+        """Those of the other factors that two levels are compared in, in the order of the table."""
+        return tuple(dict.fromkeys(other for others in self.effect.over.values() for other in others))
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class Answer:
 def answer(study: Study) -> Answer:
     """The verdicts of a study. Raises InputError where its runs may not stand in one table."""
     found = _answer(study)
-    found = replace(found, simple=simple_effects(study, {row.cell: row.levels for row in found.judged}))
+    found = replace(found, simple=simple_effects(study, {row.cell: (row.levels, row.standing.kind) for row in found.measured}))
     listed = study.plan.get("known_faulty")
     scores = study.scores[~study.scores.image.isin(listed or [])]
     if listed is None or not len(scores):
@@ -194,8 +200,9 @@ def _effects(study: Study, judged: Scores) -> list[Effect]:
     for factor in varied if len(varied) > 1 else []:
         others = [other for other in varied if other != factor]
         keyed = {(levels[c][factor], JOIN.join(levels[c][o] for o in others)): scores for c, scores in judged.items()}
+        planned = len({tuple(levels[cell][other] for other in others) for cell in levels})
         try:
-            found.append(Effect(factor, main_effect(keyed, 0, rope=study.rope), interaction(keyed), factor in named))
+            found.append(Effect(factor, main_effect(keyed, 0, rope=study.rope), interaction(keyed), factor in named, planned))
         except ValueError:
             continue  # levels that share no cell cannot be compared over the others; the pairs are there all the same
     return found

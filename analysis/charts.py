@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from analysis.answer import JOIN, Answer, Effect, Row
 from analysis.canvas import BAND, BLUE, COLOURS, GREEN, LINES, ORANGE, TEXT, logarithmic, sheet, shorten
 from analysis.statistics import Comparison
+from analysis.tables import held
 
 MOST = 60  # rows in a picture; beyond that the table is the place to look
 COLOUR = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "undecided": TEXT}
@@ -71,10 +72,12 @@ def simple_effects(answer: Answer) -> Figure | None:
     )
     for axis, (factor, parts) in zip(axes, answer.simple.items(), strict=True):
         several = len({part.difference for part in parts}) > 1
-        names = [(f"{part.difference}, " if several else "") + (part.where or "over all the others") for part in parts]
-        _differences(axis, list(zip(names, (part.found["dice"] for part in parts), strict=True)), answer.study.rope)
+        names = [(f"{part.difference}, " if several else "") + held(part, "en") for part in parts]
+        differences = [part.found.get("dice", part.values["dice"]) for part in parts]
+        _differences(axis, list(zip(names, differences, strict=True)), answer.study.rope)
         told = factor if several else parts[0].difference
-        axis.set_title(f"{told}; blue: better, orange: worse, green: equivalent, grey: undecided", loc="left")
+        hollow = "" if all(part.found for part in parts) else "; hollow: no verdict"
+        axis.set_title(f"{told}; blue: better, orange: worse, green: equivalent, grey: undecided{hollow}", loc="left")
     axes[-1].set_xlabel("difference in Dice, Holm-adjusted 95 % interval")
     return figure
 
@@ -91,6 +94,7 @@ def heatmap(answer: Answer) -> Figure | None:
         for d in down
     }
     values = np.array([[np.mean(cells[a, d]) if cells[a, d] else np.nan for a in across] for d in down])
+    doubtful = {tuple(r.levels[f] for f in factors) for r in answer.measured if r.standing.kind != "judged"}
     figure, (axis,) = sheet(2.2 + 1.15 * len(across), 1.2 + 0.42 * len(down))
     axis.grid(False)
     axis.imshow(values, cmap="viridis", aspect="auto", alpha=0.85)
@@ -98,10 +102,13 @@ def heatmap(answer: Answer) -> Figure | None:
     for (y, x), value in np.ndenumerate(values):
         known = value == value
         colour = TEXT if not known else "black" if value > middle else "white"
-        axis.text(x, y, f"{value:.4f}" if known else "not measured", ha="center", va="center", color=colour, fontsize=8)
+        told = (f"{value:.4f}" + ("°" if (across[x], down[y]) in doubtful else "")) if known else "not measured"
+        axis.text(x, y, told, ha="center", va="center", color=colour, fontsize=8)
     axis.set_xticks(range(len(across)), [shorten(name, 18) for name in across])
     axis.set_yticks(range(len(down)), [shorten(name, 24) for name in down])
     axis.set(xlabel=factors[0], ylabel=factors[1])
+    if doubtful:
+        axis.set_title("°: a cell without a verdict is in it", loc="left")
     return figure
 
 
@@ -116,13 +123,17 @@ def pairs(answer: Answer) -> Figure | None:
     return figure
 
 
-def _differences(axis: Axes, found: Sequence[tuple[str, Comparison]], rope: float) -> None:
-    """Draw named differences with their intervals, from the top down, on the band of practical equivalence."""
+def _differences(axis: Axes, found: Sequence[tuple[str, Comparison | float]], rope: float) -> None:
+    """Draw named differences with their intervals, from the top down, on the band of practical equivalence; one without a
+    verdict is a number, and has no interval."""
     shown = found[:MOST]
     axis.axvspan(-rope, rope, color=BAND, linewidth=0)
     axis.axvline(0, color=TEXT, linewidth=0.8)
-    reach = max((abs(c.difference) for _, c in shown), default=rope)
+    reach = max((abs(c if isinstance(c, float) else c.difference) for _, c in shown), default=rope)
     for place, (_, c) in enumerate(shown):
+        if isinstance(c, float):
+            axis.plot(c, place, "o", color=TEXT, markersize=4, fillstyle="none")
+            continue
         ends = np.clip([c.low, c.high], -20 * reach - rope, 20 * reach + rope)  # one seed has an infinite interval
         axis.plot(ends, [place, place], color=COLOUR[c.verdict], linewidth=1.8)
         axis.plot(c.difference, place, "o", color=COLOUR[c.verdict], markersize=4)
@@ -154,7 +165,7 @@ def cost(answer: Answer) -> Figure | None:
     return figure
 
 
-def _pairs(comparisons: dict[tuple[str, str], Comparison]) -> list[tuple[str, Comparison]]:
+def _pairs(comparisons: dict[tuple[str, str], Comparison]) -> list[tuple[str, Comparison | float]]:
     """Each pair once, the better one first, from the largest difference down."""
     once = [(pair, c) for pair, c in comparisons.items() if c.difference > 0 or (c.difference == 0 and pair[0] < pair[1])]
     return [(f"{shorten(a, 36)} − {shorten(b, 36)}", c) for (a, b), c in sorted(once, key=lambda one: -one[1].difference)]
@@ -162,6 +173,8 @@ def _pairs(comparisons: dict[tuple[str, str], Comparison]) -> list[tuple[str, Co
 
 def _headline(effect: Effect) -> str:
     kind = "confirmatory" if effect.named else "exploratory"
+    fewest = min(len(others) for others in effect.effect.over.values())
+    kind += "" if fewest == effect.planned else f", at least {fewest} of {effect.planned} combinations of the others"
     return f"{effect.factor} ({kind}); blue: better, green: equivalent, grey: undecided"
 
 

@@ -58,10 +58,13 @@ def readings(study: Study) -> pd.DataFrame:
 
 
 def times_read(ledger: pd.DataFrame, study: Study) -> list[tuple[int, int, int]]:
-    """For each set of test cars that the study read: (cars, runs, studies) over the whole ledger."""
-    found = []
-    for row in readings(study)[SET].drop_duplicates().itertuples(index=False):
-        same = ledger[(ledger[SET] == pd.Series(row._asdict())).all(axis=1)]
+    """For each set of test cars that the study read: (cars, runs, studies) over the whole ledger.
+
+    However the rest was split: the same cars of the same data are worn out by all who look at them.
+    """
+    found, cars = [], [name for name in SET if name != "split"]
+    for row in readings(study)[cars].drop_duplicates().itertuples(index=False):
+        same = ledger[(ledger[cars] == pd.Series(row._asdict())).all(axis=1)]
         keys = {key for line in same["keys"] for key in line.split()}
         found.append((int(row.test_cars), len(keys), same.study.nunique()))
     return found

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 import pandas as pd
 
 from analysis import tables
 from analysis.answer import Answer
-from analysis.design import detectable, spread_of
+from analysis.design import Spread, detectable, smallest_difference, spread_of
 from analysis.notes import notes
 from analysis.sentences import sentences
 
 Say = Callable[[str, str], str]
+WITHIN = {
+    "en": "What {factor} changes within each combination of the other factors; intervals are Holm-adjusted over the combinations, each score by itself; "
+    "where a cell has no verdict, the difference stands without an interval.",
+    "zh": "{factor} 在其余因素的每种组合之内带来的差别；区间对各组合作了 Holm 校正，每种分数各自校正；若有组合没有判定，则只给出差值，不给区间。",
+}
 PICTURES = {
-    "main-effects": ("Main effects", "主效应"), "pairs": ("Differences between cells", "组合之间的差别"),
+    "main-effects": ("Main effects", "主效应"), "simple-effects": ("Simple effects", "简单效应"), "pairs": ("Differences between cells", "组合之间的差别"),
     "responses": ("Validation Dice against the learning rate", "验证集 Dice 随学习率的变化"),
     "validation": ("Validation Dice over the training", "训练过程中的验证集 Dice"), "angles": ("Dice by viewing angle", "各拍摄角度的 Dice"),
     "worst-cars": ("The worst cars", "最差的汽车"), "cost": ("Dice against cost", "Dice 与计算量"),
@@ -28,10 +34,20 @@ def long_form(answer: Answer, readings: pd.DataFrame, language: str, pictures: s
         tables.safe(" ".join(sentences(answer, language))),
         f"**{say('Design and power', '设计与功效')}**", tables.markdown(_power(answer, say)),
         f"**{say('Convergence and sensitivities', '收敛与敏感性')}**", tables.markdown(_cells(answer, say)),
+        *within(answer, language),
         "\n".join(f"- {tables.safe(note)}" for note in notes(answer, readings, language)),
         *(f"![{say(*PICTURES[name])}]({pictures}/{name}.svg)" for name in PICTURES if name in drawn),
     ]  # fmt: skip
     return "\n\n".join(parts)
+
+
+def within(answer: Answer, language: str) -> list[str]:
+    """The simple effects that the plan asks for: a sentence and a table for each factor."""
+    return [
+        part
+        for factor, parts in answer.simple.items()
+        for part in (tables.safe(WITHIN[language].format(factor=factor)), tables.markdown(tables.simple_effects(parts, language)))
+    ]
 
 
 def _power(answer: Answer, say: Say) -> pd.DataFrame:
@@ -40,9 +56,8 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
     guessed, planned = plan.get("variances") or {}, plan.get("detectable") or {}
     cells = [answer.scores[row.cell] for row in answer.measured if min(answer.scores[row.cell].shape) > 1]
     seen = spread_of(cells) if len(cells) > 1 else None
-    levels = {name: len(found) for name, found in answer.study.factors.items()}
     seeds = min((len(one) for one in cells), default=0)
-    found = detectable(seen, seeds, cells[0].shape[1], levels, answer.study.rope) if seen else {}
+    found = _as_seen(answer, seen, seeds, cells[0].shape[1]) if seen else {}
     spread = say("sd of a difference: ", "差值的标准差：")
     rows = [
         (spread + say(*names), guessed.get(name), getattr(seen, name, None))
@@ -54,9 +69,9 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
         (
             found_by + say(f"{name}, over all else", f"{name} 的主效应"),
             (planned.get("main") or {}).get(name),
-            found["main"][name] if found else None,
+            found["main"].get(name) if found else None,
         )
-        for name in levels
+        for name in answer.study.factors
     ]
     rows.append(
         (
@@ -66,14 +81,33 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
         )
     )
     source = {"pilot": say("a pilot", "预实验"), "guess": say("guessed", "猜测")}.get(guessed.get("source", ""), "")
-    headings = ["", say("beforehand", "事前") + (say(f" ({source})", f"（{source}）") if source else ""), say("as seen", "实际")]
+    headings = [
+        "",
+        say("beforehand", "事前") + (say(f" ({source})", f"（{source}）") if source else ""),
+        say("as seen, of the cells that are judged", "实际，就已判定的组合而言"),
+    ]
     return pd.DataFrame([(name, *map(_number, values)) for name, *values in rows], columns=headings)
+
+
+def _as_seen(answer: Answer, seen: Spread, seeds: int, cars: int) -> dict[str, Any]:
+    """As `design.detectable`, of the comparisons that were made: among the judged cells, over the combinations that are judged."""
+    levels, rope = {"cell": len(answer.judged)}, answer.study.rope
+    found = detectable(seen, seeds, cars, levels, rope) if len(answer.judged) > 1 else {}
+    counts = {one.factor: (len(one.effect.over), min(map(len, one.effect.over.values()))) for one in answer.effects}
+    main = {
+        name: smallest_difference(seen, seeds, cars, comparisons=pairs, averaged=over) for name, (pairs, over) in counts.items()
+    }
+    return {**found, "main": main}
 
 
 def _cells(answer: Answer, say: Say) -> pd.DataFrame:
     """Each measured cell's rate, how far it had converged, and what other ways to score it would give."""
     plans = {cell["cell"]: cell for cell in answer.study.cells}
-    rises = answer.study.finished.groupby("cell").val_rise.mean()
+    done, curves = answer.study.finished, answer.study.curves.sort_values("epoch")
+    rises = done.groupby("cell").val_rise.mean()
+    risen = done.val_rise.gt(answer.study.rope).groupby(done.cell).sum()
+    steps = curves.groupby(["cell", "seed"]).val_dice.agg(lambda dice: dice.diff().iloc[-1]).groupby("cell").mean()
+    validation = done.groupby("cell").val_dice_last.mean()
     rows = []
     for row in answer.measured:
         low, high = (plans[row.cell].get(name) for name in ("rate_low", "rate_high"))
@@ -85,11 +119,14 @@ def _cells(answer: Answer, say: Say) -> pd.DataFrame:
             (
                 row.label,
                 f"{row.rate:.3g}{interval}",
-                *map(_number, (rises.get(row.cell), deviation, row.dice, row.dice_best, without)),
+                f"{_number(rises.get(row.cell))} ({risen[row.cell]} / {len(scores)})",
+                *map(_number, (steps.get(row.cell), validation.get(row.cell), deviation, row.dice, row.dice_best, without)),
             )
         )
+    rope = answer.study.rope
     headings = [
-        say("cell", "组合"), say("rate [95 %]", "学习率 [95 %]"), say("rise over the last fifth", "最后五分之一的上升"),
+        say("cell", "组合"), say("rate [95 %]", "学习率 [95 %]"), say(f"rise over the last fifth (seeds above {rope:g})", f"最后五分之一的上升（超过 {rope:g} 的种子数）"),
+        say("rise over the last epoch", "最后一轮的上升"), say("validation Dice", "验证集 Dice"),
         say("sd between seeds", "随机种子之间的标准差"), "Dice", say("Dice, best epoch", "Dice，最佳轮"),
         say("Dice without listed faulty masks", "Dice，去掉公开列出的错误掩码"),
     ]  # fmt: skip

@@ -11,6 +11,7 @@ from analysis.ledger import times_read
 from analysis.response import fit_response
 from analysis.seeds import seed_correlation
 from analysis.sentences import VERDICTS
+from analysis.simple_effects import JOIN
 from analysis.summary import conditions
 
 Say = Callable[[str, str], str]
@@ -31,28 +32,29 @@ def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
 def _legend(answer: Answer, say: Say) -> str:
     rope = answer.study.rope
     return say(
-        "★: not separated from the top, that is no cell is better. Dice, IoU and boundary IoU are means of the last weights over a car's "
-        "photographs, then cars, then seeds; a verdict counts the other cells, with Holm-adjusted intervals; equivalent: within "
+        "★: not separated from the top, that is no judged cell is better. Dice, IoU and boundary IoU are means of the last weights over a "
+        "car's photographs, then cars, then seeds; a verdict counts the other judged cells, with Holm-adjusted intervals; equivalent: within "
         f"±{rope:g}. The best epoch's Dice is a sensitivity and decides nothing.",
-        f"★：未与最好的区分开，即没有组合优于它。Dice、IoU、边界 IoU 用最后的权重计算，先对一辆车的照片取平均，再对各车、各随机种子取平均；"
-        f"判定列数的是其他组合，区间经 Holm 校正；等效：在 ±{rope:g} 之内。最佳轮的 Dice 只作参考，不影响判定。",
+        f"★：未与最好的区分开，即没有已判定的组合优于它。Dice、IoU、边界 IoU 用最后的权重计算，先对一辆车的照片取平均，再对各车、各随机种子取平均；"
+        f"判定列数的是其他已判定的组合，区间经 Holm 校正；等效：在 ±{rope:g} 之内。最佳轮的 Dice 只作参考，不影响判定。",
     )
 
 
 def _photographs(answer: Answer, say: Say) -> list[str]:
     """How large the data are, and in which pixels everything was scored: copies of one data set differ in both."""
-    known = answer.study.plan.get("photographs")
+    known, scores = answer.study.plan.get("photographs"), answer.study.scores
     if not known:
         return []
     data = ", ".join(sorted(set(answer.study.finished.data.astype(str))))
+    tested, groups = f"{scores.image.nunique():,}", scores.group.nunique()
     sizes, few = known["sizes"], 3
     shown = ", ".join(sizes[:few]) + (
         say(f" and {len(sizes) - few} more sizes", f" 等 {len(sizes)} 种尺寸") if len(sizes) > few else ""
     )
     return [say(
-        f"Data: {data}, {known['photographs']:,} photographs in {known['groups']:,} groups (a car is one); test photographs were scored at {shown}, and HD95 "
-        "is in those pixels.",
-        f"数据：{data}，{known['photographs']:,} 张照片，分为 {known['groups']:,} 组（一辆车为一组）；测试照片以 {shown} 评分，HD95 以这些像素计。",
+        f"Data: {data}, {known['photographs']:,} photographs in {known['groups']:,} groups (a car is one); {tested} test photographs of {groups} groups were "
+        f"scored at {shown}, and HD95 is in those pixels.",
+        f"数据：{data}，{known['photographs']:,} 张照片，分为 {known['groups']:,} 组（一辆车为一组）；{groups} 组的 {tested} 张测试照片以 {shown} 评分，HD95 以这些像素计。",
     )]  # fmt: skip
 
 
@@ -89,8 +91,8 @@ def _design(answer: Answer, say: Say) -> str:
         {"pilot": "（方差来自预实验）", "guess": "（方差为猜测）"}.get(source, ""),
     )
     return say(
-        f"What the design could detect with 80 % power: a difference in Dice between two cells of {pair}{mains}{same}{by}.",
-        f"设计在 80 % 功效下能检出的 Dice 差异：两个组合之间 {pair}{mains}{same}{by}。",
+        f"What the design could detect with 80 % power if every cell is judged: a difference in Dice between two cells of {pair}{mains}{same}{by}.",
+        f"若所有组合都有判定，设计在 80 % 功效下能检出的 Dice 差异：两个组合之间 {pair}{mains}{same}{by}。",
     )
 
 
@@ -113,9 +115,9 @@ def _protocol(runs: pd.DataFrame, say: Say) -> str:
 def _readings(answer: Answer, ledger: pd.DataFrame, say: Say) -> list[str]:
     return [
         say(
-            f"By the ledger, which counts the runs of reported studies under the same split, these {cars} test cars have been read by {runs} runs of "
+            f"By the ledger, which counts the runs of reported studies, these {cars} test cars have been read by {runs} runs of "
             f"{studies} stud{'y' if studies == 1 else 'ies'}.",
-            f"账本计入已报告的研究在同一划分下的运行：据此，这 {cars} 辆测试车已被 {studies} 项研究的 {runs} 次运行读取。",
+            f"账本计入已报告的研究的运行：据此，这 {cars} 辆测试车已被 {studies} 项研究的 {runs} 次运行读取。",
         )
         for cars, runs, studies in times_read(ledger, answer.study)
     ]
@@ -123,8 +125,21 @@ def _readings(answer: Answer, ledger: pd.DataFrame, say: Say) -> list[str]:
 
 def _interactions(answer: Answer, say: Say) -> list[str]:
     """How clear the clearest departure from additivity is, for each pair of factors that are crossed."""
-    crossed = answer.effects[:1] if len(answer.effects) == 2 else answer.effects  # of two factors the squares are the same
-    return [_interaction(effect, say) for effect in crossed if effect.interaction.where]
+    once = {_square(effect): effect for effect in reversed(answer.effects) if effect.interaction.where}  # two may share one
+    found = [_interaction(effect, say) for effect in answer.effects if effect in once.values()]
+    missing = [effect.factor for effect in answer.effects if not effect.interaction.where]
+    names, among = ", ".join(missing), "、".join(missing)
+    return found + [say(
+        f"Interaction of {names} with the others: it cannot be checked, for too few cells are judged.",
+        f"{among} 与其余因素的交互作用：已判定的组合太少，无法检查。",
+    )] * bool(missing)  # fmt: skip
+
+
+def _square(effect: Effect) -> frozenset[frozenset[str]]:
+    """The four cells of an interaction, each by its levels, whichever way round it is told."""
+    assert effect.interaction.where is not None
+    firsts, seconds = effect.interaction.where
+    return frozenset(frozenset([first, *second.split(JOIN)]) for first in firsts for second in seconds)
 
 
 def _interaction(effect: Effect, say: Say) -> str:
@@ -158,8 +173,8 @@ def _conditions(answer: Answer, say: Say) -> list[str]:
     return [
         say(
             english,
-            f"这些判定适用于新的随机种子和同类的新车（每个组合 {_range([len(one) for one in judged])} 个种子，{judged[0].shape[1]} 辆车），并且只对这个训练预算"
-            f"（{budget_zh}）、这些学习率（{rates_zh}）和这份数据（{data}，{size}）成立；只有整个区间都在 ±{answer.study.rope:g} 之内才称为等效，“优于”的差距可能更小。",
+            f"这些判定适用于新的随机种子和同类的新测试车（每个组合 {_range([len(one) for one in judged])} 个种子，{judged[0].shape[1]} 辆车），并且只对这一组训练汽车、"
+            f"这个训练预算（{budget_zh}）、这些学习率（{rates_zh}）和这份数据（{data}，{size}）成立；只有整个区间都在 ±{answer.study.rope:g} 之内才称为等效，“优于”的差距可能更小。",
         )
     ]
 
@@ -195,9 +210,9 @@ def _one_rate(answer: Answer, say: Say) -> list[str]:
     best = labels[max(own, key=lambda cell: own[cell])]
     told = say("; ", "；").join(say(f"{label} at {', '.join(at)}", f"{label}（{'、'.join(at)}）") for label, at in rates.items())
     return [say(
-        f"Were every cell given one rate, the highest validation Dice would be that of {told}; each at its own rate: {best}. These are "
-        "tuning trials on validation cars: an order, not a verdict.",
-        f"若所有组合用同一个学习率，验证集 Dice 最高的是：{told}；各用自己的学习率时：{best}。这些是验证车上的调参试验：只是排序，不是判定。",
+        f"Were every cell given one rate, the highest validation Dice would be that of {told}; each at its own rate, by the curve fitted "
+        f"to its trials: {best}. These are tuning trials on validation cars: an order, not a verdict.",
+        f"若所有组合用同一个学习率，验证集 Dice 最高的是：{told}；各用自己的学习率时（按拟合曲线）：{best}。这些是验证车上的调参试验：只是排序，不是判定。",
     )]  # fmt: skip
 
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from analysis import conditions, ledger, store, tables
 from analysis.answer import Answer, answer
-from analysis.long_form import long_form
+from analysis.long_form import long_form, within
 from analysis.notes import notes
 from analysis.sentences import LANGUAGES, sentences
 from experiments.errors import InputError
@@ -34,10 +34,6 @@ RESULTS = ROOT / "analysis" / "results"
 ALT = {
     "intervals": {"en": "Every cell's Dice with its interval", "zh": "每个组合的 Dice 及其区间"},
     "simple-effects": {"en": "What changes within each combination of the other factors", "zh": "其余因素的每种组合之内的差别"},
-}
-WITHIN = {
-    "en": "What {factor} changes within each combination of the other factors; intervals are Holm-adjusted over the combinations, each score by itself.",
-    "zh": "{factor} 在其余因素的每种组合之内带来的差别；区间对各组合作了 Holm 校正，每种分数各自校正。",
 }
 OTHERS = {
     "en": "Dice of the same networks on corrupted photographs of the test cars (mean over three strengths) and on photographs of another place; ★: not "
@@ -139,8 +135,7 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str,
         lines.append(f"![{ALT[best][language]}]({pictures}/{best}.svg)")
     lines.append(tables.markdown(tables.table(found, language)))
     lines.append("\n".join(f"- {tables.safe(note)}" for note in notes(found, readings, language)))
-    for factor, parts in found.simple.items():
-        lines += [tables.safe(WITHIN[language].format(factor=factor)), tables.markdown(tables.simple_effects(parts, language))]
+    lines += within(found, language)
     under = conditions.table(found, language)
     if under is not None:
         picture = [f"![{OTHERS_ALT[language]}]({pictures}/robustness.svg)"] if "robustness" in drawn else []
@@ -150,10 +145,11 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str,
 
 def check(readme: Path = README, results: Path = RESULTS) -> list[str]:
     """What in the README, or among the committed results, is not as the committed results say: a sentence each."""
-    found = [problem for name in store.committed(results) for problem in _altered(results, name)]
+    known = {name: answer(study) for name in store.committed(results) if (study := store.read(results, name))}
+    found = [problem for one in known.values() for problem in _altered(results, one)]
     for page in pages(readme):
         text = read(page)
-        made = rendered(text, page, results)
+        made = rendered(text, page, results, known)
         if made != text:
             lines = zip([*text.splitlines(), ""], [*made.splitlines(), ""], strict=False)
             number, (there, due) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
@@ -162,17 +158,15 @@ def check(readme: Path = README, results: Path = RESULTS) -> list[str]:
     return found
 
 
-def _altered(results: Path, name: str) -> list[str]:
-    """The numbers in runs.csv are what the scores give; a hand that changed either is noticed."""
-    study = store.read(results, name)
-    if study is None:
-        return []
-    given, made = (results / name / "runs.csv").read_bytes(), store.files(study)["runs.csv"]
-    return (
-        []
-        if given == made
-        else [f"{results / name / 'runs.csv'} differs from what scores.csv.gz gives. Type: python run.py report {name}"]
-    )
+def _altered(results: Path, found: Answer) -> list[str]:
+    """The numbers in runs.csv, and the table for a paper, are what the scores give; a hand that changed either is noticed."""
+    name = found.study.name
+    due = {"runs.csv": (store.files(found.study)["runs.csv"], ""), f"{name}.tex": (tables.latex(found).encode(), " --latex")}
+    return [
+        f"{path} differs from what scores.csv.gz gives. Type: python run.py report {name}{flag}"
+        for path, (made, flag) in ((results / name / file, how) for file, how in due.items())
+        if path.exists() and path.read_bytes() != made
+    ]
 
 
 def main() -> int:

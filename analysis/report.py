@@ -16,7 +16,6 @@ from analysis.answer import Answer, answer
 from analysis.canvas import style, svg
 from analysis.gather import gather, planned
 from analysis.measured import Study
-from analysis.sentences import sentences
 from experiments.errors import InputError
 
 NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*")
@@ -113,8 +112,7 @@ def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
 def write_latex(places: Places, found: Answer) -> Path:
     """The table for a paper, beside the committed files."""
     path = places.results / found.study.name / f"{found.study.name}.tex"
-    caption = " ".join(sentences(found, "en"))
-    store.write_whole(path, tables.latex(tables.table(found, "en"), caption, f"tab:{found.study.name}").encode())
+    store.write_whole(path, tables.latex(found).encode())
     return path
 
 

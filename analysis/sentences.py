@@ -14,7 +14,7 @@ LANGUAGES = ("en", "zh")
 NAMED = 6  # cells that a sentence names; the table has them all
 VERDICTS = {
     "en": {"better": "better than", "worse": "worse than", "equivalent": "equivalent to", "undecided": "undecided against"},
-    "zh": {"better": "优于", "worse": "劣于", "equivalent": "等效于", "undecided": "未决于"},
+    "zh": {"better": "优于", "worse": "劣于", "equivalent": "等效于", "undecided": "未分高下"},
 }
 KINDS = {
     "en": {},
@@ -41,9 +41,8 @@ def sentences(answer: Answer, language: str) -> list[str]:
         cells += say(
             " (Exploratory: the plan does not name pairs of cells as confirmatory.)", "（探索性：计划未将逐对比较列为验证性。）"
         )
-    whole = len(answer.judged) == len(answer.rows)
-    named = [_effect(effect, whole, say) for effect in answer.effects if effect.named]
-    others = [_effect(effect, whole, say) for effect in answer.effects if not effect.named]
+    named = [_effect(effect, say) for effect in answer.effects if effect.named]
+    others = [_effect(effect, say) for effect in answer.effects if not effect.named]
     first, *rest = [cells, *named, *others] if answer.pairs_named or not named else [*named, cells, *others]
     return [_progress(answer, say) + first, *rest, *_at_budget(answer, say), *_unjudged(answer, say)]
 
@@ -60,18 +59,27 @@ def _cells(answer: Answer, say: Say) -> str:
             "Undecided: one seed does not show how far the next would fall.", "未决：只有一个随机种子，看不出下一个会相差多少。"
         )
     if _all(family, "equivalent"):
-        return _all_equivalent(judged, answer.study.rope, say)
+        return _all_equivalent(answer, say)
     if _all(family, "undecided"):
-        n = len(judged)
-        return say(f"Undecided: none of the {n} cells is separated from another.", f"未决：{n} 个组合中没有任何一对能被区分。")
+        n, which = len(judged), _which(answer, say)
+        return say(
+            f"Undecided: none of the {n} {which}cells is separated from another.",
+            f"未决：{n} 个{which}组合中没有任何一对能被区分。",
+        )
     top = [row for row in judged if row.top]
-    return _one(top[0], answer, say) if len(top) == 1 else _several(top, judged, say)
+    return _one(top[0], answer, say) if len(top) == 1 else _several(top, answer, say)
 
 
-def _all_equivalent(judged: Sequence[Row], rope: float, say: Say) -> str:
+def _which(answer: Answer, say: Say) -> str:
+    """The word that says that not all cells are meant: one without a verdict may be better than any."""
+    return "" if len(answer.judged) == len(answer.rows) else say("judged ", "已判定的")
+
+
+def _all_equivalent(answer: Answer, say: Say) -> str:
+    number, which, rope = len(answer.judged), _which(answer, say), answer.study.rope
     return say(
-        f"All {len(judged)} cells are equivalent: the interval of every difference in Dice lies within ±{rope:g}.",
-        f"{len(judged)} 个组合全部等效：每个 Dice 之差的区间都在 ±{rope:g} 之内。",
+        f"All {number} {which}cells are equivalent: the interval of every difference in Dice lies within ±{rope:g}.",
+        f"{number} 个{which}组合全部等效：每个 Dice 之差的区间都在 ±{rope:g} 之内。",
     )
 
 
@@ -79,39 +87,40 @@ def _one(row: Row, answer: Answer, say: Say) -> str:
     """The only cell that no other is better than; whether it is better than all, and by more than matters, is said too."""
     others = [other.cell for other in answer.judged if other is not row]
     assert answer.family is not None
-    against = [answer.family.comparisons[row.cell, other] for other in others]
-    if not all(c.verdict == "better" for c in against):
-        beaten = sum(c.verdict == "better" for c in against)
+    found = [answer.family.comparisons[row.cell, other] for other in others]
+    which = _which(answer, say)
+    if not all(c.verdict == "better" for c in found):
+        beaten = sum(c.verdict == "better" for c in found)
         return say(
-            f"Only {row.label} is beaten by no other cell; it is better than {beaten} of {len(others)}, and from the others it is not separated.",
-            f"只有 {row.label} 不劣于任何组合；它优于 {len(others)} 个中的 {beaten} 个，与其余的未能区分。",
+            f"Only {row.label} is beaten by no other {which}cell; it is better than {beaten} of {len(others)}, and from the others it is not separated.",
+            f"只有 {row.label} 不劣于任何{which}组合；它优于 {len(others)} 个中的 {beaten} 个，与其余的未能区分。",
         )
-    beyond = all(c.exceeds_rope for c in against)
+    beyond = all(c.exceeds_rope for c in found)
     rope = answer.study.rope
     much = say(f", each time by more than {rope:g}", f"，且每次都超过 {rope:g}") if beyond else say(
         f", though not surely by more than {rope:g}", f"，但不能确定差距超过 {rope:g}")  # fmt: skip
     return say(
-        f"{row.label} is better than each of the other {len(others)} cells{much}.",
-        f"{row.label} 优于其余 {len(others)} 个组合中的每一个{much}。",
+        f"{row.label} is better than each of the other {len(others)} {which}cells{much}.",
+        f"{row.label} 优于其余 {len(others)} 个{which}组合中的每一个{much}。",
     )
 
 
-def _several(top: Sequence[Row], judged: Sequence[Row], say: Say) -> str:
-    names = _names([row.label for row in top], say)
-    if len(top) == len(judged):
+def _several(top: Sequence[Row], answer: Answer, say: Say) -> str:
+    names, number, which = _names([row.label for row in top], say), len(answer.judged), _which(answer, say)
+    if len(top) == number:
         return say(
-            f"No cell of {len(judged)} was found worse than another: which is best is undecided.",
-            f"{len(judged)} 个组合中没有发现任何一个劣于另一个：哪个最好尚未决定。",
+            f"No cell of {number} was found worse than another: which is best is undecided.",
+            f"{number} 个组合中没有发现任何一个劣于另一个：哪个最好尚未决定。",
         )
-    rest = len(judged) - len(top)
+    rest = number - len(top)
     return say(
-        f"Which cell is best is undecided among {len(top)}: {names}. Each of the other {rest} is worse than at least one cell.",
-        f"最好的组合在以下 {len(top)} 个中未决：{names}。其余 {rest} 个各自至少劣于某一个组合。",
+        f"Which {which}cell is best is undecided among {len(top)}: {names}. Each of the other {rest} is worse than at least one cell.",
+        f"最好的{which}组合在以下 {len(top)} 个中未决：{names}。其余 {rest} 个各自至少劣于某一个组合。",
     )
 
 
-def _effect(effect: Effect, whole: bool, say: Say) -> str:
-    """What can be said of a factor over all the others; unless the table is `whole`, over those cells of them that are judged."""
+def _effect(effect: Effect, say: Say) -> str:
+    """What can be said of a factor over all the others, or over those combinations of them that are judged at both levels."""
     family, factor = effect.effect.family, effect.factor
     levels = list(dict.fromkeys(level for pair in family.comparisons for level in pair))
     kind = "" if effect.named else say(" (exploratory)", "（探索性）")
@@ -128,9 +137,33 @@ def _effect(effect: Effect, whole: bool, say: Say) -> str:
         if effect.interaction.p <= 0.05
         else ""
     )
-    over = "over all the other factors" if whole else "over the combinations of the other factors in which both levels are judged"
-    over_zh = "对其余因素取平均" if whole else "对其余因素中两个水平都已判定的组合取平均"
-    return say(f"By {factor}, {over}{kind}: {text}.{warning}", f"按 {factor}，{over_zh}{kind}：{text}。{warning}")
+    return say(
+        f"By {factor}, {over(effect, 'en')}{kind}: {text}.{warning}",
+        f"按 {factor}，{over(effect, 'zh')}{kind}：{text}。{warning}",
+    )
+
+
+def over(effect: Effect, language: str) -> str:
+    """What a main effect is an average over, in words; of one combination it is none."""
+    say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
+    among, planned = effect.combinations, effect.planned
+    counts = {len(others) for others in effect.effect.over.values()}
+    if counts == {planned}:
+        return say("over all the other factors", "对其余因素取平均")
+    if max(counts) > min(counts) or len(among) > max(counts):
+        return say(
+            f"each two levels over the combinations of the other factors in which both are judged (at least {min(counts)} of {planned})",
+            f"每两个水平对其余因素中两者都已判定的组合取平均（{planned} 种中至少 {min(counts)} 种）",
+        )
+    if len(among) == 1:
+        return say(
+            f"within {among[0]} alone, the only one of {planned} combinations of the other factors that is judged",
+            f"仅在 {among[0]} 之内，即其余因素的 {planned} 种组合中唯一已判定的一种",
+        )
+    return say(
+        f"over the {len(among)} of {planned} combinations of the other factors that are judged",
+        f"对其余因素的 {planned} 种组合中已判定的 {len(among)} 种取平均",
+    )
 
 
 def _pair(levels: Sequence[str], family: Family[str], say: Say) -> str:
@@ -139,9 +172,17 @@ def _pair(levels: Sequence[str], family: Family[str], say: Say) -> str:
         a, b = b, a
     found = family.comparisons[a, b]
     language = say("en", "zh")
-    return say(
-        f"{a} is {VERDICTS[language][found.verdict]} {b} ({interval(found)})",
-        f"{a} {VERDICTS[language][found.verdict]} {b}（{interval(found)}）",
+    told = against(found.verdict, b, language)
+    return say(f"{a} is {told} ({interval(found)})", f"{a} {told}（{interval(found)}）")
+
+
+def against(verdict: str, what: str, language: str) -> str:
+    """A verdict and what it is against: "better than unet"."""
+    words = VERDICTS[language][verdict]
+    return (
+        f"与 {what}{'' if what.endswith('个') else ' '}{words}"
+        if (language, verdict) == ("zh", "undecided")
+        else f"{words} {what}"
     )
 
 
@@ -194,8 +235,8 @@ def verdict(row: Row, language: str) -> str:
     if standing.kind == "judged":
         if not row.verdicts:
             return say("nothing to compare with", "无可比较")
-        words = VERDICTS[language]
-        found = say(", ", "，").join(f"{words[kind]} {count}" for kind, count in row.verdicts.items() if count)
+        counts = {kind: say(f"{count}", f"{count} 个") for kind, count in row.verdicts.items() if count}
+        found = say(", ", "，").join(against(kind, count, language) for kind, count in counts.items())
         budget = say(f"; at this budget ({standing.reason})", f"；就此训练预算而言（{standing.reason_zh}）")
         return found + (budget if standing.reason else "")
     kind = KINDS[language].get(standing.kind, standing.kind)

@@ -68,7 +68,7 @@ def conditions(seeds: ArrayLike, cars: int, budget: str, rates: str, data: str, 
     numbers = np.unique(np.asarray(seeds, int))
     counted = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     return (
-        f"These verdicts hold for new seeds and new cars like these ({counted} seeds a cell, {cars} cars), and only for this budget"
-        f" ({budget}), these learning rates ({rates}) and these data ({data}). A difference is called "
+        f"These verdicts hold for new seeds and new test cars like these ({counted} seeds a cell, {cars} cars), and only for this set of "
+        f"training cars, this budget ({budget}), these learning rates ({rates}) and these data ({data}). A difference is called "
         f"equivalent only where its whole interval lies within ±{rope:g}; one that is called better may be smaller than that."
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from analysis.answer import Answer, Row
-from analysis.sentences import KINDS, VERDICTS, interval, verdict
+from analysis.sentences import KINDS, VERDICTS, interval, sentences, verdict
 from analysis.simple_effects import SCORES, Part
 
 TOP = "★"
@@ -32,8 +32,8 @@ COLUMNS = {
     "commit": ("commit", "提交"),
 }
 WITHIN = {
-    "en": (("difference", "with", "the first is … the second"), "over all the others", {}),
-    "zh": (("差", "其余因素", "前者……后者"), "对其余因素取平均", {"boundary_iou": "边界 IoU"}),
+    "en": (("difference", "with", "the first is … the second"), {}),
+    "zh": (("差", "其余因素", "前者……后者"), {"boundary_iou": "边界 IoU"}),
 }
 FORMATS: dict[str, Callable[[float], str]] = {
     "parameters": lambda n: f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n:.0f}", "gmacs": lambda n: f"{n:.3g}",
@@ -70,14 +70,33 @@ def cells(row: Row, language: str) -> dict[str, str]:
 
 def simple_effects(parts: Sequence[Part], language: str) -> pd.DataFrame:
     """A row for each part of a factor's effect; all values are text."""
-    first, everywhere, names = WITHIN[language]
+    first, names = WITHIN[language]
     columns = [f"{names.get(name, shown)} [95 %]" for name, shown in SCORES.items()]
-    rows = [
-        (part.difference, part.where or everywhere, VERDICTS[language][part.found["dice"].verdict],
-         *(interval(part.found[name]) for name in SCORES))
-        for part in parts
-    ]  # fmt: skip
+    rows = [(part.difference, held(part, language), *_judgement(part, language)) for part in parts]
     return pd.DataFrame(rows, columns=[*first, *columns])
+
+
+def held(part: Part, language: str) -> str:
+    """At which levels a part's difference holds the other factors, in words."""
+    if part.where is not None:
+        return part.where
+    judged, planned = part.of
+    if judged == planned:
+        return "over all the others" if language == "en" else "对其余因素取平均"
+    return (
+        f"over the {judged} of {planned} with a verdict"
+        if language == "en"
+        else f"对有判定的 {judged} 种（共 {planned} 种）取平均"
+    )
+
+
+def _judgement(part: Part, language: str) -> tuple[str, ...]:
+    """A part's verdict and its differences by score."""
+    if part.found:
+        return VERDICTS[language][part.found["dice"].verdict], *(interval(part.found[name]) for name in SCORES)
+    doubts = ", ".join(KINDS[language].get(kind, kind) for kind in part.doubts)
+    told = f"no verdict ({doubts})" if language == "en" else f"无判定（{doubts}）"
+    return told, *(f"{part.values[name]:+.4f}" for name in SCORES)
 
 
 def markdown(frame: pd.DataFrame) -> str:
@@ -94,10 +113,11 @@ def safe(text: str) -> str:
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(text, quote=False))
 
 
-def latex(frame: pd.DataFrame, caption: str, label: str) -> str:
-    """The table for a paper that loads booktabs; long words are escaped by pandas."""
-    plain = frame.map(lambda text: " ".join(str(text).split()).replace(TOP, "*"))
-    return plain.to_latex(index=False, escape=True, caption=_tex(caption), label=label, position="t")
+def latex(answer: Answer) -> str:
+    """The table for a paper that loads booktabs, the answer as its caption; long words are escaped by pandas."""
+    plain = table(answer, "en").map(lambda text: " ".join(str(text).split()).replace(TOP, "*"))
+    caption, label = _tex(" ".join(sentences(answer, "en"))), f"tab:{answer.study.name}"
+    return plain.to_latex(index=False, escape=True, caption=caption, label=label, position="t")
 
 
 def _tex(text: str) -> str:

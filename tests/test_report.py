@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -337,8 +338,11 @@ def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
     found = answer(gather.gather(output, "made"))
     assert [row.cell for row in found.rows if row.standing.kind == "rate at the edge"] == ["attention_unet-bce"]
     english, chinese = (" ".join(sentences(found, language)) for language in ("en", "zh"))
-    assert "over all the other factors" not in english and "in which both levels are judged" in english
-    assert "两个水平都已判定的组合" in chinese
+    assert (
+        "over all the other factors" not in english and "By model, within dice alone, the only one of 2 combinations" in english
+    )
+    assert "仅在 dice 之内，即其余因素的 2 种组合中唯一已判定的一种" in chinese
+    assert "judged cell" in english and "已判定的组合" in chinese
 
 
 def test_committed_runs_stay_where_the_records_lack_them(made, tmp_path, command, place):
@@ -381,6 +385,29 @@ def test_the_ledger_counts_each_run_once_over_all_studies_and_forgets_none(made,
     assert list(found.runs) == [12, 2] and ledger.times_read(found, first) == [(12, 14, 2)]
     write_study(tmp_path / "third", "third", models={"resnet_unet": 0}, losses={"bce": 0}, cars=9)
     assert ledger.times_read(ledger.enter(gather.gather(tmp_path / "third", "third"), tmp_path), first) == [(12, 14, 2)]
+
+
+def test_the_same_cars_are_worn_out_by_every_split_that_tests_on_them(made, tmp_path):
+    first = gather.gather(made, "made")
+    ledger.enter(first, tmp_path)
+    write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
+    other = gather.gather(tmp_path / "other", "other")
+    found = ledger.enter(replace(other, runs=other.runs.assign(split="siblings")), tmp_path)
+    assert sorted(found.split) == ["car", "siblings"] and ledger.times_read(found, first) == [(12, 14, 2)]
+
+
+def test_a_table_for_a_paper_that_is_not_of_these_scores_is_noticed(made, tmp_path, command, place):
+    shutil.copytree(made, tmp_path / "outputs")
+    command("report", "made", "--latex", *place)
+    assert command("report", "--check", *place)[0] == 0
+    path = tmp_path / "results/made/made.tex"
+    path.write_text(path.read_text().replace("0.98", "0.99", 1))
+    code, shown, complaint = command("report", "--check", *place)
+    assert (
+        code == 1
+        and "made.tex differs from what scores.csv.gz gives" in shown + complaint
+        and "report made --latex" in shown + complaint
+    )
 
 
 NASTY = [

@@ -1,5 +1,6 @@
 """The answer in words says what the verdicts say, and never more."""
 
+import json
 import re
 from dataclasses import replace
 
@@ -95,6 +96,38 @@ def test_no_sentence_claims_more_than_the_verdicts(tmp_path_factory, effects, sd
         assert sum(counts) == len(found.judged) - 1
 
 
+def test_an_average_over_some_combinations_and_no_average_at_all_are_called_what_they_are(tmp_path):
+    plan = write_study(tmp_path, models={"unet": 0, "attention_unet": 0, "resnet_unet": 0}, losses={"bce": 0, "dice": 0.003})
+    place = tmp_path / "studies/made/plan.json"
+
+    def told(*edges):
+        for cell in plan["cells"]:
+            cell["edge"] = cell["cell"] in edges
+        place.write_text(json.dumps(plan))
+        return "\n".join(sentences(answer(gather.gather(tmp_path, "made")), "en"))
+
+    assert "By loss, over all the other factors: " in told()
+    assert "By loss, over the 2 of 3 combinations of the other factors that are judged: " in told("unet-bce")
+    assert "By loss, within resnet_unet alone, the only one of 3 " in told("unet-bce", "attention_unet-dice")
+    assert (
+        "By model, each two levels over the combinations of the other factors in which both are judged (at least 1 of 2): "
+        in told("unet-bce")
+    )
+
+
+def test_one_square_of_cells_is_told_as_one_interaction_and_what_cannot_be_checked_is_said(tmp_path):
+    plan = write_study(tmp_path, models={"unet": 0, "attention_unet": 0}, losses={"bce": 0, "dice": 0}, tuned=False)
+    plan["factors"] = {"size": ["small", "large"], **plan["factors"]}
+    for cell in plan["cells"]:
+        cell["levels"] = {"size": "small", **cell["levels"]}
+    alone = plan["cells"][0]
+    plan["cells"].append(alone | {"cell": "large", "levels": alone["levels"] | {"size": "large"}})
+    (tmp_path / "studies/made/plan.json").write_text(json.dumps(plan))
+    found = answer(gather.gather(tmp_path, "made"))
+    told = [note for note in notes(found, ledger.read(tmp_path), "en") if note.startswith("Interaction")]
+    assert len(told) == 2 and told[1].startswith("Interaction of size with the others: it cannot be checked")
+
+
 def test_both_languages_say_the_same_number_of_things_about_the_same_names(tmp_path):
     found = study(tmp_path, {"unet": 0, "resnet_unet": 0.01}, {"bce": 0.0, "dice": 0.005}, sd=1e-3)
     english, chinese = (sentences(found, language) for language in ("en", "zh"))
@@ -129,7 +162,8 @@ def test_which_cell_would_be_highest_at_one_rate_for_all_is_told_beside_the_high
     made = trials((a, (0.93, 0.96, 0.95, 0.92, 0.90)), (b, (0.90, 0.93, 0.96, 0.97, 0.95)))
     told = notes(replace(found, study=replace(found.study, trials=made)), ledger.read(tmp_path), "en")
     order = (
-        "that of unet + bce at 0.001, 0.003; attention_unet + bce at 0.01, 0.03, 0.1; each at its own rate: attention_unet + bce."
+        "that of unet + bce at 0.001, 0.003; attention_unet + bce at 0.01, 0.03, 0.1; each at its own rate, by the curve fitted "
+        "to its trials: attention_unet + bce."
     )
     assert sum(order in note for note in told) == 1
     diverged = made.assign(value=made.value.where((made.cell != b) | (made.rate < 0.03)))

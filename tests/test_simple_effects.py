@@ -1,5 +1,7 @@
 """What a factor changes within each combination of the others: against plain loops over the scores, in both languages."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -61,3 +63,21 @@ def test_a_level_that_is_missing_somewhere_is_left_out_there(tmp_path):
         (tmp_path / "runs" / key / "result.json").unlink()
     parts = answer(gather.gather(tmp_path, "made")).simple["loss"]
     assert [part.where for part in parts] == [None, "attention_unet", "resnet_unet"]
+
+
+def test_a_difference_of_a_cell_without_a_verdict_stands_without_an_interval(tmp_path):
+    plan = write_study(tmp_path, models=MODELS, losses={"bce": 0.0, "dice": 0.003}, design=ASKED)
+    next(cell for cell in plan["cells"] if cell["cell"] == "unet-dice")["edge"] = True
+    (tmp_path / "studies/made/plan.json").write_text(json.dumps(plan))
+    found = answer(gather.gather(tmp_path, "made"))
+    whole, *parts = found.simple["loss"]
+    assert [part.where for part in parts] == list(MODELS) and whole.of == (2, 3)
+    doubtful, *judged = parts
+    assert not doubtful.found and doubtful.doubts == ("rate at the edge",) and all(part.found for part in judged)
+    each = {score: cars(found, "unet-dice", score).mean() - cars(found, "unet-bce", score).mean() for score in doubtful.values}
+    assert doubtful.values == pytest.approx(each, abs=1e-12)
+    assert whole.found["dice"].difference == pytest.approx(np.mean([part.values["dice"] for part in judged]), abs=1e-12)
+    english, chinese = (tables.simple_effects(found.simple["loss"], language) for language in ("en", "zh"))
+    assert list(english["with"][:2]) == ["over the 2 of 3 with a verdict", "unet"]
+    assert english.iloc[1, 2] == "no verdict (rate at the edge)" and english.iloc[1, 3] == f"{each['dice']:+.4f}"
+    assert chinese.iloc[1, 2] == "无判定（学习率在范围边缘）" and charts.simple_effects(found) is not None
