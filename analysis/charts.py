@@ -17,6 +17,7 @@ from analysis.statistics import Comparison
 from analysis.tables import held
 
 MOST = 60  # rows in a picture; beyond that the table is the place to look
+SHADES = "blue: better, orange: worse, green: equivalent, grey: undecided"
 COLOUR = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "undecided": TEXT}
 
 
@@ -52,7 +53,7 @@ def main_effects(answer: Answer) -> Figure | None:
     for axis, effect in zip(axes, answer.effects, strict=True):
         _differences(axis, _pairs(effect.effect.family.comparisons), answer.study.rope)
         axis.set_title(_headline(effect), loc="left")
-    axes[-1].set_xlabel("difference in Dice, first minus second, Holm-adjusted 95 % interval")
+    axes[-1].set_xlabel(f"difference in Dice, first minus second, Holm-adjusted 95 % interval\n{SHADES}")
     return figure
 
 
@@ -76,9 +77,8 @@ def simple_effects(answer: Answer) -> Figure | None:
         differences = [part.found.get("dice", part.values["dice"]) for part in parts]
         _differences(axis, list(zip(names, differences, strict=True)), answer.study.rope)
         told = factor if several else parts[0].difference
-        hollow = "" if all(part.found for part in parts) else "; hollow: no verdict"
-        axis.set_title(f"{told}; blue: better, orange: worse, green: equivalent, grey: undecided{hollow}", loc="left")
-    axes[-1].set_xlabel("difference in Dice, Holm-adjusted 95 % interval")
+        axis.set_title(told, loc="left")
+    axes[-1].set_xlabel(f"difference in Dice, Holm-adjusted 95 % interval\n{SHADES}, hollow: no verdict")
     return figure
 
 
@@ -173,9 +173,10 @@ def _pairs(comparisons: dict[tuple[str, str], Comparison]) -> list[tuple[str, Co
 
 def _headline(effect: Effect) -> str:
     kind = "confirmatory" if effect.named else "exploratory"
-    fewest = min(len(others) for others in effect.effect.over.values())
-    kind += "" if fewest == effect.planned else f", at least {fewest} of {effect.planned} combinations of the others"
-    return f"{effect.factor} ({kind}); blue: better, green: equivalent, grey: undecided"
+    counts = {len(others) for others in effect.effect.over.values()}
+    if counts != {effect.planned}:
+        kind += f", {'at least ' if len(counts) > 1 else ''}{min(counts)} of {effect.planned} combinations of the others"
+    return f"{effect.factor} ({kind})"
 
 
 def _shades(answer: Answer, rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
