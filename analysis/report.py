@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis import charts, charts_runs, conditions, ledger, readme, store, tables
@@ -94,10 +94,14 @@ def pictures(found: Answer) -> dict[str, str]:
 
 
 def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
-    """Write the README's rendered parts; returns a sentence for each reported study that it has no place for."""
+    """Write the README's rendered parts; returns a sentence for each reported study that it has no place for.
+
+    What was told of the merge is not part of them: `check`, which reads the committed files, knows nothing of it.
+    """
+    known = {name: replace(found, study=replace(found.study, notices=())) for name, found in reported.items()}
     for page in readme.pages(places.readme):
         text = readme.read(page)
-        made = readme.rendered(text, page, places.results, reported)
+        made = readme.rendered(text, page, places.results, known)
         if made != text:
             store.write_whole(page, made.encode())
     text = readme.read(places.readme)

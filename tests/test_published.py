@@ -4,11 +4,14 @@ import csv
 import re
 import shutil
 import signal
+import subprocess
+import sys
 
 import pytest
 
 from experiments import runner, tune_cells
 from experiments.stopping import Interrupted
+from tests.conftest import ROOT
 from tests.test_study import one_thread, shared
 from tests.test_tune import study_file, words
 
@@ -19,6 +22,27 @@ TIMED = ("training_seconds", "images_per_second", "peak_memory_gb", "seconds", "
 def table(path):
     with open(path, newline="") as file:
         return [{name: value for name, value in row.items() if name not in TIMED} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def done(made_cars, tmp_path_factory, one_thread):
+    """A folder with the study carried out once, its outputs under first and what was reported of them under results."""
+    folder = tmp_path_factory.mktemp("done")
+    (folder / "README.md").write_text("no place\n")
+    where = ["--results-dir", folder / "results", "--readme", folder / "README.md"]
+    for given in (
+        words(study_file(folder), made_cars, folder / "first", "study"),
+        ["report", "tiny", "--output-dir", folder / "first", *where],
+    ):
+        subprocess.run([sys.executable, "run.py", *map(str, given)], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.fixture
+def committed(done, tmp_path, monkeypatch):
+    """That study's committed files, copied to where --published looks for them in this test."""
+    monkeypatch.setattr("analysis.readme.RESULTS", tmp_path / "results")
+    return shutil.copytree(done / "results", tmp_path / "results") / "tiny"
 
 
 @pytest.fixture
@@ -50,23 +74,17 @@ def reported(tmp_path, command, monkeypatch):
 
 
 def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_same_study(
-    made_cars, tmp_path, command, shared, trained, reported
+    made_cars, tmp_path, command, shared, trained, reported, done, committed
 ):
-    file = study_file(tmp_path)
-    assert command(*words(file, made_cars, tmp_path / "first", "study"), *shared)[0] == 0
-    reported(tmp_path / "first")
-    trials = len([one for one in trained if not one[0]])
-    shutil.rmtree(tmp_path / "first")
-
-    study_file(tmp_path, seeds="[0, 1]")
-    trained.clear()
+    file, trials = study_file(tmp_path, seeds="[0, 1]"), len(table(committed / "trials.csv"))
     code, shown, complaint = command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)
-    assert (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"and {trials} trials that are" in shown
+    assert (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"has {trials} trials that are" in shown
     assert trained == [(True, 1)]
     both = reported(tmp_path / "second")
     assert [row["state"] for row in both["runs.csv"]] == ["finished"] * 2
 
     shutil.rmtree(tmp_path / "results")
+    shutil.copytree(done / "first", tmp_path / "whole")
     assert command(*words(file, made_cars, tmp_path / "whole", "study"), *shared)[0] == 0
     assert reported(tmp_path / "whole") == both
 
@@ -103,14 +121,24 @@ def test_a_tuning_that_is_not_finished_is_committed_and_gone_on_with(
     )
 
 
-def test_a_trial_that_was_begun_here_goes_on_and_is_not_replaced(made_cars, tmp_path, command, shared, trained, reported):
-    file = study_file(tmp_path)
-    assert command(*words(file, made_cars, tmp_path / "first", "study"), *shared)[0] == 0
-    key = reported(tmp_path / "first")["trials.csv"][0]["key"]
+def test_a_trial_of_another_committed_study_counts_where_it_is_the_same(
+    made_cars, tmp_path, command, shared, trained, reported, committed
+):
+    file, before = study_file(tmp_path), table(committed / "trials.csv")
+    shutil.move(committed, tmp_path / "results/other")
+    plan = tmp_path / "results/other/study.json"
+    plan.write_text(plan.read_text().replace('"name": "tiny"', '"name": "other"'))
+    code, shown, complaint = command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)
+    assert (code, complaint) == (0, "") and "has 0 finished runs" in shown and f"has {len(before)} trials that are" in shown
+    assert trained == [(True, 0)]
+    assert reported(tmp_path / "second")["trials.csv"] == before
+
+
+def test_a_trial_that_was_begun_here_goes_on_and_is_not_replaced(made_cars, tmp_path, command, shared, trained, done, committed):
+    file, key = study_file(tmp_path), table(committed / "trials.csv")[0]["key"]
     begun = tmp_path / "second" / "trials" / key
     begun.mkdir(parents=True)
-    shutil.copy(tmp_path / "first" / "trials" / key / "config.json", begun)
-    trained.clear()
+    shutil.copy(done / "first" / "trials" / key / "config.json", begun)
     assert command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)[0] == 0
     assert trained == [(False, 100)]
     assert '"published"' not in (begun / "config.json").read_text()
@@ -128,11 +156,8 @@ def test_a_cell_of_another_name_does_not_count_although_its_runs_would_be_the_sa
     assert trained == [(True, 0)]
 
 
-def test_runs_and_trials_of_other_settings_do_not_count(made_cars, tmp_path, command, shared, trained, reported):
-    file = study_file(tmp_path)
-    assert command(*words(file, made_cars, tmp_path / "first", "study"), *shared)[0] == 0
-    before = reported(tmp_path / "first")
-    trained.clear()
+def test_runs_and_trials_of_other_settings_do_not_count(made_cars, tmp_path, command, shared, trained, reported, committed):
+    file, before = study_file(tmp_path), {name: table(committed / name) for name in ("runs.csv", "trials.csv")}
     file.write_text(file.read_text().replace("epochs = 2", "epochs = 1"))
     assert command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)[0] == 0
     assert {(False, 100), (True, 0)} == set(trained) and len(trained) >= 5

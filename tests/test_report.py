@@ -347,6 +347,7 @@ def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
 
 def test_committed_runs_stay_where_the_records_lack_them(made, tmp_path, command, place):
     shutil.copytree(made, tmp_path / "outputs")
+    page = tmp_path / "README.md"
     command("report", "made", *place)
     before = everything(tmp_path / "results")
     plan = json.loads((made / "studies/made/plan.json").read_text())
@@ -354,6 +355,7 @@ def test_committed_runs_stay_where_the_records_lack_them(made, tmp_path, command
         shutil.rmtree(tmp_path / "outputs/runs" / key)
     code, shown, _ = command("report", "made", *place)
     assert code == 0 and "3 of the runs are the committed ones" in shown
+    assert "the committed ones" not in page.read_text() and command("report", "--check", *place)[0] == 0
     after = everything(tmp_path / "results")
     assert all(after[name] == before[name] for name in ("runs.csv", "scores.csv.gz", "curves.csv", "configs.json"))
 
