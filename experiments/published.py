@@ -42,7 +42,7 @@ def count(plan: Plan, results: Path) -> list[Row]:
         }
     progress.say(
         f"{results / name} has {len(plan.published)} finished runs, which count where cell, seed, settings and data are this plan's, "
-        f"and {results} has {len(trials)} trials that are."
+        f"and {results} has {len(trials)} trials of its cells, which count where it tries their rates."
     )
     return trials
 
@@ -66,7 +66,7 @@ def _trials(found: Study) -> list[Row]:
 
 def _planned(plan: Plan, row: Row) -> Prepared | None:
     """The trial of the plan that a row tells of, whatever its cell is called; None where it tells of another one."""
-    if plan.study.tuning is None:
+    if plan.study.tuning is None or int(row["seed"]) not in plan.study.tuning.seeds:
         return None
     tried = (cell.prepared(int(row["seed"]), float(row["rate"])) for cell in plan.cells)
     return next((one for one in tried if one.config.key == row["key"]), None)

@@ -78,7 +78,7 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
 ):
     file, trials = study_file(tmp_path, seeds="[0, 1]"), len(table(committed / "trials.csv"))
     code, shown, complaint = command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)
-    assert (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"has {trials} trials that are" in shown
+    assert (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"has {trials} trials of its cells" in shown
     assert trained == [(True, 1)]
     both = reported(tmp_path / "second")
     assert [row["state"] for row in both["runs.csv"]] == ["finished"] * 2
@@ -129,7 +129,7 @@ def test_a_trial_of_another_committed_study_counts_where_it_is_the_same(
     plan = tmp_path / "results/other/study.json"
     plan.write_text(plan.read_text().replace('"name": "tiny"', '"name": "other"'))
     code, shown, complaint = command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)
-    assert (code, complaint) == (0, "") and "has 0 finished runs" in shown and f"has {len(before)} trials that are" in shown
+    assert (code, complaint) == (0, "") and "has 0 finished runs" in shown and f"has {len(before)} trials of its cells" in shown
     assert trained == [(True, 0)]
     assert reported(tmp_path / "second")["trials.csv"] == before
 
