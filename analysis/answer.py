@@ -57,6 +57,8 @@ class Effect:
     interaction: Interaction
     named: bool
     planned: int  # combinations of the other factors that the plan has
+    left_out: tuple[str, ...]  # levels of the plan without a judged cell
+    others: Mapping[str, frozenset[tuple[str, str]]]  # a combination of the other factors, as it is told -> its (factor, level)s
 
     @property
     def combinations(self) -> tuple[str, ...]:
@@ -193,16 +195,20 @@ def _distances(study: Study, cell: str) -> tuple[float, int]:
 def _effects(study: Study, judged: Scores) -> list[Effect]:
     """Main effects of the factors that have two levels or more among the judged cells, over all the other factors."""
     named = study.plan.get("design", {}).get("confirmatory", [])
-    levels = {cell["cell"]: {f: str(v) for f, v in cell.get("levels", {}).items()} for cell in study.cells}
-    frame = pd.DataFrame([levels[cell] for cell in judged], index=list(judged))
-    varied = [factor for factor in study.factors if factor in frame and frame[factor].nunique() > 1]
+    varied = [factor for factor, levels in study.factors.items() if len(levels) > 1]
+    levels = {cell["cell"]: {f: str(cell.get("levels", {}).get(f, "")) for f in varied} for cell in study.cells}
     found = []
     for factor in varied if len(varied) > 1 else []:
         others = [other for other in varied if other != factor]
-        keyed = {(levels[c][factor], JOIN.join(levels[c][o] for o in others)): scores for c, scores in judged.items()}
-        planned = len({tuple(levels[cell][other] for other in others) for cell in levels})
+        told = {cell: JOIN.join(levels[cell][other] for other in others) for cell in levels}
+        keyed = {(levels[cell][factor], told[cell]): scores for cell, scores in judged.items()}
+        if len({level for level, _ in keyed}) < 2:
+            continue
+        left_out = tuple(level for level in study.factors[factor] if level not in {level for level, _ in keyed})
+        places = {told[cell]: frozenset((other, levels[cell][other]) for other in others) for cell in levels}
         try:
-            found.append(Effect(factor, main_effect(keyed, 0, rope=study.rope), interaction(keyed), factor in named, planned))
+            effect = main_effect(keyed, 0, rope=study.rope)
         except ValueError:
             continue  # levels that share no cell cannot be compared over the others; the pairs are there all the same
+        found.append(Effect(factor, effect, interaction(keyed), factor in named, len(places), left_out, places))
     return found

@@ -54,7 +54,7 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
     """What was expected beforehand beside what the study's own scores give."""
     plan = answer.study.plan
     guessed, planned = plan.get("variances") or {}, plan.get("detectable") or {}
-    cells = [answer.scores[row.cell] for row in answer.measured if min(answer.scores[row.cell].shape) > 1]
+    cells = [answer.scores[row.cell] for row in answer.judged if min(answer.scores[row.cell].shape) > 1]
     seen = spread_of(cells) if len(cells) > 1 else None
     seeds = min((len(one) for one in cells), default=0)
     found = _as_seen(answer, seen, seeds, cells[0].shape[1]) if seen else {}
@@ -105,8 +105,10 @@ def _cells(answer: Answer, say: Say) -> pd.DataFrame:
     plans = {cell["cell"]: cell for cell in answer.study.cells}
     done, curves = answer.study.finished, answer.study.curves.sort_values("epoch")
     rises = done.groupby("cell").val_rise.mean()
-    risen = done.val_rise.gt(answer.study.rope).groupby(done.cell).sum()
-    steps = curves.groupby(["cell", "seed"]).val_dice.agg(lambda dice: dice.diff().iloc[-1]).groupby("cell").mean()
+    known = done[done.val_rise.notna()]
+    risen = known.val_rise.gt(answer.study.rope).groupby(known.cell).agg(["sum", "size"])
+    last = curves.groupby(["cell", "seed"]).val_dice.agg(lambda dice: dice.diff().iloc[-1]).groupby("cell").agg(["mean", "size"])
+    steps = last["mean"].where(last["size"] == done.groupby("cell").size())  # of all seeds or of none
     validation = done.groupby("cell").val_dice_last.mean()
     rows = []
     for row in answer.measured:
@@ -119,7 +121,8 @@ def _cells(answer: Answer, say: Say) -> pd.DataFrame:
             (
                 row.label,
                 f"{row.rate:.3g}{interval}",
-                f"{_number(rises.get(row.cell))} ({risen[row.cell]} / {len(scores)})",
+                _number(rises.get(row.cell))
+                + (f" ({' / '.join(map(str, risen.loc[row.cell]))})" if row.cell in risen.index else ""),
                 *map(_number, (steps.get(row.cell), validation.get(row.cell), deviation, row.dice, row.dice_best, without)),
             )
         )

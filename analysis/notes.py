@@ -11,7 +11,6 @@ from analysis.ledger import times_read
 from analysis.response import fit_response
 from analysis.seeds import seed_correlation
 from analysis.sentences import VERDICTS
-from analysis.simple_effects import JOIN
 from analysis.summary import conditions
 
 Say = Callable[[str, str], str]
@@ -21,12 +20,14 @@ def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
     """The notes, a line of plain text each; a note whose numbers are not known says so."""
     say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
     study = answer.study
+    if not answer.measured:
+        return [_design(answer, say)]
     found = [
         _legend(answer, say), *_photographs(answer, say), _ceiling(study.finished, say), _design(answer, say), _protocol(study.finished, say),
         *_readings(answer, ledger, say), *_interactions(answer, say), *_conditions(answer, say), *_correlation(answer, say),
         *_one_rate(answer, say), *_faultless(answer, say), _spent(answer, say),
     ]  # fmt: skip
-    return [*found, *(say(*notice) for notice in study.notices)]
+    return [*found, *_kept(answer, say), *(say(*notice) for notice in study.notices)]
 
 
 def _legend(answer: Answer, say: Say) -> str:
@@ -124,22 +125,28 @@ def _readings(answer: Answer, ledger: pd.DataFrame, say: Say) -> list[str]:
 
 
 def _interactions(answer: Answer, say: Say) -> list[str]:
-    """How clear the clearest departure from additivity is, for each pair of factors that are crossed."""
-    once = {_square(effect): effect for effect in reversed(answer.effects) if effect.interaction.where}  # two may share one
-    found = [_interaction(effect, say) for effect in answer.effects if effect in once.values()]
-    missing = [effect.factor for effect in answer.effects if not effect.interaction.where]
+    """How clear the clearest departure from additivity is, for each pair of factors that are crossed; one square is told once."""
+    once: dict[object, Effect] = {}
+    for effect in answer.effects:  # two factors may share a square, whose p is adjusted over the squares of each
+        if effect.interaction.where:
+            place = _square(effect)
+            once[place] = min(once.get(place, effect), effect, key=lambda one: one.interaction.p)
+    found = [_interaction(effect, say) for effect in once.values()]
+    told = {effect.factor for effect in answer.effects if effect.interaction.where}
+    varied = [factor for factor, levels in answer.study.factors.items() if len(levels) > 1]
+    missing = [factor for factor in varied if factor not in told] if len(varied) > 1 and answer.family else []
     names, among = ", ".join(missing), "、".join(missing)
     return found + [say(
-        f"Interaction of {names} with the others: it cannot be checked, for too few cells are judged.",
-        f"{among} 与其余因素的交互作用：已判定的组合太少，无法检查。",
+        f"Interaction of {names} with the others: it cannot be checked, for no two of its levels are judged in the same two combinations of the others.",
+        f"{among} 与其余因素的交互作用：它的任何两个水平都没有在其余因素的同样两种组合中都得到判定，因此无法检查。",
     )] * bool(missing)  # fmt: skip
 
 
-def _square(effect: Effect) -> frozenset[frozenset[str]]:
-    """The four cells of an interaction, each by its levels, whichever way round it is told."""
+def _square(effect: Effect) -> frozenset[frozenset[tuple[str, str]]]:
+    """The four cells of an interaction, each by its factors and levels, whichever way round it is told."""
     assert effect.interaction.where is not None
     firsts, seconds = effect.interaction.where
-    return frozenset(frozenset([first, *second.split(JOIN)]) for first in firsts for second in seconds)
+    return frozenset(effect.others[second] | {(effect.factor, first)} for first in firsts for second in seconds)
 
 
 def _interaction(effect: Effect, say: Say) -> str:
@@ -165,15 +172,18 @@ def _conditions(answer: Answer, say: Say) -> list[str]:
     many, steps = len(several) > 1, ", ".join(map(str, several))
     budget = f"{epochs} epochs" + (f" of {steps} steps, each cell at its own" if many else "")
     budget_zh = f"{epochs} 轮" + (f"，每轮 {steps} 步，每个组合按自己的步数" if many else "")
+    sets = len(runs[["split", "fold", "train_cars"]].drop_duplicates()) * (1 + (runs.split == "image").any())
     tuning = answer.study.plan.get("tuning")
     trials = sorted({row.trials for row in answer.judged})
     rates = f"tuned with {trials[-1]} trials a cell" if tuning and trials[-1] else "not tuned"
     rates_zh = f"每个组合调参 {trials[-1]} 次" if tuning and trials[-1] else "未调参"
-    english = conditions([len(one) for one in judged], judged[0].shape[1], budget, rates, f"{data} at {size}", answer.study.rope)
+    english = conditions(
+        [len(one) for one in judged], judged[0].shape[1], budget, rates, f"{data} at {size}", answer.study.rope, sets == 1
+    )
     return [
         say(
             english,
-            f"这些判定适用于新的随机种子和同类的新测试车（每个组合 {_range([len(one) for one in judged])} 个种子，{judged[0].shape[1]} 辆车），并且只对这一组训练汽车、"
+            f"这些判定适用于新的随机种子和同类的新测试车（每个组合 {_range([len(one) for one in judged])} 个种子，{judged[0].shape[1]} 辆车），并且只对{'这一组' if sets == 1 else '这些'}训练汽车、"
             f"这个训练预算（{budget_zh}）、这些学习率（{rates_zh}）和这份数据（{data}，{size}）成立；只有整个区间都在 ±{answer.study.rope:g} 之内才称为等效，“优于”的差距可能更小。",
         )
     ]
@@ -237,14 +247,27 @@ def _faultless(answer: Answer, say: Say) -> list[str]:
     )]  # fmt: skip
 
 
+def _kept(answer: Answer, say: Say) -> list[str]:
+    """The cells that an earlier plan had."""
+    left = [str(cell["cell"]) for cell in answer.study.cells if cell.get("kept")]
+    if not left:
+        return []
+    return [say(
+        f"No longer in the plan, but kept with their committed runs: {', '.join(left)}.",
+        f"已不在计划中，但保留了已提交的运行：{'、'.join(left)}。",
+    )]  # fmt: skip
+
+
 def _spent(answer: Answer, say: Say) -> str:
     """What the study cost in runs, trials and hours of training."""
     runs, trials = answer.study.finished, answer.study.trials
     hours = (runs.training_seconds.sum() + trials.seconds.sum()) / 3600
     failed = int((answer.study.runs.state == "failed").sum())
+    lent = int((trials.seconds.isna() & (trials.state == "finished")).sum())
+    of, of_zh = (f", {lent} of them spent in other studies", f"（其中 {lent} 次计入其他研究）") if lent else ("", "")
     return say(
-        f"Spent: {len(runs)} runs, {failed} more that failed, {len(trials)} tuning trials; {hours:.1f} hours of training, summed over processes.",
-        f"用去：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验；各进程训练时间合计 {hours:.1f} 小时。",
+        f"Spent: {len(runs)} runs, {failed} more that failed, {len(trials)} tuning trials{of}; {hours:.1f} hours of training, summed over processes.",
+        f"用去：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验{of_zh}；各进程训练时间合计 {hours:.1f} 小时。",
     )
 
 

@@ -145,8 +145,13 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str,
 
 def check(readme: Path = README, results: Path = RESULTS) -> list[str]:
     """What in the README, or among the committed results, is not as the committed results say: a sentence each."""
-    known = {name: answer(study) for name in store.committed(results) if (study := store.read(results, name))}
-    found = [problem for one in known.values() for problem in _altered(results, one)]
+    known, found = {}, []
+    for name in store.committed(results):
+        try:
+            known[name] = _found(readme, results, name)
+            found += _altered(results, known[name])
+        except InputError as error:
+            found.append(str(error))
     for page in pages(readme):
         text = read(page)
         made = rendered(text, page, results, known)

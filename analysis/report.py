@@ -77,6 +77,8 @@ def report(places: Places, name: str) -> Answer:
     drawn = pictures(found)
     folder = store.write(found.study, places.results)
     ledger.enter(found.study, places.results)
+    if (folder / f"{name}.tex").exists():
+        write_latex(places, found)
     for picture in PICTURES:
         path = folder / f"{picture}.svg"
         if picture in drawn:

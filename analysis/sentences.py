@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from analysis.answer import Answer, Effect, Row
 from analysis.statistics import Comparison, Family
@@ -36,6 +36,10 @@ def sentences(answer: Answer, language: str) -> list[str]:
     complete begins with how far it is.
     """
     say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
+    if not answer.measured:
+        planned = len(answer.study.runs)
+        text = say(f"Nothing has been measured yet: 0 of {planned} runs.", f"尚未测量任何结果：{planned} 次运行中完成 0 次。")
+        return [text, *_unjudged(answer, say, {"not measured"})]
     cells = _cells(answer, say)
     if answer.family and not answer.pairs_named:
         cells += say(
@@ -50,8 +54,6 @@ def sentences(answer: Answer, language: str) -> list[str]:
 def _cells(answer: Answer, say: Say) -> str:
     """What can be said of the cells."""
     judged, family = answer.judged, answer.family
-    if not answer.measured:
-        return say("Nothing has been measured yet.", "尚未测量任何结果。")
     if family is None:
         return say("No verdict: a comparison needs two cells that may be judged.", "无法判定：至少需要两个可判定的组合。")
     if min(len(answer.scores[row.cell]) for row in judged) < 2 and _all(family, "undecided"):
@@ -109,8 +111,8 @@ def _several(top: Sequence[Row], answer: Answer, say: Say) -> str:
     names, number, which = _names([row.label for row in top], say), len(answer.judged), _which(answer, say)
     if len(top) == number:
         return say(
-            f"No cell of {number} was found worse than another: which is best is undecided.",
-            f"{number} 个组合中没有发现任何一个劣于另一个：哪个最好尚未决定。",
+            f"None of the {number} {which}cells was found worse than another: which is best is undecided.",
+            f"{number} 个{which}组合中没有发现任何一个劣于另一个：哪个最好尚未决定。",
         )
     rest = number - len(top)
     return say(
@@ -124,22 +126,24 @@ def _effect(effect: Effect, say: Say) -> str:
     family, factor = effect.effect.family, effect.factor
     levels = list(dict.fromkeys(level for pair in family.comparisons for level in pair))
     kind = "" if effect.named else say(" (exploratory)", "（探索性）")
-    if len(levels) == 2:
+    judged, planned = len(levels), len(levels) + len(effect.left_out)
+    which = say(f", {judged} of {planned} levels", f"（{planned} 个水平中的 {judged} 个）") if effect.left_out else ""
+    if judged == 2:
         text = _pair(levels, family, say)
     elif _all(family, "equivalent"):
-        text = say("all are equivalent", "全部等效")
+        text = say(f"all {judged} are equivalent", f"{judged} 个全部等效")
     elif _all(family, "undecided"):
-        text = say("undecided, none is separated from another", "未决，没有任何一对能被区分")
+        text = say(f"undecided, none of {judged} is separated from another", f"未决，{judged} 个中没有任何一对能被区分")
     else:
-        text = _top_levels(family, levels, say)
+        text = _top_levels(family, levels, say(" judged" if which else "", "已判定的" if which else ""), say)
     warning = (
         say(" The factors interact: read the cells.", "因素之间有交互作用：请看各个组合。")
         if effect.interaction.p <= 0.05
         else ""
     )
     return say(
-        f"By {factor}, {over(effect, 'en')}{kind}: {text}.{warning}",
-        f"按 {factor}，{over(effect, 'zh')}{kind}：{text}。{warning}",
+        f"By {factor}{which}, {over(effect, 'en')}{kind}: {text}.{warning}",
+        f"按 {factor}{which}，{over(effect, 'zh')}{kind}：{text}。{warning}",
     )
 
 
@@ -157,12 +161,12 @@ def over(effect: Effect, language: str) -> str:
         )
     if len(among) == 1:
         return say(
-            f"within {among[0]} alone, the only one of {planned} combinations of the other factors that is judged",
-            f"仅在 {among[0]} 之内，即其余因素的 {planned} 种组合中唯一已判定的一种",
+            f"within {among[0]} alone, the only one of {planned} combinations of the other factors in which both levels are judged",
+            f"仅在 {among[0]} 之内，即其余因素的 {planned} 种组合中唯一一种两个水平都已判定的",
         )
     return say(
-        f"over the {len(among)} of {planned} combinations of the other factors that are judged",
-        f"对其余因素的 {planned} 种组合中已判定的 {len(among)} 种取平均",
+        f"over the {len(among)} of {planned} combinations of the other factors in which both levels are judged",
+        f"对其余因素的 {planned} 种组合中两个水平都已判定的 {len(among)} 种取平均",
     )
 
 
@@ -186,13 +190,13 @@ def against(verdict: str, what: str, language: str) -> str:
     )
 
 
-def _top_levels(family: Family[str], levels: Sequence[str], say: Say) -> str:
+def _top_levels(family: Family[str], levels: Sequence[str], which: str, say: Say) -> str:
     """The levels that no other is better than; only where one beats all others is it called better."""
     top = list(family.top)
     others = [level for level in levels if level not in top]
     if len(top) == 1 and all(family.comparisons[top[0], other].verdict == "better" for other in others):
         return say(f"{top[0]} is better than each of {_names(others, say)}", f"{top[0]} 优于 {_names(others, say)} 中的每一个")
-    return say(f"no other is better than {_names(top, say)}", f"没有其他水平优于 {_names(top, say)}")
+    return say(f"no other{which} is better than {_names(top, say)}", f"没有其他{which}水平优于 {_names(top, say)}")
 
 
 def _progress(answer: Answer, say: Say) -> str:
@@ -218,9 +222,9 @@ def _at_budget(answer: Answer, say: Say) -> list[str]:
     ]
 
 
-def _unjudged(answer: Answer, say: Say) -> list[str]:
-    """The cells without a verdict, by the reason."""
-    kinds = dict.fromkeys(row.standing.kind for row in answer.rows if row.standing.kind != "judged")
+def _unjudged(answer: Answer, say: Say, but: Collection[str] = ()) -> list[str]:
+    """The cells without a verdict, by the reason, `but` for some."""
+    kinds = dict.fromkeys(row.standing.kind for row in answer.rows if row.standing.kind not in ("judged", *but))
     found = []
     for kind in kinds:
         names = _names([row.label for row in answer.rows if row.standing.kind == kind], say)

@@ -69,7 +69,7 @@ def _parts(study: Study, factor: str, measured: Measured, scores: Mapping[str, S
     over = {name: _over(judged, scores[name], rope) for name, rope in ropes.items()}
     counts = {(a, b): sum(pair[1:] == (a, b) for pair in pairs) for a, b in levels}
     several = [(a, b) for a, b in levels if counts[a, b] > 1 and (b, a) in over["dice"]]
-    planned = len({tuple(cell["levels"][name] for name in others) for cell in study.cells})
+    planned = len({tuple(cell.get("levels", {}).get(name, "") for name in others) for cell in study.cells})
     found = [_part(None, a, b, {name: over[name][b, a] for name in SCORES}, (counts[a, b], planned)) for a, b in several]
     for where, a, b in shown:
         if (where, a, b) in pairs:

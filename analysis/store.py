@@ -159,7 +159,7 @@ def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     known = {cell["cell"] for cell in new.get("cells", [])}
     measured = {cell["cell"]: cell for cell in old.get("cells", []) if cell.get("rate") is not None}
     now = [measured.get(cell["cell"], cell) if cell.get("rate") is None else cell for cell in new.get("cells", [])]
-    cells = [*now, *(cell for cell in old.get("cells", []) if cell["cell"] not in known)]
+    cells = [*now, *({**cell, "kept": True} for cell in old.get("cells", []) if cell["cell"] not in known)]
     factors = {
         name: list(dict.fromkeys([*levels, *old.get("factors", {}).get(name, [])])) for name, levels in new["factors"].items()
     }
@@ -171,16 +171,7 @@ def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
 
 def _told(old: Study, new: Study, stay: pd.MultiIndex, both: pd.MultiIndex) -> tuple[tuple[str, str], ...]:
     """What the reader of the result should know about the merge."""
-    left = [str(cell["cell"]) for cell in old.cells if cell["cell"] not in {c["cell"] for c in new.cells}]
     told = [*old.notices, *new.notices]
-    if left:
-        names = ", ".join(left)
-        told.append(
-            (
-                f"No longer in the plan, but kept with their committed runs: {names}.",
-                f"已不在计划中，但保留了已提交的运行：{names}。",
-            )
-        )
     if len(stay.intersection(both)):
         count = len(stay.intersection(both))
         english = f"{count} of the runs are the committed ones, which lie not under the output folder."

@@ -60,15 +60,16 @@ def distances(hd95: ArrayLike, failed: ArrayLike) -> Distances:
     return Distances(float(np.median(hd95)), int(failed.sum()), hd95.size)
 
 
-def conditions(seeds: ArrayLike, cars: int, budget: str, rates: str, data: str, rope: float = 0.001) -> str:
-    """The sentence that stands under every table of verdicts. `seeds` are the numbers of seeds of its cells.
+def conditions(seeds: ArrayLike, cars: int, budget: str, rates: str, data: str, rope: float = 0.001, one_set: bool = True) -> str:
+    """The sentence that stands under every table of verdicts. `seeds` are the numbers of seeds of its cells; `one_set`: all
+    were trained on the same cars.
 
     For example `conditions([5, 5], 54, "30 epochs", "tuned over 7 x 3 trials a cell", "Carvana at 384x256")`.
     """
     numbers = np.unique(np.asarray(seeds, int))
     counted = f"{numbers[0]}" if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     return (
-        f"These verdicts hold for new seeds and new test cars like these ({counted} seeds a cell, {cars} cars), and only for this set of "
-        f"training cars, this budget ({budget}), these learning rates ({rates}) and these data ({data}). A difference is called "
+        f"These verdicts hold for new seeds and new test cars like these ({counted} seeds a cell, {cars} cars), and only for "
+        f"{'this set' if one_set else 'these sets'} of training cars, this budget ({budget}), these learning rates ({rates}) and these data ({data}). A difference is called "
         f"equivalent only where its whole interval lies within ±{rope:g}; one that is called better may be smaller than that."
     )

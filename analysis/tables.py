@@ -43,11 +43,15 @@ FORMATS: dict[str, Callable[[float], str]] = {
 
 
 def table(answer: Answer, language: str) -> pd.DataFrame:
-    """A row for each cell, the highest Dice first and what has not been measured last; all values are text."""
+    """A row for each cell, the highest Dice first and what has not been measured last; all values are text.
+
+    Where nothing has been measured at all, only the columns that say so are left.
+    """
     which = 0 if language == "en" else 1
     headings = {name: heading[which] for name, heading in COLUMNS.items()}
     rows = [cells(row, language) for row in answer.rows]
-    names = ["mark", *answer.study.factors, *list(COLUMNS)[1:]]
+    shown = list(COLUMNS)[1:] if answer.measured else ["verdict", "seeds"]
+    names = [*["mark"] * bool(answer.measured), *answer.study.factors, *shown]
     frame = pd.DataFrame([[row.get(f"factor {n}", row.get(n, "")) for n in names] for row in rows], columns=names)
     frame.columns = pd.Index([headings.get(name, name) for name in names])
     return frame
@@ -94,7 +98,7 @@ def _judgement(part: Part, language: str) -> tuple[str, ...]:
     """A part's verdict and its differences by score."""
     if part.found:
         return VERDICTS[language][part.found["dice"].verdict], *(interval(part.found[name]) for name in SCORES)
-    doubts = ", ".join(KINDS[language].get(kind, kind) for kind in part.doubts)
+    doubts = (", " if language == "en" else "、").join(KINDS[language].get(kind, kind) for kind in part.doubts)
     told = f"no verdict ({doubts})" if language == "en" else f"无判定（{doubts}）"
     return told, *(f"{part.values[name]:+.4f}" for name in SCORES)
 

@@ -32,7 +32,8 @@ def carry_out(
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
-        done = None if results is None else published.count(plan, results)
+        if results is not None:
+            published.count(plan, results)
         trials = tune_cells.look(plan)
         if status:
             study_show.status(plan, trials)
@@ -40,9 +41,6 @@ def carry_out(
         _show_plan(plan, trials)
         if dry_run:
             return 0
-        if done is not None:
-            published.lay_out(plan, done)
-            tune_cells.look(plan)
         return _run(plan, stop, pool)
 
     return main.interruptible(work)

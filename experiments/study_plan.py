@@ -65,7 +65,7 @@ class PlannedCell:
 
 @dataclass
 class Plan:
-    """A study with its cells ready to run; `rates` is filled by tuning, `published` by `experiments.published`."""
+    """A study with its cells ready to run; `rates` is filled by tuning, `published` and `tried` by `experiments.published`."""
 
     study: Study
     cells: list[PlannedCell]
@@ -74,6 +74,9 @@ class Plan:
     rates: dict[str, Rate] = field(default_factory=dict)
     rounds: list[Tuning] = field(default_factory=list)  # the range of rates, and what it was extended by
     published: dict[tuple[str, int], tuple[str, float]] = field(default_factory=dict)  # (cell, seed) -> key and Dice
+    tried: dict[str, dict[str, Any]] = field(
+        default_factory=dict
+    )  # a trial's key -> its row of trials.csv, of what was tried elsewhere
 
     @property
     def folder(self) -> Path:

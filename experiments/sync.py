@@ -150,7 +150,8 @@ def _send(past: _Past, tracker: tracking.Tracker) -> None:
     tracker.open(past.config, Path((past.saved.get("machine") or {}).get("data_dir") or ""), moment)
     for line in past.record.epochs():
         timing = spent.get(line["epoch"], {})
-        moment = timing.get("ended", moment + timing.get("seconds", 0.0))  # MLflow sorts a metric's values by moment
+        ended = timing.get("ended", moment + timing.get("seconds", 0.0))
+        moment = max(moment, ended)  # MLflow sorts a metric's values by moment, and a clock may go back
         values = {name: value for name, value in line.items() if name != "epoch"}
         speed = {name: timing[name] for name in ("images_per_second",) if name in timing}
         tracker.metrics({**values, **speed}, int(line["epoch"]), moment)

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from analysis.measured import DIGITS
 from analysis.response import fit_response
 from experiments import progress, study_record, tracking
+from experiments.claim import Lease
 from experiments.errors import Busy, Diverged, RunFailed
 from experiments.executor import Executor, Lost
 from experiments.prepare import Prepared
@@ -164,6 +167,9 @@ def _carry_out(plan: Plan, rounds: list[list[_Work]], executor: Executor) -> Non
     failed: dict[str, str] = {}
     turns = math.ceil(executor.at_once() / len(plan.cells))
     while left := _left(rounds[-1]):
+        study_record.write_trials(
+            plan, _all_rows(plan, rounds)
+        )  # not after the last one: another worker may know of more by then
         failed = {key: failed[key] for key in _open(rounds[-1]) if key in failed}  # another worker may have made up for some
         if failed and left == len(failed):
             told = "1 trial failed, so its cell has" if left == 1 else f"{left} trials failed, so their cells have"
@@ -179,7 +185,6 @@ def _carry_out(plan: Plan, rounds: list[list[_Work]], executor: Executor) -> Non
                 failed |= answer.failed
         if idle:
             time.sleep(PAUSE)
-        study_record.write_trials(plan, _all_rows(plan, rounds))
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,7 @@ def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> _Ended 
         tags = study_record.trial_tags(name, work.planned.id, work.first + trial.number)
         began = time.perf_counter()
         try:
+            _adopt(plan, prepared, lease)
             if (Record(plan.machine.trials_dir / prepared.config.key).failure() or {}).get("diverged"):
                 raise Diverged  # here before a kill, or elsewhere: it would do so again
             with progress.quietly():
@@ -231,6 +237,16 @@ def _one(plan: Plan, job: Job, stop: Stop, session: tracking.Session) -> _Ended 
     number = work.first + trial.number + 1
     said = f"rate {trial.rate:.2e}, seed {trial.seed}: {said}, {time.perf_counter() - began:.0f} s"
     return _Ended(f"trial {number:>2}/{plan.budget} of {work.planned.id}: {said}", broken)
+
+
+def _adopt(plan: Plan, prepared: Prepared, lease: Lease) -> None:
+    """Where this trial was tried elsewhere and not begun here, give it a folder that says how it ended."""
+    row = plan.tried.get(prepared.config.key)
+    record = Record(plan.machine.trials_dir / prepared.config.key, lease.confirm)
+    if row is not None and not (record.folder / "config.json").exists():
+        seconds = None if pd.isna(row["seconds"]) else row["seconds"]
+        ended = {"value": row["value"], "seconds": {"training": seconds}}
+        record.adopt(prepared.config, ended if row["state"] == "finished" else None)
 
 
 def _all_rows(plan: Plan, rounds: list[list[_Work]]) -> list[dict[str, Any]]:

@@ -258,10 +258,10 @@ def with_flags(given, short, names):
     return [*own, *(w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in names for w in (flag, value))]
 
 
-def few_cars(study):
-    """The text of a study whose levels set numbers of cars, with 2, 3, ... for them."""
-    few = itertools.count(2)
-    return re.sub(r"(?<=\{)(.*?train_cars = )\d+", lambda m: f"{m[1]}{next(few)}", study)
+def few(study):
+    """The text of a study whose levels set numbers of cars or steps, with 2, 3, ... for the cars and 1, 2, ... for the steps."""
+    numbers = {"train_cars": itertools.count(2), "epoch_steps": itertools.count(1)}
+    return re.sub(r"(\{[^{}]*?)(train_cars|epoch_steps) = \d+", lambda m: f"{m[1]}{m[2]} = {next(numbers[m[2]])}", study)
 
 
 def shrink_studies(folder, monkeypatch):
@@ -272,23 +272,42 @@ def shrink_studies(folder, monkeypatch):
         "epochs": "1", "epoch_steps": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"', "precision": '"fp32"',
         "model_kwargs": "{ width = 4 }", "model": '["unet"]', "loss": '["bce"]', "points": "4",
     }  # fmt: skip
-    shared = "".join(f"{name} = {least[name]}\n" for name in ("size", "batch_size", "precision", "model_kwargs"))
     for path in study_file.STUDIES.glob("*.toml"):
-        text = re.sub(
-            r"^(size|batch_size|precision|model_kwargs) = .*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE
+        text = path.read_text(encoding="utf-8")
+        lines = re.sub(
+            r"^\w+ = \[\n(.*\n)*?\]", lambda m: re.sub(r",?\n", ",", m[0]).replace("[,", "["), text, flags=re.MULTILINE
         )
-        text = few_cars(text)
+        kept = (
+            ("model", "model_kwargs") if '\nmodel = "smp"' in lines else ()
+        )  # what its levels name is an option of no other model
+        own = {name: value for name, value in least.items() if name not in kept}
+        levels = set(re.findall(r"(?<=[{,] )(\w+)(?= = )", lines))
+        shared = [name for name in own if name not in ("model", "loss", "points") and name not in levels - {"model_kwargs"}]
+        text = few(re.sub(rf"^({'|'.join(shared)}) = .*\n", "", lines, flags=re.MULTILINE))
         text = re.sub(
             r"^(\w+) = (\"?).*",
-            lambda m: f"{m[1]} = {least[m[1]].strip('[]') if m[2] else least[m[1]]}" if m[1] in least else m[0],
+            lambda m, own=own: f"{m[1]} = {own[m[1]].strip('[]') if m[2] else own[m[1]]}" if m[1] in own else m[0],
             text,
             flags=re.MULTILINE,
         )
         text = re.sub(r"^seeds = \[(\d+).*", r"seeds = [\1]", text, flags=re.MULTILINE)
-        text, tables = re.subn(r"^\[settings\].*\n", "[settings]\n" + shared, text, flags=re.MULTILINE)
+        settings = "[settings]\n" + "".join(f"{name} = {own[name]}\n" for name in shared)
+        text, tables = re.subn(r"^\[settings\].*\n", settings, text, flags=re.MULTILINE)
         assert tables == 1, path
         (folder / path.name).write_text(text, encoding="utf-8")
+        for name in re.findall(r'"(weights/[^"]+)"', text):
+            put_weights(folder / name)
     monkeypatch.setattr(study_file, "STUDIES", folder)
+
+
+def put_weights(path):
+    """Weights of mobilenet_v2 as nobody has trained it, where a study looks for torchvision's."""
+    import torch
+
+    from models import zoo
+
+    path.parent.mkdir(exist_ok=True)
+    torch.save(zoo.build("Unet", "mobilenet_v2", pretrained=False).network.encoder.state_dict(), path)
 
 
 @pytest.mark.parametrize("words", commands(), ids=" ".join)

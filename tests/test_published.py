@@ -134,6 +134,29 @@ def test_a_trial_of_another_committed_study_counts_where_it_is_the_same(
     assert reported(tmp_path / "second")["trials.csv"] == before
 
 
+def test_what_another_study_says_of_a_trial_counts_only_where_it_is_not_told_in_two_ways(
+    made_cars, tmp_path, command, shared, trained, reported, committed
+):
+    """The study's own row comes first; of others' that differ none counts, and nobody's time is counted twice."""
+    own = (committed / "trials.csv").read_text()
+    rows = table(committed / "trials.csv")
+    for name, (value, state) in {"alpha": ("0.5", "finished"), "zeta": ("", "diverged")}.items():
+        shutil.copytree(committed, tmp_path / "results" / name)
+        text = own.replace(f"{rows[0]['state']},{rows[0]['value']}", f"{state},{value}")
+        (tmp_path / "results" / name / "trials.csv").write_text(text)
+    given = [*words(study_file(tmp_path), made_cars, tmp_path / "second", "study"), "--published", *shared]
+    assert command(*given)[0] == 0 and trained == []
+    assert reported(tmp_path / "second")["trials.csv"] == rows
+
+    shutil.rmtree(committed)
+    shutil.rmtree(tmp_path / "second")
+    assert command(*given)[0] == 0 and trained == [(False, 100), (True, 0)]
+    assert reported(tmp_path / "second")["trials.csv"] == rows
+    with open(tmp_path / "results/tiny/trials.csv", newline="") as file:
+        spent = [row["seconds"] for row in csv.DictReader(file)]
+    assert spent[0] and not any(spent[1:])
+
+
 def test_a_trial_that_was_begun_here_goes_on_and_is_not_replaced(made_cars, tmp_path, command, shared, trained, done, committed):
     file, key = study_file(tmp_path), table(committed / "trials.csv")[0]["key"]
     begun = tmp_path / "second" / "trials" / key

@@ -17,6 +17,8 @@ import pytest
 
 from analysis import charts, gather, ledger, records, report, store, tables
 from analysis.answer import answer
+from analysis.design import detectable, spread_of
+from analysis.long_form import long_form
 from analysis.sentences import sentences, verdict
 from tests.conftest import ROOT
 from tests.made_study import made_config, write_run, write_study
@@ -147,7 +149,7 @@ def test_a_study_without_a_single_run_is_a_table_of_what_was_not_measured(tmp_pa
     assert code == 0, complaint
     assert "Nothing has been measured yet" in shown and "missing: unet-bce, seed 0: not begun" in shown
     body = rows(tmp_path / "README.md")[2:]
-    assert len(body) == 4 and all(row.count("not measured") >= 8 and "0 of 3" in row for row in body)
+    assert len(body) == 4 and all(row[2:] == ["not measured", "0 of 3"] for row in body)
     assert all("未测量" in row for row in rows(tmp_path / "README.md", "zh")[2:])
 
 
@@ -341,7 +343,7 @@ def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
     assert (
         "over all the other factors" not in english and "By model, within dice alone, the only one of 2 combinations" in english
     )
-    assert "仅在 dice 之内，即其余因素的 2 种组合中唯一已判定的一种" in chinese
+    assert "仅在 dice 之内，即其余因素的 2 种组合中唯一一种两个水平都已判定的" in chinese
     assert "judged cell" in english and "已判定的组合" in chinese
 
 
@@ -506,6 +508,33 @@ def test_a_study_that_the_readme_has_no_place_for_is_told_how_to_get_one(made, t
     (tmp_path / "README.md").write_text("no place\n")
     code, shown, _ = command("report", "made", *place)
     assert code == 0 and "<!-- study made en -->" in shown and (tmp_path / "README.md").read_text() == "no place\n"
+
+
+def test_what_was_seen_is_that_of_the_judged_cells_alone(tmp_path):
+    """A cell without a verdict, and one that failed with half of its seeds, decide nothing of what the others could detect."""
+    plan = write_study(
+        tmp_path, models={"unet": 0, "attention_unet": 0, "resnet_unet": 0}, losses={"bce": 0, "dice": 0.003}, seeds=range(4)
+    )
+    first, second = plan["cells"][0], plan["cells"][3]
+    first["edge"] = True
+    for seed in ("2", "3"):
+        (tmp_path / "runs" / second["runs"][seed] / "result.json").unlink()
+        (tmp_path / "runs" / second["runs"][seed] / "failed.json").write_text('{"reason": "The loss became NaN."}')
+    (tmp_path / "studies/made/plan.json").write_text(json.dumps(plan))
+    found = answer(gather.gather(tmp_path, "made"))
+    judged = [found.scores[row.cell] for row in found.judged]
+    assert len(judged) == 4 and {len(one) for one in judged} == {4}
+    due = detectable(spread_of(judged), 4, 12, {"cell": 4}, 0.001)["pair"]
+    text = long_form(found, ledger.read(tmp_path), "en", "pictures", ())
+    (row,) = [line for line in text.splitlines() if line.startswith("| found with 80 % power: a pair of cells |")]
+    assert row.split(" | ")[2].strip(" |") == f"{due:.4f}"
+    (row,) = [
+        line
+        for line in text.splitlines()
+        if line.startswith("| resnet\\_unet + dice |") or line.startswith("| resnet_unet + dice |")
+    ]
+    rises = found.study.finished.query("cell == 'resnet_unet-dice'").val_rise
+    assert f"{rises.mean():.4f} ({(rises > 0.001).sum()} / 4)" in row
 
 
 def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path, command):

@@ -107,12 +107,38 @@ def test_an_average_over_some_combinations_and_no_average_at_all_are_called_what
         return "\n".join(sentences(answer(gather.gather(tmp_path, "made")), "en"))
 
     assert "By loss, over all the other factors: " in told()
-    assert "By loss, over the 2 of 3 combinations of the other factors that are judged: " in told("unet-bce")
+    assert "By loss, over the 2 of 3 combinations of the other factors in which both levels are judged: " in told("unet-bce")
     assert "By loss, within resnet_unet alone, the only one of 3 " in told("unet-bce", "attention_unet-dice")
     assert (
         "By model, each two levels over the combinations of the other factors in which both are judged (at least 1 of 2): "
         in told("unet-bce")
     )
+
+
+def test_a_level_or_a_whole_factor_without_a_verdict_is_not_passed_over(tmp_path):
+    models, losses = {"unet": 0, "attention_unet": 0.002, "resnet_unet": 0.009}, {"bce": 0, "dice": 0.003}
+    plan = write_study(tmp_path, models=models, losses=losses, tuned=False)
+    plan["factors"] = {"size": ["small", "large"], **plan["factors"]}
+    for cell in plan["cells"]:
+        cell["levels"] = {"size": "small", **cell["levels"]}
+
+    def told(edges, more=()):
+        cells = [{**cell, "edge": cell["levels"]["model"] in edges} for cell in plan["cells"]] + list(more)
+        (tmp_path / "studies/made/plan.json").write_text(json.dumps({**plan, "cells": cells}))
+        found = answer(gather.gather(tmp_path, "made"))
+        return ["\n".join(sentences(found, language)) for language in ("en", "zh")]
+
+    english, chinese = told(["resnet_unet"])
+    assert "By model, 2 of 3 levels, over all the other factors: attention_unet is better than unet (" in english
+    assert "按 model（3 个水平中的 2 个），对其余因素取平均：attention_unet 优于 unet" in chinese
+    large = [
+        {**cell, "cell": f"large-{cell['cell']}", "levels": cell["levels"] | {"size": "large"}, "edge": True, "runs": {}}
+        for cell in plan["cells"]
+    ]
+    english, chinese = told([], large)
+    assert "over all the other factors" not in english and "By size" not in english
+    assert "By loss, over the 3 of 6 combinations of the other factors in which both levels are judged: dice" in english
+    assert "对其余因素的 6 种组合中两个水平都已判定的 3 种取平均" in chinese
 
 
 def test_one_square_of_cells_is_told_as_one_interaction_and_what_cannot_be_checked_is_said(tmp_path):
@@ -126,6 +152,45 @@ def test_one_square_of_cells_is_told_as_one_interaction_and_what_cannot_be_check
     found = answer(gather.gather(tmp_path, "made"))
     told = [note for note in notes(found, ledger.read(tmp_path), "en") if note.startswith("Interaction")]
     assert len(told) == 2 and told[1].startswith("Interaction of size with the others: it cannot be checked")
+    clearest = min(effect.interaction.p for effect in found.effects if effect.interaction.where)
+    assert f"p {clearest:.2f}" in told[0]
+
+
+def test_interactions_of_factors_whose_levels_are_called_alike_are_told_apart(tmp_path):
+    plan = write_study(tmp_path, models={"yes": 0, "no": 0.004}, losses={"yes": 0, "no": 0}, tuned=False, sd=0.00001)
+    plan["factors"] = {"size": ["small", "large"], **plan["factors"]}
+    large = []
+    for cell in plan["cells"]:
+        cell["levels"] = {"size": "small", **cell["levels"]}
+        large.append({**cell, "cell": f"large-{cell['cell']}", "levels": cell["levels"] | {"size": "large"}})
+    for cell, other in zip(large, [*plan["cells"][1:], plan["cells"][0]], strict=True):
+        cell["runs"] = other["runs"]  # the same scores in another order: every square has its own difference
+    (tmp_path / "studies/made/plan.json").write_text(json.dumps({**plan, "cells": [*plan["cells"], *large]}))
+    found = answer(gather.gather(tmp_path, "made"))
+    squares = {
+        frozenset(
+            frozenset([*effect.others[second], (effect.factor, first)])
+            for first in effect.interaction.where[0]
+            for second in effect.interaction.where[1]
+        )
+        for effect in found.effects
+    }
+    told = [note for note in notes(found, ledger.read(tmp_path), "en") if note.startswith("Interaction")]
+    assert all(len(square) == 4 for square in squares) and len(told) == len(squares)
+
+
+def test_what_was_tried_in_another_study_is_not_counted_as_spent_twice(tmp_path):
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0})
+    a, b = (cell["cell"] for cell in found.study.cells)
+    made = trials((a, (0.93, 0.96, 0.95, 0.92, 0.90)), (b, (0.90, 0.93, 0.96, 0.97, 0.95)))
+    made = made.assign(seconds=[3600.0, *[0.0] * 17, None, None])
+    hours = found.study.finished.training_seconds.sum() / 3600 + 1
+    english, chinese = (
+        notes(replace(found, study=replace(found.study, trials=made)), ledger.read(tmp_path), tongue)[-1]
+        for tongue in ("en", "zh")
+    )
+    assert f"20 tuning trials, 2 of them spent in other studies; {hours:.1f} hours" in english
+    assert "20 次调参试验（其中 2 次计入其他研究）" in chinese
 
 
 def test_both_languages_say_the_same_number_of_things_about_the_same_names(tmp_path):

@@ -84,6 +84,15 @@ def test_what_a_worker_that_was_behind_wrote_is_made_whole(tuned, made_cars, tmp
     assert trials(output) == trials(tuned[0]) and len(trials(output)) == 6
 
 
+def test_the_large_study_tries_the_rates_that_the_small_one_has_tried():
+    """So that --published need not try them again; a rate is part of a trial's key to its last digit."""
+    from experiments.study_file import STUDIES, read
+
+    small_one, large = (read(STUDIES / f"{name}.toml").tuning for name in ("two_by_two", "models_x_losses"))
+    further = extension([small_one], [Rate(small_one.high, edge=True)])
+    assert set(grid(large)) <= {*grid(small_one), *grid(further)}
+
+
 def test_a_trials_record_says_what_it_did_and_never_saw_a_test_car(tuned):
     output = tuned[0]
     for row in trials(output):
