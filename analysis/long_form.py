@@ -17,13 +17,13 @@ Say = Callable[[str, str], str]
 WITHIN = {
     "en": "What {factor} changes within each combination of the other factors; intervals are Holm-adjusted over the combinations, each score by itself; "
     "where a cell has no verdict, the difference stands without an interval.",
-    "zh": "{factor} 在其余因素的每种组合之内带来的差别；区间对各组合作了 Holm 校正，每种分数各自校正；若有组合没有判定，则只给出差值，不给区间。",
+    "zh": "{factor} 在其余因素的每种组合之内带来的差别；区间对这些组合作了 Holm 校正，每种分数各自校正；若所比较的单元中有一个没有判定，则只给出差值，不给区间。",
 }
 PICTURES = {
-    "main-effects": ("Main effects", "主效应"), "simple-effects": ("Simple effects", "简单效应"), "pairs": ("Differences between cells", "组合之间的差别"),
+    "main-effects": ("Main effects", "主效应"), "simple-effects": ("Simple effects", "简单效应"), "pairs": ("Differences between cells", "单元之间的差别"),
     "responses": ("Validation Dice against the learning rate", "验证集 Dice 随学习率的变化"),
     "validation": ("Validation Dice over the training", "训练过程中的验证集 Dice"), "angles": ("Dice by viewing angle", "各拍摄角度的 Dice"),
-    "worst-cars": ("The worst cars", "最差的汽车"), "cost": ("Dice against cost", "Dice 与计算量"),
+    "worst-cars": ("The worst cars", "最差的汽车"), "cost": ("Dice against cost", "Dice 与成本（训练时间和计算量）"),
 }  # fmt: skip
 
 
@@ -31,9 +31,9 @@ def long_form(answer: Answer, readings: pd.DataFrame, language: str, pictures: s
     """The study in Markdown; `pictures` is the folder of those that were `drawn`, seen from the document."""
     say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
     parts = [
-        tables.safe(" ".join(sentences(answer, language))),
+        tables.safe(say(" ", "").join(sentences(answer, language))),
         f"**{say('Design and power', '设计与功效')}**", tables.markdown(_power(answer, say)),
-        f"**{say('Convergence and sensitivities', '收敛与敏感性')}**", tables.markdown(_cells(answer, say)),
+        f"**{say('Convergence and sensitivities', '收敛与敏感性分析')}**", tables.markdown(_cells(answer, say)),
         *within(answer, language),
         "\n".join(f"- {tables.safe(note)}" for note in notes(answer, readings, language)),
         *(f"![{say(*PICTURES[name])}]({pictures}/{name}.svg)" for name in PICTURES if name in drawn),
@@ -64,7 +64,7 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
         for name, names in {"car": ("cars", "汽车之间"), "seed": ("seeds", "随机种子之间"), "residual": ("rest", "其余")}.items()
     ]
     found_by = say("found with 80 % power: ", "功效 80 % 时能检出：")
-    rows.append((found_by + say("a pair of cells", "一对组合"), planned.get("pair"), found.get("pair")))
+    rows.append((found_by + say("a pair of cells", "一对单元"), planned.get("pair"), found.get("pair")))
     rows += [
         (
             found_by + say(f"{name}, over all else", f"{name} 的主效应"),
@@ -75,7 +75,7 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
     ]
     rows.append(
         (
-            say("chance that two equal cells are called equivalent", "两个相等的组合被判为等效的概率"),
+            say("chance that two equal cells are called equivalent", "两个相等的单元被判为等效的概率"),
             planned.get("equivalent"),
             found.get("equivalent"),
         )
@@ -84,7 +84,7 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
     headings = [
         "",
         say("beforehand", "事前") + (say(f" ({source})", f"（{source}）") if source else ""),
-        say("as seen, of the cells that are judged", "实际，就已判定的组合而言"),
+        say("as seen, of the cells that are judged", "实测（仅就已判定的单元）"),
     ]
     return pd.DataFrame([(name, *map(_number, values)) for name, *values in rows], columns=headings)
 
@@ -128,7 +128,7 @@ def _cells(answer: Answer, say: Say) -> pd.DataFrame:
         )
     rope = answer.study.rope
     headings = [
-        say("cell", "组合"), say("rate [95 %]", "学习率 [95 %]"), say(f"rise over the last fifth (seeds above {rope:g})", f"最后五分之一的上升（超过 {rope:g} 的种子数）"),
+        say("cell", "单元"), say("rate [95 %]", "学习率 [95 %]"), say(f"rise over the last fifth (seeds above {rope:g})", f"最后五分之一的上升（超过 {rope:g} 的种子数）"),
         say("rise over the last epoch", "最后一轮的上升"), say("validation Dice", "验证集 Dice"),
         say("sd between seeds", "随机种子之间的标准差"), "Dice", say("Dice, best epoch", "Dice，最佳轮"),
         say("Dice without listed faulty masks", "Dice，去掉公开列出的错误掩码"),

@@ -36,8 +36,8 @@ def _legend(answer: Answer, say: Say) -> str:
         "★: not separated from the top, that is no judged cell is better. Dice, IoU and boundary IoU are means of the last weights over a "
         "car's photographs, then cars, then seeds; a verdict counts the other judged cells, with Holm-adjusted intervals; equivalent: within "
         f"±{rope:g}. The best epoch's Dice is a sensitivity and decides nothing.",
-        f"★：未与最好的区分开，即没有已判定的组合优于它。Dice、IoU、边界 IoU 用最后的权重计算，先对一辆车的照片取平均，再对各车、各随机种子取平均；"
-        f"判定列数的是其他已判定的组合，区间经 Holm 校正；等效：在 ±{rope:g} 之内。最佳轮的 Dice 只作参考，不影响判定。",
+        f"★：未与最好的区分开，即没有已判定的单元优于它。Dice、IoU、边界 IoU 用最后的权重计算，先对一辆车的照片取平均，再对各车、各随机种子取平均；"
+        f"“判定”一栏统计的是其他已判定的单元，区间经 Holm 校正；等效：在 ±{rope:g} 之内。最佳轮的 Dice 只作敏感性分析，不影响判定。",
     )
 
 
@@ -83,7 +83,7 @@ def _design(answer: Answer, say: Say) -> str:
         if chance is None
         else say(
             f"; two equal cells are called equivalent with a chance of {chance:.2f}",
-            f"；两个相等的组合被判为等效的概率为 {chance:.2f}",
+            f"；两个相等的单元被判为等效的概率为 {chance:.2f}",
         )
     )
     source = (answer.study.plan.get("variances") or {}).get("source", "")
@@ -93,7 +93,7 @@ def _design(answer: Answer, say: Say) -> str:
     )
     return say(
         f"What the design could detect with 80 % power if every cell is judged: a difference in Dice between two cells of {pair}{mains}{same}{by}.",
-        f"若所有组合都有判定，设计在 80 % 功效下能检出的 Dice 差异：两个组合之间 {pair}{mains}{same}{by}。",
+        f"若所有单元都有判定，设计在 80 % 功效下能检出的 Dice 差异：两个单元之间 {pair}{mains}{same}{by}。",
     )
 
 
@@ -109,7 +109,7 @@ def _protocol(runs: pd.DataFrame, say: Say) -> str:
     )
     return say(
         f"Device: {device}, {precision}, threads {threads or '0'}. Protocol {protocol}: {epochs} epochs{of_steps}, batches of {batch}, no early stopping.{mixed}",
-        f"设备：{device}，{precision}，线程数 {threads or '0'}。协议 {protocol}：{epochs} 轮{of_steps_zh}，批大小 {batch}，不提前停止。{mixed}",
+        f"设备：{device}，{precision}，线程数 {threads or '0'}。协议 {protocol}：{epochs} 轮{of_steps_zh}，批大小 {batch}，不使用早停。{mixed}",
     )
 
 
@@ -138,7 +138,7 @@ def _interactions(answer: Answer, say: Say) -> list[str]:
     names, among = ", ".join(missing), "、".join(missing)
     return found + [say(
         f"Interaction of {names} with the others: it cannot be checked, for no two of its levels are judged in the same two combinations of the others.",
-        f"{among} 与其余因素的交互作用：它的任何两个水平都没有在其余因素的同样两种组合中都得到判定，因此无法检查。",
+        f"{among} 与其余因素的交互作用：没有哪两个水平在其余因素的相同两种组合中都有判定，因此无法检查。",
     )] * bool(missing)  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def _interaction(effect: Effect, say: Say) -> str:
     return say(
         f"Interaction: {a} minus {b} with {c}, less the same with {d}: {size} (the clearest of {found.checked}). "
         + ("The main effects alone mislead." if found.p <= 0.05 else "Not found, which does not prove that there is none."),
-        f"交互作用：{c} 下 {a} 与 {b} 之差，减去 {d} 下的同一差：{size}（{found.checked} 个中最明显的一个）。"
+        f"交互作用：{c} 下 {a} 与 {b} 之差，减去 {d} 下的同一差：{size}（所检查的 {found.checked} 个中最明显的）。"
         + ("只看主效应会产生误导。" if found.p <= 0.05 else "未发现交互作用，但这并不证明没有。"),
     )
 
@@ -171,19 +171,19 @@ def _conditions(answer: Answer, say: Say) -> list[str]:
     several = sorted(set(runs.epoch_steps.dropna().astype(int)))
     many, steps = len(several) > 1, ", ".join(map(str, several))
     budget = f"{epochs} epochs" + (f" of {steps} steps, each cell at its own" if many else "")
-    budget_zh = f"{epochs} 轮" + (f"，每轮 {steps} 步，每个组合按自己的步数" if many else "")
+    budget_zh = f"{epochs} 轮" + (f"，每轮 {steps} 步，每个单元按自己的步数" if many else "")
     sets = len(runs[["split", "fold", "train_cars"]].drop_duplicates()) * (1 + (runs.split == "image").any())
     tuning = answer.study.plan.get("tuning")
     trials = sorted({row.trials for row in answer.judged})
     rates = f"tuned with {trials[-1]} trials a cell" if tuning and trials[-1] else "not tuned"
-    rates_zh = f"每个组合调参 {trials[-1]} 次" if tuning and trials[-1] else "未调参"
+    rates_zh = f"每个单元调参 {trials[-1]} 次" if tuning and trials[-1] else "未调参"
     english = conditions(
         [len(one) for one in judged], judged[0].shape[1], budget, rates, f"{data} at {size}", answer.study.rope, sets == 1
     )
     return [
         say(
             english,
-            f"这些判定适用于新的随机种子和同类的新测试车（每个组合 {_range([len(one) for one in judged])} 个种子，{judged[0].shape[1]} 辆车），并且只对{'这一组' if sets == 1 else '这些'}训练汽车、"
+            f"这些判定适用于新的随机种子和同类的新测试车（每个单元 {_range([len(one) for one in judged])} 个种子，{judged[0].shape[1]} 辆车），并且只对{'这一组' if sets == 1 else '这些'}训练车、"
             f"这个训练预算（{budget_zh}）、这些学习率（{rates_zh}）和这份数据（{data}，{size}）成立；只有整个区间都在 ±{answer.study.rope:g} 之内才称为等效，“优于”的差距可能更小。",
         )
     ]
@@ -199,7 +199,7 @@ def _correlation(answer: Answer, say: Say) -> list[str]:
         return []
     return [say(
         f"Correlation of seeds between cells: {found.overall:+.2f} (p {found.p:.2f}); seeds are treated as independent.",
-        f"各组合之间随机种子的相关系数：{found.overall:+.2f}（p {found.p:.2f}）；随机种子按独立处理。",
+        f"各单元之间随机种子的相关系数：{found.overall:+.2f}（p = {found.p:.2f}）；随机种子按独立处理。",
     )]  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def _one_rate(answer: Answer, say: Say) -> list[str]:
     return [say(
         f"Were every cell given one rate, the highest validation Dice would be that of {told}; each at its own rate, by the curve fitted "
         f"to its trials: {best}. These are tuning trials on validation cars: an order, not a verdict.",
-        f"若所有组合用同一个学习率，验证集 Dice 最高的是：{told}；各用自己的学习率时（按拟合曲线）：{best}。这些是验证车上的调参试验：只是排序，不是判定。",
+        f"若所有单元用同一个学习率，验证集 Dice 最高的单元（括号内为该学习率）是：{told}；若各用自己的学习率（按各自试验的拟合曲线），最高的是：{best}。这些是验证车上的调参试验：只是排序，不是判定。",
     )]  # fmt: skip
 
 
@@ -242,7 +242,7 @@ def _faultless(answer: Answer, say: Say) -> list[str]:
     return [say(
         f"Without the {found.photographs} test photographs whose masks are publicly listed as faulty, a cell's Dice changes by at most {most:.5f}, "
         + (f"and these verdicts change: {told}." if told else "and no verdict changes."),
-        f"去掉 {found.photographs} 张掩码被公开列为有错误的测试照片后，各组合的 Dice 至多变化 {most:.5f}，"
+        f"去掉 {found.photographs} 张掩码被公开列为有错误的测试照片后，各单元的 Dice 至多变化 {most:.5f}，"
         + (f"以下判定改变：{told}。" if told else "没有判定改变。"),
     )]  # fmt: skip
 
@@ -267,7 +267,7 @@ def _spent(answer: Answer, say: Say) -> str:
     of, of_zh = (f", {lent} of them spent in other studies", f"（其中 {lent} 次计入其他研究）") if lent else ("", "")
     return say(
         f"Spent: {len(runs)} runs, {failed} more that failed, {len(trials)} tuning trials{of}; {hours:.1f} hours of training, summed over processes.",
-        f"用去：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验{of_zh}；各进程训练时间合计 {hours:.1f} 小时。",
+        f"开销：{len(runs)} 次运行（另有 {failed} 次失败）、{len(trials)} 次调参试验{of_zh}；各进程训练时间合计 {hours:.1f} 小时。",
     )
 
 

@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "analysis" / "results"
 ALT = {
-    "intervals": {"en": "Every cell's Dice with its interval", "zh": "每个组合的 Dice 及其区间"},
+    "intervals": {"en": "Every cell's Dice with its interval", "zh": "每个单元的 Dice 及其区间"},
     "simple-effects": {"en": "What changes within each combination of the other factors", "zh": "其余因素的每种组合之内的差别"},
 }
 OTHERS = {
@@ -129,7 +129,9 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str,
     first, *others = (tables.safe(sentence) for sentence in sentences(found, language))
     question = found.study.plan.get("question", {}).get(language, "")
     lines = [f"*{tables.safe(question)}*"] if question else []
-    lines.append(f"**{first}** {' '.join(others)}".strip())
+    lines.append(
+        f"**{first}** {(' ' if language == 'en' else '').join(others)}".strip()
+    )  # GitHub wants the space after a bold 。
     best = "simple-effects" if "simple-effects" in drawn else "intervals"
     if best in drawn:
         lines.append(f"![{ALT[best][language]}]({pictures}/{best}.svg)")

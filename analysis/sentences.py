@@ -14,7 +14,7 @@ LANGUAGES = ("en", "zh")
 NAMED = 6  # cells that a sentence names; the table has them all
 VERDICTS = {
     "en": {"better": "better than", "worse": "worse than", "equivalent": "equivalent to", "undecided": "undecided against"},
-    "zh": {"better": "优于", "worse": "劣于", "equivalent": "等效于", "undecided": "未分高下"},
+    "zh": {"better": "优于", "worse": "劣于", "equivalent": "等效于", "undecided": "高下未决"},
 }
 KINDS = {
     "en": {},
@@ -43,7 +43,7 @@ def sentences(answer: Answer, language: str) -> list[str]:
     cells = _cells(answer, say)
     if answer.family and not answer.pairs_named:
         cells += say(
-            " (Exploratory: the plan does not name pairs of cells as confirmatory.)", "（探索性：计划未将逐对比较列为验证性。）"
+            " (Exploratory: the plan does not name pairs of cells as confirmatory.)", "（探索性：计划未将逐对比较列为确证性。）"
         )
     named = [_effect(effect, say) for effect in answer.effects if effect.named]
     others = [_effect(effect, say) for effect in answer.effects if not effect.named]
@@ -55,7 +55,7 @@ def _cells(answer: Answer, say: Say) -> str:
     """What can be said of the cells."""
     judged, family = answer.judged, answer.family
     if family is None:
-        return say("No verdict: a comparison needs two cells that may be judged.", "无法判定：至少需要两个可判定的组合。")
+        return say("No verdict: a comparison needs two cells that may be judged.", "无法判定：至少需要两个可判定的单元。")
     if min(len(answer.scores[row.cell]) for row in judged) < 2 and _all(family, "undecided"):
         return say(
             "Undecided: one seed does not show how far the next would fall.", "未决：只有一个随机种子，看不出下一个会相差多少。"
@@ -66,7 +66,7 @@ def _cells(answer: Answer, say: Say) -> str:
         n, which = len(judged), _which(answer, say)
         return say(
             f"Undecided: none of the {n} {which}cells is separated from another.",
-            f"未决：{n} 个{which}组合中没有任何一对能被区分。",
+            f"未决：{n} 个{which}单元中没有任何一对能被区分。",
         )
     top = [row for row in judged if row.top]
     return _one(top[0], answer, say) if len(top) == 1 else _several(top, answer, say)
@@ -81,7 +81,7 @@ def _all_equivalent(answer: Answer, say: Say) -> str:
     number, which, rope = len(answer.judged), _which(answer, say), answer.study.rope
     return say(
         f"All {number} {which}cells are equivalent: the interval of every difference in Dice lies within ±{rope:g}.",
-        f"{number} 个{which}组合全部等效：每个 Dice 之差的区间都在 ±{rope:g} 之内。",
+        f"{number} 个{which}单元全部等效：每个 Dice 之差的区间都在 ±{rope:g} 之内。",
     )
 
 
@@ -95,7 +95,7 @@ def _one(row: Row, answer: Answer, say: Say) -> str:
         beaten = sum(c.verdict == "better" for c in found)
         return say(
             f"Only {row.label} is beaten by no other {which}cell; it is better than {beaten} of {len(others)}, and from the others it is not separated.",
-            f"只有 {row.label} 不劣于任何{which}组合；它优于 {len(others)} 个中的 {beaten} 个，与其余的未能区分。",
+            f"只有 {row.label} 没有被判为劣于任何其他{which}单元；它优于其余 {len(others)} 个中的 {beaten} 个，与另外的未能区分。",
         )
     beyond = all(c.exceeds_rope for c in found)
     rope = answer.study.rope
@@ -103,7 +103,7 @@ def _one(row: Row, answer: Answer, say: Say) -> str:
         f", though not surely by more than {rope:g}", f"，但不能确定差距超过 {rope:g}")  # fmt: skip
     return say(
         f"{row.label} is better than each of the other {len(others)} {which}cells{much}.",
-        f"{row.label} 优于其余 {len(others)} 个{which}组合中的每一个{much}。",
+        f"{row.label} 优于其余 {len(others)} 个{which}单元中的每一个{much}。",
     )
 
 
@@ -112,12 +112,12 @@ def _several(top: Sequence[Row], answer: Answer, say: Say) -> str:
     if len(top) == number:
         return say(
             f"None of the {number} {which}cells was found worse than another: which is best is undecided.",
-            f"{number} 个{which}组合中没有发现任何一个劣于另一个：哪个最好尚未决定。",
+            f"{number} 个{which}单元中没有发现任何一个劣于另一个：哪个最好尚未决定。",
         )
     rest = number - len(top)
     return say(
         f"Which {which}cell is best is undecided among {len(top)}: {names}. Each of the other {rest} is worse than at least one cell.",
-        f"最好的{which}组合在以下 {len(top)} 个中未决：{names}。其余 {rest} 个各自至少劣于某一个组合。",
+        f"{which}单元中哪一个最好，在以下 {len(top)} 个之间未决：{names}。其余 {rest} 个各自至少劣于一个单元。",
     )
 
 
@@ -137,7 +137,7 @@ def _effect(effect: Effect, say: Say) -> str:
     else:
         text = _top_levels(family, levels, say(" judged" if which else "", "已判定的" if which else ""), say)
     warning = (
-        say(" The factors interact: read the cells.", "因素之间有交互作用：请看各个组合。")
+        say(" The factors interact: read the cells.", "因素之间有交互作用：请看各个单元。")
         if effect.interaction.p <= 0.05
         else ""
     )
@@ -162,7 +162,7 @@ def over(effect: Effect, language: str) -> str:
     if len(among) == 1:
         return say(
             f"within {among[0]} alone, the only one of {planned} combinations of the other factors in which both levels are judged",
-            f"仅在 {among[0]} 之内，即其余因素的 {planned} 种组合中唯一一种两个水平都已判定的",
+            f"仅在 {among[0]} 之内，因为其余因素的 {planned} 种组合中只有这一种的两个水平都已判定",
         )
     return say(
         f"over the {len(among)} of {planned} combinations of the other factors in which both levels are judged",
@@ -217,7 +217,7 @@ def _at_budget(answer: Answer, say: Say) -> list[str]:
     return [
         say(
             f"All this is at the budgets that were given: not shown to have converged {'are' if len(names) > 1 else 'is'} {named}.",
-            f"以上都就给定的训练预算而言：未显示收敛的有 {named}。",
+            f"以上均只针对给定的训练预算：尚未显示收敛的单元有 {named}。",
         )
     ]
 
@@ -252,7 +252,7 @@ def verdict(row: Row, language: str) -> str:
 def _names(names: Sequence[str], say: Say) -> str:
     shown = say(", ", "、").join(names[:NAMED])
     more = len(names) - NAMED
-    return shown + (say(f" and {more} more", f" 等另外 {more} 个") if more > 0 else "")
+    return shown + (say(f" and {more} more", f" 以及另外 {more} 个") if more > 0 else "")
 
 
 def interval(found: Comparison) -> str:

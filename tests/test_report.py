@@ -329,7 +329,7 @@ def test_a_study_about_budgets_judges_cells_that_have_not_converged_and_says_so(
     assert all(other.endswith("; at this budget (others are not shown to have converged)") for other in others)
     assert "就此训练预算而言" in chinese and "0.0080" in chinese
     assert f"not shown to have converged is {row.label}." in " ".join(sentences(found, "en"))
-    assert f"未显示收敛的有 {row.label}。" in " ".join(sentences(found, "zh"))
+    assert f"尚未显示收敛的单元有 {row.label}。" in " ".join(sentences(found, "zh"))
 
 
 def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
@@ -343,8 +343,8 @@ def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
     assert (
         "over all the other factors" not in english and "By model, within dice alone, the only one of 2 combinations" in english
     )
-    assert "仅在 dice 之内，即其余因素的 2 种组合中唯一一种两个水平都已判定的" in chinese
-    assert "judged cell" in english and "已判定的组合" in chinese
+    assert "仅在 dice 之内，因为其余因素的 2 种组合中只有这一种的两个水平都已判定" in chinese
+    assert "judged cell" in english and "已判定的单元" in chinese
 
 
 def test_committed_runs_stay_where_the_records_lack_them(made, tmp_path, command, place):

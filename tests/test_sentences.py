@@ -29,7 +29,7 @@ def test_one_cell_that_is_better_than_all_is_named_and_the_rope_is_respected(tmp
     found = study(tmp_path / "a", {"unet": 0, "attention_unet": 0, "resnet_unet": 0.01}, sd=1e-4, seeds=range(5))
     first, *_ = sentences(found, "en")
     assert first.startswith("resnet_unet + bce is better than each of the other 2 cells, each time by more than 0.001.")
-    assert sentences(found, "zh")[0].startswith("resnet_unet + bce 优于其余 2 个组合中的每一个，且每次都超过 0.001。")
+    assert sentences(found, "zh")[0].startswith("resnet_unet + bce 优于其余 2 个单元中的每一个，且每次都超过 0.001。")
     found = study(tmp_path / "b", {"unet": 0, "resnet_unet": 0.0011}, sd=1e-4, seeds=range(5), cars=40)
     assert "though not surely by more than 0.001" in sentences(found, "en")[0]
 
@@ -261,7 +261,7 @@ def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
     plan = found.study.plan | {"photographs": {"photographs": 4320, "groups": 270, "sizes": ["384x256"]}}
     for language, data, spent in (
         ("en", "4,320 photographs in 270 groups", "Spent: 6 runs"),
-        ("zh", "分为 270 组", "用去：6 次运行"),
+        ("zh", "分为 270 组", "开销：6 次运行"),
     ):
         told = notes(replace(found, study=replace(found.study, plan=plan)), ledger.read(tmp_path), language)
         assert [data in note and "384x256" in note for note in told].count(True) == 1
