@@ -11,6 +11,7 @@ from rich.table import Table
 from experiments import study_cost, study_record
 from experiments.study_plan import Plan
 from experiments.study_run import matrix
+from experiments.tune import grid
 
 MARKS = {"done": "", "running": "running", "failed": "FAILED", "missing": "-"}
 
@@ -58,10 +59,18 @@ def _rows(found: Plan, spreads: Mapping[str, Any], limits: Mapping[str, Any], tr
 def _tuning(found: Plan, trials: int) -> str:
     tuning = found.study.tuning
     assert tuning is not None
+    waiting = _committed(found)
+    more = f", and {waiting} more are committed" if waiting else ""
     return (
         f"every cell gets the same {found.budget} trials ({tuning.sampler}: {tuning.points} rates from {tuning.low:g} to {tuning.high:g} "
-        f"x seeds {', '.join(map(str, tuning.seeds))}), on validation cars only; {trials} of {found.budget * len(found.cells)} have ended"
+        f"x seeds {', '.join(map(str, tuning.seeds))}), on validation cars only; {trials} of {found.budget * len(found.cells)} have ended{more}"
     )
+
+
+def _committed(found: Plan) -> int:
+    """Trials that were tried elsewhere and will be taken from there when it is their turn."""
+    rates = set(grid(found.study.tuning)) if found.study.tuning else set()
+    return sum(row["rate"] in rates and not (found.machine.trials_dir / key).exists() for key, row in found.tried.items())
 
 
 def _time(found: Plan, trials: int) -> str:
@@ -72,7 +81,7 @@ def _time(found: Plan, trials: int) -> str:
     total = sum(study_cost.seconds(cell, speeds[cell.id]) for cell in left)
     if found.study.tuning:
         per_trial = sum(study_cost.seconds(c, speeds[c.id], scored=False) for c in found.cells) / len(found.cells)
-        total += per_trial * (found.budget * len(found.cells) - trials)
+        total += per_trial * (found.budget * len(found.cells) - trials - _committed(found))
     sources = " and ".join(sorted({speed.source for speed in speeds.values()}))
     return f"about {_duration(total)} on this machine in one process: an estimate, from {sources}"
 

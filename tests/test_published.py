@@ -128,7 +128,11 @@ def test_a_trial_of_another_committed_study_counts_where_it_is_the_same(
     shutil.move(committed, tmp_path / "results/other")
     plan = tmp_path / "results/other/study.json"
     plan.write_text(plan.read_text().replace('"name": "tiny"', '"name": "other"'))
-    code, shown, complaint = command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)
+    given = [*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared]
+    assert f"0 of 4 have ended, and {len(before) - 2} more are committed" in " ".join(
+        command(*given, "--dry-run")[1].replace("│", "").split()
+    )
+    code, shown, complaint = command(*given)
     assert (code, complaint) == (0, "") and "has 0 finished runs" in shown and f"has {len(before)} trials of its cells" in shown
     assert trained == [(True, 0)]
     assert reported(tmp_path / "second")["trials.csv"] == before
