@@ -102,7 +102,10 @@ def _protocol(runs: pd.DataFrame, say: Say) -> str:
         return say("Device and protocol: not measured.", "设备与协议：未测量。")
     device, precision, protocol = (", ".join(sorted(set(runs[n].astype(str)))) for n in ("device", "precision", "protocol"))
     threads = ", ".join(sorted(set(runs.threads.dropna().astype(str))))
-    epochs, batch, steps = (", ".join(sorted(set(runs[n].dropna().astype(str)))) for n in ("epochs", "batch_size", "epoch_steps"))
+    epochs, batch, steps = (
+        say(" or ", " 或 ").join(map(str, sorted(set(runs[n].dropna().astype(int)))))
+        for n in ("epochs", "batch_size", "epoch_steps")
+    )
     of_steps, of_steps_zh = (f" of {steps} steps", f"（每轮 {steps} 步）") if steps else ("", "")
     mixed = (
         say(" Seconds can be compared on one device only.", "只有同一设备上的秒数可以比较。") if runs.device.nunique() > 1 else ""
@@ -169,7 +172,7 @@ def _conditions(answer: Answer, say: Say) -> list[str]:
     runs = answer.study.finished
     epochs, size, data = (", ".join(sorted(set(runs[n].astype(str)))) for n in ("epochs", "size", "data"))
     several = sorted(set(runs.epoch_steps.dropna().astype(int)))
-    many, steps = len(several) > 1, ", ".join(map(str, several))
+    many, steps = len(several) > 1, say(" or ", " 或 ").join(map(str, several))
     budget = f"{epochs} epochs" + (f" of {steps} steps, each cell at its own" if many else "")
     budget_zh = f"{epochs} 轮" + (f"，每轮 {steps} 步，每个单元按自己的步数" if many else "")
     sets = len(runs[["split", "fold", "train_cars"]].drop_duplicates()) * (1 + (runs.split == "image").any())

@@ -16,6 +16,10 @@ VERDICTS = {
     "en": {"better": "better than", "worse": "worse than", "equivalent": "equivalent to", "undecided": "undecided against"},
     "zh": {"better": "优于", "worse": "劣于", "equivalent": "等效于", "undecided": "高下未决"},
 }
+PARTS = {
+    "better": ("better", "更好"), "worse": ("worse", "更差"), "equivalent": ("equivalent", "等效"), "undecided": ("undecided", "高下未决"),
+    "none": ("no verdict", "没有判定"),
+}  # fmt: skip
 KINDS = {
     "en": {},
     "zh": {
@@ -32,8 +36,8 @@ Say = Callable[[str, str], str]
 def sentences(answer: Answer, language: str) -> list[str]:
     """What the study answers: the first sentence is the answer; then the other comparisons, then what has no verdict.
 
-    What the plan names as confirmatory comes first, and what it does not name is called exploratory. A study that is not
-    complete begins with how far it is.
+    What the plan names as confirmatory comes first, then the factors whose parts it asks for; what it does not name is called
+    exploratory. A study that is not complete begins with how far it is.
     """
     say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
     if not answer.measured:
@@ -45,9 +49,11 @@ def sentences(answer: Answer, language: str) -> list[str]:
         cells += say(
             " (Exploratory: the plan does not name pairs of cells as confirmatory.)", "（探索性：计划未将逐对比较列为确证性。）"
         )
-    named = [_effect(effect, say) for effect in answer.effects if effect.named]
-    others = [_effect(effect, say) for effect in answer.effects if not effect.named]
-    first, *rest = [cells, *named, *others] if answer.pairs_named or not named else [*named, cells, *others]
+    leading = {effect.factor for effect in answer.effects if effect.named or effect.factor in answer.simple}
+    effects = sorted(answer.effects, key=lambda effect: not effect.named)  # stable: in the order of the plan otherwise
+    asked = [text for one in effects if one.factor in leading for text in (_effect(one, say), *_within(one, answer, say))]
+    others = [_effect(effect, say) for effect in effects if effect.factor not in leading]
+    first, *rest = [cells, *asked, *others] if answer.pairs_named or not asked else [*asked, cells, *others]
     return [_progress(answer, say) + first, *rest, *_at_budget(answer, say), *_unjudged(answer, say)]
 
 
@@ -168,6 +174,24 @@ def over(effect: Effect, language: str) -> str:
         f"over the {len(among)} of {planned} combinations of the other factors in which both levels are judged",
         f"对其余因素的 {planned} 种组合中两个水平都已判定的 {len(among)} 种取平均",
     )
+
+
+def _within(effect: Effect, answer: Answer, say: Say) -> list[str]:
+    """In which combinations of the other factors the difference of two levels has which verdict, where the plan asks for that."""
+    parts = [part for part in answer.simple.get(effect.factor, []) if part.where is not None]
+    if len({part.difference for part in parts}) != 1 or len(parts) < 2:
+        return []
+    places: dict[str, list[str]] = {kind: [] for kind in PARTS}
+    for part in parts:
+        places[part.found["dice"].verdict if part.found else "none"].append(str(part.where))
+    told = say("; ", "；").join(
+        say(f"{PARTS[kind][0]} with {', '.join(where)}", f"在 {'、'.join(where)} 之内{PARTS[kind][1]}")
+        for kind, where in places.items()
+        if where
+    )
+    return [
+        say(f"{parts[0].b} against {parts[0].a}, one by one: {told}.", f"{parts[0].b} 相对于 {parts[0].a}，逐一来看：{told}。")
+    ]
 
 
 def _pair(levels: Sequence[str], family: Family[str], say: Say) -> str:

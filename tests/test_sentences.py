@@ -266,3 +266,16 @@ def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
         told = notes(replace(found, study=replace(found.study, plan=plan)), ledger.read(tmp_path), language)
         assert [data in note and "384x256" in note for note in told].count(True) == 1
         assert [spent in note for note in told].count(True) == 1
+
+
+def test_a_factor_whose_parts_are_asked_for_leads_the_answer_and_each_part_is_told(tmp_path):
+    plan = write_study(tmp_path, models={"unet": 0, "attention_unet": 0, "resnet_unet": 0}, losses={"bce": 0, "dice": 0.004})
+    plan["design"] |= {"confirmatory": [], "simple_effects": ["loss"]}
+    for cell in plan["cells"]:
+        cell["edge"] = cell["cell"] == "resnet_unet-dice"
+    (tmp_path / "studies/made/plan.json").write_text(json.dumps(plan))
+    found = answer(gather.gather(tmp_path, "made"))
+    english, chinese = (sentences(found, language) for language in ("en", "zh"))
+    assert english[0].startswith("By loss, over the 2 of 3 combinations") and "(exploratory)" in english[0]
+    assert english[1] == "dice against bce, one by one: better with unet, attention_unet; no verdict with resnet_unet."
+    assert chinese[1] == "dice 相对于 bce，逐一来看：在 unet、attention_unet 之内更好；在 resnet_unet 之内没有判定。"
