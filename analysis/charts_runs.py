@@ -5,6 +5,7 @@ Each function takes an Answer and returns a Figure, or None where there is nothi
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 
 import numpy as np
@@ -115,7 +116,8 @@ def _panels(rows: list[Row], draw: Callable[[Axes, Row], None], across: str, up:
     figure, axes = sheet(max(2.4 * columns + 0.4, 5), 1.8 * lines + 0.7, lines, columns, sharex=True, sharey=shared)
     for axis, row in zip(axes, shown, strict=False):
         draw(axis, row)
-        axis.set_title(shorten(row.label, 30), fontsize=8)
+        first, *others = textwrap.wrap(row.label, 30) or [row.label]
+        axis.set_title("\n".join(shorten(line, 30) for line in (first, " ".join(others)) if line), fontsize=8)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     figure.supxlabel(across + (f"; the first {MOST} of {len(rows)} cells" if len(rows) > MOST else ""), fontsize=9)

@@ -24,6 +24,8 @@ from experiments.progress import say
 from experiments.record import git_commit, processor
 from experiments.stopping import Interrupted, Stop, listening
 
+WEIGHTS = Path("weights")  # where the studies look for files of weights
+
 
 def command(places: Places, asked: str | None, count: int, data_dir: Path | None) -> int:
     """`report --verify`: the exit code."""
@@ -79,7 +81,7 @@ def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop:
         torch.set_num_threads(threads)
     row = study.finished[study.finished.key == key].iloc[0]
     repeated = machine.runs_dir / key / "scores_last.csv"
-    same = hashlib.sha256(repeated.read_bytes()).hexdigest() == row.scores_sha256
+    same = _digest(repeated) == row.scores_sha256
     say(f"{row.cell}, seed {row.seed}, run {key}: {'the same bits' if same else f'OTHER SCORES, see {repeated}'}")
     if same:
         shutil.rmtree(machine.runs_dir / key)
@@ -108,8 +110,18 @@ def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | Non
     found = data_dir or places.get("data_dir") or DATA_DIRS.get(config.data, Path("data"))
     split, weights = (Path(places[name]) if places.get(name) else None for name in ("split_file", "weights_file"))
     if config.weights and weights is None:
-        raise InputError(f"The run {key} began from a weights file whose place is not known here, so it cannot be repeated.")
+        weights = next((path for path in sorted(WEIGHTS.glob("*")) if path.is_file() and _digest(path) == config.weights), None)
+        if weights is None:
+            raise InputError(
+                f"The run {key} began from a weights file whose place is not known here: put the file with the SHA-256 "
+                f"{config.weights} into the folder {WEIGHTS}/."
+            )
     return Machine(data_dir=Path(found), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _recorded(path: Path) -> Mapping[str, Any]:

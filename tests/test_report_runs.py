@@ -1,8 +1,10 @@
 """The report over runs that were really trained: their numbers, their repetition bit for bit, their models beside each other."""
 
+import hashlib
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,9 @@ from PIL import Image
 
 from analysis import strip
 from analysis.figures import FALSE, MISSED
+from experiments import verify
+from experiments.config import RunConfig
+from experiments.errors import InputError
 from tests.conftest import run_folder, small
 from tests.test_data import write_pairs
 
@@ -152,3 +157,14 @@ def test_the_window_of_the_strip_lies_where_models_err_most_at_the_boundary_and_
     found = {tuple(colour) for colour in image.reshape(-1, 3)}
     assert {MISSED, FALSE} <= found
     assert image.shape[1] == 4 * (strip.WIDTH + 2)
+
+
+def test_a_file_of_weights_is_found_again_by_its_bytes_whatever_it_is_called(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "a.pth").write_bytes(b"others")
+    config = RunConfig(weights=hashlib.sha256(b"these").hexdigest())
+    with pytest.raises(InputError, match=f"put the file with the SHA-256 {config.weights} into the folder weights/"):
+        verify._machine(config, "0" * 16, tmp_path / "outputs", None)
+    (tmp_path / "weights" / "b.pth").write_bytes(b"these")
+    assert verify._machine(config, "0" * 16, tmp_path / "outputs", None).weights_file == Path("weights/b.pth")
