@@ -14,7 +14,7 @@ from analysis.effects import Interaction, MainEffect, interaction, main_effect
 from analysis.fair import Standing, refuse_mixed, standings
 from analysis.measured import COST, Study, by_car
 from analysis.simple_effects import JOIN, Part, simple_effects
-from analysis.statistics import Family, compare_all
+from analysis.statistics import Comparison, Family, compare_all
 from analysis.summary import cell_mean
 
 Scores = Mapping[str, NDArray[np.float64]]
@@ -72,7 +72,7 @@ class Faultless:
 
     photographs: int  # left out
     dice: dict[str, float]  # of each cell with runs, without them
-    changed: list[tuple[str, str, str, str]]  # (a, b, verdict with them, verdict without), of pairs of cells and of levels
+    changed: list[tuple[str, Comparison, Comparison]]  # what is compared, with them and without: cells, levels, parts of effects
 
 
 @dataclass(frozen=True)
@@ -109,25 +109,32 @@ class Answer:
 def answer(study: Study) -> Answer:
     """The verdicts of a study. Raises InputError where its runs may not stand in one table."""
     found = _answer(study)
-    found = replace(found, simple=simple_effects(study, {row.cell: (row.levels, row.standing.kind) for row in found.measured}))
     listed = study.plan.get("known_faulty")
     scores = study.scores[~study.scores.image.isin(listed or [])]
     if listed is None or not len(scores):
         return found
     without = _answer(replace(study, scores=scores)) if listed else found
     dice = {row.cell: float(without.scores[row.cell].mean()) for row in without.rows if row.cell in without.scores}
-    before, after = _verdicts(found), _verdicts(without)
-    changed = [(*pair, verdict, after[pair]) for pair, verdict in before.items() if after[pair] != verdict]
+    before, after = _comparisons(found), _comparisons(without)
+    changed = [(name, one, after[name]) for name, one in before.items() if name in after and after[name].verdict != one.verdict]
     return replace(found, faultless=Faultless(len(listed), dice, changed))
 
 
-def _verdicts(found: Answer) -> dict[tuple[str, str], str]:
-    """Every verdict, on cells and on levels, once: by the labels of the two."""
+def _comparisons(found: Answer) -> dict[str, Comparison]:
+    """Every comparison of Dice once, by what is compared: cells, levels of a factor, and the parts of its effect."""
     family = found.family.comparisons if found.family else {}
     labels = {row.cell: row.label for row in found.rows}
-    cells = {(labels[a], labels[b]): c.verdict for (a, b), c in family.items() if a < b}
-    levels = {pair: c.verdict for one in found.effects for pair, c in one.effect.family.comparisons.items() if pair[0] < pair[1]}
-    return cells | levels
+    cells = {f"{labels[a]} – {labels[b]}": c for (a, b), c in family.items() if a < b}
+    levels = {
+        f"{one.factor}, {a} – {b}": c for one in found.effects for (a, b), c in one.effect.family.comparisons.items() if a < b
+    }
+    parts = {
+        f"{part.b} – {part.a}, {part.where}": part.found["dice"]
+        for several in found.simple.values()
+        for part in several
+        if part.where is not None and part.found
+    }
+    return cells | levels | parts
 
 
 def _answer(study: Study) -> Answer:
@@ -137,7 +144,8 @@ def _answer(study: Study) -> Answer:
     family = compare_all(judged, rope=study.rope) if len(judged) > 1 else None
     rows = [_row(study, cell, standing[cell["cell"]], scores.get(cell["cell"]), family) for cell in study.cells]
     rows.sort(key=lambda row: -row.dice if row.dice == row.dice else np.inf)
-    return Answer(study, rows, scores, family, _effects(study, judged))
+    measured = {row.cell: (row.levels, row.standing.kind) for row in rows if row.dice == row.dice}
+    return Answer(study, rows, scores, family, _effects(study, judged), simple_effects(study, measured))
 
 
 def _row(

@@ -16,7 +16,7 @@ from analysis.canvas import BAND, BLUE, COLOURS, GREEN, LINES, ORANGE, TEXT, log
 from analysis.statistics import Comparison
 from analysis.tables import held
 
-MOST = 60  # rows in a picture; beyond that the table is the place to look
+MOST = 70  # rows in a picture; beyond that the table is the place to look
 SHADES = "blue: better, orange: worse, green: equivalent, grey: undecided"
 COLOUR = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "undecided": TEXT}
 
@@ -119,7 +119,7 @@ def pairs(answer: Answer) -> Figure | None:
     found = _pairs({(answer.label(a), answer.label(b)): c for (a, b), c in answer.family.comparisons.items()})
     figure, (axis,) = sheet(8, 1.3 + 0.2 * min(len(found), MOST))
     _differences(axis, found, answer.study.rope)
-    axis.set_xlabel("difference in Dice, first minus second, Holm-adjusted 95 % interval" + _cut(len(found)))
+    axis.set_xlabel(f"difference in Dice, first minus second, Holm-adjusted 95 % interval\n{SHADES}{_cut(len(found))}")
     return figure
 
 

@@ -16,7 +16,7 @@ WORDS = {"data_fingerprint": "the data's fingerprint", "protocol": "protocol", "
 
 ONE_EPOCH = ("one epoch cannot show whether it had converged", "只有一轮，看不出是否已经收敛")
 OTHERS = ("others are not shown to have converged", "其他单元中有未显示收敛的")
-RISES = ("validation Dice rose by {:.4f} over the last fifth of its steps", "验证集 Dice 在最后五分之一的步数里上升了 {:.4f}")
+RISES = ("validation Dice rose by {:.5f} over the last fifth of its steps", "验证集 Dice 在最后五分之一的步数里上升了 {:.5f}")
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 import pandas as pd
 
 from analysis import tables
 from analysis.answer import Answer
-from analysis.design import Spread, detectable, smallest_difference, spread_of
 from analysis.notes import notes
+from analysis.seen import seen
 from analysis.sentences import sentences
 
 Say = Callable[[str, str], str]
@@ -54,22 +53,19 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
     """What was expected beforehand beside what the study's own scores give."""
     plan = answer.study.plan
     guessed, planned = plan.get("variances") or {}, plan.get("detectable") or {}
-    cells = [answer.scores[row.cell] for row in answer.judged if min(answer.scores[row.cell].shape) > 1]
-    seen = spread_of(cells) if len(cells) > 1 else None
-    seeds = min((len(one) for one in cells), default=0)
-    found = _as_seen(answer, seen, seeds, cells[0].shape[1]) if seen else {}
+    found = seen(answer)
     spread = say("sd of a difference: ", "差值的标准差：")
     rows = [
-        (spread + say(*names), guessed.get(name), getattr(seen, name, None))
+        (spread + say(*names), guessed.get(name), getattr(found.spread, name) if found else None)
         for name, names in {"car": ("cars", "汽车之间"), "seed": ("seeds", "随机种子之间"), "residual": ("rest", "其余")}.items()
     ]
     found_by = say("found with 80 % power: ", "功效 80 % 时能检出：")
-    rows.append((found_by + say("a pair of cells", "一对单元"), planned.get("pair"), found.get("pair")))
+    rows.append((found_by + say("a pair of cells", "一对单元"), planned.get("pair"), found.pair if found else None))
     rows += [
         (
             found_by + say(f"{name}, over all else", f"{name} 的主效应"),
             (planned.get("main") or {}).get(name),
-            found["main"].get(name) if found else None,
+            found.main.get(name) if found else None,
         )
         for name in answer.study.factors
     ]
@@ -77,7 +73,7 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
         (
             say("chance that two equal cells are called equivalent", "两个相等的单元被判为等效的概率"),
             planned.get("equivalent"),
-            found.get("equivalent"),
+            found.equivalent if found else None,
         )
     )
     source = {"pilot": say("a pilot", "预实验"), "guess": say("guessed", "猜测")}.get(guessed.get("source", ""), "")
@@ -87,17 +83,6 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
         say("as seen, of the cells that are judged", "实测（仅就已判定的单元）"),
     ]
     return pd.DataFrame([(name, *map(_number, values)) for name, *values in rows], columns=headings)
-
-
-def _as_seen(answer: Answer, seen: Spread, seeds: int, cars: int) -> dict[str, Any]:
-    """As `design.detectable`, of the comparisons that were made: among the judged cells, over the combinations that are judged."""
-    levels, rope = {"cell": len(answer.judged)}, answer.study.rope
-    found = detectable(seen, seeds, cars, levels, rope) if len(answer.judged) > 1 else {}
-    counts = {one.factor: (len(one.effect.over), min(map(len, one.effect.over.values()))) for one in answer.effects}
-    main = {
-        name: smallest_difference(seen, seeds, cars, comparisons=pairs, averaged=over) for name, (pairs, over) in counts.items()
-    }
-    return {**found, "main": main}
 
 
 def _cells(answer: Answer, say: Say) -> pd.DataFrame:

@@ -10,7 +10,9 @@ from analysis.answer import Answer, Effect
 from analysis.ledger import times_read
 from analysis.response import fit_response
 from analysis.seeds import seed_correlation
+from analysis.seen import seen
 from analysis.sentences import VERDICTS
+from analysis.statistics import Comparison
 from analysis.summary import conditions
 
 Say = Callable[[str, str], str]
@@ -35,9 +37,9 @@ def _legend(answer: Answer, say: Say) -> str:
     return say(
         "★: not separated from the top, that is no judged cell is better. Dice, IoU and boundary IoU are means of the last weights over a "
         "car's photographs, then cars, then seeds; a verdict counts the other judged cells, with Holm-adjusted intervals; equivalent: within "
-        f"±{rope:g}. The best epoch's Dice is a sensitivity and decides nothing.",
+        f"±{rope:g}. The best epoch's Dice is a sensitivity and decides nothing. A cell whose scores vary much may keep the ★ with a low mean: nothing rules it out.",
         f"★：未与最好的区分开，即没有已判定的单元优于它。Dice、IoU、边界 IoU 用最后的权重计算，先对一辆车的照片取平均，再对各车、各随机种子取平均；"
-        f"“判定”一栏统计的是其他已判定的单元，区间经 Holm 校正；等效：在 ±{rope:g} 之内。最佳轮的 Dice 只作敏感性分析，不影响判定。",
+        f"“判定”一栏统计的是其他已判定的单元，区间经 Holm 校正；等效：在 ±{rope:g} 之内。最佳轮的 Dice 只作敏感性分析，不影响判定。分数波动大的单元即使均值低也可能保留 ★：没有证据排除它。",
     )
 
 
@@ -91,9 +93,21 @@ def _design(answer: Answer, say: Say) -> str:
         {"pilot": " (variances from a pilot)", "guess": " (variances guessed)"}.get(source, ""),
         {"pilot": "（方差来自预实验）", "guess": "（方差为猜测）"}.get(source, ""),
     )
-    return say(
+    told = say(
         f"What the design could detect with 80 % power if every cell is judged: a difference in Dice between two cells of {pair}{mains}{same}{by}.",
         f"若所有单元都有判定，设计在 80 % 功效下能检出的 Dice 差异：两个单元之间 {pair}{mains}{same}{by}。",
+    )
+    return told + _as_seen(answer, say)
+
+
+def _as_seen(answer: Answer, say: Say) -> str:
+    found = seen(answer)
+    if found is None:
+        return ""
+    mains = "".join(say(f", {f} {_number(d)}", f"，{f} {_number(d)}") for f, d in found.main.items())
+    return say(
+        f" As the judged cells' scores showed afterwards, pooled over them: between two cells {_number(found.pair)}{mains}.",
+        f"事后按已判定单元的分数（合并估计）：两个单元之间 {_number(found.pair)}{mains}。",
     )
 
 
@@ -134,7 +148,7 @@ def _interactions(answer: Answer, say: Say) -> list[str]:
         if effect.interaction.where:
             place = _square(effect)
             once[place] = min(once.get(place, effect), effect, key=lambda one: one.interaction.p)
-    found = [_interaction(effect, say) for effect in once.values()]
+    found = [_interaction(effect, answer, say) for effect in once.values()]
     told = {effect.factor for effect in answer.effects if effect.interaction.where}
     varied = [factor for factor, levels in answer.study.factors.items() if len(levels) > 1]
     missing = [factor for factor in varied if factor not in told] if len(varied) > 1 and answer.family else []
@@ -152,16 +166,35 @@ def _square(effect: Effect) -> frozenset[frozenset[tuple[str, str]]]:
     return frozenset(effect.others[second] | {(effect.factor, first)} for first in firsts for second in seconds)
 
 
-def _interaction(effect: Effect, say: Say) -> str:
+def _interaction(effect: Effect, answer: Answer, say: Say) -> str:
+    """The two differences whose difference it is, the larger one first and turned so that it is not negative."""
     found = effect.interaction
     assert found.where is not None
     (a, b), (c, d) = found.where
-    size = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p {found.p:.2f}"
+    means = {frozenset(row.levels.items()): row.dice for row in answer.rows}
+    varied = {factor for factor, levels in answer.study.factors.items() if len(levels) > 1}
+    means = {frozenset((f, level) for f, level in cell if f in varied): dice for cell, dice in means.items()}
+
+    def at(level: str, where: str) -> float:
+        return means[effect.others[where] | {(effect.factor, level)}]
+
+    first, second, low, high = at(a, c) - at(b, c), at(a, d) - at(b, d), found.low, found.high
+    if abs(second) > abs(first):
+        (c, d), first, second, low, high = (d, c), second, first, -high, -low
+    if first < 0:
+        (a, b), first, second, low, high = (b, a), -first, -second, -high, -low
+    size = f"{first - second:+.4f} [{low:+.4f}, {high:+.4f}]"
+    clear = found.p <= 0.05
     return say(
-        f"Interaction: {a} minus {b} with {c}, less the same with {d}: {size} (the clearest of {found.checked}). "
-        + ("The main effects alone mislead." if found.p <= 0.05 else "Not found, which does not prove that there is none."),
-        f"交互作用：{c} 下 {a} 与 {b} 之差，减去 {d} 下的同一差：{size}（所检查的 {found.checked} 个中最明显的）。"
-        + ("只看主效应会产生误导。" if found.p <= 0.05 else "未发现交互作用，但这并不证明没有。"),
+        f"Interaction: {a} minus {b} is {first:+.4f} with {c}, and {second:+.4f} with {d}; the first less the second: {size}, p {found.p:.3f} (the "
+        f"clearest of {found.checked}). "
+        + (
+            "The difference is not the same everywhere: read the cells."
+            if clear
+            else "Not found, which does not prove that there is none."
+        ),
+        f"交互作用：{a} 与 {b} 之差在 {c} 下为 {first:+.4f}，在 {d} 下为 {second:+.4f}；前者减后者：{size}，p = {found.p:.3f}（所检查的 {found.checked} 个中最明显的）。"
+        + ("这个差别并非处处相同：请看各个单元。" if clear else "未发现交互作用，但这并不证明没有。"),
     )
 
 
@@ -241,13 +274,21 @@ def _faultless(answer: Answer, say: Say) -> list[str]:
         )]  # fmt: skip
     most = max(abs(found.dice[row.cell] - row.dice) for row in answer.measured)
     words = VERDICTS[say("en", "zh")]
-    told = say("; ", "；").join(f"{a} – {b}: {words[before]} → {words[after]}" for a, b, before, after in found.changed)
+    told = say("; ", "；").join(
+        say(f"{name}: ", f"{name}：") + f"{words[before.verdict]} {_ends(before)} → {words[after.verdict]} {_ends(after)}"
+        for name, before, after in found.changed
+    )
     return [say(
         f"Without the {found.photographs} test photographs whose masks are publicly listed as faulty, a cell's Dice changes by at most {most:.5f}, "
         + (f"and these verdicts change: {told}." if told else "and no verdict changes."),
         f"去掉 {found.photographs} 张掩码被公开列为有错误的测试照片后，各单元的 Dice 至多变化 {most:.5f}，"
         + (f"以下判定改变：{told}。" if told else "没有判定改变。"),
     )]  # fmt: skip
+
+
+def _ends(found: Comparison) -> str:
+    """An interval whose ends may be close to where a verdict turns."""
+    return f"[{found.low:+.6f}, {found.high:+.6f}]"
 
 
 def _kept(answer: Answer, say: Say) -> list[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import combinations
 
 from analysis.answer import Answer, Effect, Row
 from analysis.statistics import Comparison, Family
@@ -51,7 +52,7 @@ def sentences(answer: Answer, language: str) -> list[str]:
         )
     leading = {effect.factor for effect in answer.effects if effect.named or effect.factor in answer.simple}
     effects = sorted(answer.effects, key=lambda effect: not effect.named)  # stable: in the order of the plan otherwise
-    asked = [text for one in effects if one.factor in leading for text in (_effect(one, say), *_within(one, answer, say))]
+    asked = [text for one in effects if one.factor in leading for text in _with_parts(one, answer, say)]
     others = [_effect(effect, say) for effect in effects if effect.factor not in leading]
     first, *rest = [cells, *asked, *others] if answer.pairs_named or not asked else [*asked, cells, *others]
     return [_progress(answer, say) + first, *rest, *_at_budget(answer, say), *_unjudged(answer, say)]
@@ -140,6 +141,8 @@ def _effect(effect: Effect, say: Say) -> str:
         text = say(f"all {judged} are equivalent", f"{judged} 个全部等效")
     elif _all(family, "undecided"):
         text = say(f"undecided, none of {judged} is separated from another", f"未决，{judged} 个中没有任何一对能被区分")
+    elif judged == 3:
+        text = say("; ", "；").join(_pair(pair, family, say) for pair in combinations(levels, 2))
     else:
         text = _top_levels(family, levels, say(" judged" if which else "", "已判定的" if which else ""), say)
     warning = (
@@ -174,6 +177,12 @@ def over(effect: Effect, language: str) -> str:
         f"over the {len(among)} of {planned} combinations of the other factors in which both levels are judged",
         f"对其余因素的 {planned} 种组合中两个水平都已判定的 {len(among)} 种取平均",
     )
+
+
+def _with_parts(effect: Effect, answer: Answer, say: Say) -> list[str]:
+    """A factor's effect and its parts; where the factors interact, the parts come first, for the average holds for none of them."""
+    parts, whole = _within(effect, answer, say), _effect(effect, say)
+    return [*parts, whole] if effect.interaction.p <= 0.05 else [whole, *parts]
 
 
 def _within(effect: Effect, answer: Answer, say: Say) -> list[str]:

@@ -324,7 +324,7 @@ def test_a_study_about_budgets_judges_cells_that_have_not_converged_and_says_so(
     row = {row.cell: row for row in found.rows}["unet-bce"]
     assert row.standing.kind == "judged" and row.verdicts
     english, chinese = (verdict(row, language) for language in ("en", "zh"))
-    assert english.endswith("; at this budget (validation Dice rose by 0.0080 over the last fifth of its steps)")
+    assert english.endswith("; at this budget (validation Dice rose by 0.00800 over the last fifth of its steps)")
     others = [verdict(row, "en") for row in found.rows if row.cell != "unet-bce"]
     assert all(other.endswith("; at this budget (others are not shown to have converged)") for other in others)
     assert "就此训练预算而言" in chinese and "0.0080" in chinese
