@@ -279,3 +279,35 @@ def test_a_factor_whose_parts_are_asked_for_leads_the_answer_and_each_part_is_to
     assert english[0].startswith("By loss, over the 2 of 3 combinations") and "(exploratory)" in english[0]
     assert english[1] == "dice against bce, one by one: better with unet, attention_unet; no verdict with resnet_unet."
     assert chinese[1] == "dice 相对于 bce，逐一来看：在 unet、attention_unet 之内更好；在 resnet_unet 之内没有判定。"
+
+
+@pytest.fixture(scope="module")
+def six(tmp_path_factory):
+    """A study of three models with two losses, and its plan."""
+    folder = tmp_path_factory.mktemp("six")
+    models = {"unet": 0, "attention_unet": 0.004, "resnet_unet": 0.004}
+    return folder, write_study(folder, models=models, losses={"bce": 0, "dice": 0.003}, views=2)
+
+
+@given(edges=st.lists(st.booleans(), min_size=6, max_size=6))
+@settings(max_examples=25, deadline=None)
+def test_no_sentence_speaks_of_all_where_some_are_not_judged(six, edges):
+    folder, plan = six
+    for cell, edge in zip(plan["cells"], edges, strict=True):
+        cell["edge"] = edge
+    (folder / "studies/made/plan.json").write_text(json.dumps(plan))
+    found = answer(gather.gather(folder, "made"))
+    judged = {tuple(row.levels.values()) for row in found.judged}
+    for effect in found.effects:
+        place = list(found.study.factors).index(effect.factor)
+        text = next(one for one in sentences(found, "en") if one.startswith(f"By {effect.factor}"))
+        levels = {cell[place] for cell in judged}
+        others = len(list(found.study.factors.values())[1 - place])
+        whole = all(len({cell[1 - place] for cell in judged if cell[place] == level}) == others for level in levels)
+        assert ("over all the other factors" in text) == whole
+        assert (f"of {len(found.study.factors[effect.factor])} levels" in text) == (
+            len(levels) < len(found.study.factors[effect.factor])
+        )
+    for text in sentences(found, "en"):
+        if any(edges) and re.search(r"\bcells? ", text) and not text.startswith(("No verdict", "By ")):
+            assert "judged" in text or "may be judged" in text, text
