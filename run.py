@@ -168,7 +168,9 @@ def main(words: list[str]) -> int:
 
         return _complain(f"Unknown command '{rest[0]}'{nearest(rest[0], commands)}. Commands: {', '.join(commands)}; see --help.")
     try:
-        return app(words, exit_on_error=False, print_error=False) or 0
+        code = app(words, exit_on_error=False, print_error=False) or 0
+        sys.stdout.flush()
+        return code
     except UnknownOptionError as error:
         from experiments.settings import nearest
 
@@ -180,6 +182,9 @@ def main(words: list[str]) -> int:
         return _complain(str(error))
     except RunFailed as error:
         return _complain(str(error), 1)
+    except BrokenPipeError:  # who read what is printed has enough of it (head, less)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return 141
     except OSError as error:
         if (sentence := disk_trouble(error)) is None:
             raise

@@ -13,6 +13,8 @@ import hashlib
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from analysis.measured import DIGITS
 from analysis.response import fit_response
 from experiments import progress, study_record, tracking
 from experiments.claim import Lease
-from experiments.errors import Busy, Diverged, RunFailed
+from experiments.errors import Busy, Diverged, InputError, RunFailed
 from experiments.executor import Executor, Lost
 from experiments.prepare import Prepared
 from experiments.record import Record
@@ -34,6 +36,7 @@ from experiments.study_plan import Plan, PlannedCell, Rate
 from experiments.tune import Cell, Trial, begun
 
 EXTENSIONS = 2
+SELDOM = 10.0  # seconds between two writings of trials.csv: it is made from the records of all trials
 PAUSE = 1.0  # seconds between two looks at what other workers are doing
 Job = tuple[int, frozenset[str]]  # the cell's number, and the keys of trials that failed in this command
 
@@ -167,24 +170,52 @@ def _carry_out(plan: Plan, rounds: list[list[_Work]], executor: Executor) -> Non
     failed: dict[str, str] = {}
     turns = math.ceil(executor.at_once() / len(plan.cells))
     while left := _left(rounds[-1]):
-        study_record.write_trials(
-            plan, _all_rows(plan, rounds)
-        )  # not after the last one: another worker may know of more by then
         failed = {key: failed[key] for key in _open(rounds[-1]) if key in failed}  # another worker may have made up for some
         if failed and left == len(failed):
             told = "1 trial failed, so its cell has" if left == 1 else f"{left} trials failed, so their cells have"
             raise RunFailed(f"{told} no rate. {next(iter(failed.values()))}")
         jobs = [(number, frozenset(failed)) for _ in range(turns) for number in range(len(plan.cells))]
         idle = True
-        for (number, _), answer in executor.each(_one, plan, jobs):
-            if isinstance(answer, Lost):
-                raise RunFailed(f"A trial of {plan.cells[number].id} failed: {answer.reason} The same command goes on with it.")
-            if answer is not None:
-                idle = False
-                progress.say(answer.said)
-                failed |= answer.failed
+        with _written(plan, rounds) as write:
+            for (number, _), answer in executor.each(_one, plan, jobs):
+                if isinstance(answer, Lost):
+                    raise RunFailed(
+                        f"A trial of {plan.cells[number].id} failed: {answer.reason} The same command goes on with it."
+                    )
+                if answer is not None:
+                    idle = False
+                    progress.say(answer.said)
+                    failed |= answer.failed
+                    write()
         if idle:
             time.sleep(PAUSE)
+
+
+@contextmanager
+def _written(plan: Plan, rounds: list[list[_Work]]) -> Iterator[Callable[[], None]]:
+    """A function that writes trials.csv, at most once in `SELDOM` seconds; it is written at the end of the block, too, however it ends.
+
+    Where the last trial of these ranges has ended nothing is written: by then another worker may know of a further range.
+    """
+    last = time.monotonic()
+
+    def write() -> None:
+        if _left(rounds[-1]):
+            study_record.write_trials(plan, _all_rows(plan, rounds))
+
+    def seldom() -> None:
+        nonlocal last
+        if time.monotonic() > last + SELDOM:
+            write()
+            last = time.monotonic()
+
+    try:
+        yield seldom
+    except BaseException:
+        with suppress(RunFailed, InputError):  # what ended the block is what counts
+            write()
+        raise
+    write()
 
 
 @dataclass(frozen=True)

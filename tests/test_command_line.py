@@ -279,3 +279,15 @@ def test_the_run_ends_with_its_table_and_the_command_that_opens_it(command, made
 
 def test_a_split_that_leaks_says_so_at_the_end(command, made_cars, tmp_path):
     assert "NOT A FAIR SCORE" in command(*small(made_cars, tmp_path, epochs=1, split="image"))[1]
+
+
+@pytest.mark.parametrize(("words", "code"), [(["list"], 1), (["completion", "bash"], 141)], ids=["list", "completion"])
+def test_who_stops_reading_what_is_printed_sees_no_traceback(words, code):
+    """As `python run.py list | head` does; rich, which prints the tables, ends with 1."""
+    process = subprocess.Popen(
+        [sys.executable, "run.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert (process.wait(timeout=60), said) == (code, "")

@@ -20,6 +20,7 @@ from PIL import Image
 
 from experiments import locks, tune_cells
 from experiments.errors import RunFailed
+from experiments.stopping import Interrupted
 from experiments.study import Tuning
 from experiments.study_plan import Rate
 from experiments.tune import Cell, grid
@@ -82,6 +83,24 @@ def test_what_a_worker_that_was_behind_wrote_is_made_whole(tuned, made_cars, tmp
     table.write_text("".join(table.read_text().splitlines(keepends=True)[:5]))
     assert command(*words(tuned[1], made_cars, output))[0] == 0
     assert trials(output) == trials(tuned[0]) and len(trials(output)) == 6
+
+
+def test_what_was_tried_before_an_interruption_is_in_the_table(made_cars, tmp_path, command, shared, monkeypatch):
+    """Also where the cells' turn was not at its end: it is what `report` commits, and another machine goes on with."""
+    kept, calls = tune_cells.run, []
+
+    def stopped(*given, **named):
+        calls.append(given)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+            raise Interrupted
+        return kept(*given, **named)
+
+    monkeypatch.setattr(tune_cells, "run", stopped)
+    monkeypatch.setattr(tune_cells, "SELDOM", 3600)
+    file = study_file(tmp_path, losses='"bce", "dice", "focal"')
+    command(*words(file, made_cars, tmp_path / "out"), *shared)
+    assert [(row["cell"], row["state"]) for row in trials(tmp_path / "out")] == [("bce", "finished")]
 
 
 def test_the_large_study_tries_the_rates_that_the_small_one_has_tried():
