@@ -10,6 +10,7 @@ Without a command it trains one combination and scores it on cars it has never s
 from __future__ import annotations
 
 import os
+import select
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -157,7 +158,7 @@ app.command(page)
 
 
 def main(words: list[str]) -> int:
-    """Run a command line; the exit code says how it ended (0 done, 1 a run failed, 2 wrong input, 130/143 interrupted)."""
+    """Run a command line; the exit code says how it ended (0 done, 1 a run failed, 2 wrong input, 130/143 interrupted, 141 nobody reads)."""
     place, rest = app, words
     while rest and not rest[0].startswith("-") and rest[0] in place:
         place, rest = place[rest[0]], rest[1:]
@@ -169,7 +170,8 @@ def main(words: list[str]) -> int:
         return _complain(f"Unknown command '{rest[0]}'{nearest(rest[0], commands)}. Commands: {', '.join(commands)}; see --help.")
     try:
         code = app(words, exit_on_error=False, print_error=False) or 0
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code
     except UnknownOptionError as error:
         from experiments.settings import nearest
@@ -182,15 +184,24 @@ def main(words: list[str]) -> int:
         return _complain(str(error))
     except RunFailed as error:
         return _complain(str(error), 1)
-    except BrokenPipeError:  # who read what is printed has enough of it (head, less)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        return 141
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():  # who read what is printed has enough of it (head, less)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+            return 141
         if (sentence := disk_trouble(error)) is None:
             raise
         return _complain(sentence, 1 if "full" in sentence else 2)
     except KeyboardInterrupt:
         return _complain("Interrupted. Type the same command again: it goes on from what was finished.", 130)
+
+
+def _nobody_reads() -> bool:
+    """Whether the pipe into which this process prints is closed at its other end."""
+    if sys.stdout is None or not hasattr(select, "poll"):  # Windows
+        return False
+    pipe = select.poll()
+    pipe.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
 def _flags(command: App) -> list[str]:

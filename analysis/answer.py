@@ -59,6 +59,7 @@ class Effect:
     planned: int  # combinations of the other factors that the plan has
     left_out: tuple[str, ...]  # levels of the plan without a judged cell
     others: Mapping[str, frozenset[tuple[str, str]]]  # a combination of the other factors, as it is told -> its (factor, level)s
+    means: Mapping[tuple[str, str], float]  # (level, combination of the others) -> mean Dice of the judged cell
 
     @property
     def combinations(self) -> tuple[str, ...]:
@@ -129,8 +130,8 @@ def _comparisons(found: Answer) -> dict[str, Comparison]:
         f"{one.factor}, {a} – {b}": c for one in found.effects for (a, b), c in one.effect.family.comparisons.items() if a < b
     }
     parts = {
-        f"{part.b} – {part.a}, {part.where}": part.found["dice"]
-        for several in found.simple.values()
+        f"{factor}, {part.b} – {part.a}, {part.where}": part.found["dice"]
+        for factor, several in found.simple.items()
         for part in several
         if part.where is not None and part.found
     }
@@ -204,12 +205,13 @@ def _effects(study: Study, judged: Scores) -> list[Effect]:
     """Main effects of the factors that have two levels or more among the judged cells, over all the other factors."""
     named = study.plan.get("design", {}).get("confirmatory", [])
     varied = [factor for factor, levels in study.factors.items() if len(levels) > 1]
-    levels = {cell["cell"]: {f: str(cell.get("levels", {}).get(f, "")) for f in varied} for cell in study.cells}
+    here = [cell for cell in study.cells if set(cell.get("levels", {})) == set(study.factors)]  # an earlier plan's may differ
+    levels = {cell["cell"]: {f: str(cell["levels"][f]) for f in varied} for cell in here}
     found = []
     for factor in varied if len(varied) > 1 else []:
         others = [other for other in varied if other != factor]
         told = {cell: JOIN.join(levels[cell][other] for other in others) for cell in levels}
-        keyed = {(levels[cell][factor], told[cell]): scores for cell, scores in judged.items()}
+        keyed = {(levels[cell][factor], told[cell]): scores for cell, scores in judged.items() if cell in levels}
         if len({level for level, _ in keyed}) < 2:
             continue
         left_out = tuple(level for level in study.factors[factor] if level not in {level for level, _ in keyed})
@@ -218,5 +220,6 @@ def _effects(study: Study, judged: Scores) -> list[Effect]:
             effect = main_effect(keyed, 0, rope=study.rope)
         except ValueError:
             continue  # levels that share no cell cannot be compared over the others; the pairs are there all the same
-        found.append(Effect(factor, effect, interaction(keyed), factor in named, len(places), left_out, places))
+        means = {place: float(scores.mean()) for place, scores in keyed.items()}
+        found.append(Effect(factor, effect, interaction(keyed), factor in named, len(places), left_out, places, means))
     return found

@@ -92,8 +92,8 @@ def _cells(answer: Answer, say: Say) -> pd.DataFrame:
     rises = done.groupby("cell").val_rise.mean()
     known = done[done.val_rise.notna()]
     risen = known.val_rise.gt(answer.study.rope).groupby(known.cell).agg(["sum", "size"])
-    last = curves.groupby(["cell", "seed"]).val_dice.agg(lambda dice: dice.diff().iloc[-1]).groupby("cell").agg(["mean", "size"])
-    steps = last["mean"].where(last["size"] == done.groupby("cell").size())  # of all seeds or of none
+    last = curves.groupby(["cell", "seed"]).val_dice.agg(lambda dice: dice.diff().iloc[-1]).groupby("cell").agg(["mean", "count"])
+    steps = last["mean"].where(last["count"].eq(done.groupby("cell").size().reindex(last.index)))  # of all seeds or of none
     validation = done.groupby("cell").val_dice_last.mean()
     rows = []
     for row in answer.measured:

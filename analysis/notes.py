@@ -22,8 +22,10 @@ def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
     """The notes, a line of plain text each; a note whose numbers are not known says so."""
     say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
     study = answer.study
-    if not answer.measured:
-        return [_design(answer, say)]
+    if not len(study.finished):
+        spent = len(study.trials) or len(study.runs[study.runs.state == "failed"])
+        found = [_design(answer, say), *[_spent(answer, say)] * bool(spent), *_kept(answer, say)]
+        return [*found, *(say(*notice) for notice in study.notices)]
     found = [
         _legend(answer, say), *_photographs(answer, say), _ceiling(study.finished, say), _design(answer, say), _protocol(study.finished, say),
         *_readings(answer, ledger, say), *_interactions(answer, say), *_conditions(answer, say), *_correlation(answer, say),
@@ -148,14 +150,14 @@ def _interactions(answer: Answer, say: Say) -> list[str]:
         if effect.interaction.where:
             place = _square(effect)
             once[place] = min(once.get(place, effect), effect, key=lambda one: one.interaction.p)
-    found = [_interaction(effect, answer, say) for effect in once.values()]
+    found = [_interaction(effect, say) for effect in once.values()]
     told = {effect.factor for effect in answer.effects if effect.interaction.where}
     varied = [factor for factor, levels in answer.study.factors.items() if len(levels) > 1]
     missing = [factor for factor in varied if factor not in told] if len(varied) > 1 and answer.family else []
     names, among = ", ".join(missing), "、".join(missing)
     return found + [say(
-        f"Interaction of {names} with the others: it cannot be checked, for no two of its levels are judged in the same two combinations of the others.",
-        f"{among} 与其余因素的交互作用：没有哪两个水平在其余因素的相同两种组合中都有判定，因此无法检查。",
+        f"Interaction of {names} with the others: not checked, too few cells are judged for that.",
+        f"{among} 与其余因素的交互作用：已判定的单元太少，没有检查。",
     )] * bool(missing)  # fmt: skip
 
 
@@ -166,19 +168,13 @@ def _square(effect: Effect) -> frozenset[frozenset[tuple[str, str]]]:
     return frozenset(effect.others[second] | {(effect.factor, first)} for first in firsts for second in seconds)
 
 
-def _interaction(effect: Effect, answer: Answer, say: Say) -> str:
+def _interaction(effect: Effect, say: Say) -> str:
     """The two differences whose difference it is, the larger one first and turned so that it is not negative."""
     found = effect.interaction
     assert found.where is not None
     (a, b), (c, d) = found.where
-    means = {frozenset(row.levels.items()): row.dice for row in answer.rows}
-    varied = {factor for factor, levels in answer.study.factors.items() if len(levels) > 1}
-    means = {frozenset((f, level) for f, level in cell if f in varied): dice for cell, dice in means.items()}
-
-    def at(level: str, where: str) -> float:
-        return means[effect.others[where] | {(effect.factor, level)}]
-
-    first, second, low, high = at(a, c) - at(b, c), at(a, d) - at(b, d), found.low, found.high
+    at = effect.means
+    first, second, low, high = at[a, c] - at[b, c], at[a, d] - at[b, d], found.low, found.high
     if abs(second) > abs(first):
         (c, d), first, second, low, high = (d, c), second, first, -high, -low
     if first < 0:

@@ -156,7 +156,12 @@ def check(readme: Path = README, results: Path = RESULTS) -> list[str]:
             found.append(str(error))
     for page in pages(readme):
         text = read(page)
-        made = rendered(text, page, results, known)
+        try:
+            made = rendered(text, page, results, known)
+        except InputError as error:
+            if str(error) in found:  # told already, with what else is wrong
+                continue
+            raise
         if made != text:
             lines = zip([*text.splitlines(), ""], [*made.splitlines(), ""], strict=False)
             number, (there, due) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])

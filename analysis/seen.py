@@ -24,7 +24,9 @@ class Seen:
 
 def seen(answer: Answer) -> Seen | None:
     """Of the comparisons that were made, among the judged cells; None where fewer than two have several seeds and cars."""
-    cells = [answer.scores[row.cell] for row in answer.judged if min(answer.scores[row.cell].shape) > 1]
+    cells = [
+        answer.scores[row.cell] for row in answer.judged if row.cell in answer.scores and min(answer.scores[row.cell].shape) > 1
+    ]
     if len(cells) < 2:
         return None
     spread, seeds, cars = spread_of(cells), min(len(one) for one in cells), cells[0].shape[1]

@@ -41,7 +41,7 @@ def sentences(answer: Answer, language: str) -> list[str]:
     exploratory. A study that is not complete begins with how far it is.
     """
     say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
-    if not answer.measured:
+    if not len(answer.study.finished):
         planned = len(answer.study.runs)
         text = say(f"Nothing has been measured yet: 0 of {planned} runs.", f"尚未测量任何结果：{planned} 次运行中完成 0 次。")
         return [text, *_unjudged(answer, say, {"not measured"})]
@@ -168,14 +168,16 @@ def over(effect: Effect, language: str) -> str:
             f"each two levels over the combinations of the other factors in which both are judged (at least {min(counts)} of {planned})",
             f"每两个水平对其余因素中两者都已判定的组合取平均（{planned} 种中至少 {min(counts)} 种）",
         )
+    number = len({level for pair in effect.effect.over for level in pair})
+    both, both_zh = ("both", "两个") if number == 2 else (f"all {number}", f"全部 {number} 个")
     if len(among) == 1:
         return say(
-            f"within {among[0]} alone, the only one of {planned} combinations of the other factors in which both levels are judged",
-            f"仅在 {among[0]} 之内，因为其余因素的 {planned} 种组合中只有这一种的两个水平都已判定",
+            f"within {among[0]} alone, the only one of {planned} combinations of the other factors in which {both} levels are judged",
+            f"仅在 {among[0]} 之内，因为其余因素的 {planned} 种组合中只有这一种的{both_zh}水平都已判定",
         )
     return say(
-        f"over the {len(among)} of {planned} combinations of the other factors in which both levels are judged",
-        f"对其余因素的 {planned} 种组合中两个水平都已判定的 {len(among)} 种取平均",
+        f"over the {len(among)} of {planned} combinations of the other factors in which {both} levels are judged",
+        f"对其余因素的 {planned} 种组合中{both_zh}水平都已判定的 {len(among)} 种取平均",
     )
 
 
@@ -193,13 +195,18 @@ def _within(effect: Effect, answer: Answer, say: Say) -> list[str]:
     places: dict[str, list[str]] = {kind: [] for kind in PARTS}
     for part in parts:
         places[part.found["dice"].verdict if part.found else "none"].append(str(part.where))
+    places["none"] += [where for where in effect.others if where not in {part.where for part in parts}]
     told = say("; ", "；").join(
         say(f"{PARTS[kind][0]} with {', '.join(where)}", f"在 {'、'.join(where)} 之内{PARTS[kind][1]}")
         for kind, where in places.items()
         if where
     )
+    a, b, kind = parts[0].a, parts[0].b, "" if effect.named else say(" (exploratory)", "（探索性）")
     return [
-        say(f"{parts[0].b} against {parts[0].a}, one by one: {told}.", f"{parts[0].b} 相对于 {parts[0].a}，逐一来看：{told}。")
+        say(
+            f"By {effect.factor}, {b} against {a}, one by one{kind}: {told}.",
+            f"按 {effect.factor}，{b} 相对于 {a}，逐一来看{kind}：{told}。",
+        )
     ]
 
 

@@ -159,6 +159,7 @@ def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     known = {cell["cell"] for cell in new.get("cells", [])}
     measured = {cell["cell"]: cell for cell in old.get("cells", []) if cell.get("rate") is not None}
     now = [measured.get(cell["cell"], cell) if cell.get("rate") is None else cell for cell in new.get("cells", [])]
+    now = [{name: value for name, value in cell.items() if name != "kept"} for cell in now]
     cells = [*now, *({**cell, "kept": True} for cell in old.get("cells", []) if cell["cell"] not in known)]
     factors = {
         name: list(dict.fromkeys([*levels, *old.get("factors", {}).get(name, [])])) for name, levels in new["factors"].items()

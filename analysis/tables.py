@@ -50,8 +50,9 @@ def table(answer: Answer, language: str) -> pd.DataFrame:
     which = 0 if language == "en" else 1
     headings = {name: heading[which] for name, heading in COLUMNS.items()}
     rows = [cells(row, language) for row in answer.rows]
-    shown = list(COLUMNS)[1:] if answer.measured else ["verdict", "seeds"]
-    names = [*["mark"] * bool(answer.measured), *answer.study.factors, *shown]
+    measured = len(answer.study.finished) > 0
+    shown = list(COLUMNS)[1:] if measured else ["verdict", "seeds"]
+    names = [*["mark"] * measured, *answer.study.factors, *shown]
     frame = pd.DataFrame([[row.get(f"factor {n}", row.get(n, "")) for n in names] for row in rows], columns=names)
     frame.columns = pd.Index([headings.get(name, name) for name in names])
     return frame

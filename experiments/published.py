@@ -50,15 +50,20 @@ def _tried(plan: Plan, results: Path) -> dict[str, dict[str, object]]:
     tuning = plan.study.tuning
     if tuning is None or tuning.sampler != "grid":
         return {}
-    tables = {name: read_trials(results / name / "trials.csv") for name in store.committed(results)}
+    tables = {name: _ended(read_trials(results / name / "trials.csv"), tuning.seeds) for name in store.committed(results)}
     own = tables.pop(plan.study.name, pd.DataFrame())
     others = pd.concat([table for table in tables.values() if len(table)] or [pd.DataFrame()], ignore_index=True)
     if len(others):
         others = others.assign(seconds=None).drop_duplicates(["key", "state", "value"])
         others = others.drop_duplicates("key", keep=False)
     rows = {row["key"]: row for table in (others, own) for row in table.to_dict("records")}
-    ended = {key: row for key, row in rows.items() if row["state"] in ("finished", "diverged") and row["seed"] in tuning.seeds}
-    return {key: row for key, row in ended.items() if key in _keys(plan, float(row["rate"]), int(row["seed"]))}
+    return {key: row for key, row in rows.items() if key in _keys(plan, float(row["rate"]), int(row["seed"]))}
+
+
+def _ended(table: pd.DataFrame, seeds: tuple[int, ...]) -> pd.DataFrame:
+    """The trials with these seeds of which it is known how they ended."""
+    told = (table.state == "finished") & table.value.notna() | (table.state == "diverged")
+    return table[told & table.seed.isin(seeds) & table.rate.notna()]
 
 
 def _keys(plan: Plan, rate: float, seed: int) -> set[str]:

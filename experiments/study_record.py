@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +47,21 @@ def write_plan(plan: Plan, variances: Mapping[str, Any], detectable: Mapping[str
     _write(plan.folder / "plan.json", json.dumps(content, indent=1, ensure_ascii=False))
 
 
-def write_trials(plan: Plan, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Write trials.csv, one row a trial that has ended."""
-    text = io.StringIO()
-    table = csv.DictWriter(text, TRIALS, lineterminator="\n")
-    table.writeheader()
-    table.writerows({name: "" if row[name] is None else row[name] for name in TRIALS} for row in rows)
-    _write(plan.folder / "trials.csv", text.getvalue())
-    return plan.folder / "trials.csv"
+def write_trials(plan: Plan, rows: Callable[[], Iterable[Mapping[str, Any]] | None]) -> Path:
+    """Write trials.csv, one row a trial that has ended. `rows` is asked under the lock, so no worker writes what it knew before
+    another did; where it gives None, nothing is written."""
+    path = plan.folder / "trials.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with turn(path.parent / "study.lock", patience=MOMENTS):
+        made = rows()
+        if made is None:
+            return path
+        text = io.StringIO()
+        table = csv.DictWriter(text, TRIALS, lineterminator="\n")
+        table.writeheader()
+        table.writerows({name: "" if row[name] is None else row[name] for name in TRIALS} for row in made)
+        write_whole(path, text.getvalue().encode())
+    return path
 
 
 def run_tags(study: str, cell: str) -> dict[str, str]:

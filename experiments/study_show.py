@@ -69,7 +69,7 @@ def _tuning(found: Plan, trials: int) -> str:
 
 def _committed(found: Plan) -> int:
     """Trials that were tried elsewhere and will be taken from there when it is their turn."""
-    rates = set(grid(found.study.tuning)) if found.study.tuning else set()
+    rates = {rate for part in found.rounds for rate in grid(part)}
     return sum(row["rate"] in rates and not (found.machine.trials_dir / key).exists() for key, row in found.tried.items())
 
 

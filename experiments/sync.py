@@ -146,12 +146,14 @@ def _past(record: Record, kind: Kind, studies: Studies) -> _Past | str:
 def _send(past: _Past, tracker: tracking.Tracker) -> None:
     """All that a run would have sent, with the moments at which it did."""
     spent = {row["epoch"]: row for row in past.record.timings()}
-    moment = past.began
+    ended = [row["ended"] - row.get("seconds", 0.0) for row in spent.values() if "ended" in row]
+    moment, last = min([past.began, *ended]), 0.0  # a folder that was copied is younger than its epochs
     tracker.open(past.config, Path((past.saved.get("machine") or {}).get("data_dir") or ""), moment)
     for line in past.record.epochs():
         timing = spent.get(line["epoch"], {})
-        ended = timing.get("ended", moment + timing.get("seconds", 0.0))
-        moment = max(moment, ended)  # MLflow sorts a metric's values by moment, and a clock may go back
+        moment = last = max(
+            last, timing.get("ended", moment + timing.get("seconds", 0.0))
+        )  # MLflow sorts by moment; a clock may go back
         values = {name: value for name, value in line.items() if name != "epoch"}
         speed = {name: timing[name] for name in ("images_per_second",) if name in timing}
         tracker.metrics({**values, **speed}, int(line["epoch"]), moment)

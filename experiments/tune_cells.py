@@ -69,7 +69,9 @@ def tune(plan: Plan, executor: Executor, session: tracking.Session) -> None:
             f"A best rate lies at the end of the range: {part.budget} more trials for every cell, {part.low:g} to {part.high:g}."
         )
         done.append(_works(plan))
-    study_record.write_trials(plan, _all_rows(plan, done))  # a worker that was behind may have written only what it knew of
+    study_record.write_trials(
+        plan, lambda: _all_rows(plan, done)
+    )  # a worker that was behind may have written only what it knew of
     for cell in plan.cells:
         _conclude(plan, cell, session)
 
@@ -200,8 +202,7 @@ def _written(plan: Plan, rounds: list[list[_Work]]) -> Iterator[Callable[[], Non
     last = time.monotonic()
 
     def write() -> None:
-        if _left(rounds[-1]):
-            study_record.write_trials(plan, _all_rows(plan, rounds))
+        study_record.write_trials(plan, lambda: _all_rows(plan, rounds) if _left(rounds[-1]) else None)
 
     def seldom() -> None:
         nonlocal last
@@ -212,7 +213,7 @@ def _written(plan: Plan, rounds: list[list[_Work]]) -> Iterator[Callable[[], Non
     try:
         yield seldom
     except BaseException:
-        with suppress(RunFailed, InputError):  # what ended the block is what counts
+        with suppress(RunFailed, InputError, OSError):  # what ended the block is what counts
             write()
         raise
     write()

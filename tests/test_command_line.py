@@ -291,3 +291,11 @@ def test_who_stops_reading_what_is_printed_sees_no_traceback(words, code):
     said = process.stderr.read()
     process.stderr.close()
     assert (process.wait(timeout=60), said) == (code, "")
+
+
+def test_a_command_whose_output_was_closed_from_the_start_still_ends_well():
+    process = subprocess.run(
+        [sys.executable, "-c", "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, 'run.py', 'completion', 'bash'])"],
+        cwd=ROOT, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert (process.returncode, process.stderr) == (0, "")

@@ -537,6 +537,27 @@ def test_what_was_seen_is_that_of_the_judged_cells_alone(tmp_path):
     assert f"{rises.mean():.4f} ({(rises > 0.001).sum()} / 4)" in row
 
 
+def test_a_cell_whose_curves_are_gone_has_none_of_their_numbers_in_the_long_form(tmp_path):
+    plan = write_study(tmp_path, models={"unet": 0, "attention_unet": 0}, losses={"bce": 0}, tuned=False)
+    for key in plan["cells"][0]["runs"].values():
+        (tmp_path / "runs" / key / "metrics.jsonl").unlink()
+    found = answer(gather.gather(tmp_path, "made"))
+    text = long_form(found, ledger.read(tmp_path), "en", "pictures", ())
+    (row,) = [line for line in text.splitlines() if line.startswith("| unet + bce |")]
+    assert row.split(" | ")[2:4] == ["–", "–"]
+
+
+def test_a_page_with_a_study_that_cannot_be_read_does_not_hide_what_else_is_wrong(made, tmp_path, command, place):
+    shutil.copytree(made, tmp_path / "outputs")
+    command("report", "made", *place)
+    (tmp_path / "results/made/scores.csv.gz").write_bytes(b"damaged")
+    shutil.copytree(tmp_path / "results/made", tmp_path / "results/other")
+    code, shown, complaint = command("report", "--check", *place)
+    said = (shown + complaint).splitlines()
+    assert code == 1 and sum("results/made cannot be read" in line for line in said) == 1
+    assert sum("results/other cannot be read" in line for line in said) == 1
+
+
 def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path, command):
     from analysis.design import spread_of
 
