@@ -69,9 +69,8 @@ def tune(plan: Plan, executor: Executor, session: tracking.Session) -> None:
             f"A best rate lies at the end of the range: {part.budget} more trials for every cell, {part.low:g} to {part.high:g}."
         )
         done.append(_works(plan))
-    study_record.write_trials(
-        plan, lambda: _all_rows(plan, done)
-    )  # a worker that was behind may have written only what it knew of
+    # last of all, since a worker that was behind may have written only what it knew of
+    study_record.write_trials(plan, lambda: _all_rows(plan, done))
     for cell in plan.cells:
         _conclude(plan, cell, session)
 
