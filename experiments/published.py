@@ -35,8 +35,10 @@ def count(plan: Plan, results: Path) -> None:
         plan.published = {
             (cell, seed): (key, dice) for cell, seed, key, dice in zip(done.cell, done.seed, done.key, done.dice, strict=True)
         }
+    threads = max((cell.config.threads for cell in plan.cells), default=0)
+    too = f" (threads, too: {threads} here)" if threads else ""
     progress.say(
-        f"{results / name} has {len(plan.published)} finished runs, which count where cell, seed, settings and data are this plan's, "
+        f"{results / name} has {len(plan.published)} finished runs, which count where cell, seed, settings{too} and data are this plan's, "
         f"and {results} has {len(plan.tried)} trials of its cells, which count where it tries their rates."
     )
 

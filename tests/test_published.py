@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from experiments import runner, tune_cells
 from experiments.stopping import Interrupted
@@ -79,6 +80,7 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
     file, trials = study_file(tmp_path, seeds="[0, 1]"), len(table(committed / "trials.csv"))
     code, shown, complaint = command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)
     assert (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"has {trials} trials of its cells" in shown
+    assert f"settings (threads, too: {torch.get_num_threads()} here)" in shown  # else nothing counts, and one wonders why
     assert trained == [(True, 1)]
     both = reported(tmp_path / "second")
     assert [row["state"] for row in both["runs.csv"]] == ["finished"] * 2
