@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,9 @@ from analysis.tables import TOP
 
 CLEAN, STRENGTH = "clean", re.compile(r"(.+) ([123])")
 CHINESE = {CLEAN: "原样", "blur": "模糊", "noise": "噪声", "jpeg": "JPEG 压缩", "brightness": "亮度", "contrast": "对比度"}
-MOST = 8  # lines in a panel
+MOST = 16  # lines in a panel
+MARKERS = ("o", "s", "^", "D")  # as many as there are LINES
+Look = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,30 +75,25 @@ def figure(answer: Answer) -> Figure | None:
     values = {one.name: one.dice for one in found}
     places = [one.name for one in found if one.name not in (CLEAN, *kinds) and not STRENGTH.fullmatch(one.name)]
     rows = answer.measured[:MOST]
+    looks = _looks([tuple(row.levels.values()) for row in rows])
     drawing, axes = sheet(2.1 * (len(kinds) + bool(places)), 3.4, 1, len(kinds) + bool(places), sharey=not places)
     for axis, kind in zip(axes, kinds, strict=False):
         names = [CLEAN, *(f"{kind} {strength}" for strength in (1, 2, 3))]
-        for number, row in enumerate(rows):
+        for look, row in zip(looks, rows, strict=True):
             known = [(x, values[name][row.cell]) for x, name in enumerate(names) if row.cell in values.get(name, {})]
-            axis.plot(
-                *zip(*known, strict=True),
-                _line(number),
-                color=_colour(number),
-                marker="o",
-                markersize=3,
-                label=shorten(row.label, 36),
-            )
+            axis.plot(*zip(*known, strict=True), **look, markersize=3, label=shorten(row.label, 36))
         axis.set_title(kind, loc="left")
         axis.set_xticks(range(4), ["0", "1", "2", "3"])
         axis.set_xlabel("strength")
     for place in places[:1]:
-        for number, row in enumerate(rows):
+        for number, (look, row) in enumerate(zip(looks, rows, strict=True)):
             if row.cell in values[place]:
-                axes[-1].plot(number, values[place][row.cell], "o", color=_colour(number), markersize=5)
+                axes[-1].plot(number, values[place][row.cell], **look | {"linestyle": ""}, markersize=5)
         axes[-1].set_title(place, loc="left")
         axes[-1].set_xticks([])
     axes[0].set_ylabel("Dice on test cars")
-    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, labelcolor=TEXT)
+    drawn = f"the {MOST} cells with the highest Dice, of {len(answer.measured)}" if len(answer.measured) > MOST else None
+    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, labelcolor=TEXT, title=drawn)
     return drawing
 
 
@@ -133,9 +131,12 @@ def _condition(name: str, cells: dict[str, NDArray[np.float64]], rope: float, ju
     return Condition(name, {cell: float(scores.mean()) for cell, scores in cells.items()}, frozenset(top))
 
 
-def _colour(number: int) -> str:
-    return COLOURS[number % len(COLOURS)]
-
-
-def _line(number: int) -> str:
-    return LINES[number // len(COLOURS) % len(LINES)]
+def _looks(cells: Sequence[tuple[str, ...]]) -> list[Look]:
+    """How each cell is drawn: its level of the factor with the most levels is its colour, all its other levels its line and marker."""
+    factors = [list(dict.fromkeys(levels)) for levels in zip(*cells, strict=True)]
+    main = max(range(len(factors)), key=lambda at: len(factors[at]))
+    rest = list(dict.fromkeys(cell[:main] + cell[main + 1 :] for cell in cells))
+    at = [(factors[main].index(cell[main]), rest.index(cell[:main] + cell[main + 1 :])) for cell in cells]
+    if len(factors[main]) > len(COLOURS) or len(rest) > len(LINES):  # too many of either: they are told apart by number
+        at = [(number % len(COLOURS), number // len(COLOURS)) for number in range(len(cells))]
+    return [{"color": COLOURS[colour], "linestyle": LINES[line], "marker": MARKERS[line]} for colour, line in at]

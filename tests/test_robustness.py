@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.conditions import MOST, _looks
 from analysis.robustness import read_file
 from experiments.data.corrupt import CONDITIONS, CORRUPTIONS, corrupt
 from tests.strangers import scene
@@ -120,6 +121,16 @@ def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored,
     assert command("report", "tiny", "--output-dir", str(tmp_path / "nothing"), *where)[0] == 0
     assert {path.name: path.read_bytes() for path in folder_of_results.iterdir()} == before
     assert readme.read_text(encoding="utf-8") == text
+
+
+def test_no_two_cells_are_drawn_alike_and_a_factors_level_is_a_colour():
+    crossed = [(steps, policy) for policy in "abcde" for steps in ("short", "long")]
+    looks = _looks(crossed)
+    assert len({(look["color"], look["linestyle"]) for look in looks}) == len({look["marker"] for look in looks}) * 5 == 10
+    assert all(looks[at]["color"] == looks[at + 1]["color"] for at in range(0, 10, 2))
+    for many in ([(str(number),) for number in range(MOST)], [(a, b) for a in "abcd" for b in "abcd"]):
+        looks = _looks(many)
+        assert len({(look["color"], look["linestyle"], look["marker"]) for look in looks}) == MOST
 
 
 def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored, command, tmp_path):
