@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import combinations
 
 from analysis.answer import Answer, Effect, Row
+from analysis.simple_effects import Part
 from analysis.statistics import Comparison, Family
 
 LANGUAGES = ("en", "zh")
@@ -189,9 +190,18 @@ def _with_parts(effect: Effect, answer: Answer, say: Say) -> list[str]:
 
 def _within(effect: Effect, answer: Answer, say: Say) -> list[str]:
     """In which combinations of the other factors the difference of two levels has which verdict, where the plan asks for that."""
-    parts = [part for part in answer.simple.get(effect.factor, []) if part.where is not None]
-    if len({part.difference for part in parts}) != 1 or len(parts) < 2:
+    groups: dict[str, list[Part]] = {}
+    for part in answer.simple.get(effect.factor, []):
+        if part.where is not None:
+            groups.setdefault(part.difference, []).append(part)
+    baseline = answer.study.plan.get("design", {}).get("baseline", {})
+    if len(groups) > 1 and effect.factor not in baseline:  # every two of several levels: the table has them
         return []
+    return [_group(parts, effect, say) for parts in groups.values() if len(parts) > 1]
+
+
+def _group(parts: Sequence[Part], effect: Effect, say: Say) -> str:
+    """One difference of two levels in all combinations of the other factors, by verdict."""
     places: dict[str, list[str]] = {kind: [] for kind in PARTS}
     for part in parts:
         places[part.found["dice"].verdict if part.found else "none"].append(str(part.where))
@@ -202,12 +212,10 @@ def _within(effect: Effect, answer: Answer, say: Say) -> list[str]:
         if where
     )
     a, b, kind = parts[0].a, parts[0].b, "" if effect.named else say(" (exploratory)", "（探索性）")
-    return [
-        say(
-            f"By {effect.factor}, {b} against {a}, one by one{kind}: {told}.",
-            f"按 {effect.factor}，{b} 相对于 {a}，逐一来看{kind}：{told}。",
-        )
-    ]
+    return say(
+        f"By {effect.factor}, {b} against {a}, one by one{kind}: {told}.",
+        f"按 {effect.factor}，{b} 相对于 {a}，逐一来看{kind}：{told}。",
+    )
 
 
 def _pair(levels: Sequence[str], family: Family[str], say: Say) -> str:

@@ -1,7 +1,8 @@
 """Simple effects: what a factor changes within each combination of the other factors, beside what it changes over all of them.
 
 A main effect is an average, which may hold for none of its parts. A study that asks for the parts names the factor under
-`simple_effects` in its [design]. Intervals are Holm-adjusted over the combinations, each score by itself; the verdict is that of Dice.
+`simple_effects` in its [design], and under `baseline` the level with which alone the others are compared, so that no interval
+pays for comparisons that nobody asked for. Intervals are Holm-adjusted over the combinations, each score by itself; the verdict is that of Dice.
 Where one of the two cells has no verdict, the difference is shown all the same, without an interval: left out, it would seem unknown.
 """
 
@@ -58,7 +59,9 @@ def _parts(study: Study, factor: str, measured: Measured, scores: Mapping[str, S
     order = [cell["cell"] for cell in study.cells if cell["cell"] in measured]
     at = {(JOIN.join(measured[cell][0][name] for name in others), measured[cell][0][factor]): cell for cell in order}
     judged = {place: cell for place, cell in at.items() if measured[cell][1] == "judged"}
-    levels = list(combinations(study.factors[factor], 2))
+    base = study.plan["design"].get("baseline", {}).get(factor)
+    levels = [(a, b) for a, b in combinations(study.factors[factor], 2) if base in (None, a, b)]
+    levels = [(b, a) if b == base else (a, b) for a, b in levels]
     wheres = dict.fromkeys(where for where, _ in at)
     shown = [(where, a, b) for where in wheres for a, b in levels if (where, a) in at and (where, b) in at]
     pairs = [(where, a, b) for where, a, b in shown if (where, a) in judged and (where, b) in judged]

@@ -50,7 +50,7 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
     whole.refuse_unknown(("question", "settings", "factors", "design", "tuning"))
     question, design = whole.table("question"), whole.table("design")
     question.refuse_unknown(("en", "zh"))
-    design.refuse_unknown(("seeds", "rope", "confirmatory", "simple_effects", "at_budget", "pilot", "guess"))
+    design.refuse_unknown(("seeds", "rope", "confirmatory", "simple_effects", "baseline", "at_budget", "pilot", "guess"))
     preset, shared = _settings(whole.table("settings"))
     factors = _factors(whole.table("factors"), shared)
     seeds = whole_numbers(design, "seeds")
@@ -60,6 +60,7 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
         rope=design.number("rope", ROPE, above=0.0),
         confirmatory=_names(design, "confirmatory", (*factors, "pairs")),
         simple_effects=_names(design, "simple_effects", tuple(factors)),
+        baseline=_baseline(design.table("baseline"), factors, _names(design, "simple_effects", tuple(factors))),
         at_budget=design.yes("at_budget"),
         pilot=_pilot(design, factors) if "pilot" in design.content else None,
         guess=_guess(design.table("guess")),
@@ -151,6 +152,15 @@ def _names(design: Table, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
         if name not in known:
             raise design.wrong(key, f"names '{name}'{nearest(str(name), list(known))}; it takes {', '.join(known)}")
     return tuple(dict.fromkeys(names))
+
+
+def _baseline(table: Table, factors: Mapping[str, tuple[Level, ...]], asked: Sequence[str]) -> dict[str, str]:
+    table.refuse_unknown(asked)
+    for factor, level in table.content.items():
+        labels = [one.label for one in factors[factor]]
+        if level not in labels:
+            raise table.wrong(factor, f"is '{level}'{nearest(str(level), labels)}; its levels are {', '.join(labels)}")
+    return dict(table.content)
 
 
 def _pilot(design: Table, factors: Mapping[str, tuple[Level, ...]]) -> Pilot:

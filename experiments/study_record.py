@@ -34,7 +34,7 @@ def write_plan(plan: Plan, variances: Mapping[str, Any], detectable: Mapping[str
         "design": {
             "seeds": list(study.seeds), "rope": study.rope,
             "confirmatory": list(study.confirmatory), "exploratory": list(study.exploratory),
-            "simple_effects": list(study.simple_effects), "at_budget": study.at_budget,
+            "simple_effects": list(study.simple_effects), "baseline": dict(study.baseline), "at_budget": study.at_budget,
         },
         "tuning": tuning and {
             "low": tuning.low, "high": tuning.high, "points": tuning.points, "seeds": list(tuning.seeds),

@@ -7,6 +7,7 @@ import pytest
 
 from analysis import charts, gather, tables
 from analysis.answer import answer
+from analysis.sentences import sentences
 from analysis.statistics import compare
 from tests.made_study import write_study
 
@@ -54,6 +55,27 @@ def test_the_table_is_in_both_languages_and_a_factor_that_is_not_asked_for_has_n
     assert list(english["with"]) == ["over all the others", *MODELS] and set(english["difference"]) == {"dice − bce"}
     assert list(chinese["Dice [95 %]"]) == list(english["Dice [95 %]"]) and "边界 IoU [95 %]" in chinese
     assert list(found.simple) == ["loss"] and charts.simple_effects(found) is not None
+
+
+def test_with_a_baseline_the_others_are_compared_with_it_alone_and_no_interval_pays_for_more(tmp_path):
+    asked = {**ASKED, "simple_effects": ["model"], "baseline": {"model": "attention_unet"}}
+    write_study(tmp_path, models=MODELS, losses={"bce": 0.0, "dice": 0.003}, design=asked)
+    found = answer(gather.gather(tmp_path, "made"))
+    parts = found.simple["model"]
+    assert {part.difference for part in parts} == {"unet − attention_unet", "resnet_unet − attention_unet"}
+    within = [part for part in parts if part.where is not None]
+    alone = [
+        compare(cars(found, f"{part.b}-{part.where}", "iou"), cars(found, f"{part.a}-{part.where}", "iou"), rope=0)
+        for part in within
+    ]
+    assert len(within) == 4 and min(p.found["iou"].p for p in within) == pytest.approx(4 * min(one.p for one in alone), rel=1e-6)
+    for part, one in zip(within, alone, strict=True):
+        assert part.found["iou"].difference == pytest.approx(one.difference, abs=1e-12)
+    told = " ".join(sentences(found, "en"))
+    assert (
+        "By model, unet against attention_unet, one by one" in told and "resnet_unet against attention_unet, one by one" in told
+    )
+    assert "unet 相对于 attention_unet" in " ".join(sentences(found, "zh"))
 
 
 def test_a_level_that_is_missing_somewhere_is_left_out_there(tmp_path):

@@ -111,6 +111,8 @@ WRONG = [
     ({"design": {"seeds": [0], "ropes": 1}}, r"\[design\] ropes is unknown \(did you mean 'rope'\?\)"),
     ({"design": {"seeds": [0], "confirmatory": ["los"]}}, r"names 'los' \(did you mean 'loss'\?\)"),
     ({"design": {"seeds": [0], "simple_effects": ["pairs"]}}, "simple_effects.* names 'pairs'; it takes loss"),
+    ({"design": {"seeds": [0], "baseline": {"loss": "bce"}}}, r"\[design.baseline\] loss is unknown"),
+    ({"design": {"seeds": [0], "simple_effects": ["loss"], "baseline": {"loss": "bcee"}}}, r"loss is 'bcee' \(did you mean 'bce'\?\)"),
     ({"design": {"seeds": [0], "at_budget": 1}}, r"\[design\] at_budget should be true or false"),
     ({"design": {"seeds": [0], "at_budget": True}}, r"\[design\] at_budget is for studies in which the steps are a factor"),
     ({"design": {"seeds": [0], "pilot": {"cells": 9}}}, r"\[design.pilot\] cells is 9, but the study has 2"),
@@ -226,6 +228,7 @@ def test_the_runs_go_seed_by_seed_and_the_plan_names_their_keys(finished):
         "confirmatory": ["loss"],
         "exploratory": ["pairs"],
         "simple_effects": [],
+        "baseline": {},
         "at_budget": False,
     }
     assert plan["tuning"] is None and plan["variances"]["source"] == "guess" and plan["question"]["zh"]
