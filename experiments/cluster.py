@@ -70,22 +70,23 @@ class Cluster:
 
     def each(self, act: Act, plan: Plan, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         """See `Executor.each`. Whatever is still going on when the caller turns away is asked to stop, and waited for."""
-        shared, left, lost = self._ray.put(plan), deque(jobs), Counter[Job]()
-        going: dict[Any, Job] = {}
+        # by number: of equal jobs, as the trials of one cell are, each is lost by itself
+        shared, left, lost = self._ray.put(plan), deque(enumerate(jobs)), Counter[int]()
+        going: dict[Any, tuple[int, Job]] = {}
         try:
             while left or going:
                 while left and len(going) < self.at_once():
-                    job = left.popleft()
-                    going[self._work.remote(act, shared, job, Origin(os.getcwd(), tuple(sys.argv)))] = job
+                    number, job = left.popleft()
+                    going[self._work.remote(act, shared, job, Origin(os.getcwd(), tuple(sys.argv)))] = number, job
                 ended, _ = self._ray.wait(list(going), timeout=LOOK)
                 self._stop.check()
                 for handed in ended:
-                    job = going.pop(handed)
+                    number, job = going.pop(handed)
                     answer = self._answer(handed)
-                    if isinstance(answer, Lost) and lost[job] < RETRIES:
-                        lost[job] += 1
-                        progress.say(f"{answer.reason} Its run is handed out again ({lost[job]} of at most {RETRIES} times).")
-                        left.appendleft(job)
+                    if isinstance(answer, Lost) and lost[number] < RETRIES:
+                        lost[number] += 1
+                        progress.say(f"{answer.reason} Its run is handed out again ({lost[number]} of at most {RETRIES} times).")
+                        left.appendleft((number, job))
                     else:
                         yield job, answer
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from experiments import checkpoint, pictures, progress, tracking
@@ -54,6 +55,39 @@ def take_up(state: State, record: Record, config: RunConfig) -> None:
     state.load(saved)
     record.keep_epochs(state.epoch)
     progress.say(f"Resuming the run {config.key} after epoch {state.epoch} of {config.epochs}, step {state.step}.")
+
+
+def past(record: Record) -> tuple[float, list[tuple[dict[str, float], int, float]]]:
+    """When a run began; of each of its epochs what MLflow gets, the number, and the moment, which never goes back: MLflow sorts by it."""
+    spent = {row["epoch"]: row for row in record.timings()}
+    ended = [row["ended"] - row.get("seconds", 0.0) for row in spent.values() if "ended" in row]
+    # a folder that was copied is younger than its epochs
+    began = moment = min([(record.folder / "config.json").stat().st_mtime, *ended])
+    found, last = [], 0.0
+    for line in record.epochs():
+        timing = spent.get(line["epoch"], {})
+        moment = last = max(last, timing.get("ended", moment + timing.get("seconds", 0.0)))
+        speed = {name: timing[name] for name in ("images_per_second",) if name in timing}
+        found.append(({**{name: value for name, value in line.items() if name != "epoch"}, **speed}, int(line["epoch"]), moment))
+    return began, found
+
+
+def pictured(record: Record) -> dict[str | tuple[str, int], Path]:
+    """A run's pictures by what MLflow calls them."""
+    found: dict[str | tuple[str, int], Path] = {}
+    for path in sorted((record.folder / "pictures").glob("*.png")):
+        number = path.stem.removeprefix(VALIDATION)
+        found[("validation", int(number)) if number.isdigit() else path.name] = path
+    return found
+
+
+def tell_past(record: Record, tracker: tracking.Tracker) -> None:
+    """Send what a kill kept from being sent: of the epochs that are taken up, those that MLflow lacks."""
+    for values, number, moment in past(record)[1]:
+        tracker.metrics(values, number, moment)
+    for name, path in pictured(record).items():
+        if isinstance(name, tuple):
+            tracker.picture(path, *name)
 
 
 def train_epochs(job: Job, pixels: Pixels, state: State, loss: Any) -> None:

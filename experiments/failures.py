@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 
+from experiments import checkpoint
 from experiments.config import RunConfig
 from experiments.errors import RunFailed, disk_trouble
+
+NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "STATUS_ALLOC_FAILED")  # CUDA's and its libraries' words, too
 
 
 def explain(error: BaseException, config: RunConfig) -> str | None:
@@ -13,7 +16,9 @@ def explain(error: BaseException, config: RunConfig) -> str | None:
     text = str(error)
     if isinstance(error, RunFailed):
         return text
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text or "bad_alloc" in text:
+    if isinstance(error, checkpoint.Damaged):
+        return f"{error}. The same command trains anew from what can still be read."
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in text for words in NO_MEMORY):
         return f"Out of memory. Try a smaller --batch-size than {config.batch_size}, or a smaller --size."
     if isinstance(error, OSError) and (sentence := disk_trouble(error)):
         return sentence

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis import lines
-from experiments import checkpoint
+from experiments import checkpoint, claim
 from experiments.config import Machine, RunConfig, without_password
 from experiments.errors import InputError, naming
 
@@ -207,9 +207,17 @@ def refuse_changed(config: RunConfig, machine: Machine) -> None:
         )
         if path.parent.name == config.key or not same_command or (path.parent / "result.json").exists():
             continue
+        changed = _difference(old, config.to_dict())
+        if old.get("threads") != config.threads and old.get("threads"):
+            changed += f" (OMP_NUM_THREADS={old['threads']} before the command gives as many)"
+        if (owner := claim.owner(path.parent)) is not None:
+            raise InputError(
+                f"The same command is under way as the run {path.parent.name} ({owner}), which differs in this: {changed}. "
+                "Put that back, or wait until it has ended."
+            )
         raise InputError(
             f"The same command left the run {path.parent.name} unfinished, and something changed since: "
-            f"{_difference(old, config.to_dict())}. Put it back and repeat the command, or give that run up: rm -r {path.parent}"
+            f"{changed}. Put it back and repeat the command, or give that run up: rm -r {path.parent}"
         )
 
 

@@ -24,7 +24,7 @@ from experiments.config import Machine, RunConfig
 from experiments.data import split as splitting
 from experiments.data.cache import Pixels, open_cache
 from experiments.data.samples import CHANGED, fingerprint
-from experiments.epochs import Job, take_up, train_epochs
+from experiments.epochs import Job, take_up, tell_past, train_epochs
 from experiments.errors import Diverged, InputError, RunFailed, disk_trouble
 from experiments.failures import explain
 from experiments.prepare import Prepared
@@ -132,6 +132,7 @@ def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> di
     try:
         state = start(model, config)
         take_up(state, record, config)
+        tell_past(record, tracker)
         train_epochs(job, pixels, state, loss)
         result = kind.conclude(prepared, pixels, state, record, tracker, stop)
         _refuse_other_data(prepared)
@@ -144,7 +145,7 @@ def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> di
         status = "KILLED"
         job.lease.confirm()  # it is another process now that goes on with it
         raise
-    except (RunFailed, torch.OutOfMemoryError, RuntimeError, MemoryError, OSError) as error:
+    except (RunFailed, checkpoint.Damaged, torch.OutOfMemoryError, RuntimeError, MemoryError, OSError) as error:
         reason = explain(error, config)
         diverged = isinstance(error, Diverged)
         tags = {"diverged": str(diverged).lower()}

@@ -76,9 +76,7 @@ class Study:
     rope: float = ROPE
     confirmatory: tuple[str, ...] = ()
     simple_effects: tuple[str, ...] = ()  # factors whose effect is also shown within each combination of the others
-    baseline: Mapping[str, str] = field(
-        default_factory=dict
-    )  # factor -> the level that its others are compared with in those parts
+    baseline: Mapping[str, str] = field(default_factory=dict)  # of those factors, the level that alone is compared with
     at_budget: bool = False  # cells that have not converged are judged too: the question is about so many steps
     pilot: Pilot | None = None
     guess: Mapping[str, float] = field(default_factory=lambda: dict(GUESS))

@@ -17,7 +17,8 @@ from typing import Any
 
 from experiments import claim, progress, study_record, tracking, tracking_store
 from experiments.config import RunConfig
-from experiments.epochs import VALIDATION
+from experiments.epochs import past as epochs_of
+from experiments.epochs import pictured
 from experiments.errors import InputError, RunFailed
 from experiments.record import Record
 from experiments.runner import RUN, TRIAL, Kind
@@ -48,21 +49,8 @@ class _Past:
     numbers: dict[str, float]
 
     @property
-    def began(self) -> float:
-        return (self.record.folder / "config.json").stat().st_mtime
-
-    @property
     def ended(self) -> float:
         return max(path.stat().st_mtime for path in self.record.files())
-
-    @property
-    def pictures(self) -> dict[str | tuple[str, int], Path]:
-        """The pictures by what MLflow calls them."""
-        found: dict[str | tuple[str, int], Path] = {}
-        for path in sorted((self.record.folder / "pictures").glob("*.png")):
-            number = path.stem.removeprefix(VALIDATION)
-            found[("validation", int(number)) if number.isdigit() else path.name] = path
-        return found
 
     def is_in(self, known: tracking_store.Known | None) -> bool:
         """Whether MLflow has all of it."""
@@ -73,7 +61,7 @@ class _Past:
             and {row["epoch"] for row in self.record.epochs()} <= known.steps
             and self.numbers.keys() <= known.metrics.keys()
             and {path.name for path in self.record.files()} <= known.files
-            and self.pictures.keys() <= known.pictures
+            and pictured(self.record).keys() <= known.pictures
         )
 
 
@@ -136,6 +124,10 @@ def _past(record: Record, kind: Kind, studies: Studies) -> _Past | str:
         record.refuse_unsealed()
     except InputError:
         return "changed since they were finished, left out"
+    try:
+        record.epochs(), record.timings()
+    except InputError:
+        return "damaged, left out"
     result, failure = record.result(), record.failure()
     if failure:
         tags["diverged"] = str(bool(failure.get("diverged"))).lower()
@@ -145,19 +137,11 @@ def _past(record: Record, kind: Kind, studies: Studies) -> _Past | str:
 
 def _send(past: _Past, tracker: tracking.Tracker) -> None:
     """All that a run would have sent, with the moments at which it did."""
-    spent = {row["epoch"]: row for row in past.record.timings()}
-    ended = [row["ended"] - row.get("seconds", 0.0) for row in spent.values() if "ended" in row]
-    moment, last = min([past.began, *ended]), 0.0  # a folder that was copied is younger than its epochs
-    tracker.open(past.config, Path((past.saved.get("machine") or {}).get("data_dir") or ""), moment)
-    for line in past.record.epochs():
-        timing = spent.get(line["epoch"], {})
-        moment = last = max(
-            last, timing.get("ended", moment + timing.get("seconds", 0.0))
-        )  # MLflow sorts by moment; a clock may go back
-        values = {name: value for name, value in line.items() if name != "epoch"}
-        speed = {name: timing[name] for name in ("images_per_second",) if name in timing}
-        tracker.metrics({**values, **speed}, int(line["epoch"]), moment)
-    for name, path in past.pictures.items():
+    began, epochs = epochs_of(past.record)
+    tracker.open(past.config, Path((past.saved.get("machine") or {}).get("data_dir") or ""), began)
+    for values, number, moment in epochs:
+        tracker.metrics(values, number, moment)
+    for name, path in pictured(past.record).items():
         tracker.picture(path, *(name if isinstance(name, tuple) else (path.stem,)))
     tracker.close(past.status, past.numbers, past.record.files(), when=past.ended)
 
@@ -165,18 +149,29 @@ def _send(past: _Past, tracker: tracking.Tracker) -> None:
 def read_studies(folder: Path) -> Studies:
     """What plan.json and trials.csv of every study say."""
     found = Studies()
-    for plan in sorted(folder.glob("*/plan.json")):
-        content = json.loads(plan.read_text(encoding="utf-8"))
-        for cell in content["cells"]:
-            for key in cell["runs"].values():
-                found.runs[key] |= study_record.run_tags(content["name"], cell["cell"])
-            if content["tuning"] and cell["rate"] is not None:
-                numbers = study_record.numbers(cell, content["tuning"]["budget"])
-                found.groups[study_record.group(content["name"], cell["cell"])] = numbers, plan.with_name("trials.csv")
-    for trials in sorted(folder.glob("*/trials.csv")):
-        study = trials.parent.name
-        with open(trials, encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                found.parents.setdefault(row["key"], study_record.group(study, row["cell"]))
-                found.trials[row["key"]] |= study_record.trial_tags(study, row["cell"], int(row["trial"]))
+    for path in sorted([*folder.glob("*/plan.json"), *folder.glob("*/trials.csv")]):
+        try:
+            (_read_plan if path.suffix == ".json" else _read_trials)(path, found)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            progress.say(
+                f"{path} cannot be read: its runs are uploaded without what it says of them. The study's command writes it anew."
+            )
     return found
+
+
+def _read_plan(plan: Path, found: Studies) -> None:
+    content = json.loads(plan.read_text(encoding="utf-8"))
+    for cell in content["cells"]:
+        for key in cell["runs"].values():
+            found.runs[key] |= study_record.run_tags(content["name"], cell["cell"])
+        if content["tuning"] and cell["rate"] is not None:
+            numbers = study_record.numbers(cell, content["tuning"]["budget"])
+            found.groups[study_record.group(content["name"], cell["cell"])] = numbers, plan.with_name("trials.csv")
+
+
+def _read_trials(trials: Path, found: Studies) -> None:
+    study = trials.parent.name
+    with open(trials, encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            found.parents.setdefault(row["key"], study_record.group(study, row["cell"]))
+            found.trials[row["key"]] |= study_record.trial_tags(study, row["cell"], int(row["trial"]))

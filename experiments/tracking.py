@@ -41,7 +41,7 @@ class Session(Background):
     def __init__(self, uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> None:
         store.set_up()
         self.uri, self._output_dir, self._warn = uri or store.local_uri(output_dir), output_dir, warn
-        self.lock = output_dir / "mlflow.lock"  # held while something is made that must be made once
+        self.lock = store.lock(self.uri, output_dir)  # held while something is made that must be made once
         self.client: Any = None
         self.experiment = ""
         self.trackers: list[Tracker] = []  # of the runs that are open

@@ -100,7 +100,7 @@ def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
     """A client, and the id of the experiment; both are made once, under a lock: two processes that first open one
     sqlite file at the same time ruin it."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(output_dir / "mlflow.lock", timeout=60):
+    with FileLock(lock(uri, output_dir), timeout=60):
         _refuse_locked(uri)
         from mlflow import MlflowClient
 
@@ -114,6 +114,12 @@ def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
         place = (output_dir / "mlartifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
         kind = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for language models
         return client, client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind)
+
+
+def lock(uri: str, output_dir: Path) -> Path:
+    """What is locked while something is made in the store that must be made once: beside a sqlite file, whichever folder runs go to."""
+    place = Path(uri.removeprefix("sqlite:///"))
+    return place.with_suffix(".lock") if uri.startswith("sqlite:///") and place.parent.is_dir() else output_dir / "mlflow.lock"
 
 
 def _refuse_locked(uri: str) -> None:

@@ -192,7 +192,8 @@ def train(
 ) -> Iterator[Epoch]:
     """Train from where `state` is to the last epoch, yielding each Epoch when it is validated.
 
-    Raises Interrupted between two steps after `stop()` turned true, and Diverged when a loss or gradient is not finite.
+    Raises Interrupted between two steps after `stop()` turned true, and Diverged when a loss or gradient is not finite, be it on
+    the validation photographs.
     """
     for number in range(state.epoch + 1, config.epochs + 1):
         if config.early_stopping and state.epoch - state.best_epoch >= config.early_stopping:
@@ -202,6 +203,11 @@ def train(
             _steps(state, batches, loss, config, number, stop, watch)
             train_loss = float(state.loss_sum) / len(batches)
             val_loss, val_dice, val_iou = validate(state, validation, loss, config.batch_size, stop)
+            if not math.isfinite(val_loss):
+                raise Diverged(
+                    f"The loss on the validation photographs is not finite after epoch {number}, which therefore does not count. "
+                    "Try a lower --learning-rate, or --precision fp32."
+                )
         except Interrupted:
             state.spent += time.perf_counter() - began
             raise

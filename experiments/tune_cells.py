@@ -176,18 +176,18 @@ def _carry_out(plan: Plan, rounds: list[list[_Work]], executor: Executor) -> Non
             told = "1 trial failed, so its cell has" if left == 1 else f"{left} trials failed, so their cells have"
             raise RunFailed(f"{told} no rate. {next(iter(failed.values()))}")
         jobs = [(number, frozenset(failed)) for _ in range(turns) for number in range(len(plan.cells))]
-        idle = True
+        idle, lost = True, ""
         with _written(plan, rounds) as write:
             for (number, _), answer in executor.each(_one, plan, jobs):
-                if isinstance(answer, Lost):
-                    raise RunFailed(
-                        f"A trial of {plan.cells[number].id} failed: {answer.reason} The same command goes on with it."
-                    )
-                if answer is not None:
+                if isinstance(answer, Lost):  # the others of this turn are not its fault
+                    lost = f"A trial of {plan.cells[number].id} failed: {answer.reason} The same command goes on with it."
+                elif answer is not None:
                     idle = False
                     progress.say(answer.said)
                     failed |= answer.failed
                     write()
+        if lost:
+            raise RunFailed(lost)
         if idle:
             time.sleep(PAUSE)
 

@@ -13,6 +13,7 @@ import time
 import pytest
 import torch
 
+from experiments import claim, runner
 from experiments.checkpoint import load
 from tests.conftest import ROOT, run_folder, small
 
@@ -247,6 +248,57 @@ def test_a_config_edited_by_hand_is_refused_with_the_difference(made_cars, tmp_p
     path.write_text(json.dumps(content))
     code, _, complaint = command(*words)
     assert code == 2 and "learning rate 0.003 -> 0.5" in complaint
+
+
+@pytest.mark.fault(11)
+@pytest.mark.parametrize("change", [{"dropped_since": 1}, {"clip": None}], ids=["a setting more", "a setting fewer"])
+def test_a_folder_that_another_version_left_is_refused_with_the_difference(made_cars, tmp_path, command, change):
+    words = small(made_cars, tmp_path)
+    assert signalled(command, words, 7)[0] == 143
+    path = run_folder(tmp_path) / "config.json"
+    content = json.loads(path.read_text())
+    content["config"] = {
+        name: value for name, value in (content["config"] | change).items() if value is not None or name != "clip"
+    }
+    path.write_text(json.dumps(content))
+    before = {one.name: one.read_bytes() for one in path.parent.iterdir() if one.is_file()}
+    code, _, complaint = command(*words)
+    assert code == 2 and next(iter(change)).replace("_", " ") in complaint and len(complaint.strip().splitlines()) == 1
+    assert {one.name: one.read_bytes() for one in path.parent.iterdir() if one.is_file()} == before
+
+
+def test_a_run_that_is_under_way_with_other_threads_is_not_to_be_deleted(made_cars, tmp_path, command):
+    words = small(made_cars, tmp_path)
+    assert signalled(command, words, 7)[0] == 143
+    (folder,) = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
+    content = json.loads((folder / "config.json").read_text())
+    content["config"]["threads"] = 7
+    other = folder.with_name("0123456789abcdef")
+    folder.rename(other)
+    (other / "config.json").write_text(json.dumps(content))
+    code, _, complaint = command(*words)
+    assert code == 2 and "unfinished" in complaint and "OMP_NUM_THREADS=7" in complaint and "rm -r" in complaint
+    with claim.hold(other):
+        code, _, complaint = command(*words)
+    assert code == 2 and "under way" in complaint and "OMP_NUM_THREADS=7" in complaint and "rm -r" not in complaint
+
+
+def test_a_run_trains_with_the_threads_of_its_settings_whatever_this_process_had(made_cars, tmp_path, command, monkeypatch):
+    """On Ray a worker begins with another number, and the last bits would be others."""
+    before, seen = torch.get_num_threads(), []
+    kept, first = runner.train_epochs, runner.refuse_changed
+
+    def spy(*given):
+        seen.append(torch.get_num_threads())
+        return kept(*given)
+
+    monkeypatch.setattr(runner, "train_epochs", spy)
+    monkeypatch.setattr(runner, "refuse_changed", lambda *given: (torch.set_num_threads(before + 1), first(*given)))
+    try:
+        assert command(*small(made_cars, tmp_path))[0] == 0
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [before] == [json.loads((run_folder(tmp_path) / "config.json").read_text())["config"]["threads"]]
 
 
 def test_two_processes_do_not_carry_out_the_same_run(made_cars, tmp_path, command):

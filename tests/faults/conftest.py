@@ -57,4 +57,5 @@ def typed(words, **other):
 def injected(words, code):
     """A command in a process of its own in which `code` is executed first: what it patches there fails there."""
     text = f"{code}\nimport run, sys; sys.exit(run.main({[str(word) for word in words]!r}))"
-    return subprocess.run([sys.executable, "-c", text], cwd=ROOT, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-c", text]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)  # one that hangs fails

@@ -67,8 +67,9 @@ def test_a_full_disk_is_named_with_the_path_and_the_run_goes_on_when_there_is_sp
     assert "Traceback" not in done.stderr and not list((disk / "out").rglob("result.json"))
     assert not list((disk / "out" / "runs").rglob("*.tmp"))  # it would keep the space that the next try needs
     os.unlink(filler)
-    code, _, complaint = typed(words)
+    code, shown, complaint = typed(words)
     assert code == 0, complaint
+    assert ("Resuming" in shown) == (moment in ("a checkpoint", "the scores", "the result")), shown  # what was there is intact
     assert digests(run_folder(disk / "out")) == digests(run_folder(finished))
 
 

@@ -143,7 +143,8 @@ def test_a_signal_leaves_a_checkpoint_within_ten_seconds_no_orphan_and_a_run_tha
     process.send_signal(number)
     process.communicate(timeout=60)
     last = run_folder(tmp_path) / "last.ckpt"
-    assert process.returncode == code and last.stat().st_mtime - asked < 10 and load(last)["epoch"] >= 2
+    assert process.returncode == code and 0 <= last.stat().st_mtime - asked < 10
+    assert load(last)["epoch"] >= 2 and load(last)["step"] > 0  # saved in the midst of an epoch: not the one of an epoch's end
     assert len(family) >= 2 and not psutil.wait_procs(family, timeout=10)[1]
     assert "interrupted" in typed(["runs", "--output-dir", tmp_path])[1]
 
@@ -188,3 +189,25 @@ def test_a_loaders_worker_that_is_killed_ends_the_run_with_a_sentence_and_the_sa
     code, shown, complaint = typed(words)
     assert code == 0 and "Resuming" in shown, complaint
     assert digests(run_folder(tmp_path)) == undisturbed and not (run_folder(tmp_path) / "failed.json").exists()
+
+
+SPOILT = """
+import experiments.scoring as place
+kept = place.checkpoint.load
+def spy(path):
+    if path.name == "best.ckpt":
+        content = path.read_bytes()
+        path.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    return kept(path)
+place.checkpoint.load = spy
+"""
+
+
+@pytest.mark.fault(3)
+def test_best_weights_damaged_before_they_are_scored_end_the_run_with_a_sentence(undisturbed, made_cars, tmp_path, store_uri):
+    words = small(made_cars, tmp_path, epochs=EPOCHS, tracking_uri=store_uri)
+    done = injected(words, SPOILT)
+    assert done.returncode == 1 and "best.ckpt" in done.stderr and "trains anew" in done.stderr and "Traceback" not in done.stderr
+    code, shown, complaint = typed(words)
+    assert code == 0 and "training begins again" in shown, complaint
+    assert digests(run_folder(tmp_path)) == undisturbed

@@ -72,6 +72,28 @@ def test_a_loss_that_is_not_finite_ends_the_run_keeps_the_last_good_weights_and_
     assert "failed" in shown and "finished" not in shown
 
 
+POISONED_VALIDATION = """
+import experiments.losses as place
+kept, calls = place.bce_dice_loss, 0
+def poisoned(logits, mask):
+    global calls
+    calls += logits.requires_grad and logits.numel() > 10
+    return kept(logits, mask) * (float("nan") if calls > 5 and not logits.requires_grad else 1.0)
+place.bce_dice_loss = poisoned
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.fault(8)
+def test_a_loss_that_is_not_finite_on_the_validation_photographs_alone_ends_the_run_too(made_cars, tmp_path, store_uri):
+    done = injected(small(made_cars, tmp_path, tracking_uri=store_uri), POISONED_VALIDATION)
+    assert done.returncode == 1 and "not finite after epoch 2" in done.stderr and "Traceback" not in done.stderr
+    folder = run_folder(tmp_path)
+    assert [json.loads(line)["epoch"] for line in (folder / "metrics.jsonl").read_text().splitlines()] == [1]
+    assert not (folder / "result.json").exists() and load(folder / "last.ckpt")["epoch"] == 1
+    assert json.loads((folder / "failed.json").read_text())["diverged"]
+
+
 @pytest.mark.slow
 @pytest.mark.fault(28)
 @pytest.mark.parametrize("name", ["mit Leerzeichen", "输出 文件夹", "50% #1 & ü"])
@@ -82,6 +104,7 @@ def test_strange_folders_and_another_working_directory_work_and_make_no_second_s
         code, _, complaint = typed(words, cwd=tmp_path / name)
         assert code == 0, complaint
     assert {path.name for path in tmp_path.iterdir()} == {name}
+    assert {path.name for path in (tmp_path / name).iterdir()} == {"out put"}
     assert [path.relative_to(tmp_path / name).parts[0] for path in tmp_path.rglob("*.db")] == ["out put"]
     (folder,) = [path for path in (tmp_path / name / "out put" / "runs").iterdir() if path.is_dir()]
     code, shown, complaint = typed(small(made_cars, tmp_path / name / "out put", epochs=1), cwd=os.sep)

@@ -20,6 +20,8 @@ import pytest
 
 from experiments import tracking_store
 from tests.conftest import ROOT, run_folder, small
+from tests.faults.conftest import injected
+from tests.faults.test_interruption import killed_at
 
 
 class Refusing(http.server.BaseHTTPRequestHandler):
@@ -228,6 +230,66 @@ def test_a_locked_store_does_not_hold_a_run_up(made_cars, tmp_path, fresh, comma
     assert [one[0] for one in picture_of(fresh)] == ["FINISHED"]
 
 
+LOCKED_MIDWAY = """
+import sqlite3, experiments.epochs as place
+kept, others = place._keep, []
+def spy(*given):
+    if not others:
+        others.append(sqlite3.connect({path!r}, isolation_level=None, timeout=30))
+        others[0].execute("BEGIN EXCLUSIVE")
+    return kept(*given)
+place._keep = spy
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.fault(21)
+def test_a_store_that_is_locked_midway_does_not_hold_a_run_up_for_good(made_cars, tmp_path, fresh, command):
+    output = tmp_path / "outputs"
+    code = LOCKED_MIDWAY.format(path=str(tmp_path / "store" / "mlflow.db"))
+    done = injected(small(made_cars, output, tracking_uri=fresh), code)
+    assert done.returncode == 0 and (done.stdout + done.stderr).count("is away") == 1 and "locked" in done.stdout + done.stderr
+    said = sync(command, output, fresh)[1]
+    assert "1 completed" in said or "1 uploaded" in said
+    assert [one[0] for one in picture_of(fresh)] == ["FINISHED"]
+
+
+@pytest.mark.fault(22)
+def test_epochs_that_a_kill_kept_from_mlflow_are_sent_when_the_run_is_taken_up(made_cars, tmp_path, fresh, command):
+    """Here the store was away besides, so that it has none of them."""
+    output, port = tmp_path / "outputs", free_port()
+    words = small(made_cars, output, epochs=5, tracking_uri=f"http://127.0.0.1:{port}")
+    assert (
+        injected(words, killed_at("from experiments import pictures as place", "save_validation", 3)).returncode
+        == -signal.SIGKILL
+    )
+    assert command(*small(made_cars, output, epochs=5, tracking_uri=fresh))[0] == 0
+    ((status, _, _, _, metrics, files),) = picture_of(fresh)
+    lines = [json.loads(line) for line in (run_folder(output) / "metrics.jsonl").read_text().splitlines()]
+    assert status == "FINISHED" and metrics["val/dice"] == [(line["epoch"], line["val/dice"]) for line in lines]
+    timings = [json.loads(line) for line in (run_folder(output) / "timing.jsonl").read_text().splitlines()]
+    assert moments_of(fresh, "val/dice") == [int(line["ended"] * 1000) for line in timings]
+    assert len([name for name in files if name.endswith(".png") and name.startswith("images")]) == 5
+    assert "1 there already" in sync(command, output, fresh)[1]
+
+
+@pytest.mark.fault(20)
+def test_what_is_damaged_is_left_out_of_an_upload_and_the_rest_is_not(made_cars, tmp_path, fresh, command):
+    output = tmp_path / "outputs"
+    for seed in (0, 1):
+        assert command(*small(made_cars, output, seed=seed, tracking_uri=f"http://127.0.0.1:{free_port()}"))[0] == 0
+    first, _ = sorted(path for path in (output / "runs").iterdir() if path.is_dir())
+    (first / "result.json").unlink()
+    (first / "metrics.jsonl").write_text('{"epoch": 1\n' + (first / "metrics.jsonl").read_text())
+    (output / "studies" / "torn").mkdir(parents=True)
+    (output / "studies" / "torn" / "plan.json").write_text('{"name": "torn", "cel')
+    code, shown, complaint = sync(command, output, fresh)
+    assert code == 0 and "1 damaged, left out" in shown and "1 uploaded" in shown and "plan.json cannot be read" in shown, (
+        complaint
+    )
+    assert [one[0] for one in picture_of(fresh)] == ["FINISHED"]
+
+
 @pytest.mark.fault(22)
 def test_a_run_left_running_by_a_kill_is_marked_killed_with_all_its_epochs_and_goes_on(made_cars, tmp_path, fresh, command):
     output = tmp_path / "outputs"
@@ -252,13 +314,15 @@ def test_a_run_left_running_by_a_kill_is_marked_killed_with_all_its_epochs_and_g
 
 
 @pytest.mark.fault(14)
-def test_four_processes_first_touch_one_fresh_store(tmp_path):
+@pytest.mark.parametrize("folders", [1, 4], ids=["one output folder", "one store for four output folders"])
+def test_four_processes_first_touch_one_fresh_store(tmp_path, folders):
     code = (
         "import pathlib; from experiments import tracking_store as t; "
-        f"p = pathlib.Path({str(tmp_path)!r}); client, there = t.open_store(t.local_uri(p), p); "
+        f"p = pathlib.Path({str(tmp_path)!r}); client, there = t.open_store(t.local_uri(p), p / 'NUMBER'); "
         "print(there, client.create_run(there).info.run_id)"
     )
-    started = [subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    each = [code.replace("NUMBER", str(number % folders)) for number in range(4)]
+    started = [subprocess.Popen([sys.executable, "-c", one], cwd=ROOT, stdout=subprocess.PIPE, text=True) for one in each]
     said = [process.communicate(timeout=300)[0].split() for process in started]
     assert [process.returncode for process in started] == [0] * 4
     assert len({experiment for experiment, _ in said}) == 1 and len({run for _, run in said}) == 4
