@@ -317,7 +317,7 @@ def test_a_run_left_running_by_a_kill_is_marked_killed_with_all_its_epochs_and_g
 @pytest.mark.parametrize("folders", [1, 4], ids=["one output folder", "one store for four output folders"])
 def test_four_processes_first_touch_one_fresh_store(tmp_path, folders):
     code = (
-        "import pathlib; from experiments import tracking_store as t; "
+        "import pathlib; from experiments import tracking_store as t; t.set_up(); "
         f"p = pathlib.Path({str(tmp_path)!r}); client, there = t.open_store(t.local_uri(p), p / 'NUMBER'); "
         "print(there, client.create_run(there).info.run_id)"
     )
