@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 
 from analysis.answer import Answer
 from analysis.canvas import COLOURS, LINES, TEXT, sheet, shorten
+from analysis.effects import main_effect
 from analysis.measured import Study
+from analysis.sentences import interval
+from analysis.simple_effects import JOIN
 from analysis.statistics import compare_all
 from analysis.tables import TOP
 
@@ -38,8 +41,13 @@ class Condition:
 
 
 def conditions(study: Study, judged: Sequence[str]) -> list[Condition]:
-    """Every condition, as photographed first. A corruption's three strengths stand also as one, their mean, by its name: of the
-    cells that were scored under all three alike.
+    """Every condition, as photographed first, and each corruption as a whole."""
+    return [_condition(name, cells, study.rope, judged) for name, cells in _scores(study).items()]
+
+
+def _scores(study: Study) -> dict[str, dict[str, NDArray[np.float64]]]:
+    """By condition, as photographed first, the cells' Dice (seeds, groups). A corruption's three strengths stand also as one, their
+    mean, by its name: of the cells that were scored under all three alike.
     """
     scores = _by_condition(study)
     for kind in dict.fromkeys(match[1] for name in scores if (match := STRENGTH.fullmatch(name))):
@@ -47,7 +55,7 @@ def conditions(study: Study, judged: Sequence[str]) -> list[Condition]:
         means = {cell: _mean([part.get(cell) for part in parts]) for cell in parts[0]}
         if whole := {cell: mean for cell, mean in means.items() if mean is not None}:
             scores[kind] = whole
-    return [_condition(name, scores[name], study.rope, judged) for name in sorted(scores, key=lambda name: (name != CLEAN, name))]
+    return {name: scores[name] for name in sorted(scores, key=lambda name: (name != CLEAN, name))}
 
 
 def table(answer: Answer, language: str) -> pd.DataFrame | None:
@@ -64,6 +72,30 @@ def table(answer: Answer, language: str) -> pd.DataFrame | None:
         ]
         rows.append([*row.levels.values(), *texts])
     return pd.DataFrame(rows, columns=[*answer.study.factors, *(names.get(one.name, one.name) for one in kinds)])
+
+
+def differences(answer: Answer, factor: str, baseline: str, language: str) -> pd.DataFrame | None:
+    """A row for each other level of a factor, a column for each kind of condition: its Dice less that of `baseline`, over the judged
+    cells' combinations of all else that both have; intervals are adjusted for this column's pairs of levels. None where there are none.
+    """
+    study, judged = answer.study, {row.cell: row for row in answer.judged}
+    names, found = CHINESE if language == "zh" else {}, dict[str, dict[str, str]]()
+    for name, cells in _scores(study).items():
+        if STRENGTH.fullmatch(name) or not _kinds(_found(answer)):
+            continue
+        at = {
+            (row.levels[factor], JOIN.join(level for other, level in row.levels.items() if other != factor)): cells[cell]
+            for cell, row in judged.items()
+            if cell in cells
+        }
+        try:
+            compared = main_effect(at, 0, rope=study.rope).family.comparisons
+        except ValueError:  # fewer than two levels, or none that have all else in common
+            continue
+        found[names.get(name, name)] = {a: interval(one) for (a, b), one in compared.items() if b == baseline}
+    levels = [level for level in study.factors[factor] if level != baseline and any(level in column for column in found.values())]
+    rows = [[f"{level} − {baseline}", *(column.get(level, "") for column in found.values())] for level in levels]
+    return pd.DataFrame(rows, columns=["difference" if language == "en" else "差", *found]) if rows else None
 
 
 def figure(answer: Answer) -> Figure | None:

@@ -40,6 +40,11 @@ OTHERS = {
     "separated from the top in that column. Exploratory: each column is adjusted for its own pairs alone.",
     "zh": "同样的网络在测试车的退化照片上（三种强度的平均）以及在另一处拍摄的照片上的 Dice；★：该列中与最好的没有区分开。探索性结果：每一列只对本列的成对比较做了校正。",
 }
+AGAINST = {
+    "en": "What each level of {factor} changes against {baseline} there, over the combinations of all else that both have: Dice, with intervals "
+    "adjusted for the pairs of levels of that column alone. Exploratory.",
+    "zh": "在这些照片上，{factor} 的每个水平与 {baseline} 之差，对两者都有的其余组合取平均：Dice，区间只对本列中成对的水平作了校正。探索性结果。",
+}
 OTHERS_ALT = {"en": "Dice against the strength of each corruption", "zh": "Dice 随各种退化强度的变化"}
 HEADINGS = {"en": ("name", "what it is", "source"), "zh": ("名称", "说明", "来源")}
 KINDS = {
@@ -142,6 +147,10 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str,
     if under is not None:
         picture = [f"![{OTHERS_ALT[language]}]({pictures}/robustness.svg)"] if "robustness" in drawn else []
         lines += [OTHERS[language], *picture, tables.markdown(under)]
+    for factor, baseline in found.study.plan.get("design", {}).get("baseline", {}).items():
+        differences = conditions.differences(found, factor, baseline, language)
+        if differences is not None:
+            lines += [tables.safe(AGAINST[language].format(factor=factor, baseline=baseline)), tables.markdown(differences)]
     return "\n\n".join(lines)
 
 

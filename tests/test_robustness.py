@@ -3,12 +3,15 @@
 import contextlib
 import io
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.conditions import MOST, _looks
+from analysis import gather
+from analysis.answer import answer
+from analysis.conditions import MOST, _looks, differences
 from analysis.robustness import read_file
 from experiments.data.corrupt import CONDITIONS, CORRUPTIONS, corrupt
 from tests.strangers import scene
@@ -121,6 +124,21 @@ def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored,
     assert command("report", "tiny", "--output-dir", str(tmp_path / "nothing"), *where)[0] == 0
     assert {path.name: path.read_bytes() for path in folder_of_results.iterdir()} == before
     assert readme.read_text(encoding="utf-8") == text
+
+
+def test_with_a_baseline_every_condition_tells_what_the_other_levels_change(scored):
+    found = answer(gather.gather(scored[0] / "outputs", "tiny"))
+    assert differences(found, "loss", "bce", "en") is None  # so short a training has not converged: no cell is judged
+    judged = [replace(row, standing=replace(row.standing, kind="judged")) for row in found.rows]
+    found = replace(found, rows=judged)
+    table = differences(found, "loss", "bce", "en")
+    assert list(table["difference"]) == ["dice − bce"]
+    assert list(table) == ["difference", "clean", "blur", "brightness", "contrast", "jpeg", "noise", "wild"]
+    assert list(differences(found, "loss", "dice", "zh")["差"]) == ["bce − dice"]
+    scores = found.study.robustness.join(found.study.finished.set_index("key")[["cell"]], on="key")
+    for column, names in (("wild", ["wild"]), ("noise", ["noise 1", "noise 2", "noise 3"])):
+        mine = scores[scores.condition.isin(names)].groupby("cell", observed=True).dice.mean()
+        assert table[column][0].split()[0] == f"{mine['dice'] - mine['bce']:+.4f}"
 
 
 def test_no_two_cells_are_drawn_alike_and_a_factors_level_is_a_colour():
