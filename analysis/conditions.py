@@ -79,9 +79,9 @@ def differences(answer: Answer, factor: str, baseline: str, language: str) -> pd
     cells' combinations of all else that both have; intervals are adjusted for this column's pairs of levels. None where there are none.
     """
     study, judged = answer.study, {row.cell: row for row in answer.judged}
-    names, found = CHINESE if language == "zh" else {}, dict[str, dict[str, str]]()
+    names, found, kinds = CHINESE if language == "zh" else {}, dict[str, dict[str, str]](), _kinds(_found(answer))
     for name, cells in _scores(study).items():
-        if STRENGTH.fullmatch(name) or not _kinds(_found(answer)):
+        if STRENGTH.fullmatch(name) or not kinds:
             continue
         at = {
             (row.levels[factor], JOIN.join(level for other, level in row.levels.items() if other != factor)): cells[cell]

@@ -41,9 +41,9 @@ OTHERS = {
     "zh": "同样的网络在测试车的退化照片上（三种强度的平均）以及在另一处拍摄的照片上的 Dice；★：该列中与最好的没有区分开。探索性结果：每一列只对本列的成对比较做了校正。",
 }
 AGAINST = {
-    "en": "What each level of {factor} changes against {baseline} there, over the combinations of all else that both have: Dice, with intervals "
-    "adjusted for the pairs of levels of that column alone. Exploratory.",
-    "zh": "在这些照片上，{factor} 的每个水平与 {baseline} 之差，对两者都有的其余组合取平均：Dice，区间只对本列中成对的水平作了校正。探索性结果。",
+    "en": "What each other level of {factor} changes against {baseline} there, over the combinations of all else that both have: Dice, with intervals "
+    "adjusted for all pairs of levels, of that column alone. Exploratory.",
+    "zh": "在这些照片上，{factor} 的其他各水平与 {baseline} 的 Dice 之差（对两者共有的其余组合取平均）；区间只对本列的成对比较作了校正。探索性结果。",
 }
 OTHERS_ALT = {"en": "Dice against the strength of each corruption", "zh": "Dice 随各种退化强度的变化"}
 HEADINGS = {"en": ("name", "what it is", "source"), "zh": ("名称", "说明", "来源")}

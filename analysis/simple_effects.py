@@ -1,8 +1,8 @@
 """Simple effects: what a factor changes within each combination of the other factors, beside what it changes over all of them.
 
 A main effect is an average, which may hold for none of its parts. A study that asks for the parts names the factor under
-`simple_effects` in its [design], and under `baseline` the level with which alone the others are compared, so that no interval
-pays for comparisons that nobody asked for. Intervals are Holm-adjusted over the combinations, each score by itself; the verdict is that of Dice.
+`simple_effects` in its [design], and under `baseline` the level with which alone the others are compared there, so that no part
+pays for comparisons that nobody asked for (the average over the parts is the main effect's, adjusted for all pairs of levels). Intervals are Holm-adjusted over the combinations, each score by itself; the verdict is that of Dice.
 Where one of the two cells has no verdict, the difference is shown all the same, without an interval: left out, it would seem unknown.
 """
 

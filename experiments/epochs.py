@@ -82,11 +82,13 @@ def pictured(record: Record) -> dict[str | tuple[str, int], Path]:
 
 
 def tell_past(record: Record, tracker: tracking.Tracker) -> None:
-    """Send what a kill kept from being sent: of the epochs that are taken up, those that MLflow lacks."""
-    for values, number, moment in past(record)[1]:
+    """Send what a kill kept from being sent: of the epochs that are taken up, those that MLflow lacks, and their pictures."""
+    epochs = past(record)[1]
+    for values, number, moment in epochs:
         tracker.metrics(values, number, moment)
+    taken_up = {number for _, number, _ in epochs}
     for name, path in pictured(record).items():
-        if isinstance(name, tuple):
+        if isinstance(name, tuple) and name[1] in taken_up:
             tracker.picture(path, *name)
 
 

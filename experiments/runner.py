@@ -127,7 +127,9 @@ def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> di
     record.begin(config, machine, command)
     record.write("split.csv", splitting.manifest(prepared.parts))
     job.lease.confirm()  # or it would be opened again for a run that another has finished
-    tracker.open(config, machine.data_dir)
+    tracker.open(
+        config, machine.data_dir, (record.folder / "config.json").stat().st_mtime
+    )  # when it began, also if that was long ago
     status, numbers, tags = "FAILED", {}, {}
     try:
         state = start(model, config)

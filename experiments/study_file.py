@@ -158,9 +158,9 @@ def _baseline(table: Table, factors: Mapping[str, tuple[Level, ...]], asked: Seq
     table.refuse_unknown(asked)
     for factor, level in table.content.items():
         labels = [one.label for one in factors[factor]]
-        if level not in labels:
+        if str(level) not in labels:
             raise table.wrong(factor, f"is '{level}'{nearest(str(level), labels)}; its levels are {', '.join(labels)}")
-    return dict(table.content)
+    return {factor: str(level) for factor, level in table.content.items()}
 
 
 def _pilot(design: Table, factors: Mapping[str, tuple[Level, ...]]) -> Pilot:

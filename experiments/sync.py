@@ -125,8 +125,8 @@ def _past(record: Record, kind: Kind, studies: Studies) -> _Past | str:
     except InputError:
         return "changed since they were finished, left out"
     try:
-        record.epochs(), record.timings()
-    except InputError:
+        epochs_of(record)
+    except (InputError, KeyError, TypeError, ValueError):
         return "damaged, left out"
     result, failure = record.result(), record.failure()
     if failure:

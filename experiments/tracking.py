@@ -234,6 +234,7 @@ class Tracker:
                 self._client.log_image(self._run_id, picture, artifact_file=f"pictures/{path.name}")
             else:
                 self._client.log_image(self._run_id, picture, key=key, step=step)
+                self._sent_pictures.add((key, step))
 
     def _close(self, status: str, values: dict[str, float], files: list[Path], tags: dict[str, str], moment: int) -> None:
         self._leave()

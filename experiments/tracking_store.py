@@ -99,8 +99,11 @@ def _pictured(name: str) -> str | tuple[str, int]:
 def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
     """A client, and the id of the experiment; both are made once, under a lock: two processes that first open one
     sqlite file at the same time ruin it."""
+    set_up()
     output_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock(uri, output_dir), timeout=60):
+    once = lock(uri, output_dir)
+    once.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(once, timeout=60):
         _refuse_locked(uri)
         from mlflow import MlflowClient
 
@@ -119,7 +122,7 @@ def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
 def lock(uri: str, output_dir: Path) -> Path:
     """What is locked while something is made in the store that must be made once: beside a sqlite file, whichever folder runs go to."""
     place = Path(uri.removeprefix("sqlite:///"))
-    return place.with_suffix(".lock") if uri.startswith("sqlite:///") and place.parent.is_dir() else output_dir / "mlflow.lock"
+    return place.with_suffix(".lock") if uri.startswith("sqlite:///") and place.name else output_dir / "mlflow.lock"
 
 
 def _refuse_locked(uri: str) -> None:

@@ -113,6 +113,10 @@ WRONG = [
     ({"design": {"seeds": [0], "simple_effects": ["pairs"]}}, "simple_effects.* names 'pairs'; it takes loss"),
     ({"design": {"seeds": [0], "baseline": {"loss": "bce"}}}, r"\[design.baseline\] loss is unknown"),
     ({"design": {"seeds": [0], "simple_effects": ["loss"], "baseline": {"loss": "bcee"}}}, r"loss is 'bcee' \(did you mean 'bce'\?\)"),
+    (
+        {"factors": {"train_cars": [20, 40]}, "design": {"seeds": [0], "simple_effects": ["train_cars"], "baseline": {"train_cars": 30}}},
+        r"train_cars is '30'.*its levels are 20, 40",
+    ),
     ({"design": {"seeds": [0], "at_budget": 1}}, r"\[design\] at_budget should be true or false"),
     ({"design": {"seeds": [0], "at_budget": True}}, r"\[design\] at_budget is for studies in which the steps are a factor"),
     ({"design": {"seeds": [0], "pilot": {"cells": 9}}}, r"\[design.pilot\] cells is 9, but the study has 2"),

@@ -103,6 +103,15 @@ def picture_of(uri):
     return sorted(shown, key=lambda one: (one[1], one[2]["key"]))
 
 
+def run_in(uri):
+    """The only run that MLflow has."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    (run,) = client.search_runs([client.get_experiment_by_name(tracking_store.EXPERIMENT).experiment_id])
+    return run
+
+
 def moments_of(uri, name):
     """When the values of the only run's metric came about, in milliseconds since 1970, in MLflow's order."""
     from mlflow import MlflowClient
@@ -271,20 +280,38 @@ def test_epochs_that_a_kill_kept_from_mlflow_are_sent_when_the_run_is_taken_up(m
     assert moments_of(fresh, "val/dice") == [int(line["ended"] * 1000) for line in timings]
     assert len([name for name in files if name.endswith(".png") and name.startswith("images")]) == 5
     assert "1 there already" in sync(command, output, fresh)[1]
+    began = run_in(fresh).info.start_time
+    assert began <= moments_of(fresh, "val/dice")[0] and began == int((run_folder(output) / "config.json").stat().st_mtime * 1000)
+
+
+@pytest.mark.fault(22)
+def test_a_picture_of_an_epoch_that_is_trained_again_is_not_sent_twice(made_cars, tmp_path, fresh, command):
+    """The last checkpoint is lost: epoch 3 is trained again, and its picture from before lies in the folder."""
+    output, port = tmp_path / "outputs", free_port()
+    words = small(made_cars, output, epochs=5, tracking_uri=f"http://127.0.0.1:{port}")
+    assert (
+        injected(words, killed_at("from experiments import pictures as place", "save_validation", 3)).returncode
+        == -signal.SIGKILL
+    )
+    (run_folder(output) / "last.ckpt").write_bytes(b"")
+    assert command(*small(made_cars, output, epochs=5, tracking_uri=fresh))[0] == 0
+    ((_, _, _, _, _, files),) = picture_of(fresh)
+    assert len([name for name in files if name.endswith(".png") and name.startswith("images")]) == 5
 
 
 @pytest.mark.fault(20)
 def test_what_is_damaged_is_left_out_of_an_upload_and_the_rest_is_not(made_cars, tmp_path, fresh, command):
     output = tmp_path / "outputs"
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         assert command(*small(made_cars, output, seed=seed, tracking_uri=f"http://127.0.0.1:{free_port()}"))[0] == 0
-    first, _ = sorted(path for path in (output / "runs").iterdir() if path.is_dir())
+    first, second, _ = sorted(path for path in (output / "runs").iterdir() if path.is_dir())
     (first / "result.json").unlink()
     (first / "metrics.jsonl").write_text('{"epoch": 1\n' + (first / "metrics.jsonl").read_text())
+    (second / "timing.jsonl").write_text("{}\n")
     (output / "studies" / "torn").mkdir(parents=True)
     (output / "studies" / "torn" / "plan.json").write_text('{"name": "torn", "cel')
     code, shown, complaint = sync(command, output, fresh)
-    assert code == 0 and "1 damaged, left out" in shown and "1 uploaded" in shown and "plan.json cannot be read" in shown, (
+    assert code == 0 and "2 damaged, left out" in shown and "1 uploaded" in shown and "plan.json cannot be read" in shown, (
         complaint
     )
     assert [one[0] for one in picture_of(fresh)] == ["FINISHED"]
@@ -317,8 +344,8 @@ def test_a_run_left_running_by_a_kill_is_marked_killed_with_all_its_epochs_and_g
 @pytest.mark.parametrize("folders", [1, 4], ids=["one output folder", "one store for four output folders"])
 def test_four_processes_first_touch_one_fresh_store(tmp_path, folders):
     code = (
-        "import pathlib; from experiments import tracking_store as t; t.set_up(); "
-        f"p = pathlib.Path({str(tmp_path)!r}); client, there = t.open_store(t.local_uri(p), p / 'NUMBER'); "
+        "import pathlib; from experiments import tracking_store as t; "
+        f"p = pathlib.Path({str(tmp_path / 'new')!r}); client, there = t.open_store(t.local_uri(p), p / 'NUMBER'); "
         "print(there, client.create_run(there).info.run_id)"
     )
     each = [code.replace("NUMBER", str(number % folders)) for number in range(4)]
@@ -328,7 +355,7 @@ def test_four_processes_first_touch_one_fresh_store(tmp_path, folders):
     assert len({experiment for experiment, _ in said}) == 1 and len({run for _, run in said}) == 4
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_store.local_uri(tmp_path))
+    client = MlflowClient(tracking_store.local_uri(tmp_path / "new"))
     assert {run.info.run_id for run in client.search_runs([said[0][0]])} == {run for _, run in said}
 
 
