@@ -18,7 +18,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from experiments.data_commands import data, runs
-from experiments.errors import InputError, RunFailed, disk_trouble
+from experiments.errors import InputError, RunFailed, disk_trouble, on_one_line
 from experiments.page_command import page
 from experiments.report_command import report
 from experiments.study_commands import grid, robustness, study, tune
@@ -209,7 +209,7 @@ def _flags(command: App) -> list[str]:
 
 
 def _complain(sentence: str, code: int = 2) -> int:
-    print(sentence, file=sys.stderr)
+    print(on_one_line(sentence), file=sys.stderr)
     return code
 
 

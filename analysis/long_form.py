@@ -14,9 +14,9 @@ from analysis.sentences import sentences
 
 Say = Callable[[str, str], str]
 WITHIN = {
-    "en": "What {factor} changes within each combination of the other factors; intervals are Holm-adjusted over all rows of one combination each, each score by itself; "
+    "en": "What {factor} changes within each combination of the other factors; intervals are Holm-adjusted over all rows but the averages, each score by itself; "
     "where a cell has no verdict, the difference stands without an interval.",
-    "zh": "{factor} 在其余因素的每种组合之内带来的差别；区间对表中各组合的所有行作了 Holm 校正，每种分数各自校正；若所比较的单元中有一个没有判定，则只给出差值，不给区间。",
+    "zh": "{factor} 在其余因素的每种组合之内带来的差别；除取平均的行外，表中各行的区间一并作了 Holm 校正，每种分数各自校正；若所比较的单元中有一个没有判定，则只给出差值，不给区间。",
 }
 PICTURES = {
     "main-effects": ("Main effects", "主效应"), "simple-effects": ("Simple effects", "简单效应"), "pairs": ("Differences between cells", "单元之间的差别"),

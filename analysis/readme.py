@@ -43,7 +43,7 @@ OTHERS = {
 AGAINST = {
     "en": "What each other level of {factor} changes against {baseline} there, over the combinations of all else that both have: Dice, with intervals "
     "adjusted for all pairs of levels, of that column alone. Exploratory.",
-    "zh": "在这些照片上，{factor} 的其他各水平与 {baseline} 的 Dice 之差（对两者共有的其余组合取平均）；区间只对本列的成对比较作了校正。探索性结果。",
+    "zh": "在这些照片上，{factor} 的其他各水平与 {baseline} 的 Dice 之差（在两者都有的、其余因素的各组合上取平均）；每列单独校正，区间按该列全部水平的两两比较校正（不只是与 {baseline} 的比较）。探索性结果。",
 }
 OTHERS_ALT = {"en": "Dice against the strength of each corruption", "zh": "Dice 随各种退化强度的变化"}
 HEADINGS = {"en": ("name", "what it is", "source"), "zh": ("名称", "说明", "来源")}

@@ -24,6 +24,11 @@ class Busy(InputError):
     """Another process carries this run out just now."""
 
 
+def on_one_line(sentence: str) -> str:
+    """A sentence as it is shown: what a name in it has of line ends and other invisible characters is escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
+
+
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
     """An error within that names no file names this one: a full disk is noticed by `write`, which only has a number for it."""

@@ -207,7 +207,12 @@ place.checkpoint.load = spy
 def test_best_weights_damaged_before_they_are_scored_end_the_run_with_a_sentence(undisturbed, made_cars, tmp_path, store_uri):
     words = small(made_cars, tmp_path, epochs=EPOCHS, tracking_uri=store_uri)
     done = injected(words, SPOILT)
-    assert done.returncode == 1 and "best.ckpt" in done.stderr and "trains anew" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "best.ckpt" in done.stderr
+        and "trains the run again" in done.stderr
+        and "Traceback" not in done.stderr
+    )
     code, shown, complaint = typed(words)
     assert code == 0 and "training begins again" in shown, complaint
     assert digests(run_folder(tmp_path)) == undisturbed

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from experiments import settings as reading
 from experiments import study_file
 from experiments.config import setting_fields
-from experiments.errors import InputError
+from experiments.errors import InputError, on_one_line
 from experiments.study import slug
 from registry import OptionError, UnknownName
 from tests.test_study import SETTINGS
@@ -34,8 +34,17 @@ def answers(read):
         return read()
     except ANSWERS as error:
         text = error.args[0]
-        assert isinstance(text, str) and len(text.strip().splitlines()) == 1
+        assert isinstance(text, str) and len(on_one_line(text).splitlines()) == 1
         return None
+
+
+@pytest.mark.fault(27)
+@pytest.mark.parametrize("letter", ["\r", "\n", "\x85", "\x1e", "\u2028"])
+def test_a_name_with_a_line_end_is_refused_on_one_line(tmp_path, command, letter):
+    path = tmp_path / "settings.yaml"
+    path.write_text(json.dumps({f"a{letter}b": 1}))
+    code, _, complaint = command("--config", path)
+    assert code == 2 and complaint.endswith(".\n") and len(complaint.splitlines()) == 1 and repr(letter)[1:-1] in complaint
 
 
 @pytest.mark.fault(27)
