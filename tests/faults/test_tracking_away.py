@@ -263,15 +263,17 @@ def test_a_store_that_is_locked_midway_does_not_hold_a_run_up_for_good(made_cars
     assert [one[0] for one in picture_of(fresh)] == ["FINISHED"]
 
 
+def killed_in_the_third_epoch(cars, folder):
+    """The output folder of a run that a kill ended after its third epoch's picture; the store was away, so it has nothing of it."""
+    words = small(cars, folder / "outputs", epochs=5, tracking_uri=f"http://127.0.0.1:{free_port()}")
+    done = injected(words, killed_at("from experiments import pictures as place", "save_validation", 3))
+    assert done.returncode == -signal.SIGKILL
+    return folder / "outputs"
+
+
 @pytest.mark.fault(22)
 def test_epochs_that_a_kill_kept_from_mlflow_are_sent_when_the_run_is_taken_up(made_cars, tmp_path, fresh, command):
-    """Here the store was away besides, so that it has none of them."""
-    output, port = tmp_path / "outputs", free_port()
-    words = small(made_cars, output, epochs=5, tracking_uri=f"http://127.0.0.1:{port}")
-    assert (
-        injected(words, killed_at("from experiments import pictures as place", "save_validation", 3)).returncode
-        == -signal.SIGKILL
-    )
+    output = killed_in_the_third_epoch(made_cars, tmp_path)
     assert command(*small(made_cars, output, epochs=5, tracking_uri=fresh))[0] == 0
     ((status, _, _, _, metrics, files),) = picture_of(fresh)
     lines = [json.loads(line) for line in (run_folder(output) / "metrics.jsonl").read_text().splitlines()]
@@ -287,12 +289,7 @@ def test_epochs_that_a_kill_kept_from_mlflow_are_sent_when_the_run_is_taken_up(m
 @pytest.mark.fault(22)
 def test_a_picture_of_an_epoch_that_is_trained_again_is_not_sent_twice(made_cars, tmp_path, fresh, command):
     """The last checkpoint is lost: epoch 3 is trained again, and its picture from before lies in the folder."""
-    output, port = tmp_path / "outputs", free_port()
-    words = small(made_cars, output, epochs=5, tracking_uri=f"http://127.0.0.1:{port}")
-    assert (
-        injected(words, killed_at("from experiments import pictures as place", "save_validation", 3)).returncode
-        == -signal.SIGKILL
-    )
+    output = killed_in_the_third_epoch(made_cars, tmp_path)
     (run_folder(output) / "last.ckpt").write_bytes(b"")
     assert command(*small(made_cars, output, epochs=5, tracking_uri=fresh))[0] == 0
     ((_, _, _, _, _, files),) = picture_of(fresh)
