@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 TEXT = "#737a82"
-BLUE, ORANGE, GREEN, PINK, SKY = "#0f7fc4", "#d55e00", "#129070", "#c2659a", "#4b8fb0"
-COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, "#a07a00", "#8a6fd1", "#c8553d")
+BLUE, ORANGE, GREEN, PINK = "#0f7fc4", "#d55e00", "#129070", "#c2659a"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, "#a07a00", "#8a6fd1", "#4b8fb0", "#c8553d")  # those that are alike far apart
 LINES = ("-", "--", ":", "-.")
 BAND = (0.46, 0.49, 0.52, 0.18)  # of the region of practical equivalence
 STYLE: Any = {

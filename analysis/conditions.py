@@ -19,14 +19,14 @@ from analysis.answer import Answer
 from analysis.canvas import COLOURS, LINES, TEXT, sheet, shorten
 from analysis.effects import main_effect
 from analysis.measured import Study
-from analysis.sentences import interval
+from analysis.sentences import PARTS, interval
 from analysis.simple_effects import JOIN
-from analysis.statistics import compare_all
+from analysis.statistics import Comparison, compare_all
 from analysis.tables import TOP
 
 CLEAN, STRENGTH = "clean", re.compile(r"(.+) ([123])")
 CHINESE = {CLEAN: "原样", "blur": "模糊", "noise": "噪声", "jpeg": "JPEG 压缩", "brightness": "亮度", "contrast": "对比度"}
-MOST = 16  # lines in a panel
+MOST, COLUMNS = 16, 3  # lines in a panel, panels beside each other
 MARKERS = ("o", "s", "^", "D")  # as many as there are LINES
 Look = dict[str, Any]
 
@@ -74,12 +74,12 @@ def table(answer: Answer, language: str) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=[*answer.study.factors, *(names.get(one.name, one.name) for one in kinds)])
 
 
-def differences(answer: Answer, factor: str, baseline: str, language: str) -> pd.DataFrame | None:
-    """A row for each other level of a factor, a column for each kind of condition: its Dice less that of `baseline`, over the judged
-    cells' combinations of all else that both have; intervals are adjusted for this column's pairs of levels. None where there are none.
+def changes(answer: Answer, factor: str, baseline: str) -> dict[str, dict[str, Comparison]]:
+    """Under each kind of condition, what each other level of a factor changes against `baseline`: its Dice less that level's, over the
+    judged cells' combinations of all else that both have; intervals are adjusted for this condition's pairs of levels.
     """
     study, judged = answer.study, {row.cell: row for row in answer.judged}
-    names, found, kinds = CHINESE if language == "zh" else {}, dict[str, dict[str, str]](), _kinds(_found(answer))
+    found, kinds = dict[str, dict[str, Comparison]](), _kinds(_found(answer))
     for name, cells in _scores(study).items():
         if STRENGTH.fullmatch(name) or not kinds:
             continue
@@ -92,10 +92,37 @@ def differences(answer: Answer, factor: str, baseline: str, language: str) -> pd
             compared = main_effect(at, 0, rope=study.rope).family.comparisons
         except ValueError:  # fewer than two levels, or none that have all else in common
             continue
-        found[names.get(name, name)] = {a: interval(one) for (a, b), one in compared.items() if b == baseline}
-    levels = [level for level in study.factors[factor] if level != baseline and any(level in column for column in found.values())]
-    rows = [[f"{level} − {baseline}", *(column.get(level, "") for column in found.values())] for level in levels]
-    return pd.DataFrame(rows, columns=["difference" if language == "en" else "差", *found]) if rows else None
+        mine = {a: one for (a, b), one in compared.items() if b == baseline}
+        found[name] = {level: mine[level] for level in study.factors[factor] if level in mine}
+    return found
+
+
+def differences(answer: Answer, factor: str, baseline: str, language: str) -> pd.DataFrame | None:
+    """`changes` as a table: a row for each other level, a column for each kind of condition. None where there are none."""
+    found, names = changes(answer, factor, baseline), CHINESE if language == "zh" else {}
+    levels = [level for level in answer.study.factors[factor] if any(level in column for column in found.values())]
+    rows = [
+        [f"{level} − {baseline}", *(interval(column[level]) if level in column else "" for column in found.values())]
+        for level in levels
+    ]
+    columns = ["difference" if language == "en" else "差", *(names.get(name, name) for name in found)]
+    return pd.DataFrame(rows, columns=columns) if rows else None
+
+
+def verdicts(answer: Answer, factor: str, baseline: str, language: str) -> str:
+    """`changes` in a sentence for each level: its verdict against `baseline`, and under which conditions that is so."""
+    found, said = changes(answer, factor, baseline), []
+    names, which = (CHINESE, 1) if language == "zh" else ({}, 0)
+    for level in answer.study.factors[factor]:
+        under = {names.get(name, name): column[level].verdict for name, column in found.items() if level in column}
+        kinds = {words[which]: [name for name, verdict in under.items() if verdict == kind] for kind, words in PARTS.items()}
+        if language == "en":
+            told = ", ".join(f"{kind} ({', '.join(where)})" for kind, where in kinds.items() if where)
+            said += [f"{level} against {baseline}: {told}."] if told else []
+        else:
+            told = "，".join(f"{kind}（{'、'.join(where)}）" for kind, where in kinds.items() if where)
+            said += [f"{level} 相对于 {baseline}：{told}。"] if told else []
+    return (" " if language == "en" else "").join(said)
 
 
 def figure(answer: Answer) -> Figure | None:
@@ -106,9 +133,12 @@ def figure(answer: Answer) -> Figure | None:
         return None
     values = {one.name: one.dice for one in found}
     places = [one.name for one in found if one.name not in (CLEAN, *kinds) and not STRENGTH.fullmatch(one.name)]
-    rows = answer.measured[:MOST]
+    planned = [cell["cell"] for cell in answer.study.cells]
+    rows = sorted(answer.measured[:MOST], key=lambda row: planned.index(row.cell))
     looks = _looks([tuple(row.levels.values()) for row in rows])
-    drawing, axes = sheet(2.1 * (len(kinds) + bool(places)), 3.4, 1, len(kinds) + bool(places), sharey=not places)
+    panels = len(kinds) + bool(places)
+    lines = -(-panels // COLUMNS)
+    drawing, axes = sheet(10, 2.6 * lines + 0.9, lines, -(-panels // lines), sharey=not places)
     for axis, kind in zip(axes, kinds, strict=False):
         names = [CLEAN, *(f"{kind} {strength}" for strength in (1, 2, 3))]
         for look, row in zip(looks, rows, strict=True):
@@ -120,10 +150,13 @@ def figure(answer: Answer) -> Figure | None:
     for place in places[:1]:
         for number, (look, row) in enumerate(zip(looks, rows, strict=True)):
             if row.cell in values[place]:
-                axes[-1].plot(number, values[place][row.cell], **look | {"linestyle": ""}, markersize=5)
-        axes[-1].set_title(place, loc="left")
-        axes[-1].set_xticks([])
-    axes[0].set_ylabel("Dice on test cars")
+                axes[panels - 1].plot(number, values[place][row.cell], **look | {"linestyle": ""}, markersize=5)
+        axes[panels - 1].set_title(place, loc="left")
+        axes[panels - 1].set_xticks([])
+    for axis in axes[panels:]:
+        axis.set_visible(False)
+    for axis in axes[:: -(-panels // lines)]:
+        axis.set_ylabel("Dice")
     drawn = f"the {MOST} cells with the highest Dice, of {len(answer.measured)}" if len(answer.measured) > MOST else None
     drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, labelcolor=TEXT, title=drawn)
     return drawing

@@ -150,7 +150,8 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str,
     for factor, baseline in found.study.plan.get("design", {}).get("baseline", {}).items():
         differences = conditions.differences(found, factor, baseline, language)
         if differences is not None:
-            lines += [tables.safe(AGAINST[language].format(factor=factor, baseline=baseline)), tables.markdown(differences)]
+            told = conditions.verdicts(found, factor, baseline, language)
+            lines += [tables.safe(AGAINST[language].format(factor=factor, baseline=baseline)), tables.safe(told), tables.markdown(differences)]
     return "\n\n".join(lines)
 
 

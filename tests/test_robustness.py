@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import shutil
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 
 from analysis import gather
 from analysis.answer import answer
-from analysis.conditions import MOST, _looks, differences
+from analysis.conditions import MOST, _looks, differences, verdicts
 from analysis.robustness import read_file
 from experiments.data.corrupt import CONDITIONS, CORRUPTIONS, corrupt
 from tests.strangers import scene
@@ -139,6 +140,25 @@ def test_with_a_baseline_every_condition_tells_what_the_other_levels_change(scor
     for column, names in (("wild", ["wild"]), ("noise", ["noise 1", "noise 2", "noise 3"])):
         mine = scores[scores.condition.isin(names)].groupby("cell", observed=True).dice.mean()
         assert table[column][0].split()[0] == f"{mine['dice'] - mine['bce']:+.4f}"
+
+
+def test_the_sentence_under_each_condition_says_what_its_interval_says(scored):
+    found = answer(gather.gather(scored[0] / "outputs", "tiny"))
+    judged = [replace(row, standing=replace(row.standing, kind="judged")) for row in found.rows]
+    lower = found.study.robustness.assign(dice=lambda rows: rows.dice.where(rows.condition != "wild", 0.0))
+    keys = found.study.finished.set_index("key").cell
+    steady = lower.key.map(keys).map({"bce": 0.5, "dice": 0.7}) + pd.Series(range(len(lower)), lower.index) % 3 * 1e-4
+    lower["dice"] = lower.dice.where(~lower.condition.str.startswith("jpeg"), steady)
+    found = replace(found, rows=judged, study=replace(found.study, robustness=lower))
+    table, said = differences(found, "loss", "bce", "en"), verdicts(found, "loss", "bce", "en")
+    assert said.startswith("dice against bce: better (") and said.endswith(").") and "; " not in said
+    told = {name: kind for kind, names in re.findall(r"(\w+) \(([^)]*)\)", said) for name in names.split(", ")}
+    assert set(told) == set(table) - {"difference"} and told["wild"] == "equivalent" and told["jpeg"] == "better"
+    for column, kind in told.items():
+        low, high = (float(end) for end in re.findall(r"[-+][0-9.]+(?=[,\]])", table[column][0]))
+        assert (kind == "better") == (low > 0) and (kind == "worse") == (high < 0) and (kind == "equivalent") == (max(-low, high) < 0.001)
+    turned = verdicts(found, "loss", "dice", "zh")
+    assert turned.startswith("bce 相对于 dice：更差（") and "JPEG 压缩" in turned.split("更差（")[1].split("）")[0]
 
 
 def test_no_two_cells_are_drawn_alike_and_a_factors_level_is_a_colour():
