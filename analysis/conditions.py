@@ -117,10 +117,10 @@ def verdicts(answer: Answer, factor: str, baseline: str, language: str) -> str:
         under = {names.get(name, name): column[level].verdict for name, column in found.items() if level in column}
         kinds = {words[which]: [name for name, verdict in under.items() if verdict == kind] for kind, words in PARTS.items()}
         if language == "en":
-            told = ", ".join(f"{kind} ({', '.join(where)})" for kind, where in kinds.items() if where)
+            told = "; ".join(f"{kind} ({', '.join(where)})" for kind, where in kinds.items() if where)
             said += [f"{level} against {baseline}: {told}."] if told else []
         else:
-            told = "，".join(f"{kind}（{'、'.join(where)}）" for kind, where in kinds.items() if where)
+            told = "；".join(f"{kind}（{'、'.join(where)}）" for kind, where in kinds.items() if where)
             said += [f"{level} 相对于 {baseline}：{told}。"] if told else []
     return (" " if language == "en" else "").join(said)
 

@@ -123,9 +123,10 @@ def _several(top: Sequence[Row], answer: Answer, say: Say) -> str:
             f"{number} 个{which}单元中没有发现任何一个劣于另一个：哪个最好尚未决定。",
         )
     rest = number - len(top)
+    others, others_zh = (f"Each of the other {rest}", f"其余 {rest} 个各自") if rest > 1 else ("The other one", "另外一个")
     return say(
-        f"Which {which}cell is best is undecided among {len(top)}: {names}. Each of the other {rest} is worse than at least one cell.",
-        f"{which}单元中哪一个最好，在以下 {len(top)} 个之间未决：{names}。其余 {rest} 个各自至少劣于一个单元。",
+        f"Which {which}cell is best is undecided among {len(top)}: {names}. {others} is worse than at least one cell.",
+        f"{which}单元中哪一个最好，在以下 {len(top)} 个之间未决：{names}。{others_zh}至少劣于一个单元。",
     )
 
 

@@ -36,7 +36,7 @@ def test_one_cell_that_is_better_than_all_is_named_and_the_rope_is_respected(tmp
 
 def test_two_that_are_not_separated_are_both_named_and_the_beaten_one_is_not(tmp_path):
     found = study(tmp_path, {"unet": 0, "attention_unet": 0.01, "resnet_unet": 0.01}, sd=5e-4, seeds=range(5))
-    assert "undecided among 2: " in sentences(found, "en")[0] and "Each of the other 1 is worse" in sentences(found, "en")[0]
+    assert "undecided among 2: " in sentences(found, "en")[0] and "The other one is worse" in sentences(found, "en")[0]
     assert " unet + bce" not in sentences(found, "en")[0]
 
 
