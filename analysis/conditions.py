@@ -126,7 +126,7 @@ def verdicts(answer: Answer, factor: str, baseline: str, language: str) -> str:
 
 
 def figure(answer: Answer) -> Figure | None:
-    """Dice of each cell against the strength of each corruption, and in another place; None where the table is None."""
+    """Dice of each cell against the strength of each corruption, and on photographs from elsewhere; None where the table is None."""
     found = _found(answer)
     kinds = _kinds(found)
     if not kinds:

@@ -98,7 +98,8 @@ def _cells(answer: Answer, say: Say) -> pd.DataFrame:
     rows = []
     for row in answer.measured:
         low, high = (plans[row.cell].get(name) for name in ("rate_low", "rate_high"))
-        interval = "" if low is None or high is None else f" [{low:.2g}, {high:.2g}]"
+        ends = say("not estimable", "无法估计") if low is None or high is None else f"{low:.2g}, {high:.2g}"
+        interval = f" [{ends}]" if plans[row.cell].get("tuned") else ""
         scores = answer.scores[row.cell]
         deviation = scores.mean(1).std(ddof=1) if len(scores) > 1 else None
         without = None if answer.faultless is None else answer.faultless.dice.get(row.cell)

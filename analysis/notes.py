@@ -180,8 +180,8 @@ def _correlation(answer: Answer, say: Say) -> list[str]:
     if found.overall != found.overall:
         return []
     return [say(
-        f"Correlation of seeds between cells: {found.overall:+.2f} (p {found.p:.2f}); seeds are treated as independent.",
-        f"各单元之间随机种子的相关系数：{found.overall:+.2f}（p = {found.p:.2f}）；随机种子按独立处理。",
+        f"Correlation of seeds between cells: {found.overall:+.2f} (p {found.p:.3f}); seeds are treated as independent.",
+        f"各单元之间随机种子的相关系数：{found.overall:+.2f}（p = {found.p:.3f}）；随机种子按独立处理。",
     )]  # fmt: skip
 
 

@@ -23,7 +23,7 @@ CAPTIONS = {
     "cost": "Dice against cost", "responses": "Validation Dice against the learning rate: trials, curve and chosen rate",
     "losses": "Training and validation loss", "validation": "Validation Dice; in the grey last fifth it must no longer rise",
     "angles": "Dice by viewing angle", "worst-cars": "The worst cars",
-    "robustness": "Dice against the strength of each corruption, and on photographs of another place",
+    "robustness": "Dice against the strength of each corruption, and on photographs from elsewhere",
     "strip": "Photographs, ground truth, each model, and the errors at the boundary",
 }  # fmt: skip
 RUNS = ("cell", "seed", "key", "state", "reason", "rate", "dice", "iou", "boundary_iou", "hd95_median", "hd95_failures", "dice_best",

@@ -36,9 +36,9 @@ ALT = {
     "simple-effects": {"en": "What changes within each combination of the other factors", "zh": "其余因素的每种组合之内的差别"},
 }
 OTHERS = {
-    "en": "Dice of the same networks on corrupted photographs of the test cars (mean over three strengths) and on photographs of another place; ★: not "
-    "separated from the top in that column. Exploratory: each column is adjusted for its own pairs alone.",
-    "zh": "同样的网络在测试车的退化照片上（三种强度的平均）以及在另一处拍摄的照片上的 Dice；★：该列中与最好的没有区分开。探索性结果：每一列只对本列的成对比较做了校正。",
+    "en": "Dice of the same networks on corrupted photographs of the test cars (mean over three strengths) and on photographs from elsewhere; ★: not "
+    "separated from the top in that column (a cell whose scores vary much may keep it with a low mean). Exploratory: each column is adjusted for its own pairs alone.",
+    "zh": "同样的网络在测试车的退化照片上（三种强度的平均）以及在其他来源的照片上的 Dice；★：该列中与最好的没有区分开（分数波动大的单元，均值低也可能保留）。探索性结果：每一列只对本列的成对比较做了校正。",
 }
 AGAINST = {
     "en": "What each other level of {factor} changes against {baseline} there, over the combinations of all else that both have: Dice, with intervals "

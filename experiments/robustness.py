@@ -1,7 +1,7 @@
 """`run.py robustness`: a study's networks on photographs that are not like those they learned from.
 
 The last weights of every finished run are scored on the study's own test photographs under five corruptions, and on
-photographs of another place where there are some. Each condition is a file under outputs/studies/NAME/robustness, so
+photographs from elsewhere where there are some. Each condition is a file under outputs/studies/NAME/robustness, so
 the same command goes on where it was stopped; `report` makes the tables.
 """
 

@@ -110,14 +110,14 @@ def robustness(
     elsewhere: Annotated[
         Path | None,
         Parameter(
-            help="a folder of images/ and masks/ of another place, on which the networks are scored, too", show_default=False
+            help="a folder of images/ and masks/ from elsewhere, on which the networks are scored, too", show_default=False
         ),
     ] = None,
     views: Annotated[str, Parameter(help="corrupt at most so many photographs of each test car")] = "4",
     data_dir: DataDir = None,
     output_dir: Output = Path("outputs"),
 ) -> int:
-    """Score a study's networks on its test photographs under five corruptions, and on photographs of another place.
+    """Score a study's networks on its test photographs under five corruptions, and on photographs from elsewhere.
 
     Blur, noise, JPEG, brightness and contrast, each at three strengths; the last weights; report makes the tables.
 

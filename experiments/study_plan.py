@@ -26,11 +26,15 @@ class Rate:
     """The learning rate of a cell: tuned or as it was set. Without a `value` (too many trials diverged) the cell cannot run."""
 
     value: float | None
-    low: float | None = None
+    low: float | None = None  # of its 95 % interval; none where trials do not show how sure it is
     high: float | None = None
     tuned: bool = False
     edge: bool = False  # at the end of the range that was tried, even after it was extended: no verdict
     reason: str = ""  # why there is no value
+
+    def interval(self, between: str) -> str:
+        """The ends of the tuned rate's interval in words."""
+        return "not estimable" if self.low is None or self.high is None else f"{self.low:.2g}{between}{self.high:.2g}"
 
 
 @dataclass(frozen=True, eq=False)

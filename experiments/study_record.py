@@ -80,8 +80,10 @@ def group(study: str, cell: str) -> str:
 
 
 def numbers(rate: Mapping[str, Any], budget: int) -> dict[str, float]:
-    """What MLflow shows of a cell's tuning: the rate with its interval (`rate`, `rate_low`, `rate_high`), and its trials."""
-    return {**{name: float(rate[name] or 0) for name in ("rate", "rate_low", "rate_high")}, "trials": float(budget)}
+    """What MLflow shows of a cell's tuning: the rate with its interval (`rate`, `rate_low`, `rate_high`) as far as they are known, and
+    its trials."""
+    known = {name: float(rate[name]) for name in ("rate", "rate_low", "rate_high") if rate[name] is not None}
+    return {**known, "trials": float(budget)}
 
 
 def state(plan: Plan, cell: PlannedCell, seed: int) -> tuple[str, str]:

@@ -112,7 +112,8 @@ def choose(rows: list[dict[str, Any]]) -> Rate:
         found = fit_response(rates, values)
     except ValueError as error:
         return Rate(None, tuned=True, edge=True, reason=str(error))
-    return Rate(float(f"{found.rate:.4g}"), found.low, found.high, True, found.at_edge)
+    ends = (found.low, found.high) if math.isfinite(found.expected_loss) else (None, None)
+    return Rate(float(f"{found.rate:.4g}"), *ends, tuned=True, edge=found.at_edge)
 
 
 def extension(rounds: list[Tuning], rates: list[Rate]) -> Tuning | None:
@@ -314,4 +315,4 @@ def _conclude(plan: Plan, cell: PlannedCell, session: tracking.Session) -> None:
         study_record.group(plan.study.name, cell.id), study_record.numbers(numbers, plan.budget), [plan.folder / "trials.csv"]
     )
     edge = ", at the end of the range: no verdict" if rate.edge else ""
-    progress.say(f"{cell.id}: rate {rate.value:g} [{rate.low:.2g}, {rate.high:.2g}] from {plan.budget} trials{edge}")
+    progress.say(f"{cell.id}: rate {rate.value:g} [{rate.interval(', ')}] from {plan.budget} trials{edge}")

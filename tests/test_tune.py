@@ -18,7 +18,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from experiments import locks, tune_cells
+from experiments import locks, study_record, tune_cells
 from experiments.errors import RunFailed
 from experiments.stopping import Interrupted
 from experiments.study import Tuning
@@ -145,7 +145,8 @@ def test_the_study_takes_the_rate_that_was_found_and_the_plan_says_how_sure_it_i
     assert code == 0 and "trial " not in shown.split("Learning rates")[0].split("time left")[1]
     plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
     (cell,) = plan["cells"]
-    assert cell["tuned"] and cell["rate_low"] <= cell["rate"] <= cell["rate_high"]
+    assert cell["tuned"] and cell["rate"] and "not estimable" in shown  # no rate was tried twice
+    assert (cell["rate_low"], cell["rate_high"]) == (None, None)
     config = json.loads((output / "runs" / cell["runs"]["0"] / "config.json").read_text())["config"]
     assert config["learning_rate"] == cell["rate"] and config["seed"] == 0
 
@@ -207,6 +208,15 @@ def test_the_rate_is_the_top_of_the_curve_and_not_the_luckiest_trial():
     lucky = [value + 0.004 * (i == 4) for i, value in enumerate(smooth)]
     found = choose([row(rate, value) for pair in (smooth, lucky) for rate, value in zip(rates, pair, strict=True)])
     assert abs(np.log10(found.value) + 2.5) < 0.15 and not found.edge and found.low <= found.value <= found.high
+
+
+def test_one_trial_a_rate_does_not_show_how_sure_the_rate_is():
+    rates = np.geomspace(1e-4, 1e-1, 7)
+    once = [row(rate, 0.98 - 0.01 * (np.log10(rate) + 2.5) ** 2 + 1e-4 * (i % 2)) for i, rate in enumerate(rates)]
+    found, twice = choose(once), choose([*once, *({**one, "value": one["value"] + 1e-4} for one in once)])
+    assert found.value is not None and (found.low, found.high) == (None, None) and found.interval(" to ") == "not estimable"
+    assert twice.low is not None and twice.low < twice.value < twice.high and twice.interval(" to ") == f"{twice.low:.2g} to {twice.high:.2g}"
+    assert study_record.numbers({"rate": found.value, "rate_low": None, "rate_high": None}, 7) == {"rate": found.value, "trials": 7.0}
 
 
 def test_a_cell_whose_trials_diverged_has_no_rate_but_a_reason():
