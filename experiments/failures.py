@@ -8,7 +8,10 @@ from experiments import checkpoint
 from experiments.config import RunConfig
 from experiments.errors import RunFailed, disk_trouble
 
-NO_MEMORY = ("can't allocate memory", "bad_alloc", "out of memory", "STATUS_ALLOC_FAILED")  # CUDA's and its libraries' words, too
+NO_MEMORY = (  # the words of PyTorch, the system, C++, CUDA and CUDA's libraries
+    "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc", "out of memory", "STATUS_ALLOC_FAILED",
+    "ALLOCATION_FAILED",
+)  # fmt: skip
 
 
 def explain(error: BaseException, config: RunConfig) -> str | None:

@@ -1,5 +1,6 @@
 """Checkpoints are whole or not used."""
 
+import errno
 import os
 import pickle
 import subprocess
@@ -75,6 +76,26 @@ def test_a_pickle_is_refused_and_nothing_is_executed(tmp_path, monkeypatch):
         with pytest.raises(checkpoint.Damaged, match="more than weights"):
             checkpoint.load(path)
     assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.fault(6)
+def test_where_there_are_no_links_a_full_disk_leaves_both_checkpoints_as_they_were(tmp_path, monkeypatch):
+    def refused(*given):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def full(source, target):
+        target.write_bytes(source.read_bytes()[:99])
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(os, "link", refused)
+    for epoch in (1, 2):
+        checkpoint.rotate(tmp_path)
+        checkpoint.save(tmp_path / "last.ckpt", {"epoch": epoch})
+    monkeypatch.setattr(checkpoint.shutil, "copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.rotate(tmp_path)
+    found = {path.name: checkpoint.load(path)["epoch"] for path in tmp_path.iterdir()}
+    assert found == {"last.ckpt": 2, "previous.ckpt": 1}
 
 
 @pytest.mark.fault(2)

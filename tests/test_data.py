@@ -1,6 +1,7 @@
 """Reading photographs and masks, other people's folders, and the cache."""
 
 import json
+import re
 import shutil
 from collections import namedtuple
 
@@ -248,9 +249,12 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
 
 @pytest.mark.fault(6)
 def test_too_little_disk_is_said_before_the_work(made_cars, tmp_path, monkeypatch):
+    decoded = []
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
-    with pytest.raises(InputError, match="Free some space"):
+    monkeypatch.setattr(cache, "decode", lambda *given: decoded.append(given))
+    with pytest.raises(InputError, match=rf"{re.escape(str(tmp_path))}, where .*Free some space"):
         cache.open_cache(carvana.build(made_cars), (48, 32), tmp_path, "f00")
+    assert not decoded and [path.name for path in tmp_path.iterdir()] == ["f00-48x32.lock"]
 
 
 def test_a_mask_pixel_is_true_where_the_object_covers_more_than_half():

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -341,6 +342,30 @@ def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_
         at_work = [others.enter_context(cell.next())[0] for _ in range(4)]
         found = asked(tmp_path, tuning, 6) + [(trial.rate, trial.seed) for trial in at_work]
         assert len(found) == len(set(found)) == 8
+
+
+@pytest.mark.fault(17)
+def test_of_one_trial_that_is_left_two_workers_at_once_get_one(tmp_path, monkeypatch):
+    """The second comes when the first has counted the trials and not yet asked for its own."""
+    asked(tmp_path, TUNING, 7)
+    first, second = (Cell(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}") for _ in range(2))
+    kept, found = first._sampler, []
+
+    def take():
+        with second.next() as taken:
+            found.append(taken)
+
+    other = threading.Thread(target=take)
+
+    def counted(number):
+        other.start()
+        other.join(3)  # it waits for its turn; it would be at an end by then if it did not
+        return kept(number)
+
+    monkeypatch.setattr(first, "_sampler", counted)
+    with first.next() as taken:
+        other.join()
+        assert taken is not None and found == [None] and len(first.trials()) == 8
 
 
 def test_one_combination_is_tuned_and_then_trained_with_the_rate_that_was_found(made_cars, tmp_path, command, shared):

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from experiments import claim
 from tests.conftest import ROOT, run_folder, small
 from tests.faults.conftest import typed
 from tests.test_run import digests
@@ -115,6 +116,20 @@ def test_two_studies_with_common_cells_started_at_once_run_each_run_once_and_bot
     assert len(keys) == 6
 
 
+def killed_in_a_trial(worker, trials):
+    """Kills a worker that has begun a trial and not ended it: it is stopped first, to look where it is."""
+    while worker.poll() is None:
+        worker.send_signal(signal.SIGSTOP)
+        mine = [path for path in trials.glob("*.lease") if (claim.read(path) or {}).get("process") == worker.pid]
+        folders = [path.with_suffix("") for path in mine]
+        if any((folder / "config.json").exists() and not (folder / "result.json").exists() for folder in folders):
+            break
+        worker.send_signal(signal.SIGCONT)
+        time.sleep(0.05)
+    assert worker.poll() is None, "it ended before it was killed"
+    worker.kill()
+
+
 @pytest.mark.fault(17)
 def test_four_tuning_workers_of_which_one_is_killed_end_with_exactly_twenty_trials_none_twice(made_cars, tmp_path, store_uri):
     tuning = "[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 5\nseeds = [100, 101, 102, 103]\n"
@@ -124,7 +139,7 @@ def test_four_tuning_workers_of_which_one_is_killed_end_with_exactly_twenty_tria
     workers = [started(["tune", tmp_path / "tiny.toml", *given]) for _ in range(4)]
     victim = workers.pop()
     assert any("trial " in line and "validation Dice" in line for line in iter(victim.stdout.readline, ""))
-    victim.kill()
+    killed_in_a_trial(victim, tmp_path / "out" / "trials")
     lost = victim.communicate()[0]
     shown = [worker.communicate(timeout=400)[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0, 0], shown

@@ -1,14 +1,20 @@
 """Out of memory, not finite, in strange folders and under a wrong clock."""
 
+import itertools
 import json
 import os
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 import torch
+from filelock import FileLock
 
-from experiments import claim
+from experiments import claim, locks
 from experiments.checkpoint import load
+from experiments.config import RunConfig
+from experiments.failures import explain
 from tests.conftest import run_folder, small
 from tests.faults.conftest import injected, typed
 from tests.test_study import TOML
@@ -52,6 +58,26 @@ def test_a_run_that_is_out_of_memory_fails_alone_with_advice_and_the_study_goes_
 def test_out_of_memory_on_cuda_ends_with_the_same_advice(made_cars, tmp_path, store_uri):
     done = injected(small(made_cars, tmp_path, loss="bce", tracking_uri=store_uri), GREEDY)
     assert done.returncode == 1 and "smaller --batch-size" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("words", [
+    "[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+    "std::bad_alloc",
+    "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+    "CUDA out of memory. Tried to allocate 2.00 GiB.",
+    "MPS backend out of memory (MPS allocated: 9.00 GB)",
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+    "[enforce fail at alloc_cpu.cpp:75] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+    "[Errno 12] Cannot allocate memory",
+])  # fmt: skip
+def test_whatever_words_a_library_has_for_out_of_memory_the_advice_is_the_same(words):
+    assert "smaller --batch-size than 4" in explain(RuntimeError(words), RunConfig(batch_size=4))
+    other = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`")
+    assert explain(other, RunConfig()) is None  # what nobody foresaw keeps its traceback
 
 
 @pytest.mark.slow
@@ -109,27 +135,48 @@ def test_strange_folders_and_another_working_directory_work_and_make_no_second_s
     (folder,) = [path for path in (tmp_path / name / "out put" / "runs").iterdir() if path.is_dir()]
     code, shown, complaint = typed(small(made_cars, tmp_path / name / "out put", epochs=1), cwd=os.sep)
     assert code == 0 and f"The run {folder.name} is finished" in shown, complaint
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    code, _, complaint = typed(small(made_cars, tmp_path / name / "out put", epochs=1, seed=1), cwd=elsewhere)
+    assert code == 0 and not list(elsewhere.iterdir()), complaint
+    with closing(sqlite3.connect(tmp_path / name / "out put" / "mlflow.db")) as store:
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (2,)  # that of the other folder is in the one store
 
 
 @pytest.mark.fault(28)
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
-def test_a_clock_that_jumps_neither_frees_the_run_of_a_live_process_nor_keeps_that_of_a_dead_one(tmp_path, jump):
+def test_a_clock_that_jumps_neither_frees_the_run_of_a_live_process_nor_keeps_that_of_a_dead_one(tmp_path, jump, monkeypatch):
     """The jump is seen where it would be: in the times of files that were written before it."""
     with claim.hold(tmp_path / "run"):
         moment = time.time() + jump
         os.utime(tmp_path / "run.lease", (moment, moment))
+        assert claim.owner(tmp_path / "run") is not None
         with pytest.raises(claim.Busy), claim.hold(tmp_path / "run"):
             pass
         content = json.loads(
             (tmp_path / "run.lease").read_text()
         )  # the machine's start, as the clock tells it, jumps with the clock
         (tmp_path / "run.lease").write_text(json.dumps(content | {"began": content["began"] + jump}))
+        os.utime(tmp_path / "run.lease", (moment, moment))
         assert claim.owner(tmp_path / "run") is not None
     lease = tmp_path / "dead.lease"
     lease.write_text(json.dumps({"host": "elsewhere", "machine": "elsewhere", "process": 1, "began": 0.0, "token": "x"}))
+    with monkeypatch.context() as patch:  # this machine's clock jumped alone: what counts is that of the folder's machine
+        patch.setattr(time, "time", lambda: moment)
+        with pytest.raises(claim.Busy), claim.hold(tmp_path / "dead"):
+            pass
     os.utime(lease, (moment, moment))
     with claim.hold(tmp_path / "dead") as taken:
         taken.confirm()
+
+
+@pytest.mark.fault(28)
+def test_a_clock_that_jumps_does_not_end_the_wait_for_a_lock(tmp_path, monkeypatch):
+    held, clock = FileLock(tmp_path / "lock"), itertools.count(time.time(), 1e6)
+    held.acquire()
+    monkeypatch.setattr(time, "time", lambda: next(clock))
+    with locks.turn(tmp_path / "lock", ask=held.release, patience=60):  # given back at the first look
+        pass
 
 
 @pytest.mark.slow
