@@ -151,7 +151,11 @@ def section(found: Answer, readings: pd.DataFrame, language: str, pictures: str,
         differences = conditions.differences(found, factor, baseline, language)
         if differences is not None:
             told = conditions.verdicts(found, factor, baseline, language)
-            lines += [tables.safe(AGAINST[language].format(factor=factor, baseline=baseline)), tables.safe(told), tables.markdown(differences)]
+            lines += [
+                tables.safe(AGAINST[language].format(factor=factor, baseline=baseline)),
+                tables.safe(told),
+                tables.markdown(differences),
+            ]
     return "\n\n".join(lines)
 
 

@@ -198,24 +198,30 @@ def _within(effect: Effect, answer: Answer, say: Say) -> list[str]:
     baseline = answer.study.plan.get("design", {}).get("baseline", {})
     if len(groups) > 1 and effect.factor not in baseline:  # every two of several levels: the table has them
         return []
-    return [_group(parts, effect, say) for parts in groups.values() if len(parts) > 1]
+    alike: dict[tuple[str, str], list[str]] = {}  # levels of which the same is told against the same other
+    for parts in groups.values():
+        if len(parts) > 1:
+            alike.setdefault((parts[0].a, _places(parts, effect, say)), []).append(parts[0].b)
+    kind = "" if effect.named else say(" (exploratory)", "（探索性）")
+    return [
+        say(
+            f"By {effect.factor}, {_names(levels, say)} against {other}, one by one{kind}: {told}.",
+            f"按 {effect.factor}，{_names(levels, say)} 相对于 {other}，逐一来看{kind}：{told}。",
+        )
+        for (other, told), levels in alike.items()
+    ]
 
 
-def _group(parts: Sequence[Part], effect: Effect, say: Say) -> str:
+def _places(parts: Sequence[Part], effect: Effect, say: Say) -> str:
     """One difference of two levels in all combinations of the other factors, by verdict."""
     places: dict[str, list[str]] = {kind: [] for kind in PARTS}
     for part in parts:
         places[part.found["dice"].verdict if part.found else "none"].append(str(part.where))
     places["none"] += [where for where in effect.others if where not in {part.where for part in parts}]
-    told = say("; ", "；").join(
+    return say("; ", "；").join(
         say(f"{PARTS[kind][0]} with {', '.join(where)}", f"在 {'、'.join(where)} 之内{PARTS[kind][1]}")
         for kind, where in places.items()
         if where
-    )
-    a, b, kind = parts[0].a, parts[0].b, "" if effect.named else say(" (exploratory)", "（探索性）")
-    return say(
-        f"By {effect.factor}, {b} against {a}, one by one{kind}: {told}.",
-        f"按 {effect.factor}，{b} 相对于 {a}，逐一来看{kind}：{told}。",
     )
 
 
@@ -245,7 +251,13 @@ def _top_levels(family: Family[str], levels: Sequence[str], which: str, say: Say
     others = [level for level in levels if level not in top]
     if len(top) == 1 and all(family.comparisons[top[0], other].verdict == "better" for other in others):
         return say(f"{top[0]} is better than each of {_names(others, say)}", f"{top[0]} 优于 {_names(others, say)} 中的每一个")
-    return say(f"no other{which} is better than {_names(top, say)}", f"没有其他{which}水平优于 {_names(top, say)}")
+    if len(top) == 1 or not others:
+        return say(f"no other{which} is better than {_names(top, say)}", f"没有其他{which}水平优于 {_names(top, say)}")
+    each, each_zh = ("each of ", " 各自") if len(others) > 1 else ("", " ")
+    return say(
+        f"which{which} is best is undecided among {_names(top, say)}; {each}{_names(others, say)} is worse than at least one",
+        f"{which}水平中哪一个最好，在 {_names(top, say)} 之间未决；{_names(others, say)}{each_zh}至少劣于其中一个",
+    )
 
 
 def _progress(answer: Answer, say: Say) -> str:

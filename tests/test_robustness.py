@@ -156,7 +156,11 @@ def test_the_sentence_under_each_condition_says_what_its_interval_says(scored):
     assert set(told) == set(table) - {"difference"} and told["wild"] == "equivalent" and told["jpeg"] == "better"
     for column, kind in told.items():
         low, high = (float(end) for end in re.findall(r"[-+][0-9.]+(?=[,\]])", table[column][0]))
-        assert (kind == "better") == (low > 0) and (kind == "worse") == (high < 0) and (kind == "equivalent") == (max(-low, high) < 0.001)
+        assert (
+            (kind == "better") == (low > 0)
+            and (kind == "worse") == (high < 0)
+            and (kind == "equivalent") == (max(-low, high) < 0.001)
+        )
     turned = verdicts(found, "loss", "dice", "zh")
     assert turned.startswith("bce 相对于 dice：更差（") and "JPEG 压缩" in turned.split("更差（")[1].split("）")[0]
 

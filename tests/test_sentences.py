@@ -287,6 +287,38 @@ def test_a_factor_whose_parts_are_asked_for_leads_the_answer_and_each_part_is_to
     )
 
 
+def test_among_many_levels_those_that_may_be_best_are_named_and_so_are_the_beaten_ones(tmp_path):
+    losses = {"bce": -0.02, "dice": 0, "focal": 0, "bce_dice": -0.01}
+    design = {"seeds": list(range(5)), "rope": 0.001, "confirmatory": ["loss"]}
+    found = study(tmp_path / "two", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design)
+    english, chinese = (next(one for one in sentences(found, language) if "loss" in one) for language in ("en", "zh"))
+    told = "By loss, over all the other factors: which is best is undecided among dice, focal; each of bce, bce_dice is worse than at least one."
+    assert english == told
+    assert "在 dice、focal 之间未决；bce、bce_dice 各自至少劣于其中一个" in chinese
+    losses["bce"] = 0
+    found = study(tmp_path / "one", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design)
+    (english,) = (one for one in sentences(found, "en") if one.startswith("By loss"))
+    assert english.endswith("undecided among bce, dice, focal; bce_dice is worse than at least one.")
+
+
+def test_levels_of_which_the_same_is_told_share_a_sentence(tmp_path):
+    losses = {"bce": 0, "dice": -0.01, "focal": 0.01, "bce_dice": -0.01}
+    design = {
+        "seeds": [0, 1, 2],
+        "rope": 0.001,
+        "confirmatory": ["loss"],
+        "simple_effects": ["loss"],
+        "baseline": {"loss": "bce"},
+    }
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0}, losses, sd=1e-4, cars=40, design=design)
+    told = [one for one in sentences(found, "en") if "one by one" in one]
+    assert told == [
+        "By loss, dice, bce_dice against bce, one by one: worse with unet, attention_unet.",
+        "By loss, focal against bce, one by one: better with unet, attention_unet.",
+    ]
+    assert "按 loss，dice、bce_dice 相对于 bce，逐一来看：在 unet、attention_unet 之内更差。" in sentences(found, "zh")
+
+
 @pytest.fixture(scope="module")
 def six(tmp_path_factory):
     """A study of three models with two losses, and its plan."""

@@ -216,8 +216,15 @@ def test_one_trial_a_rate_does_not_show_how_sure_the_rate_is():
     once = [row(rate, 0.98 - 0.01 * (np.log10(rate) + 2.5) ** 2 + 1e-4 * (i % 2)) for i, rate in enumerate(rates)]
     found, twice = choose(once), choose([*once, *({**one, "value": one["value"] + 1e-4} for one in once)])
     assert found.value is not None and (found.low, found.high) == (None, None) and found.interval(" to ") == "not estimable"
-    assert twice.low is not None and twice.low < twice.value < twice.high and twice.interval(" to ") == f"{twice.low:.2g} to {twice.high:.2g}"
-    assert study_record.numbers({"rate": found.value, "rate_low": None, "rate_high": None}, 7) == {"rate": found.value, "trials": 7.0}
+    assert (
+        twice.low is not None
+        and twice.low < twice.value < twice.high
+        and twice.interval(" to ") == f"{twice.low:.2g} to {twice.high:.2g}"
+    )
+    assert study_record.numbers({"rate": found.value, "rate_low": None, "rate_high": None}, 7) == {
+        "rate": found.value,
+        "trials": 7.0,
+    }
 
 
 def test_a_cell_whose_trials_diverged_has_no_rate_but_a_reason():
