@@ -112,8 +112,8 @@ def choose(rows: list[dict[str, Any]]) -> Rate:
         found = fit_response(rates, values)
     except ValueError as error:
         return Rate(None, tuned=True, edge=True, reason=str(error))
-    ends = (found.low, found.high) if math.isfinite(found.expected_loss) else (None, None)
-    return Rate(float(f"{found.rate:.4g}"), *ends, tuned=True, edge=found.at_edge)
+    low, high = (found.low, found.high) if math.isfinite(found.expected_loss) else (None, None)
+    return Rate(float(f"{found.rate:.4g}"), low, high, tuned=True, edge=found.at_edge)
 
 
 def extension(rounds: list[Tuning], rates: list[Rate]) -> Tuning | None:
