@@ -22,7 +22,7 @@ def explain(error: BaseException, config: RunConfig) -> str | None:
     if isinstance(error, checkpoint.Damaged):
         return f"{error}. The same command trains the run again."
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in text for words in NO_MEMORY):
-        return f"Out of memory. Try a smaller --batch-size than {config.batch_size}, or a smaller --size."
+        return f"Out of memory. Try a smaller --batch-size than {config.batch_size}, a smaller --size, or fewer --workers."
     if isinstance(error, OSError) and (sentence := disk_trouble(error)):
         return sentence
     if "DataLoader worker" in text:

@@ -367,6 +367,7 @@ def test_of_one_trial_that_is_left_two_workers_at_once_get_one(tmp_path, monkeyp
     def counted(number):
         other.start()
         other.join(3)  # it waits for its turn; it would be at an end by then if it did not
+        assert other.is_alive()
         return kept(number)
 
     monkeypatch.setattr(first, "_sampler", counted)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from experiments import claim
@@ -120,6 +121,8 @@ def killed_in_a_trial(worker, trials):
     """Kills a worker that has begun a trial and not ended it: it is stopped first, to look where it is."""
     while worker.poll() is None:
         worker.send_signal(signal.SIGSTOP)
+        while psutil.Process(worker.pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+            time.sleep(0.001)
         mine = [path for path in trials.glob("*.lease") if (claim.read(path) or {}).get("process") == worker.pid]
         folders = [path.with_suffix("") for path in mine]
         if any((folder / "config.json").exists() and not (folder / "result.json").exists() for folder in folders):
@@ -138,10 +141,14 @@ def test_four_tuning_workers_of_which_one_is_killed_end_with_exactly_twenty_tria
     given = ["--data-dir", made_cars, "--output-dir", tmp_path / "out", "--tracking-uri", store_uri]
     workers = [started(["tune", tmp_path / "tiny.toml", *given]) for _ in range(4)]
     victim = workers.pop()
-    assert any("trial " in line and "validation Dice" in line for line in iter(victim.stdout.readline, ""))
-    killed_in_a_trial(victim, tmp_path / "out" / "trials")
-    lost = victim.communicate()[0]
-    shown = [worker.communicate(timeout=400)[0] for worker in workers]
+    try:
+        assert any("trial " in line and "validation Dice" in line for line in iter(victim.stdout.readline, ""))
+        killed_in_a_trial(victim, tmp_path / "out" / "trials")
+        lost = victim.communicate()[0]
+        shown = [worker.communicate(timeout=400)[0] for worker in workers]
+    finally:
+        for worker in (victim, *workers):
+            worker.kill()
     assert [worker.returncode for worker in workers] == [0, 0, 0], shown
     plan = json.loads((tmp_path / "out" / "studies" / "tiny" / "plan.json").read_text())
     with open(tmp_path / "out" / "studies" / "tiny" / "trials.csv") as table:

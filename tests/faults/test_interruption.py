@@ -189,7 +189,7 @@ def test_a_loaders_worker_that_is_killed_ends_the_run_with_a_sentence_and_the_sa
     assert "Traceback" not in done.stderr
     noted = json.loads((run_folder(tmp_path) / "failed.json").read_text())
     killed = float(re.search(r"killed at (\S+)", done.stdout)[1])
-    assert "died" in noted["reason"] and noted["time"] - killed < 20  # it takes one or two, more on a machine that is busy
+    assert "died" in noted["reason"] and noted["time"] - killed < 60  # it takes one or two, more on a machine that is busy
     code, shown, complaint = typed(words)
     assert code == 0 and "Resuming" in shown, complaint
     assert digests(run_folder(tmp_path)) == undisturbed and not (run_folder(tmp_path) / "failed.json").exists()
