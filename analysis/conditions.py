@@ -78,16 +78,18 @@ def changes(answer: Answer, factor: str, baseline: str) -> dict[str, dict[str, C
     """Under each kind of condition, what each other level of a factor changes against `baseline`: its Dice less that level's, over the
     judged cells' combinations of all else that both have; intervals are adjusted for this condition's pairs of levels.
     """
-    study, judged = answer.study, {row.cell: row for row in answer.judged}
-    found, kinds = dict[str, dict[str, Comparison]](), _kinds(_found(answer))
+    study, found, kinds = answer.study, dict[str, dict[str, Comparison]](), _kinds(_found(answer))
+    others = [other for other in study.factors if other != factor]
+    places = {
+        row.cell: (row.levels[factor], JOIN.join(row.levels[other] for other in others))
+        for row in answer.judged
+        if all(row.levels.values())  # a cell of an earlier plan may lack a factor
+    }
     for name, cells in _scores(study).items():
         if STRENGTH.fullmatch(name) or not kinds:
             continue
-        at = {
-            (row.levels[factor], JOIN.join(level for other, level in row.levels.items() if other != factor)): cells[cell]
-            for cell, row in judged.items()
-            if cell in cells
-        }
+        shared = {where for cell, (level, where) in places.items() if cell in cells and level == baseline}
+        at = {place: cells[cell] for cell, place in places.items() if cell in cells and place[1] in shared}
         try:
             compared = main_effect(at, 0, rope=study.rope).family.comparisons
         except ValueError:  # fewer than two levels, or none that have all else in common
@@ -136,7 +138,7 @@ def figure(answer: Answer) -> Figure | None:
     planned = [cell["cell"] for cell in answer.study.cells]
     rows = sorted(answer.measured[:MOST], key=lambda row: planned.index(row.cell))
     looks = _looks([tuple(row.levels.values()) for row in rows])
-    panels = len(kinds) + bool(places)
+    panels = len(kinds) + len(places)
     lines = -(-panels // COLUMNS)
     drawing, axes = sheet(10, 2.6 * lines + 0.9, lines, -(-panels // lines), sharey=not places)
     for axis, kind in zip(axes, kinds, strict=False):
@@ -147,18 +149,20 @@ def figure(answer: Answer) -> Figure | None:
         axis.set_title(kind, loc="left")
         axis.set_xticks(range(4), ["0", "1", "2", "3"])
         axis.set_xlabel("strength")
-    for place in places[:1]:
+    for axis, place in zip(axes[len(kinds) :], places, strict=False):
         for number, (look, row) in enumerate(zip(looks, rows, strict=True)):
             if row.cell in values[place]:
-                axes[panels - 1].plot(number, values[place][row.cell], **look | {"linestyle": ""}, markersize=5)
-        axes[panels - 1].set_title(place, loc="left")
-        axes[panels - 1].set_xticks([])
+                axis.plot(number, values[place][row.cell], **look | {"linestyle": ""}, markersize=5)
+        axis.set_title(place, loc="left")
+        axis.set_xticks([])
     for axis in axes[panels:]:
         axis.set_visible(False)
     for axis in axes[:: -(-panels // lines)]:
         axis.set_ylabel("Dice")
     drawn = f"the {MOST} cells with the highest Dice, of {len(answer.measured)}" if len(answer.measured) > MOST else None
-    drawing.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, labelcolor=TEXT, title=drawn)
+    known = {label: handle for axis in reversed(axes) for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    named = [label for label in (shorten(row.label, 36) for row in rows) if label in known]
+    drawing.legend([known[label] for label in named], named, loc="outside lower center", ncols=3, labelcolor=TEXT, title=drawn)
     return drawing
 
 

@@ -246,17 +246,20 @@ def against(verdict: str, what: str, language: str) -> str:
 
 
 def _top_levels(family: Family[str], levels: Sequence[str], which: str, say: Say) -> str:
-    """The levels that no other is better than; only where one beats all others is it called better."""
+    """The levels that no other is better than, and those that some other is; only one that beats all others is called better."""
     top = list(family.top)
     others = [level for level in levels if level not in top]
     if len(top) == 1 and all(family.comparisons[top[0], other].verdict == "better" for other in others):
         return say(f"{top[0]} is better than each of {_names(others, say)}", f"{top[0]} 优于 {_names(others, say)} 中的每一个")
-    if len(top) == 1 or not others:
-        return say(f"no other{which} is better than {_names(top, say)}", f"没有其他{which}水平优于 {_names(top, say)}")
+    if not top:  # not every two were compared over the same combinations
+        return say("none is best: each is worse than some other", "没有最好的：每一个都劣于另外某一个")
+    best = say(f"no other{which} level is better than {_names(top, say)}", f"没有其他{which}水平优于 {_names(top, say)}")
+    if not others:
+        return best
     each, each_zh = ("each of ", " 各自") if len(others) > 1 else ("", " ")
-    return say(
-        f"which{which} is best is undecided among {_names(top, say)}; {each}{_names(others, say)} is worse than at least one",
-        f"{which}水平中哪一个最好，在 {_names(top, say)} 之间未决；{_names(others, say)}{each_zh}至少劣于其中一个",
+    return best + say(
+        f"; {each}{_names(others, say)} is worse than at least one other",
+        f"；{_names(others, say)}{each_zh}至少劣于另外一个",
     )
 
 

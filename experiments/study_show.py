@@ -136,7 +136,7 @@ def rates(found: Plan) -> None:
     for cell in found.cells:
         rate = found.rate(cell)
         value = "none" if rate.value is None else f"{rate.value:.4g}"
-        interval = rate.interval(" to ") if rate.tuned else ""
+        interval = rate.interval(" to ") if rate.tuned and rate.value is not None else ""
         note = rate.reason or ("at the end of the range: no verdict" if rate.edge else "")
         table.add_row(cell.id, value, interval, str(found.budget), note)
     Console().print(table)

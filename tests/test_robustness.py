@@ -12,7 +12,7 @@ import pytest
 
 from analysis import gather
 from analysis.answer import answer
-from analysis.conditions import MOST, _looks, differences, verdicts
+from analysis.conditions import MOST, _looks, changes, differences, figure, verdicts
 from analysis.robustness import read_file
 from experiments.data.corrupt import CONDITIONS, CORRUPTIONS, corrupt
 from tests.strangers import scene
@@ -152,17 +152,41 @@ def test_the_sentence_under_each_condition_says_what_its_interval_says(scored):
     found = replace(found, rows=judged, study=replace(found.study, robustness=lower))
     table, said = differences(found, "loss", "bce", "en"), verdicts(found, "loss", "bce", "en")
     assert said.startswith("dice against bce: better (") and said.endswith(").")
+    numbers = {name: column["dice"] for name, column in changes(found, "loss", "bce").items()}
     told = {name: kind for kind, names in re.findall(r"(\w+) \(([^)]*)\)", said) for name in names.split(", ")}
     assert set(told) == set(table) - {"difference"} and told["wild"] == "equivalent" and told["jpeg"] == "better"
     for column, kind in told.items():
-        low, high = (float(end) for end in re.findall(r"[-+][0-9.]+(?=[,\]])", table[column][0]))
-        assert (
-            (kind == "better") == (low > 0)
-            and (kind == "worse") == (high < 0)
-            and (kind == "equivalent") == (max(-low, high) < 0.001)
-        )
+        low, high, rope = numbers[column].low, numbers[column].high, found.study.rope
+        due = "equivalent" if max(-low, high) < rope else "better" if low > 0 else "worse" if high < 0 else "undecided"
+        assert kind == due and table[column][0].endswith(f"[{low:+.4f}, {high:+.4f}]")
     turned = verdicts(found, "loss", "dice", "zh")
-    assert turned.startswith("bce 相对于 dice：更差（") and "JPEG 压缩" in turned.split("更差（")[1].split("）")[0]
+    assert turned.startswith("bce 相对于 dice：") and "JPEG 压缩" in turned.split("更差（")[1].split("）")[0]
+
+
+def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_condition(scored):
+    found = answer(gather.gather(scored[0] / "outputs", "tiny"))
+    rows = [replace(row, standing=replace(row.standing, kind="judged")) for row in found.rows]
+    due = changes(replace(found, rows=rows), "loss", "bce")
+    strange = replace(rows[0], cell="elder", levels={"loss": ""})
+    assert due and changes(replace(found, rows=[*rows, strange]), "loss", "bce") == due
+    scores = found.study.robustness
+    more = pd.concat([scores, scores.assign(key=scores.key + "x")])  # the elder cell was scored, too
+    finished = found.study.finished
+    runs = pd.concat([found.study.runs, finished.assign(key=finished.key + "x", cell="elder")])
+    both = replace(found, rows=[*rows, strange], study=replace(found.study, robustness=more, runs=runs))
+    assert changes(both, "loss", "bce") == due
+
+
+def test_the_picture_has_a_panel_for_every_place_and_names_every_cell(scored):
+    found = answer(gather.gather(scored[0] / "outputs", "tiny"))
+    scores = found.study.robustness
+    again = scores[scores.condition == "wild"].assign(condition="wild_too")
+    first = found.study.finished[found.study.finished.cell == found.rows[0].cell].key
+    less = pd.concat([scores[~(scores.condition.str.match("blur|clean") & scores.key.isin(first))], again])
+    drawn = figure(replace(found, study=replace(found.study, robustness=less)))
+    titles = [axis.get_title("left") for axis in drawn.axes if axis.get_visible()]
+    assert titles == ["blur", "brightness", "contrast", "jpeg", "noise", "wild", "wild_too"]
+    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["bce", "dice"]  # as planned
 
 
 def test_no_two_cells_are_drawn_alike_and_a_factors_level_is_a_colour():

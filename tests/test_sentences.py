@@ -292,13 +292,13 @@ def test_among_many_levels_those_that_may_be_best_are_named_and_so_are_the_beate
     design = {"seeds": list(range(5)), "rope": 0.001, "confirmatory": ["loss"]}
     found = study(tmp_path / "two", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design)
     english, chinese = (next(one for one in sentences(found, language) if "loss" in one) for language in ("en", "zh"))
-    told = "By loss, over all the other factors: which is best is undecided among dice, focal; each of bce, bce_dice is worse than at least one."
+    told = "By loss, over all the other factors: no other level is better than dice, focal; each of bce, bce_dice is worse than at least one other."
     assert english == told
-    assert "在 dice、focal 之间未决；bce、bce_dice 各自至少劣于其中一个" in chinese
+    assert "没有其他水平优于 dice、focal；bce、bce_dice 各自至少劣于另外一个。" in chinese
     losses["bce"] = 0
     found = study(tmp_path / "one", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design)
     (english,) = (one for one in sentences(found, "en") if one.startswith("By loss"))
-    assert english.endswith("undecided among bce, dice, focal; bce_dice is worse than at least one.")
+    assert english.endswith(": no other level is better than bce, dice, focal; bce_dice is worse than at least one other.")
 
 
 def test_levels_of_which_the_same_is_told_share_a_sentence(tmp_path):
