@@ -160,9 +160,9 @@ def figure(answer: Answer) -> Figure | None:
     for axis in axes[:: -(-panels // lines)]:
         axis.set_ylabel("Dice")
     drawn = f"the {MOST} cells with the highest Dice, of {len(answer.measured)}" if len(answer.measured) > MOST else None
-    known = {label: handle for axis in reversed(axes) for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    named = [label for label in (shorten(row.label, 36) for row in rows) if label in known]
-    drawing.legend([known[label] for label in named], named, loc="outside lower center", ncols=3, labelcolor=TEXT, title=drawn)
+    handles = {label: handle for axis in reversed(axes) for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    named = [label for label in (shorten(row.label, 36) for row in rows) if label in handles]
+    drawing.legend([handles[label] for label in named], named, loc="outside lower center", ncols=3, labelcolor=TEXT, title=drawn)
     return drawing
 
 
