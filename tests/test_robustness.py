@@ -91,6 +91,12 @@ def test_clean_photographs_score_as_in_the_runs_test_and_at_most_so_many_of_a_ca
     assert set(wild.group) == {"x1", "x2", "y1"} or wild.group.nunique() == 3
 
 
+def test_a_place_that_is_not_there_is_named_with_what_belongs_into_it(scored, command, tmp_path):
+    asked = [*scored[1][:-1], str(tmp_path / "nowhere")]
+    code, _, complaint = command(*asked)
+    assert code == 2 and f"into {tmp_path / 'nowhere' / 'masks'}" in complaint and "--data-dir" not in complaint
+
+
 def test_the_same_command_scores_only_what_is_missing(scored, command):
     folder, asked = scored
     before = {path: path.read_bytes() for path in kept(folder)}

@@ -25,7 +25,7 @@ def build(data_dir: Path | str = "data/folder", group_pattern: str | None = None
 def listing(data_dir: Path | str = "data/folder", group_pattern: str | None = None) -> Listing:
     """What lies under `data_dir`. Raises InputError for missing folders, no photographs and a pattern that is none."""
     root, pattern = Path(data_dir), _compiled(group_pattern)
-    advice = "Put the photographs into images/ and the masks, under the same names, into masks/ of --data-dir."
+    advice = f"Put the photographs into {root / 'images'} and the masks, under the same names, into {root / 'masks'}."
     images, masks = need_folder(root / "images", advice), need_folder(root / "masks", advice)
     need_photographs(filter(_is_read, images.iterdir()), images, advice)
     photos, problems = _by_stem(images)
