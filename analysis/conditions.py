@@ -19,10 +19,10 @@ from analysis.answer import Answer
 from analysis.canvas import COLOURS, LINES, TEXT, sheet, shorten
 from analysis.effects import main_effect
 from analysis.measured import Study
-from analysis.sentences import PARTS, interval
 from analysis.simple_effects import JOIN
 from analysis.statistics import Comparison, compare_all
 from analysis.tables import TOP
+from analysis.wording import PARTS, interval
 
 CLEAN, STRENGTH = "clean", re.compile(r"(.+) ([123])")
 CHINESE = {CLEAN: "原样", "blur": "模糊", "noise": "噪声", "jpeg": "JPEG 压缩", "brightness": "亮度", "contrast": "对比度"}

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from analysis.answer import Answer, Effect
-
-Say = Callable[[str, str], str]
+from analysis.wording import Say
 
 
 def interactions(answer: Answer, say: Say) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import pandas as pd
 
@@ -11,8 +11,8 @@ from analysis.answer import Answer
 from analysis.notes import notes
 from analysis.seen import seen
 from analysis.sentences import sentences
+from analysis.wording import Say, speaker
 
-Say = Callable[[str, str], str]
 WITHIN = {
     "en": "What {factor} changes within each combination of the other factors; intervals are Holm-adjusted over all rows but the averages, each score by itself; "
     "where a cell has no verdict, the difference stands without an interval.",
@@ -28,7 +28,7 @@ PICTURES = {
 
 def long_form(answer: Answer, readings: pd.DataFrame, language: str, pictures: str, drawn: Collection[str]) -> str:
     """The study in Markdown; `pictures` is the folder of those that were `drawn`, seen from the document."""
-    say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
+    say = speaker(language)
     parts = [
         tables.safe(say(" ", "").join(sentences(answer, language))),
         f"**{say('Design and power', '设计与功效')}**", tables.markdown(_power(answer, say)),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pandas as pd
 
 from analysis.answer import Answer
@@ -12,16 +10,14 @@ from analysis.ledger import times_read
 from analysis.response import fit_response
 from analysis.seeds import seed_correlation
 from analysis.seen import seen
-from analysis.sentences import VERDICTS
 from analysis.statistics import Comparison
 from analysis.summary import conditions
-
-Say = Callable[[str, str], str]
+from analysis.wording import VERDICTS, Say, speaker
 
 
 def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
     """The notes, a line of plain text each; a note whose numbers are not known says so."""
-    say: Say = (lambda en, zh: en) if language == "en" else (lambda en, zh: zh)
+    say = speaker(language)
     study = answer.study
     if not len(study.finished):
         spent = len(study.trials) or len(study.runs[study.runs.state == "failed"])

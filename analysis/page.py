@@ -14,8 +14,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis import conditions, tables
 from analysis.answer import Answer
 from analysis.notes import notes
-from analysis.sentences import LANGUAGES, sentences
+from analysis.sentences import sentences
 from analysis.statistics import Family
+from analysis.wording import LANGUAGES
 
 CAPTIONS = {
     "intervals": "Every cell's Dice on the test cars with its 95 % interval", "main-effects": "Main effects", "simple-effects": "What a factor changes within each combination of the others",

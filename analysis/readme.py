@@ -24,7 +24,8 @@ from analysis import conditions, ledger, store, tables
 from analysis.answer import Answer, answer
 from analysis.long_form import long_form, within
 from analysis.notes import notes
-from analysis.sentences import LANGUAGES, sentences
+from analysis.sentences import sentences
+from analysis.wording import LANGUAGES
 from experiments.errors import InputError
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, Table
 

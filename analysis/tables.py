@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 
 from analysis.answer import Answer, Row
-from analysis.sentences import KINDS, VERDICTS, interval, sentences, verdict
+from analysis.sentences import sentences, verdict
 from analysis.simple_effects import SCORES, Part
+from analysis.wording import KINDS, VERDICTS, interval
 
 TOP = "★"
 COLUMNS = {
