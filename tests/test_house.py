@@ -28,7 +28,7 @@ FLOORS = {
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run", "experiments.published",
         "experiments.executor", "experiments.cluster", "experiments.study_show", "experiments.study_main", "experiments.study_words",
-        "experiments.study_commands", "experiments.report_command", "experiments.robustness", "experiments.tune", "experiments.tune_cells",
+        "experiments.study_commands", "experiments.report_command", "experiments.robustness", "experiments.tune", "experiments.tune_cells", "experiments.tune_trial",
         "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
         "experiments.verdict_tags", "experiments.predict", "experiments.evaluate_own", "experiments.submit", "experiments.export",
         "experiments.use_commands", "experiments.tracking_commands", "experiments.sync", "experiments.ui", "experiments.page", "experiments.page_command"),

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from experiments import runner, tune_cells
+from experiments import runner, tune_trial
 from experiments.stopping import Interrupted
 from tests.conftest import ROOT
 from tests.test_study import one_thread, shared
@@ -94,7 +94,7 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
 def test_a_tuning_that_is_not_finished_is_committed_and_gone_on_with(
     made_cars, tmp_path, command, shared, trained, reported, monkeypatch
 ):
-    file, kept, calls = study_file(tmp_path), tune_cells.run, []
+    file, kept, calls = study_file(tmp_path), tune_trial.run, []
 
     def stopped(*given, **named):
         calls.append(given)
@@ -104,7 +104,7 @@ def test_a_tuning_that_is_not_finished_is_committed_and_gone_on_with(
         return kept(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tune_cells, "run", stopped)
+        patch.setattr(tune_trial, "run", stopped)
         command(*words(file, made_cars, tmp_path / "first", "study"), *shared)
     assert len(trained) == 2
     before = reported(tmp_path / "first")

@@ -19,13 +19,14 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from experiments import locks, study_record, tune_cells
+from experiments import locks, study_record, tune_cells, tune_trial
 from experiments.errors import RunFailed
 from experiments.stopping import Interrupted
 from experiments.study import Tuning
 from experiments.study_plan import Rate
 from experiments.tune import Cell, grid
 from experiments.tune_cells import choose, extension
+from experiments.tune_trial import Ended
 from tests.conftest import ROOT, small
 from tests.test_study import TOML, one_thread, shared
 
@@ -88,7 +89,7 @@ def test_what_a_worker_that_was_behind_wrote_is_made_whole(tuned, made_cars, tmp
 
 def test_what_was_tried_before_an_interruption_is_in_the_table(made_cars, tmp_path, command, shared, monkeypatch):
     """Also where the cells' turn was not at its end: it is what `report` commits, and another machine goes on with."""
-    kept, calls = tune_cells.run, []
+    kept, calls = tune_trial.run, []
 
     def stopped(*given, **named):
         calls.append(given)
@@ -97,7 +98,7 @@ def test_what_was_tried_before_an_interruption_is_in_the_table(made_cars, tmp_pa
             raise Interrupted
         return kept(*given, **named)
 
-    monkeypatch.setattr(tune_cells, "run", stopped)
+    monkeypatch.setattr(tune_trial, "run", stopped)
     monkeypatch.setattr(tune_cells, "SELDOM", 3600)
     file = study_file(tmp_path, losses='"bce", "dice", "focal"')
     command(*words(file, made_cars, tmp_path / "out"), *shared)
@@ -421,7 +422,7 @@ def test_wrong_words_of_a_tuning_are_answered_by_a_sentence(made_cars, tmp_path,
 ])  # fmt: skip
 def test_trials_that_another_worker_made_up_for_are_no_failures_of_this_one(monkeypatch, unfinished, ends):
     looks = [set(keys) for keys in unfinished]
-    answers = iter([tune_cells._Ended("x failed", {"x": "out of memory"}), tune_cells._Ended("y failed", {"y": "out of memory"})])
+    answers = iter([Ended("x failed", {"x": "out of memory"}), Ended("y failed", {"y": "out of memory"})])
     here = {"now": looks[0]}
 
     def left(_):
@@ -430,7 +431,7 @@ def test_trials_that_another_worker_made_up_for_are_no_failures_of_this_one(monk
 
     monkeypatch.setattr(tune_cells, "_left", left)
     monkeypatch.setattr(tune_cells, "_open", lambda _: sorted(here["now"]))
-    monkeypatch.setattr(tune_cells, "_all_rows", lambda *given: [])
+    monkeypatch.setattr(tune_cells, "all_rows", lambda *given: [])
     monkeypatch.setattr(tune_cells, "PAUSE", 0)
     monkeypatch.setattr(tune_cells.study_record, "write_trials", lambda *given: None)
 
