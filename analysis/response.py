@@ -4,7 +4,8 @@ The best of a dozen noisy trials is mostly luck, and that luck lies outside ever
 are equal at their best rates get called different too often, and the more often the more seeds the comparison has. A parabola
 through all trials is no cure unless the truth is one: a response that falls faster above its top than below pulls the
 parabola's top aside. So the parabola is a local one (Cleveland 1979, JASA 74:829), fitted to the trials around its own top with the weights
-(1 - |distance / h|^3)^3, where h is 0.4 of the range of log rates, or wider where that would hold fewer than four rates.
+(1 - |distance / h|^3)^3, where h is 0.4 of the range of log rates, or wider where that would hold fewer than four rates, or where
+no parabola of that width is centred on its own top: noise may make a flat response dip where it is highest.
 `python -m analysis.simulate` shows the three side by side. All cells share one log-spaced grid of seven rates or more.
 """
 
@@ -19,6 +20,9 @@ from analysis.contrast import Array, t_quantile
 
 SPAN = 0.4  # of the range of log rates, to either side; wider lets a cliff at high rates in, narrower lets noise in
 STEPS = 10  # of the search for the parabola that is centred on its own top; it settles in three or four
+SETTLED = 0.01  # of a log rate: less than that a last step changes
+WIDER = 1.5  # by this factor the parabola is widened where the search goes in circles
+WIDTHS = 5  # that are tried; the last one weighs all trials nearly alike
 EDGE = 1 / 6
 POWERS = np.arange(3)
 
@@ -49,15 +53,16 @@ def fit_response(rates: ArrayLike, scores: ArrayLike, higher_is_better: bool = T
     every, found = _checked(rates, scores)
     sign = 1 if higher_is_better else -1
     x, y = _stable(every, sign * found)
-    top = float(_tops(x, y))
-    fit = _parabola(x, np.asarray(top))  # (3, trials)
+    top, wide = (float(part) for part in _tops(x, y))
+    reach = float(_reach(x, np.asarray(top), np.asarray(wide)))
+    fit = _parabola(x, np.asarray(top), np.asarray(wide))  # (3, trials)
     level, slope, bend = (float(part) for part in fit @ y)
-    sd, df = _noise(x, y, top)
+    sd, df = _noise(x, y, top, reach)
     curvature = max(-2 * bend, 0.0)
     error = sd * float(np.linalg.norm(fit[1])) / curvature if curvature and df else np.inf
     start, end = every.min(), every.max()
-    low, high = np.clip([top - (reach := error * _t95(df)), top + reach], start, end)
-    near = np.linspace(max(x.min(), top - _reach(x, top)), min(x.max(), top + _reach(x, top)), 101)
+    low, high = np.clip([top - (margin := error * _t95(df)), top + margin], start, end)
+    near = np.linspace(max(x.min(), top - reach), min(x.max(), top + reach), 101)
     return Response(
         rate=float(np.exp(top)),
         low=float(np.exp(low)),
@@ -72,38 +77,57 @@ def fit_response(rates: ArrayLike, scores: ArrayLike, higher_is_better: bool = T
 
 def best_rates(rates: ArrayLike, scores: ArrayLike) -> Array:
     """The rate of each parabola's top for cells (...) tried at the same rates (trials,); scores (..., trials), higher is better."""
-    return np.exp(_tops(np.log(np.asarray(rates, float)), np.asarray(scores, float)))
+    return np.exp(_tops(np.log(np.asarray(rates, float)), np.asarray(scores, float))[0])
 
 
-def _tops(x: Array, y: Array) -> Array:
-    """The log rates (...) of the tops for log rates (trials,) and scores (..., trials)."""
+def _tops(x: Array, y: Array) -> tuple[Array, Array]:
+    """The log rates (...) of the tops for log rates (trials,) and scores (..., trials), and by what factor each parabola is widened.
+
+    Where the search does not settle within `STEPS`, it starts again with a wider parabola.
+    """
     every = np.unique(x)
     mean = np.stack([y[..., x == rate].mean(-1) for rate in every], -1)  # (..., rates)
     smooth = np.pad(mean, [(0, 0)] * (mean.ndim - 1) + [(1, 1)], mode="edge")
     smooth = (smooth[..., :-2] + 2 * mean + smooth[..., 2:]) / 4
-    top = every[smooth.argmax(-1)]
+    start = every[smooth.argmax(-1)]
+    wide = np.ones(start.shape)
+    top = _search(x, y, start, wide)
+    for _ in range(WIDTHS - 1):
+        left = np.abs(_step(x, y, top, wide) - top) > SETTLED
+        if not left.any():
+            break
+        wide = np.where(left, wide * WIDER, wide)
+        top = np.where(left, _search(x, y, start, wide), top)
+    return top, wide
+
+
+def _search(x: Array, y: Array, top: Array, wide: Array) -> Array:
     for _ in range(STEPS):
-        _, slope, bend = np.moveaxis((_parabola(x, top) @ y[..., None])[..., 0], -1, 0)
-        uphill = np.where(slope > 0, np.inf, -np.inf)  # without a top: on to the end of the range
-        step = np.divide(-slope, 2 * bend, out=uphill, where=bend < 0)
-        top = np.clip(top + step, every[0], every[-1])
-    return np.asarray(top, np.float64)
+        top = _step(x, y, top, wide)
+    return top
 
 
-def _parabola(x: Array, centre: Array) -> Array:
+def _step(x: Array, y: Array, top: Array, wide: Array) -> Array:
+    """The top of the parabola around `top`, within the range; of one without a top, the end that lies uphill."""
+    _, slope, bend = np.moveaxis((_parabola(x, top, wide) @ y[..., None])[..., 0], -1, 0)
+    uphill = np.where(slope > 0, np.inf, -np.inf)
+    return np.asarray(np.clip(top + np.divide(-slope, 2 * bend, out=uphill, where=bend < 0), x.min(), x.max()), np.float64)
+
+
+def _parabola(x: Array, centre: Array, wide: Array) -> Array:
     """What turns scores (trials,) into the level, slope and bend of the parabola around `centre` (...): (..., 3, trials)."""
     off = x - centre[..., None]
-    weight = np.clip(1 - (np.abs(off) / _reach(x, centre)[..., None]) ** 3, 0, None) ** 3
+    weight = np.clip(1 - (np.abs(off) / _reach(x, centre, wide)[..., None]) ** 3, 0, None) ** 3
     design = off[..., None] ** POWERS  # (..., trials, 3)
     weighted = np.swapaxes(design * weight[..., None], -1, -2)
     return np.asarray(np.linalg.solve(weighted @ design, weighted), np.float64)
 
 
-def _reach(x: Array, centre: ArrayLike) -> Array:
-    """How far the weights reach from `centre` (...): SPAN of the range, but beyond the fourth nearest rate."""
+def _reach(x: Array, centre: Array, wide: Array) -> Array:
+    """How far the weights reach from `centre` (...): SPAN of the range, but beyond the fourth nearest rate, times `wide`."""
     every = np.unique(x)
-    fourth = np.sort(np.abs(every - np.asarray(centre)[..., None]), -1)[..., 3]
-    return np.maximum(SPAN * (every[-1] - every[0]), 1.2 * fourth)
+    fourth = np.sort(np.abs(every - centre[..., None]), -1)[..., 3]
+    return np.maximum(SPAN * (every[-1] - every[0]), 1.2 * fourth) * wide
 
 
 def _t95(df: int) -> float:
@@ -134,9 +158,9 @@ def _stable(x: Array, y: Array) -> tuple[Array, Array]:
     return x[kept], y[kept]
 
 
-def _noise(x: Array, y: Array, top: float) -> tuple[float, int]:
+def _noise(x: Array, y: Array, top: float, reach: float) -> tuple[float, int]:
     """The standard deviation between trials of one rate, around the top, and its degrees of freedom (0: no rate was repeated)."""
-    near = [y[x == rate] for rate in np.unique(x) if abs(rate - top) < _reach(x, top)]
+    near = [y[x == rate] for rate in np.unique(x) if abs(rate - top) < reach]
     df = sum(len(trials) - 1 for trials in near)
     squares = sum(float(((trials - trials.mean()) ** 2).sum()) for trials in near)
     return (float(np.sqrt(squares / df)) if df else np.inf), df

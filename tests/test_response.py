@@ -52,6 +52,20 @@ def test_a_lucky_trial_does_not_decide():
     assert scores.argmax() == 0 and fit_response(RATES, scores).rate == pytest.approx(1e-3, rel=0.25)
 
 
+def test_a_dip_at_the_top_of_a_flat_response_does_not_send_the_search_in_circles(monkeypatch):
+    """Validation Dice of a real cell: around 0.02 the narrow parabola is a valley, from which the search went to 0.1118 and back."""
+    rates = np.geomspace(8.94428e-4, 0.111803, 7)
+    scores = np.array([0.9792, 0.9827, 0.9847, 0.9848, 0.9843, 0.9852, 0.9809])
+    found = fit_response(rates, scores)
+    assert 0.004 < found.rate < 0.06 and not found.at_edge and found.score == pytest.approx(0.985, abs=0.001)
+    every = np.stack([scores, scores[::-1], 0.99 - 0.01 * np.log10(rates / 0.01) ** 2])  # settled ones keep their width
+    rate = best_rates(rates, every)
+    assert rate == pytest.approx([fit_response(rates, one).rate for one in every])
+    for steps in (11, 12, 13):  # where a search ends must not depend on when it is stopped
+        monkeypatch.setattr("analysis.response.STEPS", steps)
+        assert best_rates(rates, every) == pytest.approx(rate, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("best", "at_edge"),
     [
