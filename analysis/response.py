@@ -12,6 +12,7 @@ no parabola of that width is centred on its own top: noise may make a flat respo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,8 +22,8 @@ from analysis.contrast import Array, t_quantile
 SPAN = 0.4  # of the range of log rates, to either side; wider lets a cliff at high rates in, narrower lets noise in
 STEPS = 10  # of the search for the parabola that is centred on its own top; it settles in three or four
 SETTLED = 0.01  # of a log rate: less than that a last step changes
-WIDER = 1.5  # by this factor the parabola is widened where the search goes in circles
-WIDTHS = 5  # that are tried; the last one weighs all trials nearly alike
+STRIDES = (1.0, 0.5)  # half steps where whole ones go in circles, as they do around a top that a cliff cuts off
+WIDTHS = (1.0, 1.5, 2.25, 3.4, 5.0)  # times h, until the search settles; the widest weighs all trials nearly alike
 EDGE = 1 / 6
 POWERS = np.arange(3)
 
@@ -83,27 +84,26 @@ def best_rates(rates: ArrayLike, scores: ArrayLike) -> Array:
 def _tops(x: Array, y: Array) -> tuple[Array, Array]:
     """The log rates (...) of the tops for log rates (trials,) and scores (..., trials), and by what factor each parabola is widened.
 
-    Where the search does not settle within `STEPS`, it starts again with a wider parabola.
+    Where the search does not settle within `STEPS`, half steps are tried, which end a swing around a top, and then a wider parabola.
     """
     every = np.unique(x)
     mean = np.stack([y[..., x == rate].mean(-1) for rate in every], -1)  # (..., rates)
     smooth = np.pad(mean, [(0, 0)] * (mean.ndim - 1) + [(1, 1)], mode="edge")
     smooth = (smooth[..., :-2] + 2 * mean + smooth[..., 2:]) / 4
     start = every[smooth.argmax(-1)]
-    wide = np.ones(start.shape)
-    top = _search(x, y, start, wide)
-    for _ in range(WIDTHS - 1):
+    top, wide, left = start, np.ones(start.shape), np.ones(start.shape, bool)
+    for factor, stride in product(WIDTHS, STRIDES):
+        wide = np.where(left, factor, wide)
+        top = np.where(left, _search(x, y, start, wide, stride), top)
         left = np.abs(_step(x, y, top, wide) - top) > SETTLED
         if not left.any():
             break
-        wide = np.where(left, wide * WIDER, wide)
-        top = np.where(left, _search(x, y, start, wide), top)
     return top, wide
 
 
-def _search(x: Array, y: Array, top: Array, wide: Array) -> Array:
+def _search(x: Array, y: Array, top: Array, wide: Array, stride: float) -> Array:
     for _ in range(STEPS):
-        top = _step(x, y, top, wide)
+        top = top + stride * (_step(x, y, top, wide) - top)
     return top
 
 

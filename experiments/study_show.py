@@ -140,4 +140,5 @@ def rates(found: Plan) -> None:
         note = rate.reason or ("at the end of the range: no verdict" if rate.edge else "")
         table.add_row(cell.id, value, interval, str(found.budget), note)
     Console().print(table)
-    print(f"Every cell had the same {found.budget} trials; the range was extended {len(found.rounds) - 1} times.")
+    extended = {0: "not extended", 1: "extended once"}.get(further := len(found.rounds) - 1, f"extended {further} times")
+    print(f"Every cell had the same {found.budget} trials; the range was {extended}.")
