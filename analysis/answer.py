@@ -66,6 +66,11 @@ class Effect:
         """Those of the other factors that two levels are compared in, in the order of the table."""
         return tuple(dict.fromkeys(other for others in self.effect.over.values() for other in others))
 
+    @property
+    def as_planned(self) -> bool:
+        """Whether every two of its judged levels are compared over all planned combinations: none was left out of an average."""
+        return {len(others) for others in self.effect.over.values()} == {self.planned}
+
 
 @dataclass(frozen=True)
 class Faultless:

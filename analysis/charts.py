@@ -172,7 +172,7 @@ def _pairs(comparisons: dict[tuple[str, str], Comparison]) -> list[tuple[str, Co
 
 
 def _headline(effect: Effect) -> str:
-    kind = "confirmatory" if effect.named else "exploratory"
+    kind = ("confirmatory" if effect.as_planned else "planned as confirmatory") if effect.named else "exploratory"
     counts = {len(others) for others in effect.effect.over.values()}
     if counts != {effect.planned}:
         kind += f", {'at least ' if len(counts) > 1 else ''}{min(counts)} of {effect.planned} combinations of the others"

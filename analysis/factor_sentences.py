@@ -24,7 +24,7 @@ def effect_sentence(effect: Effect, say: Say) -> str:
     """What can be said of a factor over all the others, or over those combinations of them that are judged at both levels."""
     family, factor = effect.effect.family, effect.factor
     levels = list(dict.fromkeys(level for pair in family.comparisons for level in pair))
-    kind = "" if effect.named else say(" (exploratory)", "（探索性）")
+    kind = _kind(effect, say)
     judged, planned = len(levels), len(levels) + len(effect.left_out)
     which = say(f", {judged} of {planned} levels", f"（{planned} 个水平中的 {judged} 个）") if effect.left_out else ""
     if judged == 2:
@@ -46,6 +46,16 @@ def effect_sentence(effect: Effect, say: Say) -> str:
         f"By {factor}{which}, {over(effect, 'en')}{kind}: {text}.{warning}",
         f"按 {factor}{which}，{over(effect, 'zh')}{kind}：{text}。{warning}",
     )
+
+
+def _kind(effect: Effect, say: Say) -> str:
+    """Whether the plan named it; what it named is not what is left where cells without a verdict are left out."""
+    if not effect.named:
+        return say(" (exploratory)", "（探索性）")
+    return "" if effect.as_planned else say(
+        " (planned as confirmatory, but cells without a verdict are left out)",
+        "（计划为确证性，但没有判定的单元未计入）",
+    )  # fmt: skip
 
 
 def over(effect: Effect, language: str) -> str:

@@ -44,14 +44,16 @@ def _interaction(effect: Effect, say: Say) -> str:
         (a, b), first, second, low, high = (b, a), -first, -second, -high, -low
     size = f"{first - second:+.4f} [{low:+.4f}, {high:+.4f}]"
     clear = found.p <= 0.05
+    among = say("the only one that could be checked", "唯一可检查的一个") if found.checked == 1 else say(
+        f"the clearest of the {found.checked} that could be checked", f"可检查的 {found.checked} 个中最明显的")  # fmt: skip
     return say(
-        f"Interaction: {a} minus {b} is {first:+.4f} with {c}, and {second:+.4f} with {d}; the first less the second: {size}, p {found.p:.3f} (the "
-        f"clearest of {found.checked}). "
+        f"Interaction: {a} minus {b} is {first:+.4f} with {c}, and {second:+.4f} with {d}; the first less the second: {size}, p {found.p:.3f} "
+        f"({among}). "
         + (
             "The difference is not the same everywhere: read the cells."
             if clear
             else "Not found, which does not prove that there is none."
         ),
-        f"交互作用：{a} 与 {b} 之差在 {c} 下为 {first:+.4f}，在 {d} 下为 {second:+.4f}；前者减后者：{size}，p = {found.p:.3f}（所检查的 {found.checked} 个中最明显的）。"
+        f"交互作用：{a} 与 {b} 之差在 {c} 下为 {first:+.4f}，在 {d} 下为 {second:+.4f}；前者减后者：{size}，p = {found.p:.3f}（{among}）。"
         + ("这个差别并非处处相同：请看各个单元。" if clear else "未发现交互作用，但这并不证明没有。"),
     )

@@ -33,7 +33,7 @@ def long_form(answer: Answer, readings: pd.DataFrame, language: str, pictures: s
         tables.safe(say(" ", "").join(sentences(answer, language))),
         f"**{say('Design and power', '设计与功效')}**", tables.markdown(_power(answer, say)),
         f"**{say('Convergence and sensitivities', '收敛与敏感性分析')}**", tables.markdown(_cells(answer, say)),
-        *within(answer, language),
+        *_unknown_rates(answer, say), *_main(answer, language), *within(answer, language),
         "\n".join(f"- {tables.safe(note)}" for note in notes(answer, readings, language)),
         *(f"![{say(*PICTURES[name])}]({pictures}/{name}.svg)" for name in PICTURES if name in drawn),
     ]  # fmt: skip
@@ -47,6 +47,23 @@ def within(answer: Answer, language: str) -> list[str]:
         for factor, parts in answer.simple.items()
         for part in (tables.safe(WITHIN[language].format(factor=factor)), tables.markdown(tables.simple_effects(parts, language)))
     ]
+
+
+def _unknown_rates(answer: Answer, say: Say) -> list[str]:
+    tuned = [cell for cell in answer.study.cells if cell.get("tuned") and cell.get("rate_low") is None]
+    return [say(
+        "Not estimable: no rate was tried twice near the top, so the trials do not show how far a repeated trial would fall, nor how uncertain the rate is.",
+        "无法估计：最高点附近没有任何学习率试过两次，因此从试验看不出重复一次会相差多少，也看不出学习率有多不确定。",
+    )] * bool(tuned and answer.measured)  # fmt: skip
+
+
+def _main(answer: Answer, language: str) -> list[str]:
+    """Every two levels of every factor."""
+    about = {
+        "en": "Every two levels, averaged over those combinations of the other factors in which both are judged; Holm-adjusted within each factor.",
+        "zh": "每两个水平之差，对其余因素中两者都有判定的组合取平均；在每个因素之内作了 Holm 校正。",
+    }
+    return [about[language], tables.markdown(tables.main_effects(answer.effects, language))] if answer.effects else []
 
 
 def _power(answer: Answer, say: Say) -> pd.DataFrame:

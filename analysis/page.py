@@ -56,7 +56,7 @@ def _tables(answer: Answer) -> list[dict[str, Any]]:
     """Each table: its title, headings and rows of (text, what it sorts by)."""
     found = [_table("Cells", tables.table(answer, "en"))]
     for effect in answer.effects:
-        kind = "confirmatory" if effect.named else "exploratory"
+        kind = ("confirmatory" if effect.as_planned else "planned as confirmatory") if effect.named else "exploratory"
         title = f"Main effect of {effect.factor} ({kind})"
         found.append(_table(title, _differences(effect.effect.family, {}), effect.interaction.sentence))
     for factor, parts in answer.simple.items():

@@ -23,7 +23,12 @@ class Seen:
 
 
 def seen(answer: Answer) -> Seen | None:
-    """Of the comparisons that were made, among the judged cells; None where fewer than two have several seeds and cars."""
+    """Of the comparisons that were made, among the judged cells; None where fewer than two have several seeds and cars.
+
+    None, too, while runs have not ended: with fewer seeds another design would be described.
+    """
+    if not answer.study.runs.state.isin(["finished", "failed"]).all():
+        return None
     cells = [
         answer.scores[row.cell] for row in answer.judged if row.cell in answer.scores and min(answer.scores[row.cell].shape) > 1
     ]

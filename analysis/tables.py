@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from analysis.answer import Answer, Row
+from analysis.answer import Answer, Effect, Row
 from analysis.sentences import sentences, verdict
 from analysis.simple_effects import SCORES, Part
 from analysis.wording import KINDS, VERDICTS, interval
@@ -80,6 +80,20 @@ def simple_effects(parts: Sequence[Part], language: str) -> pd.DataFrame:
     columns = [f"{names.get(name, shown)} [95 %]" for name, shown in SCORES.items()]
     rows = [(part.difference, held(part, language), *_judgement(part, language)) for part in parts]
     return pd.DataFrame(rows, columns=[*first, *columns])
+
+
+def main_effects(effects: Sequence[Effect], language: str) -> pd.DataFrame:
+    """Every two levels of every factor, over the combinations of the others in which both are judged: difference and verdict."""
+    which = 0 if language == "en" else 1
+    headings = [("factor", "因素"), ("difference", "差"), ("combinations of the others", "其余因素的组合数"),
+                ("the first is … the second", "前者……后者"), ("Dice [95 %]", "Dice [95 %]")]  # fmt: skip
+    rows = [
+        (effect.factor, f"{b} − {a}", f"{len(others)} / {effect.planned}", VERDICTS[language][found.verdict], interval(found))
+        for effect in effects
+        for (a, b), others in effect.effect.over.items()
+        for found in (effect.effect.family.comparisons[b, a],)
+    ]
+    return pd.DataFrame(rows, columns=[names[which] for names in headings])
 
 
 def held(part: Part, language: str) -> str:
