@@ -23,7 +23,7 @@ FLOORS = {
         "experiments.photo_files", "analysis.records", "analysis.figures",
         "analysis.architecture", "analysis.gather", "analysis.robustness", "analysis.scores", "analysis.store", "analysis.ledger",
         "analysis.wording", "analysis.fair", "analysis.simple_effects", "analysis.answer", "analysis.strip"),
-    3: ("experiments.runner", "experiments.epochs", "experiments.scoring", "analysis.sentences", "analysis.factor_sentences", "analysis.tables", "analysis.notes", "analysis.charts",
+    3: ("experiments.runner", "experiments.epochs", "experiments.scoring", "analysis.sentences", "analysis.factor_sentences", "analysis.tables", "analysis.one_rate", "analysis.notes", "analysis.charts",
         "analysis.charts_runs", "analysis.conditions", "analysis.long_form", "analysis.seen", "analysis.interactions", "analysis.page"),
     4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
         "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run", "experiments.published",

@@ -13,9 +13,12 @@ from scipy.stats import kendalltau
 
 from analysis import gather, ledger
 from analysis.answer import answer
+from analysis.long_form import long_form
 from analysis.measured import TRIALS, typed
-from analysis.notes import _kendall, notes
+from analysis.notes import notes
+from analysis.one_rate import kendall
 from analysis.sentences import sentences, verdict
+from analysis.tables import main_effects
 from tests.made_study import write_study
 
 MODELS = ("unet", "attention_unet", "resnet_unet")
@@ -248,10 +251,29 @@ def test_which_cell_was_highest_at_one_rate_for_all_is_told_beside_the_highest_o
     assert not any("One rate" in n for n in told({"trials": made, "runs": runs}))  # not all runs have ended
 
 
+def test_every_two_levels_of_a_factor_stand_in_a_table_with_their_difference(tmp_path):
+    found = study(tmp_path, {"unet": 0, "attention_unet": 0.002, "resnet_unet": 0.009}, {"bce": 0, "dice": 0.003}, sd=1e-4)
+    made = main_effects(found.effects, "en")
+    mean = found.study.scores.groupby(["cell", "seed", "group"], observed=True).dice.mean().groupby("cell", observed=True).mean()
+    level = {cell["cell"]: cell["levels"]["model"] for cell in found.study.cells}
+    by_model = mean.groupby(mean.index.map(level)).mean()
+    models = made[made.factor == "model"]
+    assert len(models) == 3
+    for row in models.itertuples(index=False):
+        first, second = row.difference.split(" − ")
+        assert row[4].startswith(f"{by_model[first] - by_model[second]:+.4f} [")
+        assert row[3] == ("better than" if by_model[first] > by_model[second] else "worse than")
+    assert [len(main_effects(found.effects, language)) for language in ("en", "zh")] == [len(made)] * 2
+    assert "not estimable" not in long_form(found, ledger.read(tmp_path), "en", "pictures", ()).lower()
+    for cell in found.study.cells:
+        cell["rate_low"] = None
+    assert "\n\nNot estimable: no rate was tried twice" in long_form(found, ledger.read(tmp_path), "en", "pictures", ())
+
+
 def test_the_agreement_of_two_orders_is_kendalls_tau():
     one, other = np.random.default_rng(0).normal(size=(2, 12))
-    assert _kendall(one, other) == pytest.approx(kendalltau(one, other).statistic)
-    assert (_kendall([1, 2, 3], [1, 2, 3]), _kendall([1, 2, 3], [3, 2, 1])) == (1, -1)
+    assert kendall(one, other) == pytest.approx(kendalltau(one, other).statistic)
+    assert (kendall([1, 2, 3], [1, 2, 3]), kendall([1, 2, 3], [3, 2, 1])) == (1, -1)
 
 
 def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
