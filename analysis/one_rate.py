@@ -41,11 +41,11 @@ def one_rate(answer: Answer, say: Say) -> list[str]:
     return [say(
         f"One rate for all, or each its own? Of the tuning trials on validation cars ({a_rate} a cell and rate) the highest was that of {told}; it leads the next by "
         f"{min(leads):.4f} to {max(leads):.4f}. Of the runs, each cell at its own rate, the highest mean validation Dice is that of {best}. So another cell is the highest at {others} of {len(means)} "
-        f"shared rates, and the order of all cells has a Kendall's τ of {min(taus):.2f} to {max(taus):.2f} with that of the runs (1: the same order, 0: none in common). "
+        f"shared rates, and the order of all cells has a Kendall's τ of {min(taus):.2f} to {max(taus):.2f} with that of the runs (1: the same order, 0: as many pairs of cells in the same order as in the opposite one). "
         "So few trials do not rank cells whose lead is smaller than what seeds differ by, and no cell was tested at a shared rate: an order, not a verdict.",
         f"所有单元用同一个学习率，还是各用自己的？在验证车上的调参试验中（每个单元、每个学习率 {a_rate.replace(' to ', '–')} 次），最高的单元：{told}；它领先第二名 {min(leads):.4f} 至 {max(leads):.4f}。"
         f"各用自己的学习率的正式运行中，验证集 Dice 均值最高的是 {best}。也就是说，在 {len(means)} 个共用的学习率中有 {others} 个换了最高的单元；全部单元的排序与正式运行的排序之间，Kendall τ 为 "
-        f"{min(taus):.2f} 至 {max(taus):.2f}（1：排序相同；0：毫无一致）。这样少的试验不足以区分领先小于种子间差异的单元，也没有任何单元在共用的学习率下测试过：这只是排序，不是判定。",
+        f"{min(taus):.2f} 至 {max(taus):.2f}（1：排序相同；0：顺序相同与相反的单元对一样多）。这样少的试验不足以区分领先小于种子间差异的单元，也没有任何单元在共用的学习率下测试过：这只是排序，不是判定。",
     )]  # fmt: skip
 
 
