@@ -18,12 +18,12 @@ test-faults: .venv/development # the faults of docs/reliability.md, really injec
 	.venv/bin/python -m pytest -m "fault or slow" --numprocesses 2 --dist loadfile
 
 readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
-	.venv/bin/python -m analysis.readme
-	.venv/bin/python -m analysis.performance
+	.venv/bin/python -m analysis.report.readme
+	.venv/bin/python -m analysis.report.bench_tables
 
 walk: .venv/runtime # types the README's walk and keeps what it prints, in a fresh clone after make demo, where nothing else runs
 	.venv/bin/python reference/walk.py
-	.venv/bin/python -m analysis.readme
+	.venv/bin/python -m analysis.report.readme
 
 notebook: .venv/development # runs reference/u-net-pytorch.ipynb and writes its outputs
 	.venv/bin/python reference/execute.py

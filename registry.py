@@ -21,6 +21,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+class InputError(ValueError):
+    """The command or its input is wrong. The text is one clear sentence that says what to type; exit code 2."""
+
+
 class UnknownName(KeyError):
     """A name that no table holds; the text suggests the nearest."""
 
@@ -188,25 +192,25 @@ MODELS = Table(
 
 LOSSES = Table(
     "loss",
-    ("bce", "experiments.losses:bce_loss",
+    ("bce", "experiments.training.losses:bce_loss",
      "binary cross-entropy, pixel by pixel", "逐像素的二元交叉熵",
      "Ronneberger et al. 2015, arXiv:1505.04597"),
-    ("dice", "experiments.losses:dice_loss",
+    ("dice", "experiments.training.losses:dice_loss",
      "1 - soft Dice of each image (or, per=batch, of the batch)", "每张图像的 1 - 软 Dice（per=batch 时为整批）",
      "Milletari et al. 2016, arXiv:1606.04797"),
-    ("focal", "experiments.losses:focal_loss",
+    ("focal", "experiments.training.losses:focal_loss",
      "cross-entropy that looks away from easy pixels", "降低易分像素权重的交叉熵",
      "Lin et al. 2017, arXiv:1708.02002"),
-    ("bce_dice", "experiments.losses:bce_dice_loss",
+    ("bce_dice", "experiments.training.losses:bce_dice_loss",
      "the sum of both, Dice with a weight", "两者之和，Dice 一项带权重",
      "Isensee et al. 2021, doi:10.1038/s41592-020-01008-z"),
-    ("dice_focal", "experiments.losses:dice_focal_loss",
+    ("dice_focal", "experiments.training.losses:dice_focal_loss",
      "the sum of both, focal with a weight", "两者之和，focal 损失一项带权重",
      "Zhu et al. 2019, doi:10.1002/mp.13300"),
-    ("tversky", "experiments.losses:tversky_loss",
+    ("tversky", "experiments.training.losses:tversky_loss",
      "Dice with a price for false and one for missed foreground", "为误检和漏检各定代价的 Dice",
      "Salehi et al. 2017, arXiv:1706.05721"),
-    ("lovasz", "experiments.losses:lovasz_loss",
+    ("lovasz", "experiments.training.losses:lovasz_loss",
      "1 - IoU of the thresholded prediction, made convex", "阈值化预测的 1 - IoU 的凸代理",
      "Berman et al. 2018, arXiv:1705.08790"),
     entry=LossEntry,
@@ -214,19 +218,19 @@ LOSSES = Table(
 
 AUGMENTATIONS = Table(
     "augmentation",
-    ("none", "experiments.augment:none",
+    ("none", "experiments.data.augment:none",
      "the photographs as they are", "不做增强",
      "-"),
-    ("flip", "experiments.augment:flip",
+    ("flip", "experiments.data.augment:flip",
      "left and right exchanged in half of the draws", "以一半的概率左右翻转",
      "Krizhevsky et al. 2012"),
-    ("geometric", "experiments.augment:geometric",
+    ("geometric", "experiments.data.augment:geometric",
      "flip, shift, scale and rotate", "翻转、平移、缩放、旋转",
      "Buslaev et al. 2020, doi:10.3390/info11020125"),
-    ("photometric", "experiments.augment:photometric",
+    ("photometric", "experiments.data.augment:photometric",
      "flip, brightness, contrast, colour, gamma", "翻转、亮度、对比度、颜色、伽马",
      "Buslaev et al. 2020, doi:10.3390/info11020125"),
-    ("strong", "experiments.augment:strong",
+    ("strong", "experiments.data.augment:strong",
      "geometric and photometric with noise, blur and holes", "几何与光度增强，再加噪声、模糊和遮挡",
      "Buslaev et al. 2020, doi:10.3390/info11020125"),
 )  # fmt: skip
@@ -239,7 +243,7 @@ DATASETS = Table(
     ("folder", "experiments.data.folder:build",
      "your own pairs: images/ and masks/", "自己的图像对：images/ 和 masks/",
      "-"),
-    ("synthetic", "experiments.data.synthetic:build",
+    ("synthetic", "experiments.data.synthetic.cars:build",
      "cars made on the spot, in Carvana's layout", "现场生成的汽车，采用 Carvana 的目录结构",
      "this project"),
 )  # fmt: skip

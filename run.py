@@ -17,15 +17,14 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
-from experiments.data_commands import data, runs
-from experiments.errors import InputError, RunFailed, disk_trouble, on_one_line
-from experiments.page_command import page
-from experiments.report_command import report
-from experiments.study_commands import grid, robustness, study, tune
-from experiments.tracking_commands import sync, ui
-from experiments.use_commands import completion, evaluate, export, predict, submit
-from experiments.words import Config, Output, Preset, Tracking, TuneWords, Words, wanted
-from registry import OptionError, UnknownName
+from experiments.commands.data import data, runs
+from experiments.commands.flags import Config, Output, Preset, Tracking, TuneWords, Words, wanted
+from experiments.commands.inference import completion, evaluate, export, page, predict, submit
+from experiments.commands.report import report
+from experiments.commands.study import grid, robustness, study, tune
+from experiments.commands.tracking import sync, ui
+from experiments.runtime.errors import RunFailed, disk_trouble, on_one_line
+from registry import InputError, OptionError, UnknownName
 
 # OpenMP's threads wait for each other by spinning. Where another process wants a core too, that costs up to nine tenths of
 # the speed; spinning briefly and then sleeping costs nothing on a quiet machine. It counts before torch is imported.
@@ -50,15 +49,15 @@ def train(
     """
     asked = wanted(words, preset, config, output_dir, tracking_uri)
     if tuning and tuning.tune:
-        from experiments import study_words
+        from experiments.studies import from_flags
 
-        one = study_words.single(asked, vars(tuning))
-        from experiments import study_main
+        one = from_flags.single(asked, vars(tuning))
+        from experiments.commands import train as main
 
-        return study_main.tune_one(one, asked)
+        return main.tune_one(one, asked)
     if tuning and any(value is not None for name, value in vars(tuning).items() if name != "tune"):
         raise InputError("--tune-range, --tune-points, --tune-seeds and --tune-sampler say how to tune: add --tune.")
-    from experiments import main
+    from experiments.commands import train as main
 
     return main.train_one(asked)
 
@@ -69,7 +68,7 @@ def list_choices() -> int:
 
     Example: python run.py list
     """
-    from experiments import main
+    from experiments.commands import train as main
 
     return main.list_choices()
 
@@ -101,11 +100,11 @@ def bench(
     typed = {"model": model, "loss": loss, "size": size, "batch_size": batch_size, "precision": precision, "device": device}
     others = {"compile": compile, "model_kwargs": model_kwargs, "data_dir": data_dir, "workers": workers}
     given = {"preset": "carvana-cpu", **typed, **{name: value for name, value in others.items() if value is not None}}
-    from experiments import settings
+    from experiments.config import values
 
-    wanted = settings.read(given)
-    counts = settings.whole("--steps", steps), settings.whole("--repeats", repeats)
-    from experiments import main
+    wanted = values.read(given)
+    counts = values.whole("--steps", steps), values.whole("--repeats", repeats)
+    from experiments.commands import train as main
 
     return main.bench(wanted, parts, *counts, json)
 
@@ -121,10 +120,10 @@ def draw(
 
     Example: python run.py draw
     """
-    from experiments import settings
+    from experiments.config import values
 
-    channels, pixels = settings.whole("--width", width), settings.typed("size", size)
-    from experiments.draw import draw as save
+    channels, pixels = values.whole("--width", width), values.typed("size", size)
+    from experiments.commands.draw import draw as save
 
     for path in save(output, channels, pixels):
         print(path)
@@ -165,7 +164,7 @@ def main(words: list[str]) -> int:
     called = " ".join(["python run.py", *words[: len(words) - len(rest)]])
     commands = [name for name in place if not name.startswith("-")]
     if commands and rest and not rest[0].startswith("-"):
-        from experiments.settings import nearest
+        from experiments.config.values import nearest
 
         return _complain(f"Unknown command '{rest[0]}'{nearest(rest[0], commands)}. Commands: {', '.join(commands)}; see --help.")
     try:
@@ -174,7 +173,7 @@ def main(words: list[str]) -> int:
             sys.stdout.flush()
         return code
     except UnknownOptionError as error:
-        from experiments.settings import nearest
+        from experiments.config.values import nearest
 
         flag = error.token.keyword or error.token.value
         return _complain(f"Unknown flag {flag}{nearest(flag, _flags(place))}. See {called} --help.")

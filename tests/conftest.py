@@ -22,7 +22,7 @@ CARS = 8
 @pytest.fixture(scope="session")
 def made_cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight synthetic cars of 96x64 pixels in Carvana's layout; to be read only."""
-    from experiments.data.synthetic import write_cars
+    from experiments.data.synthetic.cars import write_cars
 
     folder = tmp_path_factory.mktemp("made") / "cars"
     write_cars(folder, cars=CARS, seed=0, size=(96, 64))
@@ -35,9 +35,9 @@ def stores_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
     Only in this process: the processes that tests start make theirs as everybody does.
     """
-    from experiments import tracking_store, ui
+    from experiments.tracking import store, ui
 
-    made, opened = tmp_path_factory.mktemp("store") / "mlflow.db", tracking_store.open_store
+    made, opened = tmp_path_factory.mktemp("store") / "mlflow.db", store.open_store
 
     def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
         place = Path(uri.removeprefix("sqlite:///"))
@@ -54,7 +54,7 @@ def stores_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         return opened(uri, output_dir)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking_store, "open_store", open_store)
+        patch.setattr(store, "open_store", open_store)
         patch.setattr(ui, "open_store", open_store)
         yield
 

@@ -89,7 +89,7 @@ def write_run(
 
 
 def made_config(seed: int, epochs: int) -> dict:
-    from experiments.config import RunConfig
+    from experiments.config.schema import RunConfig
 
     return RunConfig(
         seed=seed, epochs=epochs, data_fingerprint="0123456789abcdef", threads=2, precision="fp32", device="cpu"

@@ -15,7 +15,7 @@ import pytest
 
 from experiments.data import archives, carvana
 from experiments.data.archives import unpack
-from experiments.errors import InputError
+from registry import InputError
 from tests.conftest import ROOT
 
 

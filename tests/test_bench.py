@@ -6,8 +6,8 @@ import json
 import pytest
 import torch
 
-from experiments.bench import limits, report, step
-from experiments.config import RunConfig
+from experiments.bench import report, roofline, step
+from experiments.config.schema import RunConfig
 from registry import AUGMENTATIONS
 from tests.test_run import macs_of_unet
 
@@ -21,14 +21,14 @@ WORK = step.Work(
 def test_arithmetic_is_that_of_a_count_by_hand():
     """Backward costs twice the forward pass, but for the photograph, which needs no gradient."""
     first = 9 * 48 * 32 * 3 * 4
-    assert limits.step_flop(WORK) == 2 * (3 * macs_of_unet(4, 48, 32) - first)
+    assert roofline.step_flop(WORK) == 2 * (3 * macs_of_unet(4, 48, 32) - first)
 
 
 def test_the_roofline_counts_arithmetic_where_memory_is_free_and_traffic_where_arithmetic_is():
-    assert limits.roofline(WORK, peak=1e9, bytes_a_second=1e30) == pytest.approx(1e9 / limits.step_flop(WORK))
-    slow, quick = (limits.roofline(WORK, 1e30, bandwidth) for bandwidth in (1e9, 2e9))
+    assert roofline.roofline(WORK, peak=1e9, bytes_a_second=1e30) == pytest.approx(1e9 / roofline.step_flop(WORK))
+    slow, quick = (roofline.roofline(WORK, 1e30, bandwidth) for bandwidth in (1e9, 2e9))
     assert quick == pytest.approx(2 * slow)
-    assert limits.roofline(WORK, 1e9, 1e9) < min(slow, limits.roofline(WORK, 1e9, 1e30))
+    assert roofline.roofline(WORK, 1e9, 1e9) < min(slow, roofline.roofline(WORK, 1e9, 1e30))
 
 
 def test_ways_are_measured_in_turns_after_a_warm_up_and_compared_round_by_round():
@@ -59,7 +59,7 @@ def test_each_loop_has_a_process_of_its_own_and_a_larger_batch_takes_more_memory
 
 def test_bench_prints_every_figure_as_a_table_and_as_json(command, made_cars, monkeypatch, capsys):
     monkeypatch.setattr("experiments.bench.report.SECONDS", 0.05)
-    monkeypatch.setattr("experiments.bench.limits.machine", lambda device: {"fp32": 1e12, "bf16": 2e12, "bandwidth": 1e10})
+    monkeypatch.setattr("experiments.bench.roofline.machine", lambda device: {"fp32": 1e12, "bf16": 2e12, "bandwidth": 1e10})
     words = [
         "bench",
         "--model-kwargs",
@@ -91,12 +91,12 @@ def test_bench_prints_every_figure_as_a_table_and_as_json(command, made_cars, mo
     ):
         assert text in shown
     own = found["step"]["images_per_second"]["own"]
-    flop = limits.step_flop(WORK)
+    flop = roofline.step_flop(WORK)
     assert found["step"]["share_of_peak"]["fp32"] == pytest.approx(own * flop / 1e12)
     assert found["step"]["own_over"]["plain"] == pytest.approx(own / found["step"]["images_per_second"]["plain"])
 
 
 def test_the_peak_of_a_matrix_product_is_of_the_right_size():
     """Within the possible: more than a megaflop a second and less than a petaflop."""
-    assert 1e6 < limits.matrix_peak("cpu", torch.float32, 256) < 1e15
-    assert 1e6 < limits.bandwidth("cpu", 8) < 1e13
+    assert 1e6 < roofline.matrix_peak("cpu", torch.float32, 256) < 1e15
+    assert 1e6 < roofline.bandwidth("cpu", 8) < 1e13

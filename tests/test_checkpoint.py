@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 
-from experiments import checkpoint
+from experiments.runtime import files
+from experiments.training import checkpoint
 from tests.conftest import ROOT
 
 CONTENT = {"epoch": 3, "model": {"weight": torch.arange(1000.0)}, "words": ["a", "b"], "best": 0.5}
@@ -72,7 +73,7 @@ def test_a_pickle_is_refused_and_nothing_is_executed(tmp_path, monkeypatch):
         path = tmp_path / name
         write(path)
         body = path.read_bytes()
-        checkpoint.write_whole(path, body, b"\nsha256 ", checkpoint.hashlib.sha256(body).hexdigest().encode(), b"\n")
+        files.write_whole(path, body, b"\nsha256 ", checkpoint.hashlib.sha256(body).hexdigest().encode(), b"\n")
         with pytest.raises(checkpoint.Damaged, match="more than weights"):
             checkpoint.load(path)
     assert not (tmp_path / "executed").exists()
@@ -102,7 +103,7 @@ def test_where_there_are_no_links_a_full_disk_leaves_both_checkpoints_as_they_we
 def test_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
     checkpoint.save(tmp_path / "last.ckpt", {"epoch": 1})
     code = (
-        "import os, signal, sys; from pathlib import Path; from experiments import checkpoint\n"
+        "import os, signal, sys; from pathlib import Path; from experiments.training import checkpoint\n"
         "os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"checkpoint.save(Path({str(tmp_path / 'last.ckpt')!r}), {{'epoch': 2}})"
     )

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 import psutil
 import pytest
 
-from experiments import claim
-from experiments.errors import Busy, RunFailed
-from experiments.stopping import Interrupted
+from experiments.runtime import leases
+from experiments.runtime.errors import Busy, RunFailed
+from experiments.runtime.interrupts import Interrupted
 from tests.conftest import ROOT
 
 
@@ -24,12 +24,12 @@ def lease_of(folder, **other):
 
 
 def test_what_one_process_holds_another_cannot_take(tmp_path):
-    code = f"from pathlib import Path; from experiments.claim import hold\nwith hold(Path({str(tmp_path / 'run')!r})): print('taken')"
-    with claim.hold(tmp_path / "run"):
-        assert claim.owner(tmp_path / "run").endswith(f":{os.getpid()}")
+    code = f"from pathlib import Path; from experiments.runtime.leases import hold\nwith hold(Path({str(tmp_path / 'run')!r})): print('taken')"
+    with leases.hold(tmp_path / "run"):
+        assert leases.owner(tmp_path / "run").endswith(f":{os.getpid()}")
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
         assert "taken" not in done.stdout and "another process" in done.stderr
-    assert claim.owner(tmp_path / "run") is None
+    assert leases.owner(tmp_path / "run") is None
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "taken" in done.stdout
 
@@ -38,54 +38,54 @@ def test_what_one_process_holds_another_cannot_take(tmp_path):
 def test_a_lease_of_a_process_that_is_gone_is_free_at_once(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    lease_of(tmp_path / "run", machine=claim._machine(), process=gone.pid, began=time.time())
-    assert claim.owner(tmp_path / "run") is None
-    with claim.hold(tmp_path / "run") as lease:
+    lease_of(tmp_path / "run", machine=leases._machine(), process=gone.pid, began=time.time())
+    assert leases.owner(tmp_path / "run") is None
+    with leases.hold(tmp_path / "run") as lease:
         lease.confirm()  # raises where it is not this process's
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
 def test_a_process_that_died_and_whose_parent_has_not_asked_how_holds_nothing(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    lease_of(tmp_path / "run", machine=claim._machine(), process=gone.pid, began=psutil.Process(gone.pid).create_time())
-    assert claim.owner(tmp_path / "run") is not None
+    lease_of(tmp_path / "run", machine=leases._machine(), process=gone.pid, began=psutil.Process(gone.pid).create_time())
+    assert leases.owner(tmp_path / "run") is not None
     gone.kill()
     os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)  # until it is dead, without burying it
     assert psutil.Process(gone.pid).status() == psutil.STATUS_ZOMBIE
-    assert claim.owner(tmp_path / "run") is None
+    assert leases.owner(tmp_path / "run") is None
     gone.communicate()
 
 
 def test_a_lease_that_was_given_back_is_nobodys(tmp_path):
-    with claim.hold(tmp_path / "run"):
-        assert claim.read(tmp_path / "run.lease")
-    assert (tmp_path / "run.lease").read_text() == "" and claim.owner(tmp_path / "run") is None
-    with claim.hold(tmp_path / "run") as lease:
-        claim.write_whole(tmp_path / "run.lease", b'{"token": "another"}')
+    with leases.hold(tmp_path / "run"):
+        assert leases.read(tmp_path / "run.lease")
+    assert (tmp_path / "run.lease").read_text() == "" and leases.owner(tmp_path / "run") is None
+    with leases.hold(tmp_path / "run") as lease:
+        leases.write_whole(tmp_path / "run.lease", b'{"token": "another"}')
         assert not lease.is_mine()
-    assert claim.read(tmp_path / "run.lease") == {"token": "another"}
+    assert leases.read(tmp_path / "run.lease") == {"token": "another"}
 
 
 def test_a_number_that_was_given_to_another_process_since_does_not_keep_a_lease_alive(tmp_path):
-    lease_of(tmp_path / "run", machine=claim._machine(), process=os.getpid(), began=0.0)
-    assert claim.owner(tmp_path / "run") is None
+    lease_of(tmp_path / "run", machine=leases._machine(), process=os.getpid(), began=0.0)
+    assert leases.owner(tmp_path / "run") is None
 
 
 @pytest.mark.fault(16)
 def test_a_lease_from_another_machine_is_free_when_its_heart_has_not_beaten_for_long(tmp_path):
     path = lease_of(tmp_path / "run")
-    with pytest.raises(Busy, match="another process"), claim.hold(tmp_path / "run"):
+    with pytest.raises(Busy, match="another process"), leases.hold(tmp_path / "run"):
         pass
-    assert claim.owner(tmp_path / "run") == "elsewhere:1"
-    old = time.time() - claim.PATIENCE - 5
+    assert leases.owner(tmp_path / "run") == "elsewhere:1"
+    old = time.time() - leases.PATIENCE - 5
     os.utime(path, (old, old))
-    with claim.hold(tmp_path / "run") as lease:
+    with leases.hold(tmp_path / "run") as lease:
         lease.confirm()
 
 
 def test_the_heart_beats(tmp_path, monkeypatch):
-    monkeypatch.setattr(claim, "BEAT", 0.02)
-    with claim.hold(tmp_path / "run"):
+    monkeypatch.setattr(leases, "BEAT", 0.02)
+    with leases.hold(tmp_path / "run"):
         path = tmp_path / "run.lease"
         os.utime(path, (0, 0))
         deadline = time.monotonic() + 20
@@ -97,7 +97,7 @@ def test_the_heart_beats(tmp_path, monkeypatch):
 @pytest.mark.fault(16)
 def test_who_was_taken_over_notices_and_leaves_the_new_owners_lease_alone(tmp_path):
     with ExitStack() as stack:
-        lease = stack.enter_context(claim.hold(tmp_path / "run"))
+        lease = stack.enter_context(leases.hold(tmp_path / "run"))
         path = lease_of(tmp_path / "run")
         with pytest.raises(Busy, match="taken over"):
             lease.confirm()
@@ -107,7 +107,7 @@ def test_who_was_taken_over_notices_and_leaves_the_new_owners_lease_alone(tmp_pa
 @pytest.mark.fault(16)
 @pytest.mark.parametrize("how", ["finishes", "fails", "is interrupted"])
 def test_a_result_computed_after_the_lease_was_lost_is_not_accepted(made_cars, tmp_path, command, monkeypatch, how):
-    from experiments import runner
+    from experiments.training import runner
     from tests.conftest import run_folder, small
 
     kept = runner.score

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import cluster, executor, stopping
+from experiments.runtime import interrupts
+from experiments.studies import executor, ray_executor
 
 
 class Dead(Exception):
@@ -43,7 +44,7 @@ class Losing:
 
 
 def carried_out(deaths, jobs, parallel):
-    made = cluster.Cluster(Losing(deaths), cluster.Need(1, 0), parallel, stopping.Stop())
+    made = ray_executor.Cluster(Losing(deaths), ray_executor.Need(1, 0), parallel, interrupts.Stop())
     return list(made.each(None, None, jobs))
 
 
@@ -54,18 +55,18 @@ def test_equal_jobs_are_lost_one_by_one():
     assert found == [(job, "done") for job in jobs]
 
 
-@pytest.mark.parametrize("deaths", [cluster.RETRIES, cluster.RETRIES + 1])
+@pytest.mark.parametrize("deaths", [ray_executor.RETRIES, ray_executor.RETRIES + 1])
 def test_a_job_is_handed_out_again_so_often_and_no_more(deaths):
     ((_, answer),) = carried_out([True] * deaths, [(0, frozenset())], 1)
-    assert isinstance(answer, executor.Lost) == (deaths > cluster.RETRIES)
+    assert isinstance(answer, executor.Lost) == (deaths > ray_executor.RETRIES)
 
 
 def test_a_share_of_a_gpu_says_how_many_runs_fit_and_parallel_is_the_limit():
     whole = {"CPU": 16.0, "GPU": 1.0, "memory": 1e9}
-    assert [cluster.Need(1, share).fits(whole) for share in (0.25, 0.3, 0.5, 1.0)] == [4, 3, 2, 1]
-    assert cluster.Need(6, 0.25).fits(whole) == 2 and cluster.Need(1, 0.25).fits({"CPU": 16.0}) == 0
+    assert [ray_executor.Need(1, share).fits(whole) for share in (0.25, 0.3, 0.5, 1.0)] == [4, 3, 2, 1]
+    assert ray_executor.Need(6, 0.25).fits(whole) == 2 and ray_executor.Need(1, 0.25).fits({"CPU": 16.0}) == 0
     ray = Losing([])
-    made = cluster.Cluster(ray, cluster.Need(1, 0), 3, stopping.Stop())
+    made = ray_executor.Cluster(ray, ray_executor.Need(1, 0), 3, interrupts.Stop())
     most, going = 0, ray.wait
 
     def wait(handed, **_):

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from experiments.config import PRESETS, RunConfig
+from experiments.config.resolve import resolve
+from experiments.config.schema import PRESETS, RunConfig
+from experiments.config.values import read
 from experiments.data import carvana
-from experiments.resolve import resolve
-from experiments.settings import read
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
 from tests.conftest import ROOT, run_folder, small
 
@@ -249,7 +249,7 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
 def test_bf16_is_chosen_where_it_multiplies_faster_than_fp32(monkeypatch, features, processor, precision):
     import torch
 
-    from experiments import resolve as resolving
+    from experiments.config import resolve as resolving
 
     for name in ("amx_tile", "avx512_bf16"):
         monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda name=name: name in features)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments.data import cache, carvana, folder
 from experiments.data.samples import Sample, fingerprint, read_mask, read_photo
-from experiments.errors import InputError
+from registry import InputError
 
 BLOB = np.zeros((40, 60), bool)
 BLOB[10:30, 15:50] = True

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.design import Spread, chances, smallest_difference, spread_of, what_it_can_detect
-from analysis.simulate import PILOT, pilot, scaled, scores
+from analysis.statistics.power import Spread, chances, smallest_difference, spread_of, what_it_can_detect
+from analysis.statistics.simulate import PILOT, pilot, scaled, scores
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.contrast import contrast, summarise
-from analysis.design import Spread
-from analysis.effects import interaction, main_effect
-from analysis.seeds import pairing_helps, seed_correlation
-from analysis.simulate import PILOT, scaled, scores
-from analysis.statistics import compare, compare_all
-from analysis.summary import cell_mean, conditions, distances
+from analysis.statistics.comparisons import compare, compare_all
+from analysis.statistics.effects import interaction, main_effect
+from analysis.statistics.estimator import contrast, summarise
+from analysis.statistics.power import Spread
+from analysis.statistics.seed_correlation import pairing_helps, seed_correlation
+from analysis.statistics.simulate import PILOT, scaled, scores
+from analysis.statistics.summary import cell_mean, conditions, distances
 
 MODELS, LOSSES = ("unet", "attention", "resnet"), ("bce", "dice")
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis.records import summarise
-from experiments import evaluate
+from analysis.records.run_files import summarise
 from experiments.data import carvana, folder
-from experiments.data.loader import Photographs
+from experiments.data.dataset import Photographs
 from experiments.data.samples import read_mask
+from experiments.evaluation import evaluator
 from tests.test_data import write_pairs
 
 
@@ -30,7 +30,7 @@ def test_photographs(made_cars):
 
 
 def scored(photographs, *models, **options):
-    return list(evaluate.evaluate(models or [Knows()], photographs, torch.device("cpu"), **options))
+    return list(evaluator.evaluate(models or [Knows()], photographs, torch.device("cpu"), **options))
 
 
 def test_scores_do_not_depend_on_the_batch_size_or_the_number_of_threads(test_photographs):
@@ -68,24 +68,24 @@ def test_logits_are_enlarged_and_then_thresholded(test_photographs):
 
 def test_memory_does_not_grow_with_the_number_of_photographs(made_cars, monkeypatch):
     """However many photographs there are, only so many are ahead of the one that is handed out."""
-    begun, kept, ahead = [], evaluate._score, []
-    monkeypatch.setattr(evaluate, "_score", lambda *given: begun.append(1) or kept(*given))
+    begun, kept, ahead = [], evaluator._score, []
+    monkeypatch.setattr(evaluator, "_score", lambda *given: begun.append(1) or kept(*given))
     photographs = Photographs(carvana.build(made_cars), (48, 32))
-    for done, _ in enumerate(evaluate.evaluate([Knows()], photographs, torch.device("cpu"), batch_size=4, workers=2)):
+    for done, _ in enumerate(evaluator.evaluate([Knows()], photographs, torch.device("cpu"), batch_size=4, workers=2)):
         ahead.append(len(begun) - done)
     assert len(ahead) == 128 and max(ahead) <= 3 * 4 + 2
 
 
 def test_the_ceiling_is_below_one_and_rises_with_the_size(made_cars):
     truth = read_mask(carvana.build(made_cars)[0].mask)
-    values = [evaluate.ceiling(truth, size) for size in ((32, 32), (48, 32), (96, 64))]
+    values = [evaluator.ceiling(truth, size) for size in ((32, 32), (48, 32), (96, 64))]
     assert 0.8 < values[0] < values[1] < values[2] == 1.0
-    assert evaluate.ceiling(np.zeros((40, 60), bool), (32, 32)) == 1.0
+    assert evaluator.ceiling(np.zeros((40, 60), bool), (32, 32)) == 1.0
 
 
 def test_the_worst_are_kept_with_their_predictions_and_the_others_counted(test_photographs):
     seen = []
-    worst = evaluate.worst(evaluate.evaluate([Knows()], test_photographs, torch.device("cpu")), 3, seen.append)
+    worst = evaluator.worst(evaluator.evaluate([Knows()], test_photographs, torch.device("cpu")), 3, seen.append)
     assert len(seen) == 24
     assert [one.dice for one in worst] == sorted(one.dice for one in seen)[:3]
     assert all(one.predictions[0].shape == (64, 96) for one in worst)
@@ -108,6 +108,6 @@ def test_numbers_are_averaged_over_the_photographs_of_a_car_and_then_over_cars()
 
 def test_scores_are_written_the_same_each_time(tmp_path, test_photographs):
     for name in ("one.csv", "two.csv"):
-        evaluate.write_scores(tmp_path / name, (one.rows[0] for one in scored(test_photographs)))
+        evaluator.write_scores(tmp_path / name, (one.rows[0] for one in scored(test_photographs)))
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
-    assert (tmp_path / "one.csv").read_text().splitlines()[0] == ",".join(evaluate.COLUMNS)
+    assert (tmp_path / "one.csv").read_text().splitlines()[0] == ",".join(evaluator.COLUMNS)

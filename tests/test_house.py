@@ -9,43 +9,26 @@ import pytest
 
 from tests.conftest import ROOT, small
 
-# Imports only go down. A module on no floor fails the test: put it on one.
-FLOORS = {
-    0: ("registry", "models.*", "experiments.metrics", "experiments.losses", "experiments.errors", "experiments.stopping", "experiments.locks",
-        "analysis.contrast", "analysis.seeds", "analysis.statistics", "analysis.effects", "analysis.summary", "analysis.response",
-        "analysis.design", "analysis.measured", "analysis.canvas", "analysis.lines",
-        "experiments.tiles", "experiments.calibration", "experiments.run_length"),
-    1: ("experiments.config", "experiments.settings", "experiments.words", "experiments.study_table",
-        "experiments.study_file", "experiments.study", "experiments.pool", "experiments.augment", "experiments.data.*"),
-    2: ("experiments.train", "experiments.evaluate", "experiments.checkpoint", "experiments.record", "experiments.tracking", "experiments.tracking_store", "experiments.tracking_model",
-        "experiments.background", "experiments.claim", "experiments.progress", "experiments.allocator", "experiments.rehearse", "experiments.failures", "experiments.resolve",
-        "experiments.pictures", "experiments.prepare", "experiments.overview", "experiments.trained", "experiments.predictor",
-        "experiments.photo_files", "analysis.records", "analysis.figures",
-        "analysis.architecture", "analysis.gather", "analysis.robustness", "analysis.scores", "analysis.store", "analysis.ledger",
-        "analysis.wording", "analysis.fair", "analysis.simple_effects", "analysis.answer", "analysis.strip"),
-    3: ("experiments.runner", "experiments.epochs", "experiments.scoring", "analysis.sentences", "analysis.factor_sentences", "analysis.tables", "analysis.one_rate", "analysis.notes", "analysis.charts",
-        "analysis.charts_runs", "analysis.conditions", "analysis.long_form", "analysis.seen", "analysis.interactions", "analysis.page"),
-    4: ("experiments.main", "experiments.bench.*", "experiments.draw", "experiments.data_tools", "experiments.data_commands",
-        "experiments.study_plan", "experiments.study_record", "experiments.study_cost", "experiments.study_run", "experiments.published",
-        "experiments.executor", "experiments.cluster", "experiments.study_show", "experiments.study_main", "experiments.study_words",
-        "experiments.study_commands", "experiments.report_command", "experiments.robustness", "experiments.tune", "experiments.tune_cells", "experiments.tune_trial",
-        "analysis.readme", "analysis.report", "analysis.command", "analysis.simulate", "analysis.performance", "experiments.verify", "experiments.strip",
-        "experiments.verdict_tags", "experiments.predict", "experiments.evaluate_own", "experiments.submit", "experiments.export",
-        "experiments.use_commands", "experiments.tracking_commands", "experiments.sync", "experiments.ui", "experiments.page", "experiments.page_command"),
-    5: ("run",),
-}  # fmt: skip
+# Imports only go down: a package may import what stands before it in its row. `experiments` may import `analysis` (its report only
+# from the commands); `analysis` and `models` import nothing of `experiments`.
+LAYERS = (
+    ("runtime", "config", "data", "tracking", "evaluation", "training", "bench", "inference", "studies", "commands"),
+    ("statistics", "records", "verdicts", "text", "plots", "report"),
+)
+ALLOWED = {"run": {"registry", "experiments", "analysis"}, "registry": set(), "models": {"registry"}, "analysis": {"registry"},
+           "experiments": {"registry", "models", "analysis"}}  # fmt: skip
 DOORS = {
-    "mlflow": {"experiments.tracking", "experiments.tracking_store", "experiments.tracking_model"},
-    "optuna": {"experiments.tune"},
+    "mlflow": {"experiments.tracking"},
+    "optuna": {"experiments.studies.trial_queue"},
     "segmentation_models_pytorch": {"models.zoo"},
     "timm": {"models.zoo"},
     "huggingface_hub": {"models.weights"},
-    "albumentations": {"experiments.augment"},
+    "albumentations": {"experiments.data.augment"},
     "kagglehub": {"experiments.data.download"},
-    "ray": {"experiments.cluster"},
-    "onnx": {"experiments.export"},
-    "onnxruntime": {"experiments.export"},
-    "gradio": {"experiments.page"},
+    "ray": {"experiments.studies.ray_executor"},
+    "onnx": {"experiments.inference.export"},
+    "onnxruntime": {"experiments.inference.export"},
+    "gradio": {"experiments.inference.demo"},
 }
 TOP = {
     "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "requirements-page.txt", "requirements-ray.txt", "tests",
@@ -72,16 +55,6 @@ def imports(tree):
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-def floor(name):
-    found = [
-        number
-        for number, patterns in FLOORS.items()
-        for p in patterns
-        if name == p or (p.endswith(".*") and name.startswith(p[:-1]))
-    ]
-    return found[0] if found else None
-
-
 def inside(name, known):
     """The project's module that an imported name is or lies in."""
     parts = name.split(".")
@@ -91,11 +64,31 @@ def inside(name, known):
 KNOWN = dict(modules())
 
 
+def refusal(importer, imported):
+    """Why one module may not import the other; None where it may."""
+    (mine, *inner), (other, *within) = importer.split("."), imported.split(".")
+    if mine != other:
+        if other not in ALLOWED[mine]:
+            return f"{mine} imports nothing of {other}"
+        upstairs = mine == "experiments" and within[:1] == ["report"] and inner[0] != "commands"
+        return "only the commands import analysis.report" if upstairs else None
+    layers = next((row for row in LAYERS if inner and inner[0] in row), ())
+    if layers and layers.index(within[0]) > layers.index(inner[0]):
+        return f"{inner[0]} lies below {within[0]}"
+    return None
+
+
 @pytest.mark.parametrize("name", KNOWN)
 def test_imports_only_go_down(name):
-    assert floor(name) is not None, f"{name} is on no floor"
     for imported in filter(None, (inside(i, KNOWN) for i in imports(KNOWN[name]))):
-        assert floor(imported) <= floor(name), f"{name} imports {imported} from a higher floor"
+        assert refusal(name, imported) is None, f"{name} imports {imported}: {refusal(name, imported)}"
+
+
+def test_no_module_lies_flat_and_each_package_is_in_its_row():
+    for name in KNOWN:
+        root, *inner = name.split(".")
+        if root in ("experiments", "analysis"):
+            assert len(inner) > 1 and any(inner[0] in row for row in LAYERS), name
 
 
 def test_imports_do_not_go_in_circles():
@@ -110,7 +103,7 @@ def test_imports_do_not_go_in_circles():
 @pytest.mark.parametrize("package", DOORS)
 def test_each_heavy_library_has_one_door(package):
     through = {name for name, tree in KNOWN.items() if any(i.split(".")[0] == package for i in imports(tree))}
-    assert through <= DOORS[package]
+    assert all(any(name == door or name.startswith(f"{door}.") for door in DOORS[package]) for name in through), through
 
 
 def test_models_know_nothing_of_experiments_and_analysis_nothing_of_torch_or_mlflow():
@@ -120,7 +113,9 @@ def test_models_know_nothing_of_experiments_and_analysis_nothing_of_torch_or_mlf
             assert not roots & {"experiments", "analysis"}, name
         if name.startswith("analysis"):
             assert not roots & {"models", "torch", "mlflow"}, name
-            assert not {i for i in imports(tree) if i.startswith("experiments") and not i.startswith("experiments.errors.")}, name
+            assert not {
+                i for i in imports(tree) if i.startswith("experiments") and not i.startswith("experiments.runtime.errors.")
+            }, name
 
 
 def test_no_module_is_a_drawer_for_everything():
@@ -145,13 +140,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_readmes_tables_are_rendered_from_the_registry():
-    from analysis.readme import rendered
+    from analysis.report.readme import rendered
 
     assert rendered(README) == README, "type make readme"
 
 
 def test_the_tables_of_speed_are_rendered_from_what_bench_printed():
-    from analysis.performance import DOCUMENT, rendered
+    from analysis.report.bench_tables import DOCUMENT, rendered
 
     text = DOCUMENT.read_text(encoding="utf-8")
     assert rendered(text) == text, "type make readme"
@@ -201,13 +196,13 @@ def lay_out_data(folder, cars, monkeypatch):
     import sys
     import types
 
-    from experiments.data import carvana, split
+    from experiments.data import carvana, splits
     from tests.test_data import write_pairs
 
     for name in ("train", "train_masks"):
         shutil.copytree(cars / name, folder / "data" / "carvana" / name)
         shutil.make_archive(str(folder / name), "zip", cars, name)
-    (folder / "split.csv").write_text(split.manifest(split.split(carvana.build(cars))))
+    (folder / "split.csv").write_text(splits.manifest(splits.split(carvana.build(cars))))
     write_pairs(folder / "pairs", names=[f"{letter}_{n}" for letter in "abcd" for n in range(2)])
     hub = types.SimpleNamespace(competition_download=lambda handle, path: str(folder / path))
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
@@ -266,13 +261,13 @@ def few(study):
 
 def shrink_studies(folder, monkeypatch):
     """The committed studies with the least of everything: one cell, one seed, one short epoch on two small cars."""
-    from experiments import study_file
+    from experiments.studies import parsing
 
     least = {
         "epochs": "1", "epoch_steps": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"', "precision": '"fp32"',
         "model_kwargs": "{ width = 4 }", "model": '["unet"]', "loss": '["bce"]', "points": "4",
     }  # fmt: skip
-    for path in study_file.STUDIES.glob("*.toml"):
+    for path in parsing.STUDIES.glob("*.toml"):
         text = path.read_text(encoding="utf-8")
         lines = re.sub(
             r"^\w+ = \[\n(.*\n)*?\]", lambda m: re.sub(r",?\n", ",", m[0]).replace("[,", "["), text, flags=re.MULTILINE
@@ -297,7 +292,7 @@ def shrink_studies(folder, monkeypatch):
         (folder / path.name).write_text(text, encoding="utf-8")
         for name in re.findall(r'"(weights/[^"]+)"', text):
             put_weights(folder / name)
-    monkeypatch.setattr(study_file, "STUDIES", folder)
+    monkeypatch.setattr(parsing, "STUDIES", folder)
 
 
 def put_weights(path):

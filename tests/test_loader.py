@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.augment import draw
 from experiments.data import cache, carvana
-from experiments.data.loader import Batches, Photographs
+from experiments.data.augment import draw
+from experiments.data.dataset import Batches, Photographs
 from registry import AUGMENTATIONS
 
 

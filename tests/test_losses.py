@@ -12,7 +12,7 @@ from segmentation_models_pytorch import losses as smp_losses
 from torch.nn import functional as F
 from torchvision.ops import sigmoid_focal_loss
 
-from experiments.losses import (
+from experiments.training.losses import (
     _jaccard_steps,
     bce_dice_loss,
     bce_loss,

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from experiments.metrics import Scores, pooled_iou, score
+from experiments.evaluation.metrics import Scores, pooled_iou, score
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI warns about itself
 RATIOS = ("dice", "iou", "precision", "recall", "boundary_iou")

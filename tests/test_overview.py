@@ -6,8 +6,8 @@ import shutil
 import pytest
 from filelock import FileLock
 
-from experiments import overview
 from experiments.data.cache import clean, disk_size
+from experiments.training import run_index
 from tests.conftest import run_folder, small
 
 
@@ -40,7 +40,7 @@ def output(trained, tmp_path):
 
 
 def states(output):
-    return {run.key: run.state for run in overview.runs(output / "runs")}
+    return {run.key: run.state for run in run_index.runs(output / "runs")}
 
 
 def test_every_state_is_told_apart(output):
@@ -56,14 +56,14 @@ def test_every_state_is_told_apart(output):
 def test_the_table_shows_what_a_run_is_and_weighs(command, output):
     code, shown, _ = command("runs", "--output-dir", output)
     rows = {line.split()[1]: line for line in shown.splitlines() if line.startswith("│")}
-    done = next(run for run in overview.runs(output / "runs") if run.state == "finished")
+    done = next(run for run in run_index.runs(output / "runs") if run.state == "finished")
     dice = json.loads((done.folder / "result.json").read_text())["test"]["best"]["dice"]
     size = sum(path.stat().st_size for path in done.folder.rglob("*") if path.is_file())
     assert code == 0 and all(word in rows[done.key] for word in ("unet", "bce_dice", "carvana", " 0 ", "finished"))
     assert f"{dice:.4f}" in rows[done.key] and f"{size / 1e6:.1f} MB" in rows[done.key]
     assert "failed: Out of memory." in rows["failed"] and "after epoch 1 of 1" in rows["interrupted"]
     assert "config.json cannot be read" in rows["damaged"] and "no config.json" in rows["foreign"]
-    total = sum(disk_size(run.folder) for run in overview.runs(output / "runs"))
+    total = sum(disk_size(run.folder) for run in run_index.runs(output / "runs"))
     assert (
         all(words in shown for words in ("7 runs (", "2 interrupted", "2 damaged", "1 finished", "1 failed", "1 foreign"))
         and f"{total / 1e6:.1f} MB." in shown

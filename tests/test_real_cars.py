@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from experiments.data import cache, split
+from experiments.data import cache, splits
 from experiments.data.samples import read_mask
 from tests.conftest import run_folder, small
 
@@ -34,6 +34,6 @@ def test_a_short_run_on_real_cars_learns_something(carvana, command, tmp_path):
 def test_no_real_car_is_on_two_sides(carvana):
     from experiments.data.carvana import build
 
-    parts = split.split(build(carvana))
-    sides = [{s.group for s in getattr(parts, name)} for name in split.PARTS]
+    parts = splits.split(build(carvana))
+    sides = [{s.group for s in getattr(parts, name)} for name in splits.PARTS]
     assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])

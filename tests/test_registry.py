@@ -75,7 +75,7 @@ def test_every_loss_prefers_the_truth(name):
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_every_augmentation_keeps_sizes_types_and_a_binary_mask(name):
-    from experiments.augment import draw
+    from experiments.data.augment import draw
 
     generator = np.random.default_rng(0)
     image = generator.integers(0, 256, (64, 96, 3), dtype=np.uint8)

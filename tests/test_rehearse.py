@@ -4,11 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.config import RunConfig
-from experiments.errors import InputError
-from experiments.rehearse import rehearse
+from experiments.config.schema import RunConfig
+from experiments.training.dry_run import rehearse
 from models.unet import unet
-from registry import LOSSES, MODELS, OptionError
+from registry import LOSSES, MODELS, InputError, OptionError
 from tests.conftest import small
 
 NETS = """

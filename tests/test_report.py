@@ -15,11 +15,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import charts, gather, ledger, records, report, store, tables
-from analysis.answer import answer
-from analysis.design import detectable, spread_of
-from analysis.long_form import long_form
-from analysis.sentences import sentences, verdict
+from analysis.plots import comparison
+from analysis.records import committed, gather, run_files, test_set_ledger
+from analysis.records.places import Places, load_study
+from analysis.report import report
+from analysis.statistics.power import detectable, spread_of
+from analysis.text import tables
+from analysis.text.long_form import long_form
+from analysis.text.sentences import sentences, verdict
+from analysis.verdicts.answer import answer
 from tests.conftest import ROOT
 from tests.made_study import made_config, write_run, write_study
 
@@ -36,7 +40,7 @@ def all_pictures():
 def place(tmp_path, monkeypatch, request):
     """The words that make `report` work in a folder of its own."""
     if "all_pictures" not in request.fixturenames:
-        monkeypatch.setattr(report, "PICTURES", {"intervals": charts.intervals})
+        monkeypatch.setattr(report, "PICTURES", {"intervals": comparison.intervals})
     (tmp_path / "README.md").write_text(MARKERS)
     return ["--output-dir", tmp_path / "outputs", "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
 
@@ -50,7 +54,7 @@ def made(tmp_path_factory):
 
 
 def places(folder):
-    return report.Places(folder / "outputs", folder / "results", folder / "README.md")
+    return Places(folder / "outputs", folder / "results", folder / "README.md")
 
 
 def rows(readme, language="en"):
@@ -70,9 +74,13 @@ def test_every_number_of_the_table_is_what_a_plain_loop_over_the_score_files_giv
     plan = json.loads((made / "studies/made/plan.json").read_text())
     for cell in plan["cells"]:
         row = dict(zip(heading, next(r for r in body if r[1:3] == list(cell["levels"].values())), strict=True))
-        found = [records.summarise(records.read_scores(made / "runs" / key / "scores_last.csv")) for key in cell["runs"].values()]
+        found = [
+            run_files.summarise(run_files.read_score_table(made / "runs" / key / "scores_last.csv"))
+            for key in cell["runs"].values()
+        ]
         best = [
-            records.summarise(records.read_scores(made / "runs" / key / "scores.csv"))["dice"] for key in cell["runs"].values()
+            run_files.summarise(run_files.read_score_table(made / "runs" / key / "scores.csv"))["dice"]
+            for key in cell["runs"].values()
         ]
         assert row["Dice [95 %]"].startswith(f"{np.mean([f['dice'] for f in found]):.4f} [")
         assert row["IoU"] == f"{np.mean([f['iou'] for f in found]):.4f}"
@@ -93,7 +101,7 @@ def test_runs_csv_holds_each_runs_own_summary(made):
     runs = gather.gather(made, "made").runs
     for run in runs.itertuples():
         folder = made / "runs" / run.key
-        summary = records.summarise(records.read_scores(folder / "scores_last.csv"))
+        summary = run_files.summarise(run_files.read_score_table(folder / "scores_last.csv"))
         for name in ("dice", "iou", "boundary_iou", "hd95_median"):
             assert getattr(run, name) == pytest.approx(summary[name], abs=1e-7)
         assert (run.test_cars, run.test_images, run.hd95_failures) == (12, 48, 0)
@@ -112,7 +120,7 @@ def test_the_committed_files_alone_give_every_number_and_every_picture_again(mad
 
 
 def test_a_report_imports_neither_torch_nor_mlflow(made, tmp_path):
-    store.write(gather.gather(made, "made"), tmp_path / "results")
+    committed.write(gather.gather(made, "made"), tmp_path / "results")
     (tmp_path / "README.md").write_text(MARKERS)
     words = ["report", "--output-dir", "none", "--results-dir", "results", "--readme", "README.md", "--html", "page.html"]
     heavy = "{'torch', 'mlflow', 'segmentation_models_pytorch', 'albumentations', 'optuna', 'cv2'}"
@@ -265,7 +273,7 @@ def test_other_budgets_data_and_protocols_are_refused_unless_they_are_the_factor
 
 
 def test_every_field_of_a_run_is_shared_by_a_table_or_known_not_to_be():
-    from analysis.measured import SHARED
+    from analysis.records.study_results import SHARED
 
     may_differ = {"model", "model_kwargs", "loss", "loss_kwargs", "learning_rate", "seed", "weights", "threads", "device"}
     assert set(made_config(0, 1)) <= set(SHARED) | may_differ and not set(SHARED) & may_differ
@@ -380,24 +388,26 @@ def test_a_run_that_was_repeated_otherwise_takes_the_committed_ones_place_even_i
 
 def test_the_ledger_counts_each_run_once_over_all_studies_and_forgets_none(made, tmp_path):
     first = gather.gather(made, "made")
-    ledger.enter(first, tmp_path)
+    test_set_ledger.enter(first, tmp_path)
     once = (tmp_path / "ledger.csv").read_bytes()
-    ledger.enter(first, tmp_path)
+    test_set_ledger.enter(first, tmp_path)
     assert (tmp_path / "ledger.csv").read_bytes() == once
     write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
-    found = ledger.enter(gather.gather(tmp_path / "other", "other"), tmp_path)
-    assert list(found.runs) == [12, 2] and ledger.times_read(found, first) == [(12, 14, 2)]
+    found = test_set_ledger.enter(gather.gather(tmp_path / "other", "other"), tmp_path)
+    assert list(found.runs) == [12, 2] and test_set_ledger.times_read(found, first) == [(12, 14, 2)]
     write_study(tmp_path / "third", "third", models={"resnet_unet": 0}, losses={"bce": 0}, cars=9)
-    assert ledger.times_read(ledger.enter(gather.gather(tmp_path / "third", "third"), tmp_path), first) == [(12, 14, 2)]
+    assert test_set_ledger.times_read(test_set_ledger.enter(gather.gather(tmp_path / "third", "third"), tmp_path), first) == [
+        (12, 14, 2)
+    ]
 
 
 def test_the_same_cars_are_worn_out_by_every_split_that_tests_on_them(made, tmp_path):
     first = gather.gather(made, "made")
-    ledger.enter(first, tmp_path)
+    test_set_ledger.enter(first, tmp_path)
     write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
     other = gather.gather(tmp_path / "other", "other")
-    found = ledger.enter(replace(other, runs=other.runs.assign(split="siblings")), tmp_path)
-    assert sorted(found.split) == ["car", "siblings"] and ledger.times_read(found, first) == [(12, 14, 2)]
+    found = test_set_ledger.enter(replace(other, runs=other.runs.assign(split="siblings")), tmp_path)
+    assert sorted(found.split) == ["car", "siblings"] and test_set_ledger.times_read(found, first) == [(12, 14, 2)]
 
 
 def test_a_table_for_a_paper_that_is_not_of_these_scores_is_noticed(made, tmp_path, command, place):
@@ -474,7 +484,7 @@ def test_the_page_loads_nothing_and_holds_everything(made, tmp_path, command, pl
 
 def test_the_colours_of_the_pictures_have_contrast_on_white_and_on_dark():
     """Oracle: relative luminance and contrast ratio of WCAG 2.1."""
-    from analysis import canvas
+    from analysis.plots import style
 
     def luminance(colour):
         parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -486,8 +496,8 @@ def test_the_colours_of_the_pictures_have_contrast_on_white_and_on_dark():
         return (high + 0.05) / (low + 0.05)
 
     for page in ("#ffffff", "#0d1117"):
-        assert contrast(canvas.TEXT, page) >= 4.3
-        assert all(contrast(colour, page) >= 3 for colour in canvas.COLOURS)
+        assert contrast(style.TEXT, page) >= 4.3
+        assert all(contrast(colour, page) >= 3 for colour in style.COLOURS)
 
 
 def test_a_name_that_is_no_study_ends_in_a_sentence_with_the_nearest(made, command):
@@ -525,7 +535,7 @@ def test_what_was_seen_is_that_of_the_judged_cells_alone(tmp_path):
     judged = [found.scores[row.cell] for row in found.judged]
     assert len(judged) == 4 and {len(one) for one in judged} == {4}
     due = detectable(spread_of(judged), 4, 12, {"cell": 4}, 0.001)["pair"]
-    text = long_form(found, ledger.read(tmp_path), "en", "pictures", ())
+    text = long_form(found, test_set_ledger.read(tmp_path), "en", "pictures", ())
     (row,) = [line for line in text.splitlines() if line.startswith("| found with 80 % power: a pair of cells |")]
     assert row.split(" | ")[2].strip(" |") == f"{due:.4f}"
     (row,) = [
@@ -542,7 +552,7 @@ def test_a_cell_whose_curves_are_gone_has_none_of_their_numbers_in_the_long_form
     for key in plan["cells"][0]["runs"].values():
         (tmp_path / "runs" / key / "metrics.jsonl").unlink()
     found = answer(gather.gather(tmp_path, "made"))
-    text = long_form(found, ledger.read(tmp_path), "en", "pictures", ())
+    text = long_form(found, test_set_ledger.read(tmp_path), "en", "pictures", ())
     (row,) = [line for line in text.splitlines() if line.startswith("| unet + bce |")]
     assert row.split(" | ")[2:4] == ["–", "–"]
 
@@ -559,7 +569,7 @@ def test_a_page_with_a_study_that_cannot_be_read_does_not_hide_what_else_is_wron
 
 
 def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path, command):
-    from analysis.design import spread_of
+    from analysis.statistics.power import spread_of
 
     document = tmp_path / "docs" / "studies.md"
     document.parent.mkdir()
@@ -568,7 +578,7 @@ def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path,
     where = ["--output-dir", made, "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
     assert command("report", "made", *where)[0] == 0
     text = document.read_text(encoding="utf-8")
-    found = answer(report.load(report.Places(made, tmp_path / "results", tmp_path / "README.md"), "made"))
+    found = answer(load_study(Places(made, tmp_path / "results", tmp_path / "README.md"), "made"))
     seen = spread_of([found.scores[row.cell] for row in found.measured])
     assert f"| sd of a difference: seeds | 0.0005 | {seen.seed:.4f} |" in text and "差值的标准差" in text
     for row in found.measured:

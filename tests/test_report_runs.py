@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import strip
-from analysis.figures import FALSE, MISSED
-from experiments import verify
-from experiments.config import RunConfig
-from experiments.errors import InputError
+from analysis.plots import panels
+from analysis.plots.panels import FALSE, MISSED
+from experiments.config.schema import RunConfig
+from experiments.studies import reproduce
+from registry import InputError
 from tests.conftest import run_folder, small
 from tests.test_data import write_pairs
 
@@ -133,7 +133,7 @@ def test_the_strip_shows_photographs_with_their_credit_and_none_of_kaggles(tmp_p
     words = ["--photographs", tmp_path / "pairs", "--credit", "somebody, CC BY 4.0", "--html", tmp_path / "page.html"]
     assert command("report", "tiny", *words, *place)[0] == 0
     picture = Image.open(io.BytesIO((tmp_path / "results/tiny/strip.png").read_bytes()))
-    assert picture.size[0] == 3 * (strip.WIDTH + 2)
+    assert picture.size[0] == 3 * (panels.WIDTH + 2)
     assert "data:image/png;base64" in (tmp_path / "page.html").read_text()
     shutil.rmtree(tmp_path / "outputs/runs")
     code, _, complaint = command("report", "tiny", *words, *place)
@@ -146,17 +146,17 @@ def test_the_window_of_the_strip_lies_where_models_err_most_at_the_boundary_and_
     wrong = truth.copy()
     wrong[40:60, 100:120] = False
     wrong[60:62, 100:110] = True
-    shown = strip.Shown(np.full((100, 160, 3), 90, np.uint8), truth, [wrong, truth], "car")
+    shown = panels.Shown(np.full((100, 160, 3), 90, np.uint8), truth, [wrong, truth], "car")
     far = wrong.copy()
     far[80:98, :] = True  # more errors, but nowhere near the boundary
-    rows, columns = strip.window(strip.Shown(shown.photo, truth, [far, truth], "car"))
+    rows, columns = panels.window(panels.Shown(shown.photo, truth, [far, truth], "car"))
     assert (truth ^ wrong)[rows, columns].sum() == (truth ^ wrong).sum()
-    rows, columns = strip.window(shown)
+    rows, columns = panels.window(shown)
     assert (truth ^ wrong)[rows, columns].sum() == (truth ^ wrong).sum()
-    image = strip.strip([shown], ["one", "two"], "nobody's")
+    image = panels.strip([shown], ["one", "two"], "nobody's")
     found = {tuple(colour) for colour in image.reshape(-1, 3)}
     assert {MISSED, FALSE} <= found
-    assert image.shape[1] == 4 * (strip.WIDTH + 2)
+    assert image.shape[1] == 4 * (panels.WIDTH + 2)
 
 
 def test_a_file_of_weights_is_found_again_by_its_bytes_whatever_it_is_called(tmp_path, monkeypatch):
@@ -165,6 +165,6 @@ def test_a_file_of_weights_is_found_again_by_its_bytes_whatever_it_is_called(tmp
     (tmp_path / "weights" / "a.pth").write_bytes(b"others")
     config = RunConfig(weights=hashlib.sha256(b"these").hexdigest())
     with pytest.raises(InputError, match=f"put the file with the SHA-256 {config.weights} into the folder weights/"):
-        verify._machine(config, "0" * 16, tmp_path / "outputs", None)
+        reproduce._machine(config, "0" * 16, tmp_path / "outputs", None)
     (tmp_path / "weights" / "b.pth").write_bytes(b"these")
-    assert verify._machine(config, "0" * 16, tmp_path / "outputs", None).weights_file == Path("weights/b.pth")
+    assert reproduce._machine(config, "0" * 16, tmp_path / "outputs", None).weights_file == Path("weights/b.pth")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.response import EDGE, SPAN, best_rates, fit_response
+from analysis.statistics.learning_rate_response import EDGE, SPAN, best_rates, fit_response
 
 RATES = np.repeat(np.geomspace(1e-4, 1e-2, 7), 3)
 RNG = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_a_dip_at_the_top_of_a_flat_response_does_not_send_the_search_in_circles
     rate = best_rates(rates, every)
     assert rate == pytest.approx([fit_response(rates, one).rate for one in every])
     for steps in (11, 12, 13):  # where a search ends must not depend on when it is stopped
-        monkeypatch.setattr("analysis.response.STEPS", steps)
+        monkeypatch.setattr("analysis.statistics.learning_rate_response.STEPS", steps)
         assert best_rates(rates, every) == pytest.approx(rate, rel=0.02)
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import gather
-from analysis.answer import answer
-from analysis.conditions import MOST, _looks, changes, differences, figure, verdicts
-from analysis.robustness import read_file
-from experiments.data.corrupt import CONDITIONS, CORRUPTIONS, corrupt
+from analysis.plots.robustness import _looks, figure
+from analysis.records import gather
+from analysis.records.gather import read_file
+from analysis.text.robustness import MOST, changes, differences, verdicts
+from analysis.verdicts.answer import answer
+from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt
 from tests.strangers import scene
 from tests.test_data import write_pairs
 from tests.test_study import TOML, one_thread, words  # noqa: F401

@@ -13,8 +13,9 @@ import time
 import pytest
 import torch
 
-from experiments import claim, runner
-from experiments.checkpoint import load
+from experiments.runtime import files, leases
+from experiments.training import runner
+from experiments.training.checkpoint import load
 from tests.conftest import ROOT, run_folder, small
 
 COLUMNS = "set,group,image,tp,fp,fn,tn,dice,iou,precision,recall,boundary_iou,hd95"
@@ -36,7 +37,7 @@ def digests(folder):
     return {"weights": hashlib.sha256(raw).hexdigest(), **{name: (folder / name).read_bytes() for name in KEPT}}
 
 
-def killed(words, statement, where="experiments.train", name="take_step"):
+def killed(words, statement, where="experiments.training.loop", name="take_step"):
     """Run a command in a process that executes `statement` after call number `calls` of a function."""
     code = (
         f"import os, signal, sys, {where} as place\n"
@@ -65,10 +66,10 @@ def same_threads(finished):
 
 def signalled(command, words, step, number=signal.SIGTERM):
     """Type a command in this process, which sends itself a signal in a training step."""
-    import experiments.train
+    import experiments.training.loop
 
     with pytest.MonkeyPatch.context() as patch:
-        kept, calls = experiments.train.take_step, []
+        kept, calls = experiments.training.loop.take_step, []
 
         def spy(*given):
             kept(*given)
@@ -76,7 +77,7 @@ def signalled(command, words, step, number=signal.SIGTERM):
             if len(calls) == step:
                 os.kill(os.getpid(), number)
 
-        patch.setattr(experiments.train, "take_step", spy)
+        patch.setattr(experiments.training.loop, "take_step", spy)
         return command(*words)
 
 
@@ -278,7 +279,7 @@ def test_a_run_that_is_under_way_with_other_threads_is_not_to_be_deleted(made_ca
     (other / "config.json").write_text(json.dumps(content))
     code, _, complaint = command(*words)
     assert code == 2 and "unfinished" in complaint and "OMP_NUM_THREADS=7" in complaint and "rm -r" in complaint
-    with claim.hold(other):
+    with leases.hold(other):
         code, _, complaint = command(*words)
     assert code == 2 and "under way" in complaint and "OMP_NUM_THREADS=7" in complaint and "rm -r" not in complaint
 
@@ -315,9 +316,9 @@ def test_two_processes_do_not_carry_out_the_same_run(made_cars, tmp_path, comman
 
 @pytest.mark.fault(8)
 def test_a_run_that_diverges_fails_with_its_reason_on_record(made_cars, tmp_path, command, monkeypatch):
-    import experiments.losses
+    import experiments.training.losses
 
-    monkeypatch.setattr(experiments.losses, "bce_dice_loss", lambda logits, mask: logits.float().mean() / 0)
+    monkeypatch.setattr(experiments.training.losses, "bce_dice_loss", lambda logits, mask: logits.float().mean() / 0)
     code, _, complaint = command(*small(made_cars, tmp_path))
     assert code == 1 and "lower --learning-rate" in complaint
     assert "finite" in json.loads((run_folder(tmp_path) / "failed.json").read_text())["reason"]
@@ -326,14 +327,14 @@ def test_a_run_that_diverges_fails_with_its_reason_on_record(made_cars, tmp_path
 
 @pytest.mark.fault(7)
 def test_running_out_of_memory_fails_with_advice(made_cars, tmp_path, command, monkeypatch):
-    import experiments.losses
+    import experiments.training.losses
 
     def greedy(logits, mask):
         if logits.numel() < 10:
             return logits.mean()  # the trial call before the run
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory")
 
-    monkeypatch.setattr(experiments.losses, "bce_dice_loss", greedy)
+    monkeypatch.setattr(experiments.training.losses, "bce_dice_loss", greedy)
     code, _, complaint = command(*small(made_cars, tmp_path))
     assert code == 1 and "--batch-size" in complaint
 
@@ -342,9 +343,9 @@ def test_running_out_of_memory_fails_with_advice(made_cars, tmp_path, command, m
 def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_named(
     finished, made_cars, tmp_path, command, same_threads, monkeypatch
 ):
-    from experiments import checkpoint
+    from experiments.training import checkpoint
 
-    kept, calls = checkpoint.write_whole, []
+    kept, calls = files.write_whole, []
 
     def full(path, *parts, **asked):
         if path.name == "last.ckpt":

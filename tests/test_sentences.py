@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from analysis import gather, ledger
-from analysis.answer import answer
-from analysis.long_form import long_form
-from analysis.measured import TRIALS, typed
-from analysis.notes import notes
-from analysis.one_rate import kendall
-from analysis.sentences import sentences, verdict
-from analysis.tables import main_effects
+from analysis.records import gather, test_set_ledger
+from analysis.records.study_results import TRIALS, typed
+from analysis.text.factor_notes import kendall
+from analysis.text.long_form import long_form
+from analysis.text.notes import notes
+from analysis.text.sentences import sentences, verdict
+from analysis.text.tables import main_effects
+from analysis.verdicts.answer import answer
 from tests.made_study import write_study
 
 MODELS = ("unet", "attention_unet", "resnet_unet")
@@ -157,7 +157,7 @@ def test_one_square_of_cells_is_told_as_one_interaction_and_what_cannot_be_check
     plan["cells"].append(alone | {"cell": "large", "levels": alone["levels"] | {"size": "large"}})
     (tmp_path / "studies/made/plan.json").write_text(json.dumps(plan))
     found = answer(gather.gather(tmp_path, "made"))
-    told = [note for note in notes(found, ledger.read(tmp_path), "en") if note.startswith("Interaction")]
+    told = [note for note in notes(found, test_set_ledger.read(tmp_path), "en") if note.startswith("Interaction")]
     assert len(told) == 2 and told[1].startswith("Interaction of size with the others: not checked")
     clearest = min(effect.interaction.p for effect in found.effects if effect.interaction.where)
     assert f"p {clearest:.3f} (" in told[0]
@@ -182,7 +182,7 @@ def test_interactions_of_factors_whose_levels_are_called_alike_are_told_apart(tm
         )
         for effect in found.effects
     }
-    told = [note for note in notes(found, ledger.read(tmp_path), "en") if note.startswith("Interaction")]
+    told = [note for note in notes(found, test_set_ledger.read(tmp_path), "en") if note.startswith("Interaction")]
     assert all(len(square) == 4 for square in squares) and len(told) == len(squares)
 
 
@@ -193,7 +193,7 @@ def test_what_was_tried_in_another_study_is_not_counted_as_spent_twice(tmp_path)
     made = made.assign(seconds=[3600.0, *[0.0] * 17, None, None])
     hours = found.study.finished.training_seconds.sum() / 3600 + 1
     english, chinese = (
-        notes(replace(found, study=replace(found.study, trials=made)), ledger.read(tmp_path), tongue)[-1]
+        notes(replace(found, study=replace(found.study, trials=made)), test_set_ledger.read(tmp_path), tongue)[-1]
         for tongue in ("en", "zh")
     )
     assert f"20 tuning trials, 2 of them spent in other studies; {hours:.1f} hours" in english
@@ -212,7 +212,7 @@ def test_both_languages_say_the_same_number_of_things_about_the_same_names(tmp_p
 
 @pytest.mark.parametrize("values", [[], [0.9]])
 def test_a_rise_needs_two_epochs(values):
-    from analysis.measured import rise
+    from analysis.records.study_results import rise
 
     assert np.isnan(rise(np.array(values)))
 
@@ -234,7 +234,7 @@ def test_which_cell_was_highest_at_one_rate_for_all_is_told_beside_the_highest_o
     made = trials((a, (0.93, 0.96, 0.95, 0.92, 0.90)), (b, (0.90, 0.93, 0.96, 0.97, 0.95)))
 
     def told(given, language="en"):
-        return notes(replace(found, study=replace(found.study, **given)), ledger.read(tmp_path), language)
+        return notes(replace(found, study=replace(found.study, **given)), test_set_ledger.read(tmp_path), language)
 
     assert found.study.finished.groupby("cell").val_dice_last.mean().idxmax() == b
     (note,) = [n for n in told({"trials": made}) if "One rate for all" in n]
@@ -264,10 +264,10 @@ def test_every_two_levels_of_a_factor_stand_in_a_table_with_their_difference(tmp
         assert row[4].startswith(f"{by_model[first] - by_model[second]:+.4f} [")
         assert row[3] == ("better than" if by_model[first] > by_model[second] else "worse than")
     assert [len(main_effects(found.effects, language)) for language in ("en", "zh")] == [len(made)] * 2
-    assert "not estimable" not in long_form(found, ledger.read(tmp_path), "en", "pictures", ()).lower()
+    assert "not estimable" not in long_form(found, test_set_ledger.read(tmp_path), "en", "pictures", ()).lower()
     for cell in found.study.cells:
         cell["rate_low"] = None
-    assert "\n\nNot estimable: no rate was tried twice" in long_form(found, ledger.read(tmp_path), "en", "pictures", ())
+    assert "\n\nNot estimable: no rate was tried twice" in long_form(found, test_set_ledger.read(tmp_path), "en", "pictures", ())
 
 
 def test_the_agreement_of_two_orders_is_kendalls_tau():
@@ -279,17 +279,19 @@ def test_the_agreement_of_two_orders_is_kendalls_tau():
 def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
     found = study(tmp_path, {"unet": 0, "attention_unet": 0}, sd=1e-5, seeds=range(5), cars=40)
     none = answer(replace(found.study, plan={**found.study.plan, "known_faulty": []}))
-    assert any(note.startswith("None of the masks") for note in notes(none, ledger.read(tmp_path), "en"))
+    assert any(note.startswith("None of the masks") for note in notes(none, test_set_ledger.read(tmp_path), "en"))
     scores = found.study.scores.copy()
     photo = scores.image.iloc[0]
     scores.loc[(scores.image == photo) & (scores.cell == scores.cell.iloc[0]), "dice"] = 0.0  # one bad mask spoils one cell
     spoilt = replace(found.study, scores=scores, plan={**found.study.plan, "known_faulty": [photo]})
-    (told,) = [note for note in notes(answer(spoilt), ledger.read(tmp_path), "en") if "publicly listed" in note]
+    (told,) = [note for note in notes(answer(spoilt), test_set_ledger.read(tmp_path), "en") if "publicly listed" in note]
     assert "Without the 1 test photographs" in told and "→ equivalent" in told
     rows = scores[scores.image != photo].groupby(["cell", "seed", "group"], observed=True).dice.mean()
     a = answer(spoilt)
     assert a.faultless.dice == pytest.approx(rows.groupby("cell", observed=True).mean().to_dict())
-    assert not any("publicly listed" in note for note in notes(found, ledger.read(tmp_path), "en"))  # an older plan does not know
+    assert not any(
+        "publicly listed" in note for note in notes(found, test_set_ledger.read(tmp_path), "en")
+    )  # an older plan does not know
 
 
 def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
@@ -299,7 +301,7 @@ def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
         ("en", "4,320 photographs in 270 groups", "Spent: 6 runs"),
         ("zh", "分为 270 组", "开销：6 次运行"),
     ):
-        told = notes(replace(found, study=replace(found.study, plan=plan)), ledger.read(tmp_path), language)
+        told = notes(replace(found, study=replace(found.study, plan=plan)), test_set_ledger.read(tmp_path), language)
         assert [data in note and "384x256" in note for note in told].count(True) == 1
         assert [spent in note for note in told].count(True) == 1
 

@@ -5,16 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from analysis.simulate import (
+from analysis.report.simulation_tables import DOCUMENT, rendered_tables
+from analysis.statistics.simulate import (
     CASES,
-    DOCUMENT,
     DRAWS,
     RESPONSES,
     Case,
     best_rates,
     family_verdicts,
     pilot,
-    rendered_tables,
     simulate,
     tables,
     tuned,
@@ -83,7 +82,7 @@ def test_the_documents_tables_are_those_that_the_command_makes(results):
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, table in rendered_tables(results).items():
         written = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", text, re.DOTALL)[1]
-        assert words(written) == words(table), f"type python -m analysis.simulate --write ({name})"
+        assert words(written) == words(table), f"type python -m analysis.report.simulation_tables --write ({name})"
         assert numbers(written) == pytest.approx(numbers(table), abs=0.02)
 
 
@@ -97,4 +96,4 @@ def numbers(table):
 
 def test_the_document_names_its_command_and_both_languages():
     text = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
-    assert "python -m analysis.simulate" in text and "置信区间" in text
+    assert "python -m analysis.report.simulation_tables" in text and "置信区间" in text

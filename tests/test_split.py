@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.data.samples import Sample
-from experiments.data.split import PARTS, arm, first_cars, manifest, read_manifest, split
-from experiments.errors import InputError
+from experiments.data.splits import PARTS, arm, first_cars, manifest, read_manifest, split
+from registry import InputError
 
 
 def cars(n, views=16):

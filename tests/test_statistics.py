@@ -9,8 +9,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.contrast import Estimate, contrast, summarise
-from analysis.statistics import Comparison, adjust, compare, compare_all, read
+from analysis.statistics.comparisons import Comparison, adjust, compare, compare_all, read
+from analysis.statistics.estimator import Estimate, contrast, summarise
 
 RNG = np.random.default_rng(0)
 
@@ -185,7 +185,7 @@ def test_paired_seeds_without_car_effects_are_the_paired_t_test_over_seeds():
 
 
 def slow_twin(a, b, alpha=0.05):
-    """The docstring of analysis.contrast in plain loops: the difference and half the interval's width."""
+    """The docstring of analysis.statistics.estimator in plain loops: the difference and half the interval's width."""
     between, parts, residual = 0.0, [], 0.0
     for y in (a, b):
         seeds, cars = len(y), len(y[0])

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import study_plan
 from experiments.data.samples import Sample
-from experiments.errors import InputError
-from experiments.study_file import STUDIES, parse, read
+from experiments.runtime import files
+from experiments.studies import plan as study_plan
+from experiments.studies.parsing import STUDIES, parse, read
+from registry import InputError
 from tests.conftest import ROOT
 from tests.test_command_line import HEAVY, imported_by
 
@@ -256,14 +257,14 @@ def test_a_finished_study_is_skipped_and_its_status_shows_the_matrix(finished, m
 
 
 def test_a_studys_runs_lie_at_the_top_of_mlflow_with_its_tag(finished):
-    from experiments import tracking
+    from experiments.tracking import tracker
     from tests.test_tracking import store
 
     _, runs = store(finished[0])
     assert len(runs) == 4 and all(run.data.tags["study.tiny"] == "true" for run in runs)
     assert all("mlflow.parentRunId" not in run.data.tags and "test/dice" in run.data.metrics for run in runs)
     key = runs[0].data.tags["key"]
-    with tracking.session(None, finished[0], print) as session:
+    with tracker.session(None, finished[0], print) as session:
         session.tag(key, {"verdict.tiny": "undecided"})
     assert {r.data.tags.get("verdict.tiny") for r in store(finished[0])[1] if r.data.tags["key"] == key} == {"undecided"}
 
@@ -329,10 +330,10 @@ def test_a_run_that_diverges_is_recorded_the_study_goes_on_and_does_not_repeat_i
 def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command(
     file, made_cars, tmp_path, command, monkeypatch, shared
 ):
-    from experiments import checkpoint
+    from experiments.training import checkpoint
 
     file.write_text(TOML.replace('"bce", "dice"', '"bce"').replace("seeds = [0, 1]", "seeds = [0]"))
-    kept = checkpoint.write_whole
+    kept = files.write_whole
 
     def full(path, *parts, **asked):
         if path.name == "last.ckpt":
@@ -362,7 +363,7 @@ def test_an_epoch_of_a_given_length_goes_through_the_photographs_again():
     import numpy as np
 
     from experiments.data.cache import Pixels
-    from experiments.data.loader import Batches, Photographs
+    from experiments.data.dataset import Batches, Photographs
     from experiments.data.samples import Sample
 
     samples = [Sample(ROOT / f"{i}.jpg", ROOT / f"{i}.gif", str(i)) for i in range(5)]

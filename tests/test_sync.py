@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments import sync, tracking_store
-from experiments.tracking import Tracker
+from experiments.studies import mlflow_sync
+from experiments.tracking import store
+from experiments.tracking.tracker import Tracker
 from tests.conftest import run_folder, small
 from tests.made_study import write_study
 
@@ -16,7 +17,7 @@ TRIALS = "cell,trial,rate,seed,state,value,key,seconds\nunet+bce,3,0.01,100,fini
 
 def test_a_studys_tags_and_the_groups_of_its_trials_are_read_from_its_files(tmp_path):
     plan = write_study(tmp_path, seeds=(0, 1))
-    found = sync.read_studies(tmp_path / "studies")
+    found = mlflow_sync.read_studies(tmp_path / "studies")
     for cell in plan["cells"]:
         assert [found.runs[key] for key in cell["runs"].values()] == [{"study.made": "true", "cell": cell["cell"]}] * 2
         numbers, trials = found.groups[f"tune/made/{cell['cell']}"]
@@ -46,8 +47,8 @@ def test_a_trial_is_nested_in_its_cells_group_and_a_run_with_its_settings_is_ano
     for said in ("2 uploaded", "2 there already"):
         code, shown, _ = command("sync", "--output-dir", trained)
         assert code == 0 and said in shown
-    client = MlflowClient(tracking_store.local_uri(trained))
-    runs = client.search_runs([client.get_experiment_by_name(tracking_store.EXPERIMENT).experiment_id])
+    client = MlflowClient(store.local_uri(trained))
+    runs = client.search_runs([client.get_experiment_by_name(store.EXPERIMENT).experiment_id])
     found = {run.data.tags["key"]: run for run in runs}
     assert found.keys() == {key, f"trial-{key}", "tune/s/unet+bce"} and len(runs) == 3
     nested = found[f"trial-{key}"]

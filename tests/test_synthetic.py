@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data import car_photo, synthetic
-from experiments.data.car_photo import car_pictures
-from experiments.data.synthetic import write_cars
+from experiments.data.synthetic import cars
+from experiments.data.synthetic import photo as car_photo
+from experiments.data.synthetic.cars import write_cars
+from experiments.data.synthetic.photo import car_pictures
 
 SIZE = (240, 160)
 
@@ -51,7 +52,7 @@ def test_photos_are_rgb_jpegs_and_masks_palette_gifs_of_zero_and_one(three_cars)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_fewer_cars_a_part_of_them(three_cars, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "thread_count", lambda: 1)
+    monkeypatch.setattr(cars, "thread_count", lambda: 1)
     write_cars(tmp_path / "two", cars=2, seed=5, size=SIZE)
     few, many = contents(tmp_path / "two"), contents(three_cars)
     assert len(few) == 64

@@ -4,12 +4,14 @@ import contextlib
 
 import pytest
 
-from experiments import checkpoint, evaluate
-from experiments.errors import Busy, InputError
-from experiments.record import Record
+from experiments.evaluation import evaluator
+from experiments.runtime.errors import Busy
+from experiments.training import checkpoint
+from experiments.training.run_folder import Record
+from registry import InputError
 from tests.conftest import run_folder, small
 
-ROW = dict.fromkeys(evaluate.COLUMNS, 0.5)
+ROW = dict.fromkeys(evaluator.COLUMNS, 0.5)
 
 
 def epoch(record, number, mark):
@@ -45,7 +47,7 @@ class Run:
             owner.keep_epochs(saved["epoch"])
             for number in range(saved["epoch"] + 1, 4):
                 epoch(owner, number, "owner")
-            evaluate.write_scores(self.folder / "scores.csv", [ROW | {"image": "owner"}])
+            evaluator.write_scores(self.folder / "scores.csv", [ROW | {"image": "owner"}])
             owner.finish({"epochs": 3})
             self.taken = content(self.folder)
 
@@ -76,7 +78,7 @@ def test_nothing_of_a_late_epoch_comes_into_the_new_owners_run(tmp_path, call, l
         lambda record: record.finish({"epochs": 1, "by": "late"}),
         lambda record: record.fail("late"),
         lambda record: record.keep_epochs(1),
-        lambda record: evaluate.write_scores(record.folder / "scores.csv", [ROW], record.confirm),
+        lambda record: evaluator.write_scores(record.folder / "scores.csv", [ROW], record.confirm),
     ],
     ids=["the result", "a failure", "the lines of before", "the scores"],
 )

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments import tracking_store
+from experiments.tracking import store as tracking_store
 from tests.conftest import run_folder, small
 
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from experiments.config import RunConfig
+from experiments.config.schema import RunConfig
 from experiments.data import cache, carvana
-from experiments.data.loader import Batches, Photographs
-from experiments.errors import RunFailed
-from experiments.stopping import Interrupted
-from experiments.train import learning_rate, network, start, train, validate
+from experiments.data.dataset import Batches, Photographs
+from experiments.runtime.errors import RunFailed
+from experiments.runtime.interrupts import Interrupted
+from experiments.training.loop import learning_rate, network, start, train, validate
 from registry import AUGMENTATIONS, LOSSES, MODELS
 from tests.conftest import ROOT
 
@@ -135,7 +135,9 @@ def test_a_run_that_broke_just_before_it_was_interrupted_is_refused_when_it_is_t
 
 def test_an_interrupted_epochs_seconds_and_speed_count_every_sitting(parts, monkeypatch):
     moments = itertools.count()
-    monkeypatch.setattr("experiments.train.time.perf_counter", lambda: float(next(moments)))  # each look at the clock: a second
+    monkeypatch.setattr(
+        "experiments.training.loop.time.perf_counter", lambda: float(next(moments))
+    )  # each look at the clock: a second
     state, *rest = parts()
     steps = itertools.count(1)
     with pytest.raises(Interrupted):
@@ -150,7 +152,7 @@ def test_an_interrupted_epochs_seconds_and_speed_count_every_sitting(parts, monk
 @pytest.mark.parametrize("pieces", [2, 3, 5])
 def test_a_batch_in_pieces_makes_the_step_of_the_whole_batch(parts, pieces):
     """Where BatchNorm is at rest; five photographs, so that pieces differ in size."""
-    from experiments.train import take_step
+    from experiments.training.loop import take_step
 
     images, masks = torch.rand(5, 3, 32, 48), (torch.rand(5, 1, 32, 48) > 0.5).float()
     states = [parts()[0], parts()[0]]
@@ -165,7 +167,7 @@ def test_a_batch_in_pieces_makes_the_step_of_the_whole_batch(parts, pieces):
 
 def test_the_first_share_of_the_epochs_sees_photographs_at_half_the_size(parts, monkeypatch):
     seen = []
-    monkeypatch.setattr("experiments.train.take_step", lambda state, images, masks, *_: seen.append((images, masks)))
+    monkeypatch.setattr("experiments.training.loop.take_step", lambda state, images, masks, *_: seen.append((images, masks)))
     config = replace(CONFIG, epochs=4, progressive=0.5)
     finish(config, *parts(config))
     assert [images.shape[-2:] for images, _ in seen] == 8 * [(16, 24)] + 8 * [(32, 48)]
@@ -173,7 +175,7 @@ def test_the_first_share_of_the_epochs_sees_photographs_at_half_the_size(parts, 
 
 
 def test_halving_averages_colours_and_lets_the_majority_decide_a_masks_pixel():
-    from experiments.train import halved
+    from experiments.training.loop import halved
 
     images = torch.arange(16.0).reshape(1, 1, 4, 4).expand(1, 3, 4, 4)
     masks = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 1], [1, 1, 0, 0], [0, 0, 0, 0]]).float()[None, None]
@@ -183,15 +185,15 @@ def test_halving_averages_colours_and_lets_the_majority_decide_a_masks_pixel():
 
 def test_the_flag_is_looked_at_every_fifty_steps_and_at_the_end_of_an_epoch(parts, monkeypatch):
     looked = []
-    monkeypatch.setattr("experiments.train._refuse_broken", lambda state, epoch: looked.append((epoch, state.step)))
-    monkeypatch.setattr("experiments.train.LOOK_EVERY", 3)
+    monkeypatch.setattr("experiments.training.loop._refuse_broken", lambda state, epoch: looked.append((epoch, state.step)))
+    monkeypatch.setattr("experiments.training.loop.LOOK_EVERY", 3)
     finish(replace(CONFIG, epochs=2), *parts())
     assert looked == [(1, 3), (1, 4), (2, 3), (2, 4)]
 
 
 def test_a_step_asks_the_device_for_no_value(parts):
     """On meta tensors every look at a value raises, so nothing inside a step can wait for the device."""
-    from experiments.train import take_step
+    from experiments.training.loop import take_step
 
     state, _, _, loss = parts()
     network(state.model).to("meta")
@@ -206,7 +208,7 @@ def test_a_step_asks_the_device_for_no_value(parts):
 
 def test_early_stopping_ends_after_so_many_epochs_without_a_better_dice(parts, monkeypatch):
     dice = iter([0.5, 0.4, 0.6, 0.6, 0.3, 0.9])
-    monkeypatch.setattr("experiments.train.validate", lambda *_: (1.0, next(dice), 0.5))
+    monkeypatch.setattr("experiments.training.loop.validate", lambda *_: (1.0, next(dice), 0.5))
     config = replace(CONFIG, epochs=6, early_stopping=2)
     assert [(n, best) for n, *_, best in finish(config, *parts(config))] == [
         (1, True),
@@ -248,7 +250,7 @@ def test_bf16_and_fp32_follow_the_same_path(parts):
 
 def test_the_network_and_its_inputs_lie_channels_last(parts):
     state, batches, _, _ = parts()
-    from experiments.data.loader import as_input
+    from experiments.data.dataset import as_input
 
     images = as_input(next(batches.epoch(1))[0], torch.device("cpu"))
     assert images.is_contiguous(memory_format=torch.channels_last)
@@ -258,7 +260,7 @@ def test_the_network_and_its_inputs_lie_channels_last(parts):
 
 FAULTS = """
 import dataclasses, resource, sys, torch
-from experiments import train
+from experiments.training import loop as train
 from registry import LOSSES, MODELS
 from tests.test_train import CONFIG
 if sys.argv[1] == "give back": train.keep_freed_memory = lambda: False

@@ -19,14 +19,17 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from experiments import locks, study_record, tune_cells, tune_trial
-from experiments.errors import RunFailed
-from experiments.stopping import Interrupted
-from experiments.study import Tuning
-from experiments.study_plan import Rate
-from experiments.tune import Cell, grid
-from experiments.tune_cells import choose, extension
-from experiments.tune_trial import Ended
+from experiments.runtime import leases
+from experiments.runtime.errors import RunFailed
+from experiments.runtime.interrupts import Interrupted
+from experiments.studies import files
+from experiments.studies import trials as tune_trial
+from experiments.studies import tuning as tune_cells
+from experiments.studies.definition import Tuning
+from experiments.studies.plan import Rate
+from experiments.studies.trial_queue import Cell, grid
+from experiments.studies.trials import Ended
+from experiments.studies.tuning import choose, extension
 from tests.conftest import ROOT, small
 from tests.test_study import TOML, one_thread, shared
 
@@ -107,7 +110,7 @@ def test_what_was_tried_before_an_interruption_is_in_the_table(made_cars, tmp_pa
 
 def test_the_large_study_tries_the_rates_that_the_small_one_has_tried():
     """So that --published need not try them again; a rate is part of a trial's key to its last digit."""
-    from experiments.study_file import STUDIES, read
+    from experiments.studies.parsing import STUDIES, read
 
     small_one, large = (read(STUDIES / f"{name}.toml").tuning for name in ("two_by_two", "models_x_losses"))
     further = extension([small_one], [Rate(small_one.high, edge=True)])
@@ -167,7 +170,7 @@ def test_a_tuning_that_was_killed_ends_with_the_same_trials(tuned, made_cars, tm
 def test_the_trials_do_not_change_when_the_test_cars_do(tuned, cars, tmp_path, command, shared):
     """Noise instead of the test cars' photographs gives the same trials: only the data's fingerprint differs."""
     from experiments.data import carvana
-    from experiments.data.split import split
+    from experiments.data.splits import split
 
     for sample in split(carvana.build(cars)).test:
         noise = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
@@ -222,7 +225,7 @@ def test_one_trial_a_rate_does_not_show_how_sure_the_rate_is():
         and twice.low < twice.value < twice.high
         and twice.interval(" to ") == f"{twice.low:.2g} to {twice.high:.2g}"
     )
-    assert study_record.numbers({"rate": found.value, "rate_low": None, "rate_high": None}, 7) == {
+    assert files.numbers({"rate": found.value, "rate_low": None, "rate_high": None}, 7) == {
         "rate": found.value,
         "trials": 7.0,
     }
@@ -330,9 +333,9 @@ def test_a_worker_that_waits_for_another_at_the_storage_can_be_stopped(made_cars
 
 
 def test_a_lock_that_is_needed_for_moments_is_not_waited_for_for_ever(tmp_path):
-    with FileLock(tmp_path / "lock"), pytest.raises(RunFailed, match="stand still"), locks.turn(tmp_path / "lock", patience=0.1):
+    with FileLock(tmp_path / "lock"), pytest.raises(RunFailed, match="stand still"), leases.turn(tmp_path / "lock", patience=0.1):
         pass
-    with locks.turn(tmp_path / "lock", patience=0.1):  # given back by then
+    with leases.turn(tmp_path / "lock", patience=0.1):  # given back by then
         pass
 
 
@@ -433,7 +436,7 @@ def test_trials_that_another_worker_made_up_for_are_no_failures_of_this_one(monk
     monkeypatch.setattr(tune_cells, "_open", lambda _: sorted(here["now"]))
     monkeypatch.setattr(tune_cells, "all_rows", lambda *given: [])
     monkeypatch.setattr(tune_cells, "PAUSE", 0)
-    monkeypatch.setattr(tune_cells.study_record, "write_trials", lambda *given: None)
+    monkeypatch.setattr(tune_cells.files, "write_trials", lambda *given: None)
 
     class Executor:
         turns = 0

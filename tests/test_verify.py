@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data import carvana, duplicates, verify
+from experiments.data import carvana, checks
 from experiments.data.carvana import KNOWN_FAULTY, is_known_faulty
 from experiments.data.samples import read_mask, read_photo
-from experiments.data.split import split
-from experiments.errors import InputError
+from experiments.data.splits import split
+from registry import InputError
 from tests.conftest import run_folder, small
 from tests.strangers import NAMES, write_strangers_folder
 
@@ -168,22 +168,22 @@ def test_signatures_agree_with_a_slow_correlation_and_even_surfaces_are_like_not
     noise = [np.random.default_rng(n).normal(0, 12, (64, 64, 3)) for n in range(3)]
     photos = [(studio + detail).clip(0, 255).astype(np.uint8) for detail in noise]
     photos.append((photos[0] * 0.5).astype(np.uint8))
-    signs = np.stack([duplicates.signature(photo) for photo in photos])
+    signs = np.stack([checks.signature(photo) for photo in photos])
     fine = []
     for photo in photos:
         grey = photo @ np.array([0.299, 0.587, 0.114])
         fine.append((grey - gaussian_filter(grey, 1.0, mode="mirror", radius=4)).ravel())
     assert np.allclose(signs @ signs.T, np.corrcoef(fine), atol=0.02)
-    assert [pair[:2] for pair in duplicates.across(signs, ["a", "a", "a", "b"])] == [(0, 3)]
-    assert not duplicates.signature(np.full((50, 70, 3), 255, np.uint8)).any()
+    assert [pair[:2] for pair in checks.across(signs, ["a", "a", "a", "b"])] == [(0, 3)]
+    assert not checks.signature(np.full((50, 70, 3), 255, np.uint8)).any()
 
 
 def test_real_cars_are_not_taken_for_each_other(carvana):
     from experiments.data.carvana import build
 
     samples = build(carvana)[:64]
-    signs = np.stack([duplicates.signature(read_photo(s.image, at_least=(192, 128))) for s in samples])
-    assert not list(duplicates.across(signs, [s.name for s in samples]))
+    signs = np.stack([checks.signature(read_photo(s.image, at_least=(192, 128))) for s in samples])
+    assert not list(checks.across(signs, [s.name for s in samples]))
 
 
 def test_known_faulty_masks_are_named_and_are_no_fault_of_the_copy(command, cars):
@@ -213,7 +213,7 @@ def test_a_mask_that_was_not_turned_with_its_photograph_is_explained(tmp_path):
     Image.open(mask).transpose(Image.Transpose.ROTATE_90).save(mask)
     from experiments.data.folder import listing
 
-    report = verify.verify(listing(folder), {})
+    report = checks.verify(listing(folder), {})
     assert ["turned by its EXIF data" in problem.text for problem in report.problems] == [True]
 
 
@@ -244,7 +244,7 @@ def test_cars_that_were_made_are_the_ones_that_a_run_reads(command, tmp_path):
     words = ["data", "make", "--data-dir", folder, "--cars", 3, "--seed", 5, "--size", "64x48"]
     assert command(*words)[0] == 0 == command(*words)[0]
     assert json.loads((folder / "synthetic.json").read_text())["seed"] == 5
-    from experiments.data.synthetic import build
+    from experiments.data.synthetic.cars import build
 
     assert len(build(folder)) == 48 and Image.open(build(folder)[0].image).size == (64, 48)
     assert command("data", "verify", "--data", "synthetic", "--data-dir", folder)[0] == 0

@@ -29,7 +29,7 @@ for seed in sys.argv[2:]:
 
 def run_seconds() -> dict[str, float]:
     """Seconds of a run that are neither training nor scoring: the first of a fresh process, and the one after it."""
-    from experiments.data.synthetic import write_cars
+    from experiments.data.synthetic.cars import write_cars
 
     with tempfile.TemporaryDirectory() as folder:
         write_cars(Path(folder) / "cars", cars=3, size=(96, 64))
@@ -45,7 +45,7 @@ def import_seconds() -> dict[str, float]:
     """Seconds of a fresh process that imports what each command needs, its own start included."""
     codes = {
         "--help": "import run; run.main(['--help'])",
-        "a run's packages": "import experiments.runner",
+        "a run's packages": "import experiments.training.runner",
         "MLflow": "import mlflow",
     }
     found = {}

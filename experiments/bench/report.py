@@ -11,13 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments import progress
-from experiments.bench import feeding, limits, overhead, step
-from experiments.config import DATA_DIRS, Machine, RunConfig
-from experiments.data import carvana, synthetic
+from experiments.bench import loader, overhead, roofline, step
+from experiments.config.schema import DATA_DIRS, Machine, RunConfig
+from experiments.data import carvana
 from experiments.data.samples import Sample
-from experiments.errors import InputError
-from experiments.record import versions
+from experiments.data.synthetic import cars
+from experiments.runtime import progress
+from experiments.runtime.environment import versions
+from registry import InputError
 
 PARTS = ("step", "loader", "scoring", "overhead")
 SECONDS = 2.0  # for each figure of the loader
@@ -31,7 +32,7 @@ def measure(config: RunConfig, machine: Machine, parts: tuple[str, ...], steps: 
         samples = _samples(machine.data_dir, Path(folder)) if {"loader", "scoring"} & set(parts) else []
         measures: dict[str, Callable[[], dict[str, Any]]] = {
             "step": lambda: _step(work),
-            "loader": lambda: feeding.loader_speeds(feeding.spread(samples), config.size, SECONDS, machine.workers or 0),
+            "loader": lambda: loader.loader_speeds(loader.spread(samples), config.size, SECONDS, machine.workers or 0),
             "scoring": lambda: _scoring(samples, config.size),
             "overhead": lambda: {"imports": overhead.import_seconds(), "run": overhead.run_seconds()},
         }
@@ -66,12 +67,12 @@ def need_parts(words: list[str] | None) -> tuple[str, ...]:
 
 def _step(work: step.Work) -> dict[str, Any]:
     found = step.step_speeds(work)
-    peaks, flop = limits.machine(work.config.device), limits.step_flop(work)
+    peaks, flop = roofline.machine(work.config.device), roofline.step_flop(work)
     own = found["images_per_second"]["own"]
     found["gflop_per_image"] = flop / 1e9
     found["peak"] = peaks
     found["share_of_peak"] = {name: own * flop / peaks[name] for name in ("fp32", "bf16")}
-    found["roofline_images_per_second"] = limits.roofline(work, peaks[_kind(work.config)], peaks["bandwidth"])
+    found["roofline_images_per_second"] = roofline.roofline(work, peaks[_kind(work.config)], peaks["bandwidth"])
     if work.config.device == "cuda":
         found["largest_batch"] = step.largest_batch(work)
     return found
@@ -82,8 +83,8 @@ def _kind(config: RunConfig) -> str:
 
 
 def _scoring(samples: list[Sample], size: tuple[int, int]) -> dict[str, Any]:
-    with feeding.one_thread():
-        return feeding.scoring_milliseconds(samples, size)
+    with loader.one_thread():
+        return loader.scoring_milliseconds(samples, size)
 
 
 def _samples(data_dir: Path, folder: Path) -> list[Sample]:
@@ -92,7 +93,7 @@ def _samples(data_dir: Path, folder: Path) -> list[Sample]:
         return carvana.build(data_dir)
     if data_dir != DATA_DIRS["carvana"]:
         raise InputError(f"There is no folder {data_dir / 'train'}. Name Carvana's folder with --data-dir, or leave it out.")
-    return synthetic.build(folder / "cars", cars=6, size=(960, 640))
+    return cars.build(folder / "cars", cars=6, size=(960, 640))
 
 
 def _work(config: RunConfig) -> dict[str, Any]:

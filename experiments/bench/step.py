@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.allocator import peak_memory
-from experiments.config import RunConfig
+from experiments.config.schema import RunConfig
 from experiments.data.cache import Pixels
-from experiments.data.loader import Batches, Photographs
+from experiments.data.dataset import Batches, Photographs
 from experiments.data.samples import Sample
-from experiments.errors import RunFailed
-from experiments.train import start, train
+from experiments.runtime.environment import peak_memory
+from experiments.runtime.errors import RunFailed
+from experiments.training.loop import start, train
 from registry import LOSSES, MODELS
 
 ROOT = Path(__file__).parent.parent.parent

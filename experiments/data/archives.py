@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from experiments.errors import InputError
+from registry import InputError
 
 WANTED = re.compile(r"train/\w[\w.-]*\.jpg|train_masks/\w[\w.-]*_mask\.gif", re.ASCII)
 PACKED = ("train.zip", "train_masks.zip")  # in the zip of the whole competition; its other parts are not needed

@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from experiments.data.samples import CHANGED, Sample, read_mask, read_photo
 from experiments.data.samples import fingerprint as samples_print
-from experiments.errors import InputError, naming
-from experiments.locks import turn
+from experiments.runtime.errors import naming
+from experiments.runtime.leases import turn
+from registry import InputError
 
 NAME = re.compile(r"^([0-9a-z]+-\d+x\d+)(\.lock|\.building-.*)?$")  # what this module puts into the cache's folder
 FORMAT = 2  # of the files; another number means that the cache is built again

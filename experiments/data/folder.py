@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.data.listing import Listing, Problem, need_folder, need_photographs, no_mask, unpaired, unread
 from experiments.data.samples import Sample
-from experiments.errors import InputError
+from registry import InputError
 
 FORMATS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.data.samples import Sample
-from experiments.errors import InputError
+from registry import InputError
 
 
 @dataclass(frozen=True, order=True)

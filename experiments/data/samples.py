@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from experiments.errors import InputError
+from registry import InputError
 
 # Pillow refuses more than twice this: 268 million pixels, 16384x16384. A damaged header may claim any number of them.
 Image.MAX_IMAGE_PIXELS = 2**27

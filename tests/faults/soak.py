@@ -23,8 +23,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from experiments.checkpoint import load
-from experiments.data.synthetic import write_cars
+from experiments.data.synthetic.cars import write_cars
+from experiments.training.checkpoint import load
 from tests.conftest import ROOT
 from tests.test_tracking import store
 

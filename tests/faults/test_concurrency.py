@@ -12,7 +12,7 @@ import time
 import psutil
 import pytest
 
-from experiments import claim
+from experiments.runtime import leases
 from tests.conftest import ROOT, run_folder, small
 from tests.faults.conftest import typed
 from tests.test_run import digests
@@ -123,7 +123,7 @@ def killed_in_a_trial(worker, trials):
         worker.send_signal(signal.SIGSTOP)
         while psutil.Process(worker.pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
             time.sleep(0.001)
-        mine = [path for path in trials.glob("*.lease") if (claim.read(path) or {}).get("process") == worker.pid]
+        mine = [path for path in trials.glob("*.lease") if (leases.read(path) or {}).get("process") == worker.pid]
         folders = [path.with_suffix("") for path in mine]
         if any((folder / "config.json").exists() and not (folder / "result.json").exists() for folder in folders):
             break

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from filelock import FileLock
 
-from analysis import lines
+from analysis.records import run_files
 from experiments.data import cache, carvana
-from experiments.errors import InputError
-from experiments.stopping import Interrupted
+from experiments.runtime.interrupts import Interrupted
+from registry import InputError
 from tests.conftest import run_folder, small
 from tests.faults.conftest import injected, typed
 from tests.test_run import digests
@@ -46,10 +46,10 @@ place.{function} = spy
 """
 MOMENTS = {
     "caching": ("from experiments.data import cache as place", "decode", 90, "cache"),
-    "a line": ("from experiments.record import Record as place", "add", 1, "metrics.jsonl"),
-    "a checkpoint": ("from experiments import checkpoint as place", "rotate", 2, "last.ckpt"),
-    "the scores": ("from experiments import evaluate as place", "write_scores", 1, "scores.csv"),
-    "the result": ("from experiments.record import Record as place", "finish", 1, "result.json"),
+    "a line": ("from experiments.training.run_folder import Record as place", "add", 1, "metrics.jsonl"),
+    "a checkpoint": ("from experiments.training import checkpoint as place", "rotate", 2, "last.ckpt"),
+    "the scores": ("from experiments.evaluation import evaluator as place", "write_scores", 1, "scores.csv"),
+    "the result": ("from experiments.training.run_folder import Record as place", "finish", 1, "result.json"),
 }
 
 
@@ -92,7 +92,7 @@ def test_an_output_folder_that_cannot_be_written_is_answered_by_one_sentence(mad
 def test_a_torn_last_line_is_left_out_and_nothing_else(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"epoch": 1}\n{"epoch": 2}\n' + torn.encode(errors="surrogateescape"))
-    assert lines.read(path) == [{"epoch": 1}, {"epoch": 2}] and lines.read(tmp_path / "none") == []
+    assert run_files.read(path) == [{"epoch": 1}, {"epoch": 2}] and run_files.read(tmp_path / "none") == []
 
 
 @pytest.mark.fault(19)
@@ -101,7 +101,7 @@ def test_a_damaged_line_before_the_last_is_an_error_with_its_number(tmp_path, ba
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"epoch": 1}\n' + bad + b'\n{"epoch": 3}\n')
     with pytest.raises(InputError, match=r"Line 2 of .*metrics\.jsonl is damaged"):
-        lines.read(path)
+        run_files.read(path)
 
 
 def unfinish(finished, place):

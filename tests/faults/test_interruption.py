@@ -13,7 +13,7 @@ import time
 import psutil
 import pytest
 
-from experiments.checkpoint import load
+from experiments.training.checkpoint import load
 from tests.conftest import ROOT, run_folder, small
 from tests.faults.conftest import injected, typed
 from tests.test_run import digests
@@ -52,11 +52,11 @@ place.{function} = spy
 # A kill when half of the second last.ckpt is on the disk.
 MIDDLE = """
 import os, signal
-from experiments import checkpoint
+from experiments.training import checkpoint
 kept = checkpoint.write_whole
 def spy(path, *parts, **asked):
     if path.name == "last.ckpt" and path.with_name("previous.ckpt").exists():
-        checkpoint._own_name(path).write_bytes(bytes(parts[0])[: len(parts[0]) // 2])
+        checkpoint.temporary_name(path).write_bytes(bytes(parts[0])[: len(parts[0]) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
     return kept(path, *parts, **asked)
 checkpoint.write_whole = spy
@@ -69,7 +69,7 @@ def test_a_run_killed_in_the_first_a_middle_or_the_last_epoch_ends_as_one_that_w
     undisturbed, made_cars, tmp_path, store_uri, step
 ):
     words = small(made_cars, tmp_path, epochs=EPOCHS, tracking_uri=store_uri)
-    done = injected(words, killed_at("import experiments.train as place", "take_step", step))
+    done = injected(words, killed_at("import experiments.training.loop as place", "take_step", step))
     assert done.returncode == -signal.SIGKILL and not (run_folder(tmp_path) / "result.json").exists()
     code, shown, complaint = typed(words)
     assert code == 0, complaint
@@ -82,7 +82,9 @@ def test_a_killed_run_whose_network_draws_at_random_ends_as_one_that_was_not(mad
     net = ["--model-kwargs", "arch=FPN", "encoder=tu-mobilenetv3_small_050", "pretrained=false"]
     words = [small(made_cars, tmp_path / name, size="64x32", model="smp", tracking_uri=store_uri) for name in ("killed", "not")]
     words = [[word for word in one if word not in ("--model-kwargs", "width=4")] + net for one in words]
-    assert injected(words[0], killed_at("import experiments.train as place", "take_step", 8)).returncode == -signal.SIGKILL
+    assert (
+        injected(words[0], killed_at("import experiments.training.loop as place", "take_step", 8)).returncode == -signal.SIGKILL
+    )
     for given in words:
         code, _, complaint = typed(given)
         assert code == 0, complaint
@@ -94,8 +96,8 @@ def test_a_killed_run_whose_network_draws_at_random_ends_as_one_that_was_not(mad
     "code",
     [
         MIDDLE,
-        killed_at("from experiments import checkpoint as place", "rotate", 2),
-        killed_at("from experiments.record import Record as place", "add", 4),
+        killed_at("from experiments.training import checkpoint as place", "rotate", 2),
+        killed_at("from experiments.training.run_folder import Record as place", "add", 4),
     ],
     ids=["half of it", "the last is the one before, and no new one", "a line without its checkpoint"],
 )
@@ -108,7 +110,7 @@ def test_a_kill_while_a_checkpoint_or_a_line_is_written_costs_nothing(undisturbe
 
 
 AT_RANDOM = """
-import os, signal, threading, experiments.runner
+import os, signal, threading, experiments.training.runner
 def shoot():
     threading.Event().wait({seconds})
     os.kill(os.getpid(), signal.SIGKILL)
@@ -166,7 +168,7 @@ def test_a_signal_to_the_whole_group_interrupts_the_run_and_does_not_fail_it(und
 
 
 WORKER = """
-import os, signal, time, psutil, experiments.train as place
+import os, signal, time, psutil, experiments.training.loop as place
 kept, calls = place.take_step, 0
 def spy(*given, **named):
     global calls
@@ -196,7 +198,7 @@ def test_a_loaders_worker_that_is_killed_ends_the_run_with_a_sentence_and_the_sa
 
 
 SPOILT = """
-import experiments.scoring as place
+import experiments.training.final_evaluation as place
 kept = place.checkpoint.load
 def spy(path):
     if path.name == "best.ckpt":

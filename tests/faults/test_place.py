@@ -11,10 +11,10 @@ import pytest
 import torch
 from filelock import FileLock
 
-from experiments import claim, locks
-from experiments.checkpoint import load
-from experiments.config import RunConfig
-from experiments.failures import explain
+from experiments.config.schema import RunConfig
+from experiments.runtime import leases
+from experiments.training.checkpoint import load
+from experiments.training.runner import explain
 from tests.conftest import run_folder, small
 from tests.faults.conftest import injected, typed
 from tests.test_study import TOML
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # A request for more memory than any machine has, in a training step of the loss `bce` alone.
 GREEDY = """
-import torch, experiments.losses as place
+import torch, experiments.training.losses as place
 kept = place.bce_loss
 def greedy(logits, mask):
     if logits.numel() > 10: torch.empty(2**50, device=logits.device)
@@ -31,7 +31,7 @@ def greedy(logits, mask):
 place.bce_loss = greedy
 """
 POISON = """
-import torch, experiments.losses as place
+import torch, experiments.training.losses as place
 kept, calls = place.bce_dice_loss, 0
 def poisoned(logits, mask):
     global calls
@@ -104,7 +104,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_keeps_the_last_good_weights_and_
 
 
 POISONED_VALIDATION = """
-import experiments.losses as place
+import experiments.training.losses as place
 kept, calls = place.bce_dice_loss, 0
 def poisoned(logits, mask):
     global calls
@@ -152,26 +152,26 @@ def test_strange_folders_and_another_working_directory_work_and_make_no_second_s
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
 def test_a_clock_that_jumps_neither_frees_the_run_of_a_live_process_nor_keeps_that_of_a_dead_one(tmp_path, jump, monkeypatch):
     """The jump is seen where it would be: in the times of files that were written before it."""
-    with claim.hold(tmp_path / "run"):
+    with leases.hold(tmp_path / "run"):
         moment = time.time() + jump
         os.utime(tmp_path / "run.lease", (moment, moment))
-        assert claim.owner(tmp_path / "run") is not None
-        with pytest.raises(claim.Busy), claim.hold(tmp_path / "run"):
+        assert leases.owner(tmp_path / "run") is not None
+        with pytest.raises(leases.Busy), leases.hold(tmp_path / "run"):
             pass
         content = json.loads(
             (tmp_path / "run.lease").read_text()
         )  # the machine's start, as the clock tells it, jumps with the clock
         (tmp_path / "run.lease").write_text(json.dumps(content | {"began": content["began"] + jump}))
         os.utime(tmp_path / "run.lease", (moment, moment))
-        assert claim.owner(tmp_path / "run") is not None
+        assert leases.owner(tmp_path / "run") is not None
     lease = tmp_path / "dead.lease"
     lease.write_text(json.dumps({"host": "elsewhere", "machine": "elsewhere", "process": 1, "began": 0.0, "token": "x"}))
     with monkeypatch.context() as patch:  # this machine's clock jumped alone: what counts is that of the folder's machine
         patch.setattr(time, "time", lambda: moment)
-        with pytest.raises(claim.Busy), claim.hold(tmp_path / "dead"):
+        with pytest.raises(leases.Busy), leases.hold(tmp_path / "dead"):
             pass
     os.utime(lease, (moment, moment))
-    with claim.hold(tmp_path / "dead") as taken:
+    with leases.hold(tmp_path / "dead") as taken:
         taken.confirm()
 
 
@@ -180,7 +180,7 @@ def test_a_clock_that_jumps_does_not_end_the_wait_for_a_lock(tmp_path, monkeypat
     held, clock = FileLock(tmp_path / "lock"), itertools.count(time.time(), 1e6)
     held.acquire()
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    with locks.turn(tmp_path / "lock", ask=held.release, patience=60):  # given back at the first look
+    with leases.turn(tmp_path / "lock", ask=held.release, patience=60):  # given back at the first look
         assert not held.is_locked
 
 

@@ -18,7 +18,7 @@ import urllib.request
 import psutil
 import pytest
 
-from experiments import tracking_store
+from experiments.tracking import store as tracking_store
 from tests.conftest import ROOT, run_folder, small
 from tests.faults.conftest import injected
 from tests.faults.test_interruption import killed_at
@@ -240,7 +240,7 @@ def test_a_locked_store_does_not_hold_a_run_up(made_cars, tmp_path, fresh, comma
 
 
 LOCKED_MIDWAY = """
-import sqlite3, experiments.epochs as place
+import sqlite3, experiments.training.epochs as place
 kept, others = place._keep, []
 def spy(*given):
     if not others:
@@ -266,7 +266,7 @@ def test_a_store_that_is_locked_midway_does_not_hold_a_run_up_for_good(made_cars
 def killed_in_the_third_epoch(cars, folder):
     """The output folder of a run that a kill ended after its third epoch's picture; the store was away, so it has nothing of it."""
     words = small(cars, folder / "outputs", epochs=5, tracking_uri=f"http://127.0.0.1:{free_port()}")
-    done = injected(words, killed_at("from experiments import pictures as place", "save_validation", 3))
+    done = injected(words, killed_at("from experiments.training import pictures as place", "save_validation", 3))
     assert done.returncode == -signal.SIGKILL
     return folder / "outputs"
 
@@ -341,7 +341,7 @@ def test_a_run_left_running_by_a_kill_is_marked_killed_with_all_its_epochs_and_g
 @pytest.mark.parametrize("folders", [1, 4], ids=["one output folder", "one store for four output folders"])
 def test_four_processes_first_touch_one_fresh_store(tmp_path, folders):
     code = (
-        "import pathlib; from experiments import tracking_store as t; "
+        "import pathlib; from experiments.tracking import store as t; "
         f"p = pathlib.Path({str(tmp_path / 'new')!r}); client, there = t.open_store(t.local_uri(p), p / 'NUMBER'); "
         "print(there, client.create_run(there).info.run_id)"
     )

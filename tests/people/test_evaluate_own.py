@@ -8,9 +8,9 @@ import pytest
 import torch
 from torchmetrics.functional.classification import binary_calibration_error
 
-from experiments import calibration
-from experiments.evaluate import COLUMNS
-from experiments.metrics import score
+from experiments.evaluation import calibration
+from experiments.evaluation.evaluator import COLUMNS
+from experiments.evaluation.metrics import score
 from tests.strangers import write_strangers_folder
 
 

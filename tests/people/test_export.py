@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 import torch
 
-from experiments import export
 from experiments.data.samples import read_photo
-from experiments.trained import load
+from experiments.inference import export
+from experiments.inference.trained_model import load
 from models import blocks
 from registry import MODELS
 from tests.conftest import ROOT

@@ -62,8 +62,8 @@ def test_what_the_lesson_builds_it_compares_with_the_project(committed):
     source = "\n".join(cell.source for cell in code(committed))
     assert source.count("assert ") >= 20
     for part in (
-        "experiments.data.split",
-        "experiments.metrics",
+        "experiments.data.splits",
+        "experiments.evaluation.metrics",
         "models.attention_unet",
         "MODELS[",
         "LOSSES[",

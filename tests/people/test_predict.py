@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from experiments import predictor, tiles
-from experiments import trained as runs
 from experiments.data import carvana
 from experiments.data.samples import read_mask, read_photo
-from experiments.evaluate import COLUMNS
-from experiments.metrics import score
+from experiments.evaluation.evaluator import COLUMNS
+from experiments.evaluation.metrics import score
+from experiments.inference import predictor
+from experiments.inference import trained_model as runs
 from tests.conftest import ROOT, run_folder, small
 from tests.strangers import scene, write_strangers_folder
 
@@ -177,7 +177,7 @@ def test_tiles_of_a_network_without_surroundings_give_the_untiled_prediction(tmp
         seen.append((rows, columns))
         return photo[rows, columns].mean(2).astype(np.float32)
 
-    bands = list(tiles.blend((150, 211), (64, 48), look))
+    bands = list(predictor.blend((150, 211), (64, 48), look))
     assert np.allclose(np.concatenate([band for _, band in bands]), photo.mean(2), atol=1e-3)
     assert [top for top, _ in bands] == list(np.cumsum([0, *(len(band) for _, band in bands)])[:-1])
     overlaps = [b.start < a.stop for (_, a), (_, b) in pairwise(seen) if b.start > a.start]
@@ -195,7 +195,7 @@ def test_one_row_of_tiles_is_held_in_memory_however_tall_the_picture():
 
     def peak(height):
         tracemalloc.start()
-        for _ in tiles.blend((height, 200), (64, 64), lambda rows, columns: np.zeros((64, 64), np.float32)):
+        for _ in predictor.blend((height, 200), (64, 64), lambda rows, columns: np.zeros((64, 64), np.float32)):
             pass
         held = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -208,11 +208,11 @@ def test_one_row_of_tiles_is_held_in_memory_however_tall_the_picture():
 def test_the_rim_of_a_tile_counts_least_and_the_weights_sum_to_one():
     for length, tile in ((211, 64), (64, 64), (65, 64), (30, 64)):
         total = np.zeros(length)
-        for place, weights in tiles.cuts(length, tile):
+        for place, weights in predictor.cuts(length, tile):
             total[place] += weights
             assert len(weights) == min(tile, length)
         assert np.allclose(total, 1, atol=1e-6)
-    (_, first), (place, second), *_ = tiles.cuts(211, 64)
+    (_, first), (place, second), *_ = predictor.cuts(211, 64)
     assert second[0] < 0.05 < 0.9 < first[place.start]
 
 
@@ -299,10 +299,10 @@ def test_a_checkpoint_is_loaded_in_a_line_without_the_training_code(trained):
     import sys
 
     code = (
-        "import sys\nfrom experiments.trained import load\n"
+        "import sys\nfrom experiments.inference.trained_model import load\n"
         f"model = load({str(trained / 'best.ckpt')!r})\n"
         "assert not model.training\n"
-        "wanted = {'experiments.train', 'experiments.losses', 'experiments.augment', 'lightning_fabric', 'albumentations', 'mlflow'}\n"
+        "wanted = {'experiments.training.loop', 'experiments.training.losses', 'experiments.data.augment', 'lightning_fabric', 'albumentations', 'mlflow'}\n"
         "print(*wanted & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -314,7 +314,7 @@ def test_a_checkpoint_is_plain_torch_too(trained):
 
     model = MODELS["unet"].build(width=4)
     model.load_state_dict(torch.load(trained / "best.ckpt", weights_only=True)["model"])
-    from experiments.trained import load
+    from experiments.inference.trained_model import load
 
     image = torch.rand(1, 3, 40, 56)
     with torch.no_grad():
@@ -322,7 +322,7 @@ def test_a_checkpoint_is_plain_torch_too(trained):
 
 
 def test_pretrained_weights_are_not_fetched_for_a_checkpoint_that_holds_all(tmp_path, monkeypatch):
-    from experiments import checkpoint
+    from experiments.training import checkpoint
     from models import zoo
     from registry import MODELS
 

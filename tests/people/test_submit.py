@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments.run_length import encode
-from experiments.submit import NATIVE
+from experiments.inference.kaggle_submission import NATIVE
+from experiments.inference.rle import encode
 
 WIDTH, HEIGHT = 1918, 1280
 
@@ -111,12 +111,12 @@ def test_the_same_photographs_give_the_same_bytes_and_a_failure_leaves_the_old_f
     before = (tmp_path / "s.csv.gz").read_bytes()
     assert command(*words, tmp_path / "s.csv.gz")[0] == 0
     assert (tmp_path / "s.csv.gz").read_bytes() == before
-    from experiments import submit
+    from experiments.inference import kaggle_submission
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(submit, "encode", fail)
+    monkeypatch.setattr(kaggle_submission, "encode", fail)
     code, _, complaint = command(*words, tmp_path / "s.csv.gz")
     assert code == 1 and "full" in complaint
     assert (tmp_path / "s.csv.gz").read_bytes() == before and not list(tmp_path.glob("*.tmp"))

@@ -45,7 +45,7 @@ def blocks(*having):
 def test_a_model_a_loss_and_the_dataset_work_in_ones_own_code(there, made_cars):
     shutil.rmtree(there / "data" / "carvana")
     shutil.copytree(made_cars, there / "data" / "carvana")
-    found = blocks("loader.Photographs", "MODELS")
+    found = blocks("Photographs(", "MODELS")
     assert len(found) == 2
     for block in found:
         names = {}
@@ -55,11 +55,11 @@ def test_a_model_a_loss_and_the_dataset_work_in_ones_own_code(there, made_cars):
 
 def test_a_checkpoint_and_the_metrics_work_in_ones_own_code(there, command):
     assert command("predict", "pairs/images/a1.png", "--run", "KEY1")[0] == 0
-    for block in [*blocks("experiments.trained"), *blocks("experiments.metrics")]:
+    for block in [*blocks("experiments.inference.trained_model"), *blocks("experiments.evaluation.metrics")]:
         names = {}
         exec(block, names)
         assert names["found"].iou >= 0 if "found" in names else names["model"](torch.rand(1, 3, 40, 40)).shape == (1, 1, 40, 40)
-    assert len(blocks("experiments.trained")) == len(blocks("experiments.metrics")) == 2
+    assert len(blocks("experiments.inference.trained_model")) == len(blocks("experiments.evaluation.metrics")) == 2
 
 
 def test_the_mlflow_model_is_loaded_as_the_readme_says(there, command):

@@ -1,0 +1,1 @@
+"""Figures: comparisons, training curves, image panels, network diagrams."""

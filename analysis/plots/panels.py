@@ -1,0 +1,237 @@
+"""Pictures from numbers and arrays: curves, and panels of photo | ground truth | prediction | error."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Okabe & Ito (2008): told apart by colour-blind readers; orange: missed, blue: false, in RGB
+MISSED, FALSE = (230, 159, 0), (0, 114, 178)
+
+HEADINGS = ("photo", "ground truth", "prediction", "error: orange missed, blue false")
+
+Image = NDArray[np.uint8]
+
+Mask = NDArray[np.bool_]
+
+
+def curves_png(epochs: Sequence[Mapping[str, float]], title: str) -> bytes:
+    """Loss and Dice over the epochs, side by side, as a PNG; `epochs` are the lines of metrics.jsonl."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    number = [row["epoch"] for row in epochs]
+    for axis, names, label in ((left, ("train/loss", "val/loss"), "loss"), (right, ("val/dice", "val/iou"), "score")):
+        for name, colour, line in zip(names, ("#0072B2", "#D55E00"), ("-", "--"), strict=True):
+            axis.plot(number, [row[name] for row in epochs], line, color=colour, label=name, marker="o", markersize=3)
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    figure.suptitle(title, fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    return buffer.getvalue()
+
+
+def panel(rows: Sequence[tuple[Image, Mask, Mask, str]], width: int = 240) -> Image:
+    """Rows of photo | ground truth | prediction | error under a line of headings, each picture `width` pixels wide.
+
+    A row is (photo (h, w, 3), truth (H, W), prediction (H, W), caption); sizes may differ.
+    """
+    heading = np.hstack([_heading(text, width) for text in HEADINGS])
+    return np.vstack([heading, *(_row(*row, width) for row in rows)])
+
+
+def panel_png(rows: Sequence[tuple[Image, Mask, Mask, str]]) -> bytes:
+    """`panel(rows)` as a PNG."""
+    whole, encoded = cv2.imencode(".png", cv2.cvtColor(panel(rows), cv2.COLOR_RGB2BGR))
+    assert whole
+    return encoded.tobytes()
+
+
+def _row(photo: Image, truth: Mask, prediction: Mask, caption: str, width: int) -> Image:
+    height = round(width * truth.shape[0] / truth.shape[1])
+    size = (width, height)
+    photo = np.asarray(cv2.resize(photo, size, interpolation=cv2.INTER_AREA), np.uint8)
+    truth, prediction = (_shrunk(mask, size) for mask in (truth, prediction))
+    error = photo // 3
+    error[truth & ~prediction] = MISSED
+    error[prediction & ~truth] = FALSE
+    grey = [np.repeat((mask * np.uint8(255))[..., None], 3, axis=2) for mask in (truth, prediction)]
+    pictures = [photo.copy(), *grey, error]
+    write_text(pictures[0], caption, (4, height - 6))
+    return np.hstack([np.pad(picture, ((1, 1), (1, 1), (0, 0)), constant_values=128)[:, :-2] for picture in pictures])
+
+
+def _shrunk(mask: Mask, size: tuple[int, int]) -> Mask:
+    return cv2.resize(mask.astype(np.uint8) * 255, size, interpolation=cv2.INTER_AREA) > 127
+
+
+def _heading(text: str, width: int) -> Image:
+    strip = np.full((20, width, 3), 245, np.uint8)
+    cv2.putText(strip, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (20, 20, 20), 1, cv2.LINE_AA)
+    return strip
+
+
+def write_text(picture: Image, text: str, place: tuple[int, int]) -> None:
+    """Text that is legible on light and dark: white with a dark rim."""
+    (x, y), black, white = place, (0, 0, 0), (255, 255, 255)
+    around = [(x + i, y + j, black) for i in (-1, 0, 1) for j in (-1, 0, 1)]
+    for left, base, colour in [*around, (x, y, white)]:
+        cv2.putText(picture, text, (left, base), cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, 1, cv2.LINE_AA)
+
+
+def save_sweep(path: Path, rows: Sequence[tuple[float, float, float]]) -> None:
+    """Dice and IoU over the threshold; a row is (threshold, Dice, IoU)."""
+    figure, axis = _sheet()
+    thresholds, dice, iou = zip(*rows, strict=True)
+    for values, name, colour, line in ((dice, "Dice", "#0072B2", "-"), (iou, "IoU", "#D55E00", "--")):
+        axis.plot(thresholds, values, line, color=colour, label=name, marker="o", markersize=3)
+    axis.axvline(0.5, color="#999999", linewidth=0.8)
+    axis.set(xlabel="threshold", ylabel="score", xlim=(0, 1))
+    axis.legend()
+    figure.savefig(path, dpi=130)
+
+
+def save_reliability(path: Path, rows: Sequence[tuple[float, ...]], error: float) -> None:
+    """The reliability curve; a row is (low, high, pixels, confidence, frequency), NaN where a bin is empty."""
+    figure, axis = _sheet()
+    filled = [row for row in rows if row[2]]
+    axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, label="calibrated")
+    axis.plot(
+        [row[3] for row in filled], [row[4] for row in filled], color="#0072B2", marker="o", markersize=4, label="the model"
+    )
+    axis.set(xlabel="mean predicted probability", ylabel="share of pixels that are foreground", xlim=(0, 1), ylim=(0, 1))
+    axis.set_title(f"expected calibration error {error:.4f}", fontsize=10)
+    axis.legend()
+    figure.savefig(path, dpi=130)
+
+
+def _sheet() -> tuple[Any, Any]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.grid(alpha=0.3)
+    return figure, axis
+
+
+WIDTH = 240  # of one picture, in pixels
+
+WINDOW = 0.22  # of the photograph's sides
+
+FRAME = (213, 94, 0)
+
+PAPER, INK = 245, (20, 20, 20)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A photograph with its truth and what each model makes of it, all (H, W) of one size."""
+
+    photo: Image  # (H, W, 3)
+    truth: Mask
+    predictions: Sequence[Mask]
+    name: str
+
+
+def strip(photographs: Sequence[Shown], models: Sequence[str], credit: str) -> Image:
+    """The whole picture (h, w, 3): a heading, two rows for each photograph, a line that says whose photographs these are."""
+    headings = ["photo", "ground truth", *(" ".join(model.split())[:34] for model in models)]
+    rows = [_texts(headings), *(row for shown in photographs for row in _rows(shown))]
+    line = f"orange: missed, blue: false; below each photograph the framed part.   {credit}"
+    return np.vstack([*rows, _line(line, rows[0].shape[1])])
+
+
+def png(image: Image) -> bytes:
+    """An RGB image (h, w, 3) as a PNG file."""
+    whole, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    assert whole
+    return encoded.tobytes()
+
+
+def window(shown: Shown) -> tuple[slice, slice]:
+    """The rows and columns of the window in which the models' errors at the boundary, all together, are most."""
+    height, width = shown.truth.shape
+    size = (max(1, round(width * WINDOW)), max(1, round(height * WINDOW)))
+    wrong = sum((prediction != shown.truth).astype(np.float32) for prediction in shown.predictions)
+    at_boundary = wrong * _band(shown.truth)
+    counted = np.asarray(at_boundary if np.any(at_boundary) else wrong, np.float32)
+    crowd = cv2.boxFilter(counted, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
+    y, x = np.unravel_index(int(crowd.argmax()), crowd.shape)
+    top, left = (int(np.clip(at - side // 2, 0, most - side)) for at, side, most in ((y, size[1], height), (x, size[0], width)))
+    return slice(top, top + size[1]), slice(left, left + size[0])
+
+
+def _band(truth: Mask) -> Mask:
+    """The pixels within 2 % of the diagonal of the truth's boundary, as boundary IoU has it, on both sides."""
+    reach = max(1, round(0.02 * float(np.hypot(*truth.shape))))
+    kernel = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    grey = truth.astype(np.uint8)
+    return cv2.dilate(grey, kernel) != cv2.erode(grey, kernel, borderType=cv2.BORDER_REPLICATE)
+
+
+def _rows(shown: Shown) -> tuple[Image, Image]:
+    """Both rows of one photograph."""
+    part = window(shown)
+    whole = [
+        _tile(shown.photo, shown.name, part),
+        _tile(_grey(shown.truth)),
+        *(_tile(_errors(shown, p)) for p in shown.predictions),
+    ]
+    close = [
+        _tile(shown.photo[part]),
+        _tile(_grey(shown.truth[part])),
+        *(_tile(_errors(shown, p)[part]) for p in shown.predictions),
+    ]
+    return np.hstack(whole), np.hstack(close)
+
+
+def _errors(shown: Shown, prediction: Mask) -> Image:
+    """The prediction in grey with its errors in colour."""
+    image = _grey(prediction)
+    image[shown.truth & ~prediction] = MISSED
+    image[prediction & ~shown.truth] = FALSE
+    return image
+
+
+def _grey(mask: Mask) -> Image:
+    return np.repeat(np.where(mask, 200, 40).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _tile(image: Image, caption: str = "", frame: tuple[slice, slice] | None = None) -> Image:
+    height = round(WIDTH * image.shape[0] / image.shape[1])
+    shrinks = image.shape[1] > WIDTH
+    tile = np.asarray(
+        cv2.resize(image, (WIDTH, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_NEAREST), np.uint8
+    )
+    if frame is not None:
+        scale = WIDTH / image.shape[1]
+        (top, bottom), (left, right) = ((round(s.start * scale), round(s.stop * scale)) for s in frame)
+        cv2.rectangle(tile, (left, top), (right - 1, bottom - 1), FRAME, 2)
+    if caption:
+        write_text(tile, caption, (4, height - 6))
+    return np.pad(tile, ((1, 1), (1, 1), (0, 0)), constant_values=128)
+
+
+def _texts(headings: Sequence[str]) -> Image:
+    return np.hstack([_line(text, WIDTH + 2) for text in headings])
+
+
+def _line(text: str, width: int) -> NDArray[np.uint8]:
+    line = np.full((22, width, 3), PAPER, np.uint8)
+    cv2.putText(line, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.38, INK, 1, cv2.LINE_AA)
+    return line

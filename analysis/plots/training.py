@@ -1,0 +1,142 @@
+"""Pictures of the runs behind a comparison: tuning, training, viewing angles, the worst cars.
+
+Each function takes an Answer and returns a Figure, or None where there is nothing to show.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.plots.style import BLUE, COLOURS, LINES, ORANGE, TEXT, logarithmic, sheet, shorten
+from analysis.statistics.learning_rate_response import fit_response
+from analysis.verdicts.answer import Answer, Row
+
+MOST = 16  # panels in a picture; with more cells, those of the highest Dice
+WORST = 10
+VIEW = r"_(\d{1,2})\.[^.]+$"
+
+
+def responses(answer: Answer) -> Figure | None:
+    """Each cell's tuning trials, the curve through them and the rate that was chosen; crosses have diverged or failed."""
+    trials = answer.study.trials
+    rows = [row for row in answer.rows if (trials.cell == row.cell).any()]
+    return _panels(
+        rows, lambda axis, row: _response(axis, row, trials[trials.cell == row.cell]), "learning rate", "validation Dice"
+    )
+
+
+def losses(answer: Answer) -> Figure | None:
+    """Each cell's training and validation loss over the epochs, a line for each seed."""
+    curves = answer.study.curves
+    rows = [row for row in answer.rows if (curves.cell == row.cell).any()]
+
+    def draw(axis: Axes, row: Row) -> None:
+        for _, one in curves[curves.cell == row.cell].groupby("seed"):
+            axis.plot(one.epoch.astype(float), one.train_loss, color=BLUE, linewidth=1)
+            axis.plot(one.epoch.astype(float), one.val_loss, color=ORANGE, linewidth=1, linestyle="--")
+
+    return _panels(rows, draw, "epoch (solid blue: training, dashed orange: validation)", "loss", shared=False)
+
+
+def validation(answer: Answer) -> Figure | None:
+    """Each cell's validation Dice over the epochs, a line for each seed; the last fifth, which must be flat, is marked."""
+    curves = answer.study.curves
+    rows = [row for row in answer.rows if (curves.cell == row.cell).any()]
+    low = curves.groupby("cell").val_dice.median().min() if len(curves) else 0
+
+    def draw(axis: Axes, row: Row) -> None:
+        mine = curves[curves.cell == row.cell]
+        for _, one in mine.groupby("seed"):
+            axis.plot(one.epoch.astype(float), one.val_dice, color=BLUE, linewidth=1)
+        last = float(mine.epoch.max())
+        axis.axvspan(0.8 * last, last, color=TEXT, alpha=0.15, linewidth=0)
+        axis.set_ylim(bottom=low - 0.02)
+
+    return _panels(rows, draw, "epoch", "validation Dice")
+
+
+def angles(answer: Answer) -> Figure | None:
+    """Dice by viewing angle (Carvana photographs each car from sixteen sides), averaged over cars and seeds."""
+    scores = answer.study.scores
+    view = _views(scores.image)
+    if not len(view) or view.isna().any() or not 2 <= view.nunique() <= 36:
+        return None
+    means = scores.groupby([scores.cell, view.astype(int).rename("view")], observed=True).dice.mean().unstack("view")
+    return _lines(answer, means, "viewing angle (number of the photograph)")
+
+
+def worst_cars(answer: Answer) -> Figure | None:
+    """The cars with the lowest mean Dice, and what each cell makes of them."""
+    scores = answer.study.scores
+    if not len(scores):
+        return None
+    means = scores.groupby(["cell", "group"], observed=True).dice.mean().unstack("group")
+    order = means.mean().sort_values().index[:WORST]
+    return _lines(answer, means[order], "the worst test cars", marks_only=True)
+
+
+def _views(images: pd.Series) -> pd.Series:
+    """The number of the view in each photograph's name, CAR_VIEW.jpg; NaN where the name has none."""
+    names = pd.Series(images.cat.categories, index=images.cat.categories, dtype=str).str.extract(VIEW)[0]
+    return images.astype(str).map(names)
+
+
+def _lines(answer: Answer, means: pd.DataFrame, label: str, marks_only: bool = False) -> Figure:
+    """A line (or marks) for each cell; the first ones in colour, the others grey."""
+    figure, (axis,) = sheet(9, 3.6)
+    rows = [row for row in answer.rows if row.cell in means.index]
+    for number, row in reversed(list(enumerate(rows))):
+        coloured = number < len(COLOURS)
+        line = "none" if marks_only else LINES[number % len(LINES)]
+        name = shorten(row.label, 32) if coloured else "others" if number == len(COLOURS) else None
+        axis.plot(range(means.shape[1]), means.loc[row.cell], line, marker="o", markersize=4, linewidth=1.2, label=name,
+                  color=COLOURS[number] if coloured else TEXT, alpha=1 if coloured else 0.4)  # fmt: skip
+    axis.set_xticks(range(means.shape[1]), [shorten(name, 16) for name in means.columns])
+    if marks_only:
+        axis.tick_params("x", rotation=30)
+    axis.set(xlabel=label, ylabel="mean Dice")
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize=8)
+    return figure
+
+
+def _panels(rows: list[Row], draw: Callable[[Axes, Row], None], across: str, up: str, shared: bool = True) -> Figure | None:
+    """A small panel for each cell."""
+    shown = rows[:MOST]
+    if not shown:
+        return None
+    columns = min(4, len(shown))
+    lines = -(-len(shown) // columns)
+    figure, axes = sheet(max(2.4 * columns + 0.4, 5), 1.8 * lines + 0.7, lines, columns, sharex=True, sharey=shared)
+    for axis, row in zip(axes, shown, strict=False):
+        draw(axis, row)
+        first, *others = textwrap.wrap(row.label, 30) or [row.label]
+        axis.set_title("\n".join(shorten(line, 30) for line in (first, " ".join(others)) if line), fontsize=8)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    figure.supxlabel(across + (f"; the first {MOST} of {len(rows)} cells" if len(rows) > MOST else ""), fontsize=9)
+    figure.supylabel(up, fontsize=9)
+    return figure
+
+
+def _response(axis: Axes, row: Row, trials: pd.DataFrame) -> None:
+    """One cell's trials, curve and chosen rate."""
+    good = trials[(trials.state == "finished") & trials.value.notna()]
+    bad = trials[(trials.state != "finished") | trials.value.isna()]
+    axis.plot(good.rate, good.value, "o", color=TEXT, markersize=3)
+    floor = good.value.min() if len(good) else 0.0
+    axis.plot(bad.rate, np.full(len(bad), floor), "x", color=ORANGE, markersize=5)
+    logarithmic(axis, 1, 3)
+    try:
+        fit = fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
+        axis.plot(fit.rates, fit.curve, color=BLUE, linewidth=1.2)
+    except ValueError:
+        pass  # too few trials for a curve: the points are shown all the same
+    if row.rate == row.rate:
+        axis.axvline(row.rate, color=BLUE, linestyle=":", linewidth=1)

@@ -1,0 +1,1 @@
+"""Run folders, committed results, and the ledger of test-set use."""

@@ -1,0 +1,237 @@
+"""From a study's plan and the folders of its runs to what it measured. Whatever is missing or broken becomes a row that says so."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.records import run_files
+from analysis.records.run_files import read_scores
+from analysis.records.study_results import CURVES, DIGITS, RUN, SCORES, SHARED, TRIALS, Study, empty, number, rise, typed
+from registry import InputError
+
+LINE = {"epoch": "epoch", "train/loss": "train_loss", "val/loss": "val_loss", "val/dice": "val_dice", "val/iou": "val_iou"}
+
+
+@dataclass
+class Run:
+    """One run's folder: its row, and what lies behind it if the run is finished."""
+
+    row: dict[str, Any]
+    folder: Path | None = None  # of a finished run
+    curve: pd.DataFrame | None = None
+    config: dict[str, Any] | None = None  # config.json
+
+
+def planned(output_dir: Path) -> list[str]:
+    """The names of the studies that left a plan under `output_dir`."""
+    return sorted(path.parent.name for path in (output_dir / "studies").glob("*/plan.json"))
+
+
+def gather(output_dir: Path, name: str) -> Study | None:
+    """The study `name` from what lies under `output_dir`; None where it has no plan there."""
+    folder = output_dir / "studies" / name
+    plan = read_json(folder / "plan.json")
+    if plan is None:
+        return None
+    runs = [_run(output_dir / "runs", cell, seed) for cell in plan.get("cells", []) for seed in seeds_of(plan, cell)]
+    scores = _scored(runs)
+    done = [run for run in runs if run.row["state"] == "finished"]
+    curves = [run.curve.assign(cell=run.row["cell"], seed=run.row["seed"]) for run in done if run.curve is not None]
+    rows = pd.DataFrame([run.row for run in runs], columns=list(RUN))
+    configs = {run.row["key"]: run.config["config"] for run in done if run.config and "config" in run.config}
+    plan = _placeless({**plan, "environment": _environment(runs)})
+    runs_table = with_levels(number(rows, scores), plan)
+    others = gather_robustness(folder, {run.row["key"] for run in done})
+    return Study(plan, runs_table, scores, read_trials(folder / "trials.csv"), typed(_joined(curves, CURVES)), configs, others)
+
+
+def _scored(runs: list[Run]) -> pd.DataFrame:
+    """The scores of the finished runs; a run whose scores cannot be read is no longer finished."""
+    finished = [run for run in runs if run.folder is not None]
+    scores, broken = read_scores([run.folder for run in finished if run.folder is not None])
+    for place, reason in broken.items():
+        finished[place].row |= {"state": "missing", "reason": reason}
+    names = pd.Categorical([str(run.row["cell"]) for run in finished])
+    seeds = np.array([run.row["seed"] for run in finished], int)
+    which = scores.pop("run").to_numpy(int)
+    return scores.assign(cell=names[which] if len(which) else pd.Categorical([]), seed=seeds[which])[list(SCORES)]
+
+
+def seeds_of(plan: dict[str, Any], cell: dict[str, Any]) -> list[int]:
+    """The seeds that were planned for a cell, those of its runs included."""
+    return sorted({*map(int, plan.get("design", {}).get("seeds", [])), *map(int, cell.get("runs", {}))})
+
+
+def with_levels(runs: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
+    """`runs` with a column for each factor, after the cell; a factor whose name is a column already gets none."""
+    levels = {cell["cell"]: cell.get("levels", {}) for cell in plan.get("cells", [])}
+    runs = runs[[name for name in runs if name in RUN]].copy()
+    for factor in reversed([f for f in plan.get("factors", {}) if f not in RUN]):
+        runs.insert(1, factor, runs.cell.map({cell: of.get(factor, "") for cell, of in levels.items()}).astype(str))
+    return runs
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None where the file is missing or holds something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_trials(path: Path) -> pd.DataFrame:
+    """The tuning trials of a study; none where there is no file. Raises InputError for a file that holds something else."""
+    if not path.exists():
+        return empty(TRIALS)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False).replace("", None)
+        return typed(table.reindex(columns=list(TRIALS)))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"The tuning trials in {path} cannot be read ({' '.join(str(error).split())}). Put the file right, or remove it."
+        ) from None
+
+
+def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
+    """What is known of a cell's run with a seed."""
+    key = str(cell.get("runs", {}).get(str(seed)) or "")
+    row = {"cell": cell["cell"], "seed": seed, "key": key, "state": "missing", "reason": "not begun", "rate": cell.get("rate")}
+    if not key:
+        return Run(row | {"reason": "its learning rate is not known yet" if cell.get("rate") is None else "not planned"})
+    folder = runs_dir / Path(key).name
+    config = read_json(folder / "config.json") or {}
+    row |= _settings(config.get("config", {})) | {"git_commit": config.get("git_commit", "")}
+    result, failed = read_json(folder / "result.json"), read_json(folder / "failed.json")
+    if result is None:
+        return Run(row | _unfinished(folder, config, failed), config=config)
+    if spoilt := _spoilt(folder, result):
+        return Run(row | {"reason": spoilt}, config=config)
+    curve = _curve(folder)
+    row |= _result(result) | {"state": "finished", "reason": "", "val_rise": rise(curve.val_dice.to_numpy(float))}
+    row |= {
+        "val_dice_last": curve.val_dice.iloc[-1] if len(curve) else None,
+        "scores_sha256": _digest(folder / "scores_last.csv"),
+    }
+    return Run(row, folder, curve, config)
+
+
+def _spoilt(folder: Path, result: dict[str, Any]) -> str:
+    """What was changed in a finished run's folder since its end, in words; empty where all is as it was."""
+    for name, wanted in (result.get("sha256") or {}).items():
+        if (folder / name).exists() and _digest(folder / name) != wanted:
+            return f"{name} was changed since the run was finished"
+    if result.get("seal", "") not in ("", run_files.seal(result)):
+        return "result.json was changed since the run was finished"
+    try:
+        run_files.read(folder / "metrics.jsonl")
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _unfinished(folder: Path, config: dict[str, Any], failed: dict[str, Any] | None) -> dict[str, str]:
+    if failed is not None:
+        return {"state": "failed", "reason": " ".join(str(failed.get("reason", "no reason was noted")).split())}
+    if not config:
+        return {"reason": "not begun"}
+    try:
+        epochs = len(run_files.read(folder / "metrics.jsonl"))
+    except InputError as error:
+        return {"reason": str(error)}
+    return {"reason": f"unfinished, epoch {epochs} of {config.get('config', {}).get('epochs', '?')}"}
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a RunConfig that runs.csv shows, as text where they are no number."""
+    shown = {name: config[name] for name in (*SHARED, "threads") if config.get(name) is not None}
+    shown = {name: "x".join(map(str, v)) if name == "size" else v for name, v in shown.items()}
+    shown = {name: "/".join(map(str, v)) if name == "fold" else v for name, v in shown.items()}
+    return shown | ({"rate": config["learning_rate"]} if "learning_rate" in config else {})
+
+
+def _result(result: dict[str, Any]) -> dict[str, Any]:
+    row = {
+        name: result.get(name) for name in ("best_epoch", "parameters", "gmacs", "images_per_second", "peak_memory_gb", "device")
+    }
+    ceiling = result.get("ceiling")
+    return row | {
+        "training_seconds": result.get("seconds", {}).get("training"),
+        "ceiling": round(ceiling, DIGITS) if ceiling is not None else None,
+    }
+
+
+def _curve(folder: Path) -> pd.DataFrame:
+    epochs = run_files.read(folder / "metrics.jsonl")
+    curve = pd.DataFrame([{LINE[k]: v for k, v in line.items() if k in LINE} for line in epochs])
+    return curve.reindex(columns=list(LINE.values()))
+
+
+def _joined(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True)[list(columns)] if parts else empty(columns)
+
+
+def _environment(runs: list[Run]) -> dict[str, str]:
+    """The versions and processors that took part, by name; several, where runs differ, with commas."""
+    found: dict[str, set[str]] = {}
+    for run in runs:
+        for name, version in ((run.config or {}).get("versions") or {}).items():
+            found.setdefault(name, set()).add(str(version))
+    return {name: ", ".join(sorted(values)) for name, values in found.items()}
+
+
+def _placeless(value: Any) -> Any:
+    """`value` without the paths of this machine: of an absolute path, the last part stays."""
+    if isinstance(value, dict):
+        return {name: _placeless(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_placeless(part) for part in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+PLACE = "robustness"  # the folder of a study's files under outputs/
+
+COLUMNS = ("key", "condition", "group", "image", "dice", "iou")
+
+TYPES = {name: float if name in ("dice", "iou") else str for name in COLUMNS}
+
+
+def file_name(condition: str) -> str:
+    """The file in which a condition's scores are kept."""
+    return re.sub(r"[^\w.-]+", "-", condition) + ".csv"
+
+
+def read_file(path: Path) -> pd.DataFrame:
+    """A condition's scores; none where there is no file. Raises InputError for a file that holds something else."""
+    if not path.exists():
+        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()})
+    try:
+        table = pd.read_csv(path, dtype=TYPES, keep_default_na=False)[list(COLUMNS)]
+        if not np.isfinite(table[["dice", "iou"]].to_numpy(float)).all():
+            raise ValueError("a score is missing")
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} cannot be read ({' '.join(str(error).split())}). Delete it, and type the command again."
+        ) from None
+    return table
+
+
+def gather_robustness(folder: Path, keys: Collection[str]) -> pd.DataFrame:
+    """The scores under a study's folder of the runs `keys`, averaged over a group's photographs: key, condition, group, dice, iou."""
+    tables = [read_file(path) for path in sorted((folder / PLACE).glob("*.csv"))]
+    tables = [table[table.key.isin(keys)] for table in tables]
+    joined = pd.concat([table for table in tables if len(table)] or [read_file(folder / "none")], ignore_index=True)
+    return joined.groupby(["key", "condition", "group"])[["dice", "iou"]].mean().round(DIGITS).reset_index()

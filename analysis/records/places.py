@@ -1,0 +1,62 @@
+"""Where a study's records, committed results and pages lie, and which studies are there."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.records import committed
+from analysis.records.gather import gather, planned
+from analysis.records.study_results import Study
+from registry import InputError
+
+ROOT = Path(__file__).parent.parent.parent
+README = ROOT / "README.md"
+RESULTS = ROOT / "analysis" / "results"
+NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where records lie, where the committed results lie, and which README shows them."""
+
+    output_dir: Path = Path("outputs")
+    results: Path = RESULTS
+    readme: Path = README
+
+
+def study_names(places: Places, asked: str | None) -> list[str]:
+    """The study asked for, or all that are known. Raises InputError for one that is not, with the nearest."""
+    known = sorted({*planned(places.output_dir), *committed.committed(places.results)})
+    if asked is None:
+        return known
+    if asked not in known or not NAME.fullmatch(asked):
+        near = difflib.get_close_matches(asked, known, n=1, cutoff=0.5)
+        guess = f" (did you mean '{near[0]}'?)" if near else ""
+        raise InputError(
+            f"There is no plan of a study '{asked}'{guess} under {places.output_dir / 'studies'} and no result under {places.results}. "
+            f"Begin it with: python run.py study {asked if NAME.fullmatch(asked) else 'NAME'}"
+        )
+    return [asked]
+
+
+def one_study(places: Places, asked: str | None, flag: str) -> str:
+    """The study asked for, or the only one there is. Raises InputError where it is not clear which."""
+    known = study_names(places, asked)
+    if len(known) != 1:
+        told = f"it is one of {', '.join(known)}" if known else "there is none yet"
+        raise InputError(f"{flag} is for one study, and {told}. Type: python run.py report NAME {flag}")
+    return known[0]
+
+
+def load_study(places: Places, name: str) -> Study:
+    """The study as it is known now: the records, and the committed rows where the records lack the run."""
+    new, old = gather(places.output_dir, name), committed.read(places.results, name)
+    if new is not None and old is not None:
+        return committed.merge(old, new)
+    found = new or old
+    if found is None:
+        raise InputError(f"The plan of the study {name} cannot be read. Write it again with: python run.py study {name}")
+    return found

@@ -1,0 +1,145 @@
+"""The photographs' scores of many runs, read together: a thousand runs of a thousand photographs in seconds.
+
+Files are parsed some dozens at a time, as one text; where that fails, one by one, so that a broken file costs its own run only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from registry import InputError
+
+AT_ONCE = 50
+
+COLUMNS = ("group", "image", "tp", "fp", "fn", "dice", "iou", "boundary_iou", "hd95")
+
+NAMES = {"group": "category", "image": "category"}
+
+NUMBERS = ["tp", "fp", "fn", "dice", "iou", "boundary_iou", "hd95", "dice_best"]
+
+READ = ["group", "image", "dice", "iou", "boundary_iou", "hd95", "failed", "dice_best"]
+
+
+def read_scores(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[int, str]]:
+    """The last weights' scores of finished runs, with the best weights' Dice beside them: (READ and `run`, broken).
+
+    `run` is the place of the run's folder in `folders`; `broken` says of runs whose scores cannot be used why.
+    """
+    parts: list[pd.DataFrame] = []
+    broken: dict[int, str] = {}
+    for start in range(0, len(folders), AT_ONCE):
+        places = range(start, min(start + AT_ONCE, len(folders)))
+        try:
+            parts.append(_read([folders[place] for place in places], places))
+        except (OSError, ValueError, KeyError):
+            for place in places:
+                try:
+                    parts.append(_read([folders[place]], [place]))
+                except (OSError, ValueError, KeyError) as error:
+                    broken[place] = f"its scores cannot be read ({' '.join(str(error).split())[:120]})"
+    return _joined(parts), broken
+
+
+def _read(folders: Sequence[Path], places: Sequence[int]) -> pd.DataFrame:
+    """The scores of some runs. Raises ValueError where a file of any of them is not as it should be."""
+    last, counts = _table([folder / "scores_last.csv" for folder in folders], COLUMNS)
+    best, _ = _table([folder / "scores.csv" for folder in folders], ("image", "dice"))
+    if len(best) != len(last) or not (best.image.astype(str).array == last.image.astype(str).array).all():
+        raise ValueError("scores.csv and scores_last.csv are of different photographs")
+    last["dice_best"] = best.dice
+    if not np.isfinite(last[NUMBERS].to_numpy(float)).all():
+        raise ValueError("a score is missing")
+    last["failed"] = ((last.tp + last.fp == 0) != (last.tp + last.fn == 0)).astype(np.int8)
+    return last[READ].assign(run=np.repeat(np.asarray(places, np.int64), counts))
+
+
+def _table(paths: Sequence[Path], columns: Sequence[str]) -> tuple[pd.DataFrame, list[int]]:
+    """Files with the same heading as one table, and how many rows each has."""
+    texts = [path.read_bytes() for path in paths]
+    heading = texts[0].partition(b"\n")[0]
+    bodies = [text.partition(b"\n")[2] for text in texts]
+    if any(text.partition(b"\n")[0] != heading for text in texts) or not all(body.endswith(b"\n") for body in bodies):
+        raise ValueError(f"{paths[0].name} is cut short, or its heading is not the usual one")
+    counts = [body.count(b"\n") for body in bodies]
+    text = io.BytesIO(b"\n".join([heading, *(body[:-1] for body in bodies)]))
+    types = {name: NAMES[name] for name in columns if name in NAMES}
+    table = pd.read_csv(text, usecols=list(columns), dtype=types, keep_default_na=False)
+    if len(table) != sum(counts):
+        raise ValueError("a name holds a line break")
+    return table, counts
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table; names are kept once each."""
+    if not parts:
+        return pd.DataFrame({name: pd.Series(dtype="category" if name in NAMES else float) for name in [*READ, "run"]})
+    for name in NAMES:
+        every = pd.api.types.union_categoricals([part[name] for part in parts]).categories
+        parts = [part.assign(**{name: part[name].cat.set_categories(every)}) for part in parts]
+    return pd.concat(parts, ignore_index=True)
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a file, in order; of a missing file, none.
+
+    A crash while a line was appended leaves that line without its end: it is left out. Any other line that is no JSON
+    object was damaged later, and what it said is lost. Raises InputError with its number for such a one.
+    """
+    whole = (path.read_bytes() if path.exists() else b"").split(b"\n")[:-1]  # what follows the last end of line is torn
+    return [_object(path, number, line) for number, line in enumerate(whole, start=1)]
+
+
+def seal(result: dict[str, Any]) -> str:
+    """The SHA-256 of what a result says, but for its seal itself: a number that is changed later does not fit it."""
+    said = json.dumps({name: value for name, value in result.items() if name != "seal"}, sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(line)
+    except ValueError:  # no JSON, or not even UTF-8
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(
+            f"Line {number} of {path} is damaged. Put the file back from a copy, or give the run up and train it again: "
+            f"rm -r {path.parent}"
+        )
+    return content
+
+
+MEANS = ("dice", "iou", "precision", "recall", "boundary_iou")
+
+
+def read_score_table(path: Path) -> pd.DataFrame:
+    """A run's score table, one row a photograph; ids stay text (a car may be called 00087)."""
+    return pd.read_csv(path, dtype={"set": str, "group": str, "image": str}, keep_default_na=False)
+
+
+def summarise(scores: pd.DataFrame) -> dict[str, float | int]:
+    """One table of scores in numbers.
+
+    Means of Dice, IoU, precision, recall and boundary IoU over photographs within a car and then over cars; HD95 by its
+    median over photographs and the number of failures (one mask empty, the other not: no distance exists); the pooled
+    (data-set-level) IoU of all pixels; how many photographs and cars.
+    """
+    by_car = scores.groupby("group", sort=True)[list(MEANS)].mean()
+    counts = scores[["tp", "fp", "fn"]].sum()
+    union = int(counts.sum())
+    failed = (scores.tp + scores.fp == 0) != (scores.tp + scores.fn == 0)
+    return {
+        **{name: float(by_car[name].mean()) for name in MEANS},
+        "hd95_median": float(scores.hd95.median()),
+        "hd95_failures": int(failed.sum()),
+        "pooled_iou": int(counts.tp) / union if union else 1.0,
+        "images": len(scores),
+        "cars": len(by_car),
+    }

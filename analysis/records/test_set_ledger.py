@@ -1,0 +1,70 @@
+"""How often each set of test cars has been read: analysis/results/ledger.csv, committed, never shortened.
+
+A test set wears out: whoever looks at it often enough finds something. So every run of a study that is reported is entered here, once, by
+its key; a run that is repeated with the same key reads nothing new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.records.committed import write_whole
+from analysis.records.study_results import Study
+
+COLUMNS = ("study", "data_fingerprint", "split", "test_cars", "cars_sha256", "runs", "keys")
+SET = ["data_fingerprint", "split", "test_cars", "cars_sha256"]
+
+
+def read(results: Path) -> pd.DataFrame:
+    """The ledger, a row for each study and set of test cars; empty where there is none yet."""
+    path = results / "ledger.csv"
+    if not path.exists():
+        return pd.DataFrame(columns=list(COLUMNS))
+    return pd.read_csv(path, dtype=str, keep_default_na=False)[list(COLUMNS)].astype({"test_cars": int, "runs": int})
+
+
+def enter(study: Study, results: Path) -> pd.DataFrame:
+    """Enter the study's finished runs and return the ledger as it is written."""
+    ledger = entered(read(results), study)
+    buffer = io.StringIO()
+    ledger.to_csv(buffer, index=False, lineterminator="\n")
+    results.mkdir(parents=True, exist_ok=True)
+    write_whole(results / "ledger.csv", buffer.getvalue().encode())
+    return ledger
+
+
+def entered(ledger: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """`ledger` with the study's finished runs."""
+    rows = {(row.study, row.data_fingerprint, row.split, row.test_cars, row.cars_sha256): set(row.keys.split()) for row in
+            ledger.rename(columns={"keys": "keys"}).itertuples()}  # fmt: skip
+    for run in readings(study).itertuples():
+        rows.setdefault((study.name, run.data_fingerprint, run.split, run.test_cars, run.cars_sha256), set()).add(run.key)
+    lines = [(*place, len(keys), " ".join(sorted(keys))) for place, keys in sorted(rows.items())]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def readings(study: Study) -> pd.DataFrame:
+    """Of each finished run: key, data fingerprint, split (with its fold), and the test cars it was scored on, by number and digest."""
+    cars = study.scores.groupby(["cell", "seed"], observed=True).group.agg(lambda g: "\n".join(sorted(set(g))))
+    digests = {place: hashlib.sha256(text.encode()).hexdigest()[:16] for place, text in cars.items()}
+    runs = study.finished
+    fold = runs.fold.where(runs.fold == "", " fold " + runs.fold)
+    found = runs.assign(split=runs.split + fold, cars_sha256=[digests[c, s] for c, s in zip(runs.cell, runs.seed, strict=True)])
+    return found[["key", *SET]]
+
+
+def times_read(ledger: pd.DataFrame, study: Study) -> list[tuple[int, int, int]]:
+    """For each set of test cars that the study read: (cars, runs, studies) over the whole ledger.
+
+    However the rest was split: the same cars of the same data are worn out by all who look at them.
+    """
+    found, cars = [], [name for name in SET if name != "split"]
+    for row in readings(study)[cars].drop_duplicates().itertuples(index=False):
+        same = ledger[(ledger[cars] == pd.Series(row._asdict())).all(axis=1)]
+        keys = {key for line in same["keys"] for key in line.split()}
+        found.append((int(row.test_cars), len(keys), same.study.nunique()))
+    return found

@@ -1,0 +1,1 @@
+"""The report command: README, docs, HTML page and LaTeX table of a study."""

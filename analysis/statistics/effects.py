@@ -1,0 +1,134 @@
+"""Main effects: each loss over all models, each model over all losses; and whether one answer holds for all of them.
+
+The difference of two levels of a factor is the mean, over the levels of the other factor, of the differences of cells:
+
+    d = (1 / k) sum_j (mu_aj - mu_bj),      a and b two losses, say, and j the k models
+
+a weighted sum of cells for `analysis.statistics.estimator`, with far more to go on than any pair of cells has. It speaks of these k models, not
+of models in general, and is an average: where the factors interact, it may hold for none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from analysis.statistics.comparisons import Family, adjust, check_scores, check_settings, family
+from analysis.statistics.estimator import Cell, Estimate, contrast, summarise
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class MainEffect:
+    """Every pair of levels of one factor, and for each the levels of the other factor that it is averaged over."""
+
+    family: Family[str]
+    over: dict[tuple[str, str], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """The largest evidence that the factors interact: a difference of differences, its interval and Holm-adjusted p."""
+
+    p: float  # below 1 - level: they do; 1 where there is nothing to check
+    difference: float
+    low: float
+    high: float
+    where: tuple[Key, Key] | None  # ((first a, first b), (second c, second d)): (ac - bc) - (ad - bd)
+    checked: int
+    sentence: str
+
+
+def main_effect(
+    cells: Mapping[Key, ArrayLike], factor: int, rope: float = 0.001, higher_is_better: bool = True, level: float = 0.95
+) -> MainEffect:
+    """Compare the levels of one factor (0: the first of each key, 1: the second) over the levels of the other.
+
+    `cells` is {(model, loss): scores (seeds, cars)}. Where cells are missing, two levels are compared over those levels of
+    the other factor that both have (`over` says which), and the set `family.top` may then be smaller than with all cells. Holm
+    runs over the factor's pairs.
+
+    Raises ValueError as `compare` does, for fewer than two levels, and where two levels have no level of the other in common.
+    """
+    check_settings(rope, level)
+    made = {key: summarise(scores) for key, scores in check_scores(cells).items()}
+    levels = list(dict.fromkeys(key[factor] for key in made))
+    if len(levels) < 2:
+        raise ValueError(f"A main effect needs at least two levels to compare, but there is only {levels}: run another.")
+    over = {pair: _common(made, factor, pair) for pair in combinations(levels, 2)}
+    estimates = [_effect(made, factor, pair, others) for pair, others in over.items()]
+    return MainEffect(family(list(over), estimates, rope, higher_is_better, level), over)
+
+
+def interaction(cells: Mapping[Key, ArrayLike], level: float = 0.95) -> Interaction:
+    """Check whether the differences between levels of one factor depend on the level of the other.
+
+    Every two-by-two square of cells gives a difference of differences, 0 in an additive table; Holm over all squares (Holm
+    1979). It needs no complete table and no equal variances, and says where; a joint F-test would find a weak interaction that is
+    spread over all cells sooner. A p above 1 - level is no proof of additivity: look at the interval.
+
+    Raises ValueError as `compare` does.
+    """
+    check_settings(0, level)
+    made = {key: summarise(scores) for key, scores in check_scores(cells).items()}
+    firsts, seconds = (list(dict.fromkeys(key[factor] for key in made)) for factor in (0, 1))
+    squares = [
+        (rows, columns)
+        for rows in combinations(firsts, 2)
+        for columns in combinations(seconds, 2)
+        if all((row, column) in made for row in rows for column in columns)
+    ]
+    if not squares:
+        return Interaction(
+            1.0, 0.0, -np.inf, np.inf, None, 0, "No interaction can be checked: that takes two models with the same two losses."
+        )
+    estimate = _stack([_square(made, *square) for square in squares])
+    low, high, p = adjust(estimate, 0, 1 - level)
+    worst = int(estimate.p(np.abs(estimate.value)).argmin())
+    numbers = (float(p[worst]), float(estimate.value[worst]), float(low[worst]), float(high[worst]))
+    return _named(squares[worst], *numbers, len(squares), level)
+
+
+def _common(made: Mapping[Key, Cell], factor: int, pair: tuple[str, str]) -> tuple[str, ...]:
+    a, b = ({key[1 - factor]: None for key in made if key[factor] == level} for level in pair)
+    shared = tuple(other for other in a if other in b)
+    if not shared:
+        raise ValueError(
+            f"{pair[0]} and {pair[1]} share no cell to be compared over: {list(a)} against {list(b)}. Run one of them."
+        )
+    return shared
+
+
+def _effect(made: Mapping[Key, Cell], factor: int, pair: tuple[str, str], others: tuple[str, ...]) -> Estimate:
+    keys = [(level, other) if factor == 0 else (other, level) for level in pair for other in others]
+    weights = [sign / len(others) for sign in (1, -1) for _ in others]
+    return contrast([made[key] for key in keys], weights)
+
+
+def _square(made: Mapping[Key, Cell], rows: Key, columns: Key) -> Estimate:
+    return contrast([made[row, column] for row in rows for column in columns], [1, -1, -1, 1])
+
+
+def _stack(estimates: list[Estimate]) -> Estimate:
+    return Estimate(*(np.stack(parts, -1) for parts in zip(*(vars(e).values() for e in estimates), strict=True)))
+
+
+def _named(where: tuple[Key, Key], p: float, value: float, low: float, high: float, checked: int, level: float) -> Interaction:
+    """The interaction in words, turned so that the difference of differences is not negative."""
+    (a, b), (c, d) = where
+    if value < 0:
+        (c, d), value, low, high = (d, c), -value, -high, -low
+    shown = f"p {p:.3f}" if p >= 0.001 else "p < 0.001"
+    size = f"{a} minus {b} is {value:.5f} larger with {c} than with {d} ({low:+.5f} to {high:+.5f}, {shown})"
+    if p <= 1 - level:
+        sentence = f"The factors interact: {size}. Read the cells, not only the main effects."
+    else:
+        sentence = (
+            f"No interaction was found, which does not prove that there is none. The clearest of {checked} squares: {size}."
+        )
+    return Interaction(p, value, low, high, ((a, b), (c, d)), checked, sentence)

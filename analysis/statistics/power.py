@@ -1,0 +1,176 @@
+"""Before spending: what a study of so many seeds and cars can detect, from a pilot's variances or from stated guesses.
+
+From the pilot's mean squares come the variances of the model of `analysis.statistics.estimator` (the method of moments of the two-way
+table: Searle, Casella & McCulloch 1992, Variance Components, ch. 4). The chances of the verdicts are normal probabilities, averaged
+over the interval widths that studies would happen to see: their mean squares are independent multiples of chi-squared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
+
+from analysis.statistics.comparisons import check_scores
+from analysis.statistics.estimator import Array, Estimate, contrast, summarise, welch_df
+
+STUDIES = 4000  # whose mean squares are drawn, always the same ones, so that a plan does not change from call to call
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations of the *difference* between two cells, in the scores' unit; one cell has 1 / sqrt(2) of each.
+
+    seed: between seeds, of the difference of one run of each · car: between cars, of the true difference on a car ·
+    residual: the rest, of one car in one run of each.
+    """
+
+    seed: float
+    car: float
+    residual: float
+
+
+@dataclass(frozen=True)
+class Chances:
+    """The probabilities of the verdicts of a, in a family with Holm's first and strictest divisor; they sum to 1."""
+
+    better: float
+    worse: float
+    equivalent: float
+    undecided: float
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a study of models x losses can detect: the smallest difference found with 80 % power, and an `equivalent`'s chance.
+
+    Differences of one pair on its own (`single`), of a pair among all pairs of cells, of two losses over all models and
+    of two models over all losses (NaN where there is no second level).
+    """
+
+    single: float
+    pair: float
+    losses: float
+    models: float
+    equivalent_single: float  # of two cells that are equal
+    equivalent_pair: float
+
+
+def spread_of(cells: Sequence[ArrayLike]) -> Spread:
+    """The spread of a difference, from a pilot's cells (seeds, cars), two or more, each with at least two seeds and cars.
+
+    Seeds and residual are averaged over cells, cars over pairs; a negative estimate counts as 0. From 2 cells x 5 seeds the
+    seeds' part is known within a factor of 0.68 to 1.92 (95 %): plan with the upper end where money is tight. Raises ValueError.
+    """
+    arrays = list(check_scores({f"cell {n}": cell for n, cell in enumerate(cells)}).values())
+    if len(arrays) < 2 or min(min(a.shape) for a in arrays) < 2:
+        raise ValueError("A pilot needs at least two cells, each with two seeds and two cars or more: run a few more seeds.")
+    made = [summarise(array) for array in arrays]
+    cars = arrays[0].shape[1]
+    seed = [max(float(cell.variance - cell.residual), 0) * cell.seeds for cell in made]
+    residual = [float(cell.residual) * cell.seeds * cars for cell in made]
+    pairs = [contrast([a, b], [1, -1]).car_variance * cars for n, a in enumerate(made) for b in made[n + 1 :]]
+    return Spread(*(float(np.sqrt(part)) for part in (2 * np.mean(seed), np.mean(pairs), 2 * np.mean(residual))))
+
+
+def chances(
+    spread: Spread, seeds: int, cars: int, difference: float, rope: float = 0.001,
+    comparisons: int = 1, averaged: int = 1, level: float = 0.95,
+) -> Chances:  # fmt: skip
+    """How often a comparison would end in which verdict if a - b were `difference` in truth (higher is better).
+
+    `comparisons` is the number of pairs in the family, `averaged` the number of levels of the other factor that a main
+    effect is averaged over (its cells are taken to vary independently). Raises ValueError below two seeds or two cars.
+    """
+    if seeds < 2 or cars < 2:
+        raise ValueError(f"With {seeds} seeds and {cars} cars every verdict is undecided: plan at least two of each.")
+    half = _half_widths(spread, seeds, cars, (1 - level) / comparisons, averaged)
+    error = np.sqrt(_variance(spread, seeds, cars, averaged))
+    if not error:
+        half, error = np.zeros(1), np.float64(1e-300)  # no spread at all: the verdict is the truth's
+    inside = np.maximum(rope - half, 0)
+    above = stats.norm.sf((np.maximum(half, inside) - difference) / error).mean()
+    below = stats.norm.cdf((-np.maximum(half, inside) - difference) / error).mean()
+    within = stats.norm.cdf((inside - difference) / error) - stats.norm.cdf((-inside - difference) / error)
+    equivalent = float(np.where(half <= rope, within, 0).mean())
+    better, worse = float(above), float(below)
+    return Chances(better, worse, equivalent, max(1 - better - worse - equivalent, 0.0))
+
+
+def smallest_difference(
+    spread: Spread, seeds: int, cars: int, power: float = 0.8, comparisons: int = 1, averaged: int = 1, level: float = 0.95
+) -> float:
+    """The smallest true difference that is found `better` with probability `power`; arguments as for `chances`, no rope."""
+    error = float(np.sqrt(_variance(spread, seeds, cars, averaged)))
+    if not error:
+        return 0.0
+
+    def missing(difference: float) -> float:
+        return chances(spread, seeds, cars, difference, 0, comparisons, averaged, level).better - power
+
+    top = float(_half_widths(spread, seeds, cars, (1 - level) / comparisons, averaged).max()) + 10 * error
+    return float(optimize.brentq(missing, 0, top, xtol=1e-4 * error))
+
+
+def what_it_can_detect(
+    spread: Spread, seeds: int, cars: int, models: int, losses: int, rope: float = 0.001, level: float = 0.95
+) -> Design:
+    """The plan of a study of `models` x `losses` cells, in four smallest differences and two chances."""
+
+    def pairs(number: int) -> int:
+        return max(number * (number - 1) // 2, 1)
+
+    def smallest(levels: int, averaged: int) -> float:
+        return smallest_difference(spread, seeds, cars, 0.8, pairs(levels), averaged, level) if levels > 1 else float("nan")
+
+    cells = models * losses
+    equal = [chances(spread, seeds, cars, 0, rope, number, 1, level).equivalent for number in (1, pairs(cells))]
+    return Design(smallest(2, 1), smallest(cells, 1), smallest(losses, models), smallest(models, losses), *equal)
+
+
+def detectable(spread: Spread, seeds: int, cars: int, levels: Mapping[str, int], rope: float) -> dict[str, Any]:
+    """Of a study that crosses factors of so many `levels`: {"pair": …, "main": {factor: …}, "equivalent": …}.
+
+    The smallest difference found with 80 % power, of a pair of cells among all pairs and of each factor's levels over all the
+    others, and the chance that two equal cells are found equivalent; None where one seed or one car leaves everything
+    undecided, or a factor has one level.
+    """
+    if min(seeds, cars) < 2:
+        return {"pair": None, "main": dict.fromkeys(levels), "equivalent": None}
+    cells = math.prod(levels.values())
+
+    def smallest(number: int) -> float | None:
+        if number < 2:
+            return None
+        return smallest_difference(spread, seeds, cars, comparisons=math.comb(number, 2), averaged=cells // number)
+
+    equal = chances(spread, seeds, cars, 0.0, rope, comparisons=max(1, math.comb(cells, 2))).equivalent
+    return {"pair": smallest(cells), "main": {name: smallest(number) for name, number in levels.items()}, "equivalent": equal}
+
+
+def _variance(spread: Spread, seeds: int, cars: int, averaged: int) -> float:
+    return (_between_seeds(spread, seeds, cars) + spread.car**2 / cars) / averaged
+
+
+def _between_seeds(spread: Spread, seeds: int, cars: int) -> float:
+    return (spread.seed**2 + spread.residual**2 / cars) / seeds
+
+
+def _half_widths(spread: Spread, seeds: int, cars: int, alpha: float, averaged: int) -> Array:
+    """Half widths (studies,) of the intervals at error rate `alpha` that studies would see."""
+    rng, cells = np.random.default_rng(0), 2 * averaged
+
+    def seen(df: int, number: int) -> Array:
+        return rng.chisquare(df, (STUDIES, number)) / df
+
+    residual = spread.residual**2 / (seeds * cars * averaged)
+    parts = _between_seeds(spread, seeds, cars) / averaged / cells * seen(seeds - 1, cells)
+    over_cars = (spread.car**2 / cars / averaged + residual) * seen(cars - 1, 1)[:, 0]
+    beyond = np.maximum(over_cars - residual * seen((seeds - 1) * (cars - 1), cells).mean(1), 0)
+    df = welch_df(parts, np.full(cells, seeds - 1))
+    return Estimate(np.zeros(STUDIES), parts.sum(1), df, beyond, np.full(STUDIES, cars - 1.0)).half_width(alpha)

@@ -1,0 +1,1 @@
+"""Sentences, tables and notes about a study, in English and Chinese."""

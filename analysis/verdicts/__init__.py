@@ -1,0 +1,1 @@
+"""Which runs may be compared, and what the comparison says."""

@@ -1,0 +1,45 @@
+"""What a study could detect with the spread that its own scores show, beside what its plan expected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from analysis.statistics.power import Spread, detectable, smallest_difference, spread_of
+from analysis.verdicts.answer import Answer
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The spread of a difference, pooled over the judged cells, and the smallest differences found with 80 % power.
+
+    `pair`: of two cells among all pairs; `main`: of the levels of each factor that were compared, over the combinations of the others
+    that were; `equivalent`: the chance that two equal cells are found equivalent.
+    """
+
+    spread: Spread
+    pair: float | None
+    main: dict[str, float]
+    equivalent: float | None
+
+
+def seen(answer: Answer) -> Seen | None:
+    """Of the comparisons that were made, among the judged cells; None where fewer than two have several seeds and cars.
+
+    None, too, while runs have not ended: with fewer seeds another design would be described.
+    """
+    if not answer.study.runs.state.isin(["finished", "failed"]).all():
+        return None
+    cells = [
+        answer.scores[row.cell] for row in answer.judged if row.cell in answer.scores and min(answer.scores[row.cell].shape) > 1
+    ]
+    if len(cells) < 2:
+        return None
+    spread, seeds, cars = spread_of(cells), min(len(one) for one in cells), cells[0].shape[1]
+    whole = detectable(spread, seeds, cars, {"cell": len(answer.judged)}, answer.study.rope)
+    main = {
+        one.factor: smallest_difference(
+            spread, seeds, cars, comparisons=len(one.effect.over), averaged=min(map(len, one.effect.over.values()))
+        )
+        for one in answer.effects
+    }
+    return Seen(spread, whole["pair"], main, whole["equivalent"])

@@ -1,0 +1,151 @@
+"""From what was asked for to a RunConfig: the preset that fits, the options of the model, the device and its precision."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from experiments.config.schema import DATA_DIRS, PRESETS, Machine, RunConfig
+from experiments.config.values import Wanted
+from experiments.runtime.environment import processor
+from registry import DATASETS, LOSSES, MODELS, InputError
+
+
+def resolve(wanted: Wanted) -> tuple[RunConfig, Machine, list[str]]:
+    """The RunConfig and Machine (without the data's fingerprint), and sentences about what was decided for the user."""
+    preset, notices = choose_preset(wanted)
+    values = {**PRESETS[preset], **wanted.fields}
+    width = values.pop("width")
+    entry = MODELS[values.get("model", RunConfig.model)]
+    options = dict(values.get("model_kwargs", {}))
+    if "width" in entry.options():
+        options = {"width": width, **options}
+    entry.check(options)
+    _try_loss(values.get("loss", RunConfig.loss), values.get("loss_kwargs", {}))
+    if values.get("group_pattern") is not None and "group_pattern" not in DATASETS[values["data"]].options():
+        raise InputError(f"--group-pattern is for --data folder; {values['data']} knows its groups.")
+    if values.get("accumulate", 1) > values["batch_size"]:
+        raise InputError(f"--accumulate {values['accumulate']} is more than the photographs in a batch, {values['batch_size']}.")
+    if values.get("progressive") and min(values["size"]) < 64:
+        raise InputError("--progressive begins at half of --size, and no network takes less than 32x32: give at least 64x64.")
+    machine = {"data_dir": DATA_DIRS.get(values["data"], Path("data")), **wanted.machine}
+    options, weights, weights_file = _weights(options)
+    values["device"] = _device(values.get("device", "auto"), notices)
+    values["precision"] = _precision(values.get("precision", "auto"), values["device"])
+    threads = _threads() if values["device"] == "cpu" else 0
+    if machine.get("workers") is None:
+        machine["workers"] = 0 if values["device"] == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
+    config = RunConfig(**{**values, "model_kwargs": options, "weights": weights, "threads": threads})
+    notices.append(f"Preset {preset} on {config.data} data, {config.device} in {config.precision}.")
+    machine["output_dir"] = Path(machine.get("output_dir", "outputs")).absolute()
+    return config, Machine(**{**machine, "weights_file": weights_file}), notices
+
+
+def choose_preset(wanted: Wanted) -> tuple[str, list[str]]:
+    """The preset asked for, or the one that fits the data that is there and the machine."""
+    if wanted.preset:
+        return wanted.preset, []
+    data = wanted.fields.get("data")
+    if data == "synthetic":
+        return "demo", []
+    if data is None and "data_dir" not in wanted.machine and not _has_photographs(DATA_DIRS["carvana"]):
+        bar = "*" * 100
+        text = (
+            f"No Carvana photographs under {DATA_DIRS['carvana']}: this run uses SYNTHETIC CARS (preset demo).\n"
+            "Its scores say nothing about real photographs. For those, type: python run.py data download carvana,\n"
+            "or name their folder with --data-dir."
+        )
+        return "demo", [f"{bar}\n{text}\n{bar}"]
+    import torch
+
+    return ("carvana-fast" if torch.cuda.is_available() else "carvana-cpu"), []
+
+
+def _has_photographs(folder: Path) -> bool:
+    return (folder / "train").is_dir() and (folder / "train_masks").is_dir()
+
+
+def _try_loss(name: str, options: dict[str, Any]) -> None:
+    """One call on a pair of pixels: a loss refuses values of its options when it is called, which is late otherwise."""
+    import torch
+
+    loss = LOSSES[name].build(**options)
+    try:
+        score = loss(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
+    except ValueError as error:
+        raise InputError(f"--loss-kwargs: {error}") from None
+    if not isinstance(score, torch.Tensor) or score.shape != ():
+        shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
+        raise InputError(f"--loss {name} returns {shape} for a batch; it should return one number, a tensor of shape ().")
+
+
+def _device(asked: str, notices: list[str]) -> str:
+    import torch
+
+    found = find_device(asked)
+    if asked == "auto" and found == "cpu":
+        threads = torch.get_num_threads()
+        notices.append(
+            f"No GPU was found: training on the CPU ({processor()}) with {threads} thread{'s' if threads > 1 else ''}."
+        )
+    return found
+
+
+def find_device(asked: str) -> str:
+    """The device of that name, or for "auto" the first that is there. Raises InputError where it is not."""
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if asked == "auto":
+        return next(name for name, here in there.items() if here)
+    if not there[asked]:
+        raise InputError(f"--device {asked} is not available on this machine. Type --device cpu, or leave it out.")
+    return asked
+
+
+def _precision(asked: str, device: str) -> str:
+    """bf16 where the hardware multiplies it, fp16 with scaling on older GPUs, else fp32."""
+    import torch
+
+    if asked == "fp16" and device != "cuda":
+        raise InputError(f"--precision fp16 needs a CUDA GPU; on {device} type --precision fp32 or bf16.")
+    if asked != "auto":
+        return asked
+    if device == "cuda":
+        return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
+    return "bf16" if device == "cpu" and _bf16_pays() else "fp32"
+
+
+def _bf16_pays() -> bool:
+    """Whether this CPU multiplies bf16 faster than fp32. A rule and not a measurement: the precision is part of the key.
+
+    With AMX it does, and so do AMD's AVX-512 chips (819 against 186 GFLOP/s on two cores); Intel's without AMX have the
+    same instructions at half their fp32 rate (167 against 332 GFLOP/s on two cores of a 2.3 GHz Xeon).
+    """
+    import torch
+
+    def has(feature: str) -> bool:
+        return bool(getattr(torch.cpu, f"_is_{feature}_supported", lambda: False)())
+
+    return has("amx_tile") or (has("avx512_bf16") and "Intel" not in processor())
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
+def _weights(options: dict[str, Any]) -> tuple[dict[str, Any], str, Path | None]:
+    """A file given as `pretrained=PATH`: its bytes, not its path, belong to the run's identity."""
+    value = options.get("pretrained")
+    if not isinstance(value, (str, Path)):
+        return options, "", None
+    path = Path(value)
+    if not path.is_file():
+        raise InputError(f"There is no weights file {path}. Type pretrained=true, pretrained=false, or the path of a file.")
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {**options, "pretrained": "file"}, digest, path.absolute()

@@ -1,0 +1,79 @@
+"""A run's data: listed, fingerprinted, divided."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.config.schema import Machine, RunConfig
+from experiments.data import splits as splitting
+from experiments.data.augment import Pipeline
+from experiments.data.cache import Pixels
+from experiments.data.dataset import Photographs
+from experiments.data.samples import Sample, fingerprint
+from experiments.runtime import progress
+from registry import DATASETS
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run with its data at hand: the config is complete now."""
+
+    config: RunConfig
+    machine: Machine
+    samples: list[Sample]
+    parts: splitting.Split
+
+    def photographs(self, part: str, pixels: Pixels, augmentation: Pipeline | None = None) -> Photographs:
+        """The photographs of a part (train, val or test), from the cache."""
+        row = {sample: number for number, sample in enumerate(self.samples)}
+        chosen = getattr(self.parts, part)
+        return Photographs(chosen, self.config.size, augmentation, self.config.seed, pixels, [row[s] for s in chosen])
+
+    def without_test(self) -> Prepared:
+        """The same with no test photographs at hand: for what must not see them."""
+        return dataclasses.replace(self, parts=dataclasses.replace(self.parts, test=[]))
+
+
+def prepare(config: RunConfig, machine: Machine, check: Callable[[], None] = lambda: None) -> Prepared:
+    """List the samples, fingerprint them and divide them. `check` is called on the way and may raise.
+
+    Raises InputError for data that cannot be used.
+    """
+    samples = list_samples(config, machine, check)
+    return divide(dataclasses.replace(config, data_fingerprint=fingerprint(samples)), machine, samples)
+
+
+def list_samples(config: RunConfig, machine: Machine, check: Callable[[], None] = lambda: None) -> list[Sample]:
+    """The samples of the data set that `config` names, made first where it is one that is made."""
+    entry = DATASETS[config.data]
+    known = entry.options()
+    options: dict[str, Any] = {"data_dir": machine.data_dir}
+    if "group_pattern" in known:
+        options["group_pattern"] = config.group_pattern
+    if "progress" not in known:
+        return entry.build(**options)
+    with progress.counting(f"making synthetic cars in {machine.data_dir}", check) as show:
+        return entry.build(**options, progress=show)
+
+
+def divide(config: RunConfig, machine: Machine, samples: list[Sample]) -> Prepared:
+    """The run of `config`, whose fingerprint is that of `samples`, with the samples divided as it says."""
+    if machine.split_file:
+        parts = splitting.read_manifest(machine.split_file, samples)
+        config = dataclasses.replace(config, split=f"file:{_manifest_hash(parts)}")
+    elif config.split in splitting.ARMS:
+        return Prepared(config, machine, samples, splitting.arm(samples, config.split, config.train_cars, config.fold))
+    else:
+        parts = splitting.split(samples, by=config.split, seed=config.seed, fold=config.fold)
+    if config.train_cars is not None:
+        parts = dataclasses.replace(parts, train=splitting.first_cars(parts.train, config.train_cars))
+    return Prepared(config, machine, samples, parts)
+
+
+def _manifest_hash(parts: splitting.Split) -> str:
+    lines = sorted(f"{s.name},{name}\n" for name in splitting.PARTS for s in getattr(parts, name))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]

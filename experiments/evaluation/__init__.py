@@ -1,0 +1,1 @@
+"""Segmentation metrics, per-image scoring of models, calibration."""

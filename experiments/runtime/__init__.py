@@ -1,0 +1,1 @@
+"""Errors, signals, progress, atomic files, leases, and what is recorded of the machine."""

@@ -1,0 +1,78 @@
+"""The machine and the versions that a result was obtained with, and the memory that the process takes."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGES = (
+    "torch", "lightning-fabric", "segmentation-models-pytorch", "timm", "albumentations", "opencv-python-headless",
+    "numpy", "pandas", "pillow", "mlflow",
+)  # fmt: skip
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that take part in a result, and the machine's kind."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {
+        "python": sys.version.split()[0],
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        **found,
+    }
+
+
+@functools.lru_cache
+def git_commit() -> str:
+    """The commit that the code is at, with a + where files differ from it; empty outside a checkout."""
+    here = Path(__file__).parent.parent.parent
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+LARGEST = 1 << 30  # bytes of a block that is still taken from the heap
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Tell glibc to keep what is freed, once a process; whether it listened (elsewhere nothing is done)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # another C library, musl say
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def peak_memory() -> int:
+    """Bytes that this process has held at most; 0 where the system does not tell."""
+    try:  # not getrusage first: on Linux a child begins with its parent's peak there
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,50 @@
+"""The ways in which a command ends badly: its input is wrong, or a run failed."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry import InputError
+
+
+class RunFailed(RuntimeError):
+    """A run could not be finished (diverged, out of memory, disk full). The text says why and what helps; exit code 1."""
+
+
+class Diverged(RunFailed):
+    """A loss or gradient stopped being finite. The same settings would do it again: a study counts it and does not repeat it."""
+
+
+class Busy(InputError):
+    """Another process carries this run out just now."""
+
+
+def on_one_line(sentence: str) -> str:
+    """A sentence as it is shown: what a name in it has of line ends and other invisible characters is escaped."""
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error within that names no file names this one: a full disk is noticed by `write`, which only has a number for it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def disk_trouble(error: OSError, place: object = None) -> str | None:
+    """What a disk that is full or may not be written to did to a command, in a sentence; None for any other error.
+
+    `place` is named where the error itself names no file.
+    """
+    where = error.filename or place or "the output folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full ({where}). Free some space and repeat the command: it resumes."
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"{where} cannot be written ({error.strerror}). Choose another --output-dir, or let this user write there."
+    return None

@@ -1,0 +1,82 @@
+"""Being asked to stop: by Ctrl-C, by a scheduler, by a shutdown."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+def interruptible(work: Callable[[Stop], int], then: str = "The same command goes on from here.") -> int:
+    """Do `work` so that a signal stops it at the next step, and say what `then`; the exit code."""
+    with listening() as stop:
+        try:
+            return work(stop)
+        except Interrupted:
+            name = signal.Signals(stop.signal).name
+            print(f"Interrupted by {name}. {then}", file=sys.stderr)
+            return 130 if stop.signal == signal.SIGINT else 143
+
+
+class Interrupted(Exception):
+    """The work was asked to stop, and stopped where it can be taken up again."""
+
+
+class Stop:
+    """Whether, and by which signal, the process was asked to stop."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+    def __call__(self) -> bool:
+        return self.signal != 0
+
+    def check(self) -> None:
+        """Raise Interrupted if so."""
+        if self():
+            raise Interrupted
+
+    def also(self, reason: Callable[[], bool]) -> Stop:
+        """A Stop that stops when this one does, and for one more reason."""
+        return _StopAlso(self, reason)
+
+
+class _StopAlso(Stop):
+    def __init__(self, first: Stop, reason: Callable[[], bool]) -> None:
+        super().__init__()
+        self._first, self._reason = first, reason
+
+    def __call__(self) -> bool:
+        return self._first() or self._reason()
+
+
+_heard: list[Stop] = []  # signals are the whole process's
+
+
+def check() -> None:
+    """Raise Interrupted if this process, which is `listening`, was asked to stop: for what waits where no Stop is at hand."""
+    for stop in _heard:
+        stop.check()
+
+
+@contextmanager
+def listening() -> Iterator[Stop]:
+    """SIGINT, SIGTERM and SIGUSR1 (a scheduler's warning) ask to stop at the next step; a second one stops at once."""
+    stop = Stop()
+
+    def ask(number: int, _: Any) -> None:
+        if stop.signal:
+            raise KeyboardInterrupt
+        stop.signal = number
+
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    before = {number: signal.signal(number, ask) for number in numbers}
+    _heard.append(stop)
+    try:
+        yield stop
+    finally:
+        _heard.remove(stop)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,131 @@
+"""Repeat finished runs of a study from their configs, and compare their scores bit for bit. CPU runs only: there the same bits are due."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from analysis.records.places import Places, load_study, one_study
+from analysis.records.study_results import Study
+from experiments.config.schema import DATA_DIRS, Machine, RunConfig
+from experiments.data.prepare import prepare
+from experiments.runtime.environment import git_commit, processor
+from experiments.runtime.interrupts import Interrupted, Stop, listening
+from experiments.runtime.progress import say
+from experiments.training import runner
+from registry import InputError
+
+WEIGHTS = Path("weights")  # where the studies look for files of weights
+
+
+def command(places: Places, asked: str | None, count: int, data_dir: Path | None) -> int:
+    """`report --verify`: the exit code."""
+    if count < 0:
+        raise InputError(f"--verify takes how many runs are to be repeated, not {count}.")
+    study = load_study(places, one_study(places, asked, f"--verify {count}"))
+    with listening() as stop:
+        try:
+            return verify(study, count, places.output_dir, data_dir, stop)
+        except Interrupted:
+            return 130 if stop.signal == signal.SIGINT else 143
+
+
+def verify(study: Study, count: int, output_dir: Path, data_dir: Path | None, stop: Stop) -> int:
+    """Train `count` runs of `study`, drawn at random, again under `output_dir`/verify; exit code 1 where any byte differs.
+
+    Raises InputError where there is no run that can be repeated here, and Interrupted.
+    """
+    chosen = draw(study, count)
+    differing = sum(not _same(study, key, output_dir.absolute(), data_dir, stop) for key in chosen)
+    say(f"{len(chosen) - differing} of {len(chosen)} repeated runs gave the same scores bit for bit.")
+    if differing:
+        say(f"Recorded on {', '.join(sorted(set(study.finished.device)))}; here is {processor()}, at commit {git_commit()[:7]}.")
+    return int(differing > 0)
+
+
+def draw(study: Study, count: int, generator: random.Random | None = None) -> list[str]:
+    """The keys of `count` finished CPU runs, or of all there are. Raises InputError where there is none."""
+    finished = [key for key in study.finished.key if study.configs.get(key, {}).get("device") == "cpu"]
+    if not finished:
+        raise InputError(
+            f"The study {study.name} has no finished CPU run whose config is known, so nothing can be verified bit for bit."
+        )
+    return (generator or random.Random()).sample(sorted(set(finished)), min(count, len(set(finished))))
+
+
+def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop: Stop) -> bool:
+    """Whether a run, repeated, gives the scores that were recorded."""
+    config = config_of(study, key)
+    machine = _machine(config, key, output_dir, data_dir)
+    shutil.rmtree(machine.runs_dir / key, ignore_errors=True)  # of a verification that was interrupted
+    prepared = prepare(replace(config, data_fingerprint=""), machine, stop.check)
+    if prepared.config.key != key:
+        raise InputError(
+            f"The photographs under {machine.data_dir} are not those of the run {key} (or divided otherwise): its data have the fingerprint "
+            f"{config.data_fingerprint}. Name their folder with --data-dir."
+        )
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)  # they decide the order of sums
+    try:
+        runner.run(prepared, stop)
+    finally:
+        torch.set_num_threads(threads)
+    row = study.finished[study.finished.key == key].iloc[0]
+    repeated = machine.runs_dir / key / "scores_last.csv"
+    same = _digest(repeated) == row.scores_sha256
+    say(f"{row.cell}, seed {row.seed}, run {key}: {'the same bits' if same else f'OTHER SCORES, see {repeated}'}")
+    if same:
+        shutil.rmtree(machine.runs_dir / key)
+    return same
+
+
+def config_of(study: Study, key: str) -> RunConfig:
+    """The run's config. Raises InputError where this version of the code means something else by it."""
+    commit = study.finished[study.finished.key == key].git_commit.iloc[0]
+    try:
+        config = RunConfig.from_dict(study.configs[key])
+    except TypeError as error:
+        raise InputError(
+            f"This version of the code cannot repeat the run {key} ({error}). Its commit can: git checkout {commit[:12]}"
+        ) from None
+    if config.key != key:
+        raise InputError(
+            f"The config of the run {key} was altered: it belongs to {config.key}. Take the study's files back with git checkout."
+        )
+    return config
+
+
+def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | None) -> Machine:
+    """Where the run's inputs lie: as asked, else as its record says, else in the usual place."""
+    places = _recorded(output_dir / "runs" / key / "config.json")
+    found = data_dir or places.get("data_dir") or DATA_DIRS.get(config.data, Path("data"))
+    split, weights = (Path(places[name]) if places.get(name) else None for name in ("split_file", "weights_file"))
+    if config.weights and weights is None:
+        weights = next((path for path in sorted(WEIGHTS.glob("*")) if path.is_file() and _digest(path) == config.weights), None)
+        if weights is None:
+            raise InputError(
+                f"The run {key} began from a weights file whose place is not known here: put the file with the SHA-256 "
+                f"{config.weights} into the folder {WEIGHTS}/."
+            )
+    return Machine(data_dir=Path(found), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _recorded(path: Path) -> Mapping[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8")).get("machine") or {}
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,125 @@
+"""`run.py robustness`: a study's networks on photographs that are not like those they learned from.
+
+The last weights of every finished run are scored on the study's own test photographs under five corruptions, and on
+photographs from elsewhere where there are some. Each condition is a file under outputs/studies/NAME/robustness, so
+the same command goes on where it was stopped; `report` makes the tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from analysis.records.gather import COLUMNS, PLACE, file_name, read_file
+from analysis.records.study_results import DIGITS
+from experiments.config import schema
+from experiments.config.resolve import find_device
+from experiments.data import folder
+from experiments.data.cache import resized
+from experiments.data.corruptions import CLEAN, CONDITIONS, CORRUPTIONS, corrupt
+from experiments.data.dataset import Photographs
+from experiments.data.samples import Sample, read_photo
+from experiments.evaluation import evaluator
+from experiments.inference.trained_model import LAST, Trained
+from experiments.runtime import interrupts, progress
+from experiments.runtime.files import write_whole
+from experiments.runtime.interrupts import Stop
+from experiments.studies.definition import Study
+from experiments.studies.plan import Plan, build
+from experiments.studies.tuning import look
+from experiments.training.run_folder import Record
+from registry import InputError
+
+
+class Corrupted(Photographs):
+    """Photographs as a network sees them under a condition."""
+
+    def __init__(self, samples: Sequence[Sample], size: tuple[int, int], condition: str) -> None:
+        super().__init__(samples, size)
+        self.condition = condition
+
+    def photo(self, index: int) -> NDArray[np.uint8]:
+        """The photograph, corrupted at its own size and then reduced: RGB (H, W, 3). A clean one is what a run's test saw."""
+        if self.condition == CLEAN:
+            return super().photo(index)
+        sample = self.samples[index]
+        return resized(corrupt(read_photo(sample.image), self.condition, sample.name), self.size)
+
+
+def carry_out(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, views: int) -> int:
+    """Score what has not been scored yet; the exit code. Raises InputError where the study has no finished run here."""
+    place = None if elsewhere is None else file_name(elsewhere.resolve().name).removesuffix(".csv")
+    if place in {file_name(name).removesuffix(".csv") for name in (*CONDITIONS, *CORRUPTIONS)}:
+        raise InputError(f"A folder called {place} would be taken for a corruption. Give it another name.")
+    others = [] if elsewhere is None else folder.build(elsewhere)
+
+    def work(stop: Stop) -> int:
+        plan = build(study, machine, stop.check)
+        look(plan)
+        runs = dict(_finished(plan))
+        if not runs:
+            raise InputError(f"The study {study.name} has no finished run with weights under {plan.machine.runs_dir} yet.")
+        for condition in CONDITIONS:
+            _score(plan, runs, condition, None, views, stop)
+        if place is not None:
+            _score(plan, runs, place, others, len(others), stop)
+        print(f"What it means: python run.py report {study.name}{schema.output_flag(plan.machine.output_dir)}")
+        return 0
+
+    return interrupts.interruptible(work)
+
+
+def _finished(plan: Plan) -> Iterator[tuple[str, tuple[Trained, list[Sample]]]]:
+    """Each finished run of the study by its key: its last weights, and its test photographs."""
+    for cell, seed in plan.runs():
+        prepared = plan.run(cell, seed)
+        if prepared is None:
+            continue
+        record = Record(plan.machine.runs_dir / prepared.config.key)
+        if record.result() is not None and (record.folder / LAST).exists():
+            yield prepared.config.key, (Trained(record.folder / LAST, prepared.config, {}), prepared.parts.test)
+
+
+def _score(
+    plan: Plan,
+    runs: Mapping[str, tuple[Trained, list[Sample]]],
+    condition: str,
+    others: list[Sample] | None,
+    views: int,
+    stop: Stop,
+) -> None:
+    """Add to a condition's file the runs that it lacks; runs with the same photographs and size see each photograph once."""
+    path = plan.folder / PLACE / file_name(condition)
+    known = read_file(path)
+    scored_before = set(known.key)
+    alike: dict[tuple[tuple[int, int], tuple[Sample, ...]], list[Trained]] = {}
+    for key, (trained, test) in runs.items():
+        if key not in scored_before:
+            alike.setdefault((trained.config.size, tuple(_some(test if others is None else others, views))), []).append(trained)
+    device = torch.device(find_device("auto"))
+    rows: list[dict[str, Any]] = []
+    for (size, samples), twins in alike.items():
+        models = [one.model().to(device) for one in twins]
+        photographs = Corrupted(samples, size, condition if others is None else CLEAN)
+        with progress.counting(f"{condition}, {len(models)} networks", stop.check) as show:
+            for done, scored in enumerate(evaluator.evaluate(models, photographs, device, "test"), 1):
+                rows += [{"key": one.key, "condition": condition, **row} for one, row in zip(twins, scored.rows, strict=True)]
+                show(done, len(samples))
+    if rows:
+        table = pd.concat([known, pd.DataFrame(rows)[list(COLUMNS)]], ignore_index=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n").encode())
+
+
+def _some(samples: Sequence[Sample], views: int) -> list[Sample]:
+    """At most `views` photographs of each group, evenly among them."""
+    groups: dict[str, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.group, []).append(sample)
+    return [one for mine in groups.values() for one in mine[:: -(-len(mine) // views)]]

@@ -1,0 +1,104 @@
+"""What `run.py study`, `grid`, `tune` and `--tune` do, once their words are checked."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.config import schema
+from experiments.runtime import interrupts, progress
+from experiments.runtime.interrupts import Stop
+from experiments.studies import cost, display, files, published, ray_executor, tuning
+from experiments.studies import executor as study_run
+from experiments.studies.definition import Study
+from experiments.studies.executor import Executor, Here
+from experiments.studies.plan import Plan, build
+from experiments.studies.ray_options import Pool
+from experiments.tracking import tracker
+
+
+def carry_out(
+    study: Study,
+    machine: Mapping[str, Any],
+    dry_run: bool,
+    status: bool,
+    pool: Pool | None = None,
+    results: Path | None = None,
+) -> int:
+    """Print the plan and, unless that was all, tune, run the pilot and then the rest (in `pool`); or show how far it is.
+
+    What is committed under `results` counts as done.
+    """
+
+    def work(stop: Stop) -> int:
+        plan = build(study, machine, stop.check)
+        if results is not None:
+            published.count(plan, results)
+        trials = tuning.look(plan)
+        if status:
+            display.status(plan, trials)
+            return 0
+        _show_plan(plan, trials)
+        if dry_run:
+            return 0
+        return _run(plan, stop, pool)
+
+    return interrupts.interruptible(work)
+
+
+def tune(study: Study, machine: Mapping[str, Any], pool: Pool | None = None) -> int:
+    """Only the tuning of a study."""
+
+    def work(stop: Stop) -> int:
+        plan = build(study, machine, stop.check)
+        trials = tuning.look(plan)
+        print(f"{len(plan.cells)} cells x {plan.budget} trials each = {len(plan.cells) * plan.budget}, {trials} have ended.")
+        write_plan(plan)  # so that `report` can commit the trials of a tuning that is not finished
+        with at_work(plan, stop, pool) as (executor, session):
+            tuning.tune(plan, executor, session)
+        write_plan(plan)
+        display.rates(plan)
+        return 0
+
+    return interrupts.interruptible(work)
+
+
+@contextlib.contextmanager
+def at_work(plan: Plan, stop: Stop, pool: Pool | None) -> Iterator[tuple[Executor, tracker.Session]]:
+    """Who does the work, this process or a cluster, and the way to MLflow."""
+    with contextlib.ExitStack() as opened:
+        many = None if pool is None else opened.enter_context(ray_executor.opened(pool, plan, stop))
+        session = opened.enter_context(tracker.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.say))
+        yield many or Here(stop, session), session
+
+
+def _run(plan: Plan, stop: Stop, pool: Pool | None) -> int:
+    write_plan(plan)  # so that `report` can commit the trials of a tuning that is not finished
+    with at_work(plan, stop, pool) as (executor, session):
+        if plan.study.tuning:
+            tuning.tune(plan, executor, session)
+            display.rates(plan)
+        write_plan(plan)
+        pilot = cost.pilot_runs(plan)
+        if pilot and cost.pilot_scores(plan) is None:
+            progress.say("The pilot comes first: it measures how much seeds and cars vary.")
+            study_run.carry_out(plan, pilot, executor, session)
+            _show_plan(plan, tuning.look(plan))
+            write_plan(plan)
+        failed = study_run.carry_out(plan, plan.runs(), executor, session)
+    write_plan(plan)
+    display.status(plan, tuning.look(plan))
+    print(f"What it means: python run.py report {plan.study.name}{schema.output_flag(plan.machine.output_dir)}")
+    return 1 if failed or any(plan.rate(cell).value is None for cell in plan.cells) else 0
+
+
+def _show_plan(plan: Plan, trials: int) -> None:
+    spreads = cost.variances(plan)
+    display.plan(plan, spreads, cost.detectable(plan, spreads), trials)
+
+
+def write_plan(plan: Plan) -> None:
+    spreads = cost.variances(plan)
+    files.write_plan(plan, spreads, cost.detectable(plan, spreads))

@@ -1,0 +1,1 @@
+"""MLflow: the store, the runs in it, its user interface."""

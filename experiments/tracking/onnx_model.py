@@ -1,0 +1,51 @@
+"""A trained network as an MLflow model: written as a folder, and put among the artifacts of its run.
+
+With `tracking` and `tracking_store` the door to MLflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.tracking import store
+from experiments.tracking.tracker import Session, session
+
+
+def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mapping[str, str]) -> None:
+    """Write an ONNX graph of one input and one output as an MLflow model: no pickle, and none of this project's code in it.
+
+    `photographs` is an input (N, 3, H, W); the signature leaves N, H and W free.
+    """
+    store.set_up()
+    import importlib.metadata
+
+    import mlflow.onnx
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    given, found = (place[0].name for place in (graph.graph.input, graph.graph.output))
+    kind = photographs.dtype
+    inputs, outputs = (Schema([TensorSpec(np.dtype(kind), (-1, c, -1, -1), name)]) for c, name in ((3, given), (1, found)))
+    packages = [f"{name}=={importlib.metadata.version(name)}" for name in ("onnx", "onnxruntime", "numpy")]
+    mlflow.onnx.save_model(
+        graph, str(folder), signature=ModelSignature(inputs, outputs), metadata=dict(metadata), pip_requirements=packages
+    )
+
+
+def attach(folder: Path, key: str, output_dir: Path, uri: str | None) -> bool:
+    """Put `folder` among the artifacts of the run with this key, as `model`; whether MLflow has such a run."""
+    if uri is None and not (output_dir / "mlflow.db").exists():
+        return False
+    with session(uri, output_dir, print) as opened:
+        sent: list[str] = []
+        opened.say(lambda: _attach(opened, folder, key, sent))
+    return bool(sent)
+
+
+def _attach(opened: Session, folder: Path, key: str, sent: list[str]) -> None:
+    if (run_id := opened.find(key)) is not None:
+        opened.client.log_artifacts(run_id, str(folder), "model")
+        sent.append(run_id)

@@ -1,0 +1,46 @@
+"""MLflow's own pages, on loopback unless another address is asked for by name."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from pathlib import Path
+
+from experiments.tracking.store import local_uri, open_store, set_up
+from registry import InputError
+
+LOOPBACK = "127.0.0.1"
+
+
+def serve(output_dir: Path, uri: str | None, port: int, host: str = LOOPBACK) -> None:
+    """Replace this process by MLflow's own UI, on the right store. Raises InputError for what is no address."""
+    inside = is_loopback(host)
+    set_up()
+    open_store(uri or local_uri(output_dir), output_dir)
+    words = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
+    if not inside:
+        print(warning(host, port), file=sys.stderr, flush=True)
+        if not ipaddress.ip_address(host).is_unspecified:  # else the names of this machine alone, which MLflow knows
+            words += ["--allowed-hosts", f"localhost:{port},{LOOPBACK}:{port},{_in_url(host)}:{port}"]
+    os.execv(sys.executable, [*words, "--backend-store-uri", uri or local_uri(output_dir)])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine reaches `host`. Raises InputError for what is no address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        raise InputError(f"--host takes an address of this machine, such as {LOOPBACK} or 0.0.0.0, not '{host}'.") from None
+
+
+def warning(host: str, port: int) -> str:
+    """What is said before others are let in."""
+    return (
+        f"WARNING: MLflow listens on {host}:{port} without a password: whoever reaches that address can read, change and "
+        f"delete runs. Safer: leave out --host, and from the other machine type ssh -L {port}:{LOOPBACK}:{port} THIS-MACHINE."
+    )
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

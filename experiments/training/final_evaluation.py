@@ -1,0 +1,129 @@
+"""The end of a run: best and last weights on the test photographs, and what its result holds."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import statistics
+import time
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from analysis.plots import panels
+from analysis.records import run_files
+from experiments.data import splits as splitting
+from experiments.data.cache import Pixels
+from experiments.data.prepare import Prepared
+from experiments.evaluation import evaluator
+from experiments.runtime import files, progress
+from experiments.runtime.environment import peak_memory, versions
+from experiments.runtime.interrupts import Stop
+from experiments.tracking import tracker as tracking
+from experiments.training import checkpoint, pictures
+from experiments.training.loop import State, network
+from experiments.training.run_folder import Record
+
+
+def score(
+    prepared: Prepared, pixels: Pixels, state: State, record: Record, tracker: tracking.Tracker, stop: Stop
+) -> dict[str, Any]:
+    """Best and last weights on the test photographs, which are read here for the first and only time."""
+    config = prepared.config
+    models = [_twin(state, checkpoint.load(record.folder / "best.ckpt")["model"]), network(state.model)]
+    test = prepared.photographs("test", pixels)
+    scored: list[evaluator.Scored] = []
+    began = time.perf_counter()
+    with progress.counting("scoring test photographs", stop.check) as show:
+
+        def collect(one: evaluator.Scored) -> None:
+            scored.append(dataclasses.replace(one, predictions=[]))
+            show(len(scored), len(test))
+
+        lowest = evaluator.worst(evaluator.evaluate(models, test, state.fabric.device), pictures.SHOWN, collect)
+    for name, which in (("scores.csv", 0), ("scores_last.csv", 1)):
+        evaluator.write_scores(record.folder / name, (one.rows[which] for one in scored), record.confirm)
+    worst, curves = record.folder / "pictures" / "worst-test-photographs.png", record.folder / "pictures" / "curves.png"
+    pictures.save_worst(worst, test, lowest, record.confirm)
+    drawn = panels.curves_png(record.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
+    files.write_whole(curves, drawn, confirm=record.confirm)
+    tracker.picture(worst, "worst")
+    tracker.picture(curves, "curves")
+    tables = {
+        name: run_files.read_score_table(record.folder / file)
+        for name, file in (("best", "scores.csv"), ("last", "scores_last.csv"))
+    }
+    return _result(prepared, state, record, tables, scored, time.perf_counter() - began)
+
+
+def _result(
+    prepared: Prepared,
+    state: State,
+    record: Record,
+    tables: dict[str, pd.DataFrame],
+    scored: list[evaluator.Scored],
+    seconds: float,
+) -> dict[str, Any]:
+    """What result.json holds."""
+    config, parts = prepared.config, prepared.parts
+    return {
+        "key": config.key, "model": config.model, "loss": config.loss, "augment": config.augment, "seed": config.seed,
+        "data": config.data, "split": config.split, "size": list(config.size), "device": _device_name(state),
+        "precision": config.precision, "threads": config.threads,
+        "test": {name: run_files.summarise(table) for name, table in tables.items()},
+        "ceiling": sum(one.ceiling for one in scored) / len(scored),
+        "validation_dice": state.best_dice, "best_epoch": state.best_epoch, "epochs": state.epoch,
+        "photographs": {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
+        "cars": {name: len({s.group for s in getattr(parts, name)}) for name in splitting.PARTS},
+        "parameters": sum(p.numel() for p in network(state.model).parameters()),
+        "gmacs": _gmacs(state, config.size), "images_per_second": _speed(record),
+        "seconds": {"training": round(state.seconds, 1), "scoring": round(seconds, 1)},
+        "peak_memory_gb": _peak_memory(state),
+    }  # fmt: skip
+
+
+def _gmacs(state: State, size: tuple[int, int]) -> float:
+    """Multiplications (each with its addition) of one forward pass of one photograph, in billions; nothing is computed."""
+    model = copy.deepcopy(network(state.model)).to("meta").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, 3, size[1], size[0], device="meta"))
+    return round(counter.get_total_flops() / 2e9, 4)
+
+
+def _speed(record: Record) -> float:
+    """Photographs trained on in a second: the median over the epochs."""
+    speeds = [row["images_per_second"] for row in record.timings()]
+    return round(statistics.median(speeds), 2) if speeds else 0.0
+
+
+def _twin(state: State, weights: dict[str, Any]) -> nn.Module:
+    """A second network of the same kind with other weights."""
+    twin = copy.deepcopy(network(state.model))
+    twin.load_state_dict(weights)
+    return twin
+
+
+def test_metrics(result: dict[str, Any]) -> dict[str, float]:
+    """The numbers that MLflow shows of a finished run, by their names there."""
+    best, last = result["test"]["best"], result["test"]["last"]
+    names = ("dice", "iou", "boundary_iou", "hd95_median")
+    return {
+        **{f"test/{name}": best[name] for name in names},
+        **{f"test_last/{name}": last[name] for name in names},
+        "ceiling": result["ceiling"], "parameters": result["parameters"], "gmacs": result["gmacs"],
+        "training_seconds": result["seconds"]["training"], "peak_memory_gb": result["peak_memory_gb"],
+    }  # fmt: skip
+
+
+def _device_name(state: State) -> str:
+    return torch.cuda.get_device_name(state.fabric.device) if state.fabric.device.type == "cuda" else versions()["processor"]
+
+
+def _peak_memory(state: State) -> float:
+    """Of the device on CUDA, of the process elsewhere; gigabytes."""
+    if state.fabric.device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(state.fabric.device) / 1e9, 3)
+    return round(peak_memory() / 1e9, 3)

@@ -1,0 +1,298 @@
+"""THE training loop: a generator that yields one Epoch at a time.
+
+Tracking, tuning, progress bars and tests all watch it from outside, in a `for` loop, and none of them is inside it.
+Read it from top to bottom: the schedule, what is trained (State), one step, one epoch, validation.
+
+    state = start(model, config)
+    for epoch in train(state, batches, validation, loss, config):
+        print(epoch.number, epoch.val_dice)
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from experiments.config.schema import RunConfig
+from experiments.data.dataset import Batches, Photographs, as_input, as_target
+from experiments.runtime.environment import keep_freed_memory
+from experiments.runtime.errors import Diverged
+from experiments.runtime.interrupts import Interrupted
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Watch = Callable[[Iterable[Any]], Iterable[Any]]  # wraps the steps of an epoch, to draw a progress bar
+
+FABRIC_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
+LOOK_EVERY = 50  # steps between two looks at the flag that says whether a value stopped being finite
+
+
+@dataclass
+class Epoch:
+    """What one pass over the training photographs gave. Validation is at the training size; Dice and IoU by car."""
+
+    number: int  # from 1
+    train_loss: float
+    val_loss: float
+    val_dice: float
+    val_iou: float
+    learning_rate: float  # of the last step
+    is_best: bool
+    images_per_second: float  # training alone
+    seconds: float  # with validation
+
+
+@dataclass
+class State:
+    """What training consists of between two steps: everything that a checkpoint holds."""
+
+    fabric: Fabric
+    model: nn.Module  # as Fabric wraps it; `.module` is the network itself
+    optimizer: Any
+    loss_sum: Tensor  # of the steps of this epoch, kept on the device
+    broken: Tensor  # 1.0 once a loss or a gradient was not finite; from then on no update is made
+    epoch: int = 0  # epochs finished
+    step: int = 0  # steps done in the next one
+    best_epoch: int = 0
+    best_dice: float = -1.0
+    seconds: float = field(default=0.0)  # spent on the epochs that are finished, over all sittings
+    spent: float = 0.0  # on the next one, in sittings that were interrupted
+    trained: float = 0.0  # of these, without validation
+
+    def to_dict(self) -> dict[str, Any]:
+        """The state as plain data and tensors."""
+        cuda = torch.cuda.get_rng_state_all() if self.fabric.device.type == "cuda" else []
+        return {
+            "epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "best_dice": self.best_dice,
+            "seconds": self.seconds, "spent": self.spent, "trained": self.trained, "loss_sum": self.loss_sum, "broken": self.broken, "model": network(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(), "scaler": self.fabric._precision.state_dict(),
+            "random": torch.get_rng_state(), "cuda_random": cuda,
+        }  # fmt: skip
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go on from a state that `to_dict` gave."""
+        for name in ("epoch", "step", "best_epoch", "best_dice", "seconds"):
+            setattr(self, name, saved[name])
+        self.spent, self.trained = saved.get("spent", 0.0), saved.get("trained", 0.0)  # a checkpoint of old lacks the newer ones
+        self.loss_sum = saved["loss_sum"].to(self.fabric.device)
+        self.broken = saved.get("broken", 1.0 - torch.isfinite(self.loss_sum).float()).to(self.fabric.device)
+        network(self.model).load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.fabric._precision.load_state_dict(saved["scaler"])
+        torch.set_rng_state(saved["random"])
+        if saved["cuda_random"]:
+            torch.cuda.set_rng_state_all(saved["cuda_random"])
+
+
+def learning_rate(config: RunConfig, step: int, steps: int) -> float:
+    """The rate of step `step` of `steps`: a function of the step alone, so there is no scheduler to save.
+
+    one-cycle (Smith & Topin 2019): cosine up from 1/25 over the first quarter, cosine down to 1/1000 of the peak.
+    cosine (Loshchilov & Hutter 2017): linear warm-up over the first 5 %, then cosine down to 0.
+    """
+    if config.schedule == "one-cycle":
+        rise = max(1, round(0.25 * steps))
+        if step < rise:
+            return config.learning_rate * _cosine(1 / 25, 1.0, step / rise)
+        return config.learning_rate * _cosine(1.0, 1e-3, (step - rise) / max(1, steps - rise))
+    rise = max(1, round(0.05 * steps))
+    if step < rise:
+        return config.learning_rate * (step + 1) / rise
+    falls = config.schedule == "cosine"
+    return config.learning_rate * (_cosine(1.0, 0.0, (step - rise) / max(1, steps - rise)) if falls else 1.0)
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def start(model: nn.Module, config: RunConfig) -> State:
+    """Put the model on its device, in channels-last memory, with its optimizer, before the first step."""
+    if config.device == "cuda":
+        _repeatable_cuda()
+    keep_freed_memory()
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision
+    fabric = Fabric(accelerator=config.device, devices=1, precision=FABRIC_PRECISION[config.precision])  # type: ignore[arg-type]
+    model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    wrapped, optimizer = fabric.setup(_compiled(model, config.compile), optimizer)
+    zero = torch.zeros((), device=fabric.device)
+    return State(fabric, wrapped, optimizer, loss_sum=zero.clone(), broken=zero.clone())
+
+
+def _compiled(model: nn.Module, how: str) -> nn.Module:
+    if how == "off":
+        return model
+    return torch.compile(model, mode="reduce-overhead" if how == "graphs" else "default")  # type: ignore[return-value]
+
+
+def network(model: nn.Module) -> nn.Module:
+    """The network itself, without the wrappers of Fabric and torch.compile."""
+    inner = getattr(model, "module", model)
+    return getattr(inner, "_orig_mod", inner)
+
+
+def _repeatable_cuda() -> None:
+    """The same seed gives the same weights on the same GPU; where CUDA has no such kernel, it warns and goes on."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written
+
+
+def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: float, parts: int = 1) -> None:
+    """Forward, backward, clip, update. Nothing here waits for the device.
+
+    With `parts` above 1 the batch goes through in so many pieces whose gradients add up to those of the whole, except that
+    BatchNorm sees each piece by itself.
+
+    A loss or gradient that is not finite sets `state.broken`, and an update is only made while that is 0: fused Adam
+    looks at `found_inf` on the device, as it does for a gradient scaler. (With fp16 the scaler sets it, since there an
+    overflow is normal; then the loss alone decides.)
+    """
+    value = torch.zeros_like(state.loss_sum)
+    for some, truth in zip(images.chunk(parts), masks.chunk(parts), strict=True):
+        piece = loss(state.model(some), truth) * (len(some) / len(images))
+        state.fabric.backward(piece)
+        value += piece.detach()
+    norm = state.fabric.clip_gradients(state.model, state.optimizer, max_norm=clip, error_if_nonfinite=False)
+    scaled = getattr(state.fabric._precision, "scaler", None) is not None
+    watched = value if scaled else value + norm  # type: ignore[operator]
+    state.broken = torch.maximum(state.broken, 1.0 - torch.isfinite(watched).float())
+    state.optimizer.optimizer.found_inf = state.broken
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.loss_sum += value
+
+
+def halved(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Both at half the height and width: colours are averaged, a mask's pixel is object where more than half of it is."""
+    return F.avg_pool2d(images, 2), (F.avg_pool2d(masks, 2) > 0.5).float()
+
+
+def train(
+    state: State,
+    batches: Batches,
+    validation: Photographs,
+    loss: Loss,
+    config: RunConfig,
+    stop: Callable[[], bool] = lambda: False,
+    watch: Watch = lambda steps: steps,
+) -> Iterator[Epoch]:
+    """Train from where `state` is to the last epoch, yielding each Epoch when it is validated.
+
+    Raises Interrupted between two steps after `stop()` turned true, and Diverged when a loss or gradient is not finite, be it on
+    the validation photographs.
+    """
+    for number in range(state.epoch + 1, config.epochs + 1):
+        if config.early_stopping and state.epoch - state.best_epoch >= config.early_stopping:
+            return
+        began = time.perf_counter()
+        try:
+            _steps(state, batches, loss, config, number, stop, watch)
+            train_loss = float(state.loss_sum) / len(batches)
+            val_loss, val_dice, val_iou = validate(state, validation, loss, config.batch_size, stop)
+            if not math.isfinite(val_loss):
+                raise Diverged(
+                    f"The loss on the validation photographs is not finite after epoch {number}, which therefore does not count. "
+                    "Try a lower --learning-rate, or --precision fp32."
+                )
+        except Interrupted:
+            state.spent += time.perf_counter() - began
+            raise
+        is_best = val_dice > state.best_dice
+        if is_best:
+            state.best_epoch, state.best_dice = number, val_dice
+        state.epoch, state.step = number, 0
+        state.loss_sum = torch.zeros_like(state.loss_sum)
+        seconds = state.spent + time.perf_counter() - began
+        speed = len(batches) * batches.batch_size / state.trained
+        state.seconds, state.spent, state.trained = state.seconds + seconds, 0.0, 0.0
+        rate = learning_rate(config, number * len(batches) - 1, config.epochs * len(batches))
+        yield Epoch(number, train_loss, val_loss, val_dice, val_iou, rate, is_best, speed, seconds)
+
+
+def _steps(
+    state: State, batches: Batches, loss: Loss, config: RunConfig, number: int, stop: Callable[[], bool], watch: Watch
+) -> None:
+    """The steps of an epoch that are left, and their seconds. Raises Interrupted and Diverged."""
+    device, small = state.fabric.device, round(config.progressive * config.epochs)
+    began = time.perf_counter()
+    state.model.train()
+    try:
+        for images, masks in watch(batches.epoch(number, state.step)):
+            rate = learning_rate(config, (number - 1) * len(batches) + state.step, config.epochs * len(batches))
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+            batch = as_input(images, device), as_target(masks, device)
+            if number <= small:
+                batch = halved(*batch)
+            take_step(state, *batch, loss, config.clip, config.accumulate)
+            state.step += 1
+            if state.step % LOOK_EVERY == 0:
+                _refuse_broken(state, number)
+            if stop():
+                raise Interrupted
+        _refuse_broken(state, number)
+    finally:
+        state.trained += time.perf_counter() - began
+
+
+def _refuse_broken(state: State, epoch: int) -> None:
+    if state.broken.item():
+        raise Diverged(
+            f"The loss or its gradient stopped being finite in epoch {epoch}; no update was made from then on. "
+            "Try a lower --learning-rate, or --precision fp32."
+        )
+
+
+@torch.no_grad()
+def validate(
+    state: State, photographs: Photographs, loss: Loss, batch_size: int, stop: Callable[[], bool] = lambda: False
+) -> tuple[float, float, float]:
+    """Loss, Dice and IoU on `photographs` at the training size: each photo counted, averaged in a car, then over cars."""
+    state.model.eval()
+    counts, losses = [], []
+    for at in range(0, len(photographs), batch_size):
+        if stop():
+            raise Interrupted
+        images, masks = _stacked(photographs, range(at, min(at + batch_size, len(photographs))))
+        masks = as_target(masks, state.fabric.device)
+        logits = state.model(as_input(images, state.fabric.device))
+        counts.append(_counts(logits > 0, masks > 0))
+        losses.append(loss(logits, masks).detach() * len(images))
+    overlap, predicted, true = torch.cat(counts).cpu().numpy().astype(np.float64).T  # the one wait for the device
+    dice = _ratio(2 * overlap, predicted + true)
+    iou = _ratio(overlap, predicted + true - overlap)
+    cars = [sample.group for sample in photographs.samples]
+    return float(torch.stack(losses).sum()) / len(photographs), _by_car(dice, cars), _by_car(iou, cars)
+
+
+def _stacked(photographs: Photographs, indices: range) -> tuple[Tensor, Tensor]:
+    drawn = [photographs.drawn(0, i) for i in indices]
+    return torch.from_numpy(np.stack([d[0] for d in drawn])), torch.from_numpy(np.stack([d[1] for d in drawn]))
+
+
+def _counts(prediction: Tensor, truth: Tensor) -> Tensor:
+    """Pixels in both, predicted, true: (N, 3)."""
+    pairs = (prediction & truth, prediction, truth)
+    return torch.stack([part.flatten(1).sum(1) for part in pairs], dim=1)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)  # nothing to find and nothing found is right
+
+
+def _by_car(values: np.ndarray, cars: list[str]) -> float:
+    return float(np.mean([values[[c == car for c in cars]].mean() for car in dict.fromkeys(cars)]))

@@ -1,0 +1,49 @@
+"""A run's pictures: the same validation photographs through the training, and the worst test photographs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from analysis.plots import panels
+from experiments.data.dataset import Photographs, as_input
+from experiments.data.samples import read_mask
+from experiments.evaluation.evaluator import Scored
+from experiments.runtime.files import nobody_asks, write_whole
+from experiments.training.loop import State
+
+SHOWN = 4  # photographs in a picture
+
+
+def save_validation(path: Path, state: State, validation: Photographs, confirm: Callable[[], None] = nobody_asks) -> None:
+    """A panel of a few validation photographs, always the same, as the network sees them now."""
+    chosen = list(range(0, len(validation), max(1, len(validation) // SHOWN)))[:SHOWN]
+    images = torch.stack([torch.from_numpy(validation.photo(i).copy()) for i in chosen])
+    with torch.no_grad():
+        logits = state.model(as_input(images, state.fabric.device)).float().cpu().numpy()[:, 0]
+    rows = [
+        (validation.photo(i), validation.drawn(0, i)[1] > 0, one > 0, validation.samples[i].name)
+        for i, one in zip(chosen, logits, strict=True)
+    ]
+    _save(path, rows, confirm)
+
+
+def save_worst(path: Path, test: Photographs, lowest: Sequence[Scored], confirm: Callable[[], None] = nobody_asks) -> None:
+    """A panel of the test photographs with the lowest Dice, at their own size."""
+    rows = [
+        (
+            test.photo(one.index),
+            read_mask(test.samples[one.index].mask),
+            one.predictions[0],
+            f"{one.rows[0]['image']}  Dice {one.dice:.4f}",
+        )
+        for one in lowest
+    ]
+    _save(path, rows, confirm)
+
+
+def _save(path: Path, rows: list, confirm: Callable[[], None]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    write_whole(path, panels.panel_png(rows), confirm=confirm)

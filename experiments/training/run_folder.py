@@ -1,0 +1,236 @@
+"""A run's folder: what is written into it, when it counts as finished, and what is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.records import run_files
+from experiments.config.schema import Machine, RunConfig, without_password
+from experiments.runtime import files as runtime_files
+from experiments.runtime import leases
+from experiments.runtime.environment import git_commit, versions
+from experiments.runtime.errors import naming
+from experiments.training import checkpoint
+from registry import InputError
+
+SEALED = ("metrics.jsonl", "scores.csv", "scores_last.csv")  # what result.json holds the SHA-256 of
+
+
+@dataclass(frozen=True)
+class Record:
+    """The folder `outputs/runs/<key>/`. Its `result.json`, written last, means that the run is finished.
+
+    Who writes into it gives `confirm`, which raises Busy once the run is another process's: then nothing is written.
+    """
+
+    folder: Path
+    confirm: Callable[[], None] = runtime_files.nobody_asks
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a finished run, or None."""
+        return _json(self.folder / "result.json")
+
+    def config(self) -> dict[str, Any] | None:
+        """The settings of the run, as config.json has them."""
+        return (_json(self.folder / "config.json") or {}).get("config")
+
+    def begin(self, config: RunConfig, machine: Machine, command: list[str]) -> None:
+        """Make the folder and write config.json, or check that the one that is there is this run's."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "config.json"
+        if path.exists():
+            self.refuse_altered(config)
+            return
+        content = {
+            "key": self.key, "config": config.to_dict(), "machine": _places(machine), "versions": versions(),
+            "git_commit": git_commit(), "command": [without_password(word) for word in command],
+        }  # fmt: skip
+        self.write(path.name, json.dumps(content, indent=1))
+
+    def refuse_altered(self, config: RunConfig) -> None:
+        """Raise InputError unless config.json says what it said when the run began."""
+        saved = (_json(self.folder / "config.json") or {}).get("config")
+        if saved != config.to_dict():
+            raise InputError(
+                f"{self.folder / 'config.json'} was changed since the run began ({_difference(config.to_dict(), saved)}). "
+                f"Change it back, or give the run up: rm -r {self.folder}"
+            )
+
+    def refuse_unsealed(self) -> None:
+        """Raise InputError where a number of this finished run was changed after its end (runs of old have no seal)."""
+        result = self.result() or {}
+        wrong = [name for name, wanted in result.get("sha256", {}).items() if digest(self.folder / name) != wanted]
+        if result.get("seal", "") not in ("", run_files.seal(result)):
+            wrong.append("result.json")
+        if wrong:
+            raise InputError(
+                f"{self.folder / wrong[0]} was changed since the run was finished. Put it back from a copy, or give the run up "
+                f"and train it again: rm -r {self.folder}"
+            )
+
+    def epochs(self) -> list[dict[str, float]]:
+        """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
+        return run_files.read(self.folder / "metrics.jsonl")
+
+    def timings(self) -> list[dict[str, float]]:
+        """The lines of timing.jsonl."""
+        return run_files.read(self.folder / "timing.jsonl")
+
+    def files(self) -> list[Path]:
+        """The settings, numbers and scores, without weights and pictures: what MLflow gets, too."""
+        return [path for path in sorted(self.folder.iterdir()) if path.suffix in (".json", ".jsonl", ".csv")]
+
+    def keep_epochs(self, last: int) -> None:
+        """Forget the lines of epochs after `last`: those epochs will be trained again.
+
+        Raises InputError where an epoch up to `last` is missing or there twice: a line is on the disk before its checkpoint.
+        """
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            kept = [row for row in run_files.read(self.folder / name) if row.get("epoch", 0) <= last] if last else []
+            self._refuse_gap(name, kept, last)
+            self.write(name, "".join(json.dumps(row) + "\n" for row in kept))
+
+    def add(self, name: str, row: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl or timing.jsonl, to the disk before it returns.
+
+        Whose run it is, is asked with the file open: who takes it over puts new files in the place of these two
+        (`keep_epochs`), so what a process writes that was stopped just after it asked goes into a file that is no more.
+        """
+        with naming(self.folder / name), open(self.folder / name, "a", encoding="utf-8") as file:
+            self.confirm()
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def save_best(self, content: dict[str, Any]) -> None:
+        """Write best.ckpt."""
+        checkpoint.save(self.folder / "best.ckpt", content, self.confirm)
+
+    def save_last(self, content: dict[str, Any]) -> None:
+        """Write last.ckpt, and keep the one before as previous.ckpt."""
+        checkpoint.rotate(self.folder, self.confirm)
+        checkpoint.save(self.folder / "last.ckpt", content, self.confirm)
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write result.json: from now on the run is finished, and its numbers are sealed by their SHA-256.
+
+        Raises InputError where metrics.jsonl or timing.jsonl does not hold each epoch once.
+        """
+        for name in ("metrics.jsonl", "timing.jsonl"):
+            self._refuse_gap(name, run_files.read(self.folder / name), result["epochs"])
+        self._finish(result)
+
+    def adopt(self, config: RunConfig, result: dict[str, Any] | None) -> None:
+        """Note a trial that was finished elsewhere, of which there is a result and nothing else, in a folder that is new.
+
+        One that diverged has no result, but the reason.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if result is None:
+            self.fail("It diverged elsewhere.", diverged=True)
+        else:
+            self._finish({"key": config.key, "seed": config.seed, "learning_rate": config.learning_rate, **result})
+        self.write("config.json", json.dumps({"key": config.key, "config": config.to_dict(), "published": True}, indent=1))
+
+    def _finish(self, result: dict[str, Any]) -> None:
+        sealed = {path.name: digest(path) for name in SEALED if (path := self.folder / name).exists()}
+        content = {**result, "sha256": sealed}
+        content["seal"] = run_files.seal(json.loads(json.dumps(content)))
+        self.write("result.json", json.dumps(content, indent=1))
+        (self.folder / "failed.json").unlink(missing_ok=True)
+
+    def write(self, name: str, content: str) -> None:
+        """Write one of the run's files, whole or not at all."""
+        runtime_files.write_whole(self.folder / name, content.encode(), confirm=self.confirm)
+
+    def _refuse_gap(self, name: str, rows: list[dict[str, Any]], last: int) -> None:
+        if [row.get("epoch") for row in rows] != list(range(1, last + 1)):
+            raise InputError(
+                f"{self.folder / name} does not hold the epochs 1 to {last}, once each: it was changed since. Put it back "
+                f"from a copy, or give the run up and train it again: rm -r {self.folder}"
+            )
+
+    def drop_weights(self) -> None:
+        """Free the space of the checkpoints: those of a finished trial are of no further use."""
+        self.confirm()
+        for path in self.folder.glob("*.ckpt"):
+            path.unlink()
+
+    def fail(self, reason: str, diverged: bool = False) -> None:
+        """Note why the run failed; the same command tries it again."""
+        content = {"reason": reason, "diverged": diverged, "time": time.time()}
+        with contextlib.suppress(OSError):  # the reason may be that the disk is full: it is printed, too
+            self.write("failed.json", json.dumps(content))
+
+    def failure(self) -> dict[str, Any] | None:
+        """What `fail` noted of a run that has not been finished since: reason, diverged, time; or None."""
+        return None if self.result() else _json(self.folder / "failed.json")
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file's bytes; empty for a file that cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def refuse_changed(config: RunConfig, machine: Machine) -> None:
+    """Refuse to begin anew where the same command left a run unfinished whose data, weights or machine differ from now.
+
+    Such a run can neither be taken up (its numbers would mix two things) nor silently be left behind.
+    """
+    for path in sorted(machine.runs_dir.glob("*/config.json")):
+        saved = _json(path) or {}
+        old = saved.get("config", {})
+        same_command = {k: old.get(k) for k in config.settings()} == config.settings() and saved.get("machine") == _places(
+            machine
+        )
+        if path.parent.name == config.key or not same_command or (path.parent / "result.json").exists():
+            continue
+        changed = _difference(old, config.to_dict())
+        if old.get("threads") != config.threads and old.get("threads"):
+            changed += f" (OMP_NUM_THREADS={old['threads']} before the command gives as many)"
+        if (owner := leases.owner(path.parent)) is not None:
+            raise InputError(
+                f"The same command is under way as the run {path.parent.name} ({owner}), which differs in this: {changed}. "
+                "Put that back, or wait until it has ended."
+            )
+        raise InputError(
+            f"The same command left the run {path.parent.name} unfinished, and something changed since: "
+            f"{changed}. Put it back and repeat the command, or give that run up: rm -r {path.parent}"
+        )
+
+
+def _places(machine: Machine) -> dict[str, Any]:
+    """Where the inputs lie: what makes two commands the same although it does not change the result."""
+    paths = {"data_dir": machine.data_dir, "split_file": machine.split_file, "weights_file": machine.weights_file}
+    return {name: str(path.absolute()) if path else None for name, path in paths.items()}
+
+
+def _difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
+    old, new = old or {}, new or {}
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    return (
+        "; ".join(f"{name.replace('_', ' ')} {old.get(name)} -> {new.get(name)}" for name in names) or "the file cannot be read"
+    )
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
