@@ -56,7 +56,9 @@ class Entry:
             root = (error.name or "").split(".")[0]
             if root != module_name.split(".")[0]:
                 raise  # the module is there; something that it imports is not
-            raise UnknownName(f"The {self.kind} '{self.name}' cannot be imported: there is no module '{error.name}'.") from None
+            raise UnknownName(
+                f"The {self.kind} '{self.name}' cannot be imported: there is no module '{error.name}'."
+            ) from None
         except AttributeError:
             raise UnknownName(
                 f"The module '{module_name}' has no '{attribute}' (asked for as {self.kind} '{self.name}')."
@@ -74,10 +76,14 @@ class Entry:
         takes = f"It takes: {', '.join(known)}." if known else "It takes no options."
         for name, value in options.items():
             if name not in known:
-                raise OptionError(f"The {self.kind} '{self.name}' has no option '{name}'{_nearest(name, known)}. {takes}")
+                raise OptionError(
+                    f"The {self.kind} '{self.name}' has no option '{name}'{_nearest(name, known)}. {takes}"
+                )
             wanted = known[name].annotation
             if not _accepts(wanted, value):
-                raise OptionError(f"The option {name}={value} of the {self.kind} '{self.name}' should be {_words(wanted)}.")
+                raise OptionError(
+                    f"The option {name}={value} of the {self.kind} '{self.name}' should be {_words(wanted)}."
+                )
 
     def build(self, **options: Any) -> Any:
         """The target called with `options`. Raises OptionError for what it does not take or refuses with ValueError."""
@@ -85,7 +91,9 @@ class Entry:
         known = self.options().items()
         needed = [name for name, p in known if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
         if missing := [name for name in needed if name not in options]:
-            raise OptionError(f"The {self.kind} '{self.name}' needs a value for {', '.join(missing)}, such as {missing[0]}=1.")
+            raise OptionError(
+                f"The {self.kind} '{self.name}' needs a value for {', '.join(missing)}, such as {missing[0]}=1."
+            )
         try:
             return self._make(options)
         except ValueError as error:
@@ -101,7 +109,9 @@ class LossEntry(Entry):
 
     def options(self) -> dict[str, inspect.Parameter]:
         parameters = _parameters(self.load())
-        return dict(parameters if isinstance(self.load(), type) else parameters[2:])  # a class takes (logits, mask) when called
+        return dict(
+            parameters if isinstance(self.load(), type) else parameters[2:]
+        )  # a class takes (logits, mask) when called
 
     def _make(self, options: Mapping[str, Any]) -> Callable[..., Any]:
         """A callable `(logits, mask) -> scalar`; a class (an nn.Module, say) is instantiated instead of bound."""

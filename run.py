@@ -18,12 +18,12 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
 from experiments.commands.data import data, runs
-from experiments.commands.flags import Config, Output, Preset, Tracking, TuneWords, Words, wanted
+from experiments.commands.flags import Config, Output, Preset, RunFlags, Tracking, TuningFlags, parse_flags
 from experiments.commands.inference import completion, evaluate, export, page, predict, submit
 from experiments.commands.report import report
 from experiments.commands.study import grid, robustness, study, tune
 from experiments.commands.tracking import sync, ui
-from experiments.runtime.errors import RunFailed, disk_trouble, on_one_line
+from experiments.runtime.errors import RunFailed, disk_error_message, on_one_line
 from registry import InputError, OptionError, UnknownName
 
 # OpenMP's threads wait for each other by spinning. Where another process wants a core too, that costs up to nine tenths of
@@ -36,8 +36,8 @@ app = App(name="run.py", help_format="plaintext", version_flags=[], result_actio
 @app.default
 def train(
     *,
-    words: Words | None = None,
-    tuning: TuneWords | None = None,
+    words: RunFlags | None = None,
+    tuning: TuningFlags | None = None,
     preset: Preset = None,
     config: Config = None,
     output_dir: Output = Path("outputs"),
@@ -47,7 +47,7 @@ def train(
 
     Example: python run.py --model attention_unet --loss bce_dice --model-kwargs width=32
     """
-    asked = wanted(words, preset, config, output_dir, tracking_uri)
+    asked = parse_flags(words, preset, config, output_dir, tracking_uri)
     if tuning and tuning.tune:
         from experiments.studies import from_flags
 
@@ -97,16 +97,23 @@ def bench(
 
     Example: python run.py bench --model unet --model-kwargs width=64 --size 256x256 --batch-size 4
     """
-    typed = {"model": model, "loss": loss, "size": size, "batch_size": batch_size, "precision": precision, "device": device}
+    typed = {
+        "model": model,
+        "loss": loss,
+        "size": size,
+        "batch_size": batch_size,
+        "precision": precision,
+        "device": device,
+    }
     others = {"compile": compile, "model_kwargs": model_kwargs, "data_dir": data_dir, "workers": workers}
     given = {"preset": "carvana-cpu", **typed, **{name: value for name, value in others.items() if value is not None}}
     from experiments.config import values
 
-    wanted = values.read(given)
+    parse_flags = values.read(given)
     counts = values.whole("--steps", steps), values.whole("--repeats", repeats)
     from experiments.commands import train as main
 
-    return main.bench(wanted, parts, *counts, json)
+    return main.bench(parse_flags, parts, *counts, json)
 
 
 @app.command
@@ -166,7 +173,9 @@ def main(words: list[str]) -> int:
     if commands and rest and not rest[0].startswith("-"):
         from experiments.config.values import nearest
 
-        return _complain(f"Unknown command '{rest[0]}'{nearest(rest[0], commands)}. Commands: {', '.join(commands)}; see --help.")
+        return _complain(
+            f"Unknown command '{rest[0]}'{nearest(rest[0], commands)}. Commands: {', '.join(commands)}; see --help."
+        )
     try:
         code = app(words, exit_on_error=False, print_error=False) or 0
         if sys.stdout is not None:
@@ -184,10 +193,12 @@ def main(words: list[str]) -> int:
     except RunFailed as error:
         return _complain(str(error), 1)
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():  # who read what is printed has enough of it (head, less)
+        if (
+            isinstance(error, BrokenPipeError) and _nobody_reads()
+        ):  # who read what is printed has enough of it (head, less)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
             return 141
-        if (sentence := disk_trouble(error)) is None:
+        if (sentence := disk_error_message(error)) is None:
             raise
         return _complain(sentence, 1 if "full" in sentence else 2)
     except KeyboardInterrupt:
@@ -204,7 +215,9 @@ def _nobody_reads() -> bool:
 
 
 def _flags(command: App) -> list[str]:
-    return [name for argument in command.assemble_argument_collection() for name in argument.names if name.startswith("--")]
+    return [
+        name for argument in command.assemble_argument_collection() for name in argument.names if name.startswith("--")
+    ]
 
 
 def _complain(sentence: str, code: int = 2) -> int:

@@ -168,4 +168,7 @@ def attention_maps(model: UNet, image: Tensor) -> list[Tensor]:
         for hook in hooks:
             hook.remove()
     padded = maps[-1].shape[-2:] if maps else image.shape[-2:]  # the finest gate works at full resolution
-    return [crop(F.interpolate(alpha.float(), size=padded, mode="bilinear", align_corners=False), like=image) for alpha in maps]
+    return [
+        crop(F.interpolate(alpha.float(), size=padded, mode="bilinear", align_corners=False), like=image)
+        for alpha in maps
+    ]

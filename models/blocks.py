@@ -48,7 +48,9 @@ def pad(image: Tensor, multiple: int, least: int = SMALLEST) -> Tensor:
     """
     height, width = image.shape[-2:]
     if height < SMALLEST or width < SMALLEST:
-        raise ValueError(f"An image of {width}x{height} pixels is too small: both sides need at least {SMALLEST} pixels.")
+        raise ValueError(
+            f"An image of {width}x{height} pixels is too small: both sides need at least {SMALLEST} pixels."
+        )
     if torch.compiler.is_exporting():
         return _mirrored(_mirrored(image, -2, multiple, least), -1, multiple, least)
     height, width = (-(-max(side, least) // multiple) * multiple for side in (height, width))

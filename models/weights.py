@@ -37,9 +37,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"There is no weights file {path}. Give another one: --model-kwargs pretrained=PATH, or pretrained=false."
         )
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        state = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # cut short, another format, a pickle with code in it: each has its own exception
-        raise ValueError(f"{path} cannot be read as weights: it should be a plain state dict (.pth or .safetensors).") from error
+        raise ValueError(
+            f"{path} cannot be read as weights: it should be a plain state dict (.pth or .safetensors)."
+        ) from error
     state = state.get("state_dict", state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError(f"{path} holds no state dict; save one with torch.save(encoder.state_dict(), PATH).")

@@ -49,7 +49,11 @@ STRIDE = 32  # of nearly every encoder: five halvings
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]; nearly every encoder's
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # the Inception family's
 DPN = {"mean": (124 / 255, 117 / 255, 104 / 255), "std": (1 / (0.0167 * 255),) * 3}
-ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})  # tried in this order
+ANY_SIZE: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+    {},
+)  # tried in this order
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,9 @@ def build(arch: str = "Unet", encoder: str = "resnet34", pretrained: bool | str 
     network = assemble(arch, encoder)
     size = find_size(network, native_size(encoder))
     if size is None:
-        raise ValueError(f"{arch} of smp does not work on {encoder} at any size that was tried; choose another encoder=.")
+        raise ValueError(
+            f"{arch} of smp does not work on {encoder} at any size that was tried; choose another encoder=."
+        )
     path, colours = (fetch(encoder), fetched_colours(encoder)) if pretrained is True else (None, known_colours(encoder))
     if isinstance(pretrained, (str, Path)):
         path = Path(pretrained)
@@ -98,7 +104,9 @@ class EncoderDecoder(nn.Module):
         height, width = image.shape[-2:]
         most = self.size.most
         if most is not None and max(height, width) > most:
-            raise ValueError(f"{self.name} takes {most}x{most} pixels at most, not {width}x{height}: type --size {most}x{most}.")
+            raise ValueError(
+                f"{self.name} takes {most}x{most} pixels at most, not {width}x{height}: type --size {most}x{most}."
+            )
         padded = pad(self.normalize(image), self.size.multiple, self.size.least)  # (N, 3, H', W')
         try:
             return crop(self.network(padded), like=image)  # (N, 1, H, W)
@@ -118,7 +126,9 @@ def assemble(arch: str, encoder: str) -> nn.Module:
     ours = smp.encoders.get_encoder_names()
     if encoder not in ours and not (encoder.startswith("tu-") and timm.is_model(_timm_name(encoder).split(".")[0])):
         nearest = _nearest(encoder, [*ours, *(f"tu-{name}" for name in timm.list_models())])
-        raise ValueError(f"Unknown encoder '{encoder}'{nearest}. The usual ones: resnet18, 34, 50, 101, 152, mobilenet_v2.")
+        raise ValueError(
+            f"Unknown encoder '{encoder}'{nearest}. The usual ones: resnet18, 34, 50, 101, 152, mobilenet_v2."
+        )
     refusal: Exception | None = None
     for options in ANY_SIZE if encoder.startswith("tu-") else ({},):
         try:
@@ -174,9 +184,13 @@ def fetch(encoder: str) -> Path:
             place = (settings["repo_id"], "model.safetensors", settings["revision"]) if settings else None
         if place is not None:
             return cached_or_downloaded(*place)
-    except Exception as error:  # no name service, refused, timed out, offline mode, proxy: the hub has an error for each
+    except (
+        Exception
+    ) as error:  # no name service, refused, timed out, offline mode, proxy: the hub has an error for each
         raise _not_fetched(encoder) from error
-    raise ValueError(f"There are no ImageNet weights for {encoder}; choose another encoder or --model-kwargs pretrained=false.")
+    raise ValueError(
+        f"There are no ImageNet weights for {encoder}; choose another encoder or --model-kwargs pretrained=false."
+    )
 
 
 def fetched_colours(encoder: str) -> dict[str, Any]:
@@ -210,7 +224,9 @@ def load_encoder(encoder: nn.Module, name: str, path: Path) -> None:
             state = from_timm(encoder, _timm_name(name), state)
         encoder.load_state_dict(state)  # smp drops the classifier; everything else has to match
     except (RuntimeError, KeyError) as error:
-        raise ValueError(f"{path} does not hold the weights of {name}; give the file that fits, or another encoder=.") from error
+        raise ValueError(
+            f"{path} does not hold the weights of {name}; give the file that fits, or another encoder=."
+        ) from error
 
 
 def from_timm(encoder: nn.Module, name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:

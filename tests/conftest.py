@@ -47,7 +47,9 @@ def stores_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
                 if not made.exists():
                     from mlflow import MlflowClient
 
-                    logging.getLogger("mlflow").setLevel("ERROR")  # as the project does; it would tell of each migration
+                    logging.getLogger("mlflow").setLevel(
+                        "ERROR"
+                    )  # as the project does; it would tell of each migration
                     MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments()
                 if not place.exists() and place.parent.exists():
                     shutil.copy(made, place)

@@ -69,12 +69,24 @@ def write_run(
     settings = made_config(seed, epochs) | cell["settings"] | {"learning_rate": cell["rate"]} | config
     (folder / "config.json").write_text(
         json.dumps(
-            {"key": key, "config": settings, "versions": VERSIONS, "git_commit": "0123456789abcdef0123456789abcdef01234567"}
+            {
+                "key": key,
+                "config": settings,
+                "versions": VERSIONS,
+                "git_commit": "0123456789abcdef0123456789abcdef01234567",
+            }
         )
     )
     curve = dice - 0.05 * np.exp(-np.linspace(0, 12, epochs)) + rng.normal(0, 1e-5, epochs)
     lines = [
-        {"epoch": n + 1, "train/loss": 1 - d, "val/loss": 1.02 - d, "val/dice": d, "val/iou": d / (2 - d), "learning_rate": 1e-3}
+        {
+            "epoch": n + 1,
+            "train/loss": 1 - d,
+            "val/loss": 1.02 - d,
+            "val/dice": d,
+            "val/iou": d / (2 - d),
+            "learning_rate": 1e-3,
+        }
         for n, d in enumerate(curve)
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -100,7 +112,9 @@ def _scores(rng: np.random.Generator, dice: np.ndarray, views: int) -> str:
     """scores.csv of cars x views whose Dice is about `dice` (cars,)."""
     wanted = np.clip(np.repeat(dice, views) + rng.normal(0, 0.001, len(dice) * views), 0, 1)
     truth = np.full(wanted.shape, PIXELS // 4)
-    wrong = np.round((1 - wanted) * truth * 2).astype(int)  # false and missed together: Dice = 1 - wrong / (2 truth) about
+    wrong = np.round((1 - wanted) * truth * 2).astype(
+        int
+    )  # false and missed together: Dice = 1 - wrong / (2 truth) about
     fp, fn = wrong // 2, wrong - wrong // 2
     tp = truth - fn
     exact = 2 * tp / (2 * tp + fp + fn)
@@ -151,4 +165,6 @@ def _write_trials(path: Path, cells: list[dict]) -> None:
 if __name__ == "__main__":
     given = [int(word) for word in sys.argv[2:]] or [12, 3, 12]
     models = {f"model {n}": 0.0005 * n for n in range(max(1, given[0] // 4))}
-    write_study(Path(sys.argv[1]), models=MODELS if given[0] == 12 else models, seeds=range(given[1]), cars=given[2], views=16)
+    write_study(
+        Path(sys.argv[1]), models=MODELS if given[0] == 12 else models, seeds=range(given[1]), cars=given[2], views=16
+    )

@@ -52,7 +52,9 @@ def test_kaggles_zips_become_the_cars_that_they_hold(command, zips, made_cars, t
 
 
 def test_the_zip_of_the_whole_competition_will_do(command, zips, tmp_path):
-    whole = zip_of(tmp_path / "carvana-image-masking-challenge.zip", [("test.zip", b"x" * 99), ("metadata.csv.zip", b"y")])
+    whole = zip_of(
+        tmp_path / "carvana-image-masking-challenge.zip", [("test.zip", b"x" * 99), ("metadata.csv.zip", b"y")]
+    )
     with zipfile.ZipFile(whole, "a") as archive:
         for path in zips:
             archive.write(path, path.name)

@@ -12,7 +12,9 @@ from registry import AUGMENTATIONS
 from tests.test_run import macs_of_unet
 
 WORK = step.Work(
-    RunConfig(model="unet", model_kwargs={"width": 4}, size=(48, 32), batch_size=2, precision="fp32", device="cpu", epochs=99),
+    RunConfig(
+        model="unet", model_kwargs={"width": 4}, size=(48, 32), batch_size=2, precision="fp32", device="cpu", epochs=99
+    ),
     steps=2,
     repeats=3,
 )
@@ -51,7 +53,9 @@ def test_both_loops_learn_from_the_same_photographs():
 def test_each_loop_has_a_process_of_its_own_and_a_larger_batch_takes_more_memory():
     import dataclasses
 
-    large = dataclasses.replace(WORK, repeats=1, config=dataclasses.replace(WORK.config, batch_size=16, size=(256, 192)))
+    large = dataclasses.replace(
+        WORK, repeats=1, config=dataclasses.replace(WORK.config, batch_size=16, size=(256, 192))
+    )
     found = step.step_speeds(large)
     assert set(found["rounds"]) == {"own", "plain"} and all(len(values) == 1 for values in found["rounds"].values())
     assert min(found["peak_memory_gb"].values()) > 0.05  # of 16 photographs; one feature map of them is 12.6 MB
@@ -59,7 +63,9 @@ def test_each_loop_has_a_process_of_its_own_and_a_larger_batch_takes_more_memory
 
 def test_bench_prints_every_figure_as_a_table_and_as_json(command, made_cars, monkeypatch, capsys):
     monkeypatch.setattr("experiments.bench.report.SECONDS", 0.05)
-    monkeypatch.setattr("experiments.bench.roofline.machine", lambda device: {"fp32": 1e12, "bf16": 2e12, "bandwidth": 1e10})
+    monkeypatch.setattr(
+        "experiments.bench.roofline.machine", lambda device: {"fp32": 1e12, "bf16": 2e12, "bandwidth": 1e10}
+    )
     words = [
         "bench",
         "--model-kwargs",

@@ -73,7 +73,7 @@ def test_a_pickle_is_refused_and_nothing_is_executed(tmp_path, monkeypatch):
         path = tmp_path / name
         write(path)
         body = path.read_bytes()
-        files.write_whole(path, body, b"\nsha256 ", checkpoint.hashlib.sha256(body).hexdigest().encode(), b"\n")
+        files.write_atomically(path, body, b"\nsha256 ", checkpoint.hashlib.sha256(body).hexdigest().encode(), b"\n")
         with pytest.raises(checkpoint.Damaged, match="more than weights"):
             checkpoint.load(path)
     assert not (tmp_path / "executed").exists()

@@ -19,7 +19,9 @@ from tests.conftest import ROOT
 def lease_of(folder, **other):
     """Write the lease that another machine's process would have written."""
     path = folder.with_name(folder.name + ".lease")
-    path.write_text(json.dumps({"host": "elsewhere", "machine": "elsewhere", "process": 1, "began": 0.0, "token": "x"} | other))
+    path.write_text(
+        json.dumps({"host": "elsewhere", "machine": "elsewhere", "process": 1, "began": 0.0, "token": "x"} | other)
+    )
     return path
 
 
@@ -47,7 +49,9 @@ def test_a_lease_of_a_process_that_is_gone_is_free_at_once(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
 def test_a_process_that_died_and_whose_parent_has_not_asked_how_holds_nothing(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    lease_of(tmp_path / "run", machine=leases._machine(), process=gone.pid, began=psutil.Process(gone.pid).create_time())
+    lease_of(
+        tmp_path / "run", machine=leases._machine(), process=gone.pid, began=psutil.Process(gone.pid).create_time()
+    )
     assert leases.owner(tmp_path / "run") is not None
     gone.kill()
     os.waitid(os.P_PID, gone.pid, os.WEXITED | os.WNOWAIT)  # until it is dead, without burying it
@@ -61,7 +65,7 @@ def test_a_lease_that_was_given_back_is_nobodys(tmp_path):
         assert leases.read(tmp_path / "run.lease")
     assert (tmp_path / "run.lease").read_text() == "" and leases.owner(tmp_path / "run") is None
     with leases.hold(tmp_path / "run") as lease:
-        leases.write_whole(tmp_path / "run.lease", b'{"token": "another"}')
+        leases.write_atomically(tmp_path / "run.lease", b'{"token": "another"}')
         assert not lease.is_mine()
     assert leases.read(tmp_path / "run.lease") == {"token": "another"}
 
@@ -122,7 +126,7 @@ def test_a_result_computed_after_the_lease_was_lost_is_not_accepted(made_cars, t
 
     closed = []
     monkeypatch.setattr(runner.tracking.Tracker, "close", lambda tracker, *given: closed.append(given))
-    monkeypatch.setattr(runner, "RUN", runner.Kind(runner.RUN.folder, taken_over, runner.RUN.numbers, False, True))
+    monkeypatch.setattr(runner, "RUN", runner.RunType(runner.RUN.folder, taken_over, runner.RUN.numbers, False, True))
     monkeypatch.setitem(runner.run.__kwdefaults__, "kind", runner.RUN)
     code, _, complaint = command(*small(made_cars, tmp_path, epochs=1))
     assert code == 2 and "taken over" in complaint

@@ -16,7 +16,9 @@ class Dead(Exception):
 class Losing:
     """Takes Ray's place: job number n of those that are handed over loses its worker `deaths[n]` times."""
 
-    exceptions = SimpleNamespace(WorkerCrashedError=Dead, NodeDiedError=Dead, OutOfMemoryError=Dead, LocalRayletDiedError=Dead)
+    exceptions = SimpleNamespace(
+        WorkerCrashedError=Dead, NodeDiedError=Dead, OutOfMemoryError=Dead, LocalRayletDiedError=Dead
+    )
 
     def __init__(self, deaths):
         self.left, self.handed = list(deaths), Counter()
@@ -44,7 +46,7 @@ class Losing:
 
 
 def carried_out(deaths, jobs, parallel):
-    made = ray_executor.Cluster(Losing(deaths), ray_executor.Need(1, 0), parallel, interrupts.Stop())
+    made = ray_executor.RayExecutor(Losing(deaths), ray_executor.Need(1, 0), parallel, interrupts.Stop())
     return list(made.each(None, None, jobs))
 
 
@@ -58,7 +60,7 @@ def test_equal_jobs_are_lost_one_by_one():
 @pytest.mark.parametrize("deaths", [ray_executor.RETRIES, ray_executor.RETRIES + 1])
 def test_a_job_is_handed_out_again_so_often_and_no_more(deaths):
     ((_, answer),) = carried_out([True] * deaths, [(0, frozenset())], 1)
-    assert isinstance(answer, executor.Lost) == (deaths > ray_executor.RETRIES)
+    assert isinstance(answer, executor.WorkerLost) == (deaths > ray_executor.RETRIES)
 
 
 def test_a_share_of_a_gpu_says_how_many_runs_fit_and_parallel_is_the_limit():
@@ -66,7 +68,7 @@ def test_a_share_of_a_gpu_says_how_many_runs_fit_and_parallel_is_the_limit():
     assert [ray_executor.Need(1, share).fits(whole) for share in (0.25, 0.3, 0.5, 1.0)] == [4, 3, 2, 1]
     assert ray_executor.Need(6, 0.25).fits(whole) == 2 and ray_executor.Need(1, 0.25).fits({"CPU": 16.0}) == 0
     ray = Losing([])
-    made = ray_executor.Cluster(ray, ray_executor.Need(1, 0), 3, interrupts.Stop())
+    made = ray_executor.RayExecutor(ray, ray_executor.Need(1, 0), 3, interrupts.Stop())
     most, going = 0, ray.wait
 
     def wait(handed, **_):

@@ -19,7 +19,16 @@ FLAGS = {
     "--epoch-steps", "--tune", "--tune-range", "--tune-points", "--tune-seeds", "--tune-sampler",
     "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--progressive", "--help",
 }  # fmt: skip
-HEAVY = {"torch", "mlflow", "segmentation_models_pytorch", "albumentations", "lightning_fabric", "pandas", "matplotlib", "cv2"}
+HEAVY = {
+    "torch",
+    "mlflow",
+    "segmentation_models_pytorch",
+    "albumentations",
+    "lightning_fabric",
+    "pandas",
+    "matplotlib",
+    "cv2",
+}
 
 
 def imported_by(*words):
@@ -29,7 +38,11 @@ def imported_by(*words):
         f"    run.main({list(words)!r})\n"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )
-    return set(subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 def test_the_flags_are_those_that_were_promised(command):
@@ -49,7 +62,11 @@ def test_list_shows_every_choice_with_its_source(command, monkeypatch):
     shown = "".join(command("list")[1].split())
     for table in (MODELS, LOSSES, AUGMENTATIONS, DATASETS):
         for entry in table.values():
-            assert entry.name in shown and "".join(entry.summary_zh.split())[:4] in shown and entry.source.split()[0] in shown
+            assert (
+                entry.name in shown
+                and "".join(entry.summary_zh.split())[:4] in shown
+                and entry.source.split()[0] in shown
+            )
 
 
 @pytest.mark.parametrize(
@@ -98,7 +115,10 @@ def test_help_and_the_answer_to_a_wrong_name_import_nothing_heavy(words):
         (["--data", "carvana", "--group-pattern", "x"], "--data folder"),
         (["--config", "/no/such/file.yaml"], "/no/such/file.yaml"),
         (["--model", "my.nets:Net", "--data", "synthetic"], "my"),
-        (["--model", "resnet_unet", "--model-kwargs", "pretrained=/no/file.pth", "--data", "synthetic"], "/no/file.pth"),
+        (
+            ["--model", "resnet_unet", "--model-kwargs", "pretrained=/no/file.pth", "--data", "synthetic"],
+            "/no/file.pth",
+        ),
         (["--batch-size", "2", "--accumulate", "3"], "more than the photographs"),
         (["--progressive", "1.5"], "from 0 to 1"),
         (["--progressive", "0.5", "--size", "48x48"], "at least 64x64"),
@@ -112,7 +132,9 @@ def test_help_and_the_answer_to_a_wrong_name_import_nothing_heavy(words):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_word_is_answered_by_one_sentence_that_says_what_to_type(command, tmp_path, monkeypatch, words, sentence):
+def test_a_wrong_word_is_answered_by_one_sentence_that_says_what_to_type(
+    command, tmp_path, monkeypatch, words, sentence
+):
     monkeypatch.chdir(tmp_path)  # some are found after the cars are made
     given = words if words[0] in ("list", "bench") else [*words, "--output-dir", tmp_path / "out"]
     code, shown, complaint = command(*given)
@@ -181,7 +203,9 @@ def test_a_config_file_counts_and_the_command_line_wins(tmp_path, name):
     assert config.epochs == 3
 
 
-@pytest.mark.parametrize("text", ["modle: unet\n", "- a\n- b\n", "model: [unet\n", "epochs: many\n", "learning_rate: true\n"])
+@pytest.mark.parametrize(
+    "text", ["modle: unet\n", "- a\n- b\n", "model: [unet\n", "epochs: many\n", "learning_rate: true\n"]
+)
 def test_a_wrong_config_file_is_answered_by_a_sentence(command, tmp_path, text):
     (tmp_path / "settings.yaml").write_text(text)
     code, _, complaint = command("--config", tmp_path / "settings.yaml")

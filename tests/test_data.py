@@ -224,7 +224,9 @@ def test_a_cache_that_is_not_whole_is_built_again(made_cars, tmp_path, spoil):
         with open(place / "images.u8", "r+b") as file:
             file.truncate(1000)
     elif spoil == "other data":
-        (place / "cache.json").write_text(json.dumps({**json.loads((place / "cache.json").read_text()), "name": "f11-48x32"}))
+        (place / "cache.json").write_text(
+            json.dumps({**json.loads((place / "cache.json").read_text()), "name": "f11-48x32"})
+        )
     else:
         (place / "cache.json").unlink()
     assert np.array_equal(cache.open_cache(samples, (48, 32), tmp_path, "f00").images, before)
@@ -261,7 +263,8 @@ def test_a_mask_pixel_is_true_where_the_object_covers_more_than_half():
     mask = np.zeros((4, 8), bool)
     mask[:, :3] = True  # whole, half and nothing of pixels that are 2 wide
     assert (
-        cache.mask_at(mask, (4, 2)).tolist() == [[1, 0, 0, 0]] * 2 or cache.mask_at(mask, (4, 2)).tolist() == [[1, 1, 0, 0]] * 2
+        cache.mask_at(mask, (4, 2)).tolist() == [[1, 0, 0, 0]] * 2
+        or cache.mask_at(mask, (4, 2)).tolist() == [[1, 1, 0, 0]] * 2
     )
 
 

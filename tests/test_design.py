@@ -63,4 +63,6 @@ def test_a_pilot_or_a_plan_too_small_is_refused_in_a_sentence():
 def test_no_spread_at_all_detects_everything():
     nothing = Spread(0, 0, 0)
     assert smallest_difference(nothing, 2, 2) == 0
-    assert chances(nothing, 2, 2, 0.002).better == pytest.approx(1) and chances(nothing, 2, 2, 0.0).equivalent == pytest.approx(1)
+    assert chances(nothing, 2, 2, 0.002).better == pytest.approx(1) and chances(
+        nothing, 2, 2, 0.0
+    ).equivalent == pytest.approx(1)

@@ -65,7 +65,9 @@ def test_where_cells_are_missing_levels_are_compared_over_what_both_have():
     assert effect.over == {("dice", "bce"): ("attention", "resnet")}
     rest = {key: cell for key, cell in cells.items() if key[0] != "unet"}
     one, other = (found.family.comparisons["dice", "bce"] for found in (effect, main_effect(rest, 1)))
-    assert one.verdict == other.verdict and (one.low, one.high, one.p) == pytest.approx((other.low, other.high, other.p))
+    assert one.verdict == other.verdict and (one.low, one.high, one.p) == pytest.approx(
+        (other.low, other.high, other.p)
+    )
     with pytest.raises(ValueError, match="share no cell"):
         main_effect({("unet", "bce"): lonely, ("resnet", "dice"): cells["resnet", "dice"]}, 0)
     with pytest.raises(ValueError, match="at least two levels"):
@@ -90,7 +92,10 @@ def test_an_interaction_is_found_where_it_is_and_said_in_a_sentence():
     assert found.sentence.startswith("The factors interact: ") and "Read the cells" in found.sentence
     value = {key: cell.mean() for key, cell in grid(odd=0.02).items()}
     (a, b), (c, d) = found.where
-    assert found.difference == pytest.approx(value[a, c] - value[b, c] - value[a, d] + value[b, d]) and found.difference > 0
+    assert (
+        found.difference == pytest.approx(value[a, c] - value[b, c] - value[a, d] + value[b, d])
+        and found.difference > 0
+    )
 
 
 def test_an_additive_table_is_said_to_interact_in_at_most_8_percent():
@@ -166,7 +171,9 @@ def test_a_cells_mean_has_an_interval_over_seeds_and_cars_that_covers():
     table = scores(rng, 4, 24, PILOT, 1)[0]
     found = cell_mean(table)
     assert (
-        found.mean == pytest.approx(table.mean()) and found.low < found.mean < found.high and (found.seeds, found.cars) == (4, 24)
+        found.mean == pytest.approx(table.mean())
+        and found.low < found.mean < found.high
+        and (found.seeds, found.cars) == (4, 24)
     )
     assert cell_mean(table[:1]).high == np.inf
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from analysis.records.run_files import summarise
 from experiments.data import carvana, folder
-from experiments.data.dataset import Photographs
+from experiments.data.dataset import ImageDataset
 from experiments.data.samples import read_mask
 from experiments.evaluation import evaluator
 from tests.test_data import write_pairs
@@ -26,7 +26,7 @@ class Knows(torch.nn.Module):
 
 @pytest.fixture
 def test_photographs(made_cars):
-    return Photographs(carvana.build(made_cars)[:24], (48, 32))
+    return ImageDataset(carvana.build(made_cars)[:24], (48, 32))
 
 
 def scored(photographs, *models, **options):
@@ -42,7 +42,9 @@ def test_scores_do_not_depend_on_the_batch_size_or_the_number_of_threads(test_ph
 def test_several_models_are_scored_as_each_alone(test_photographs):
     together = scored(test_photographs, Knows(0.4), Knows(0.5))
     for which, threshold in enumerate((0.4, 0.5)):
-        assert [one.rows[which] for one in together] == [one.rows[0] for one in scored(test_photographs, Knows(threshold))]
+        assert [one.rows[which] for one in together] == [
+            one.rows[0] for one in scored(test_photographs, Knows(threshold))
+        ]
 
 
 def test_each_photograph_is_scored_at_its_own_size(tmp_path):
@@ -52,7 +54,7 @@ def test_each_photograph_is_scored_at_its_own_size(tmp_path):
         noise = np.random.default_rng(number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
         Image.fromarray(noise).save(tmp_path / "images" / f"{name}.png")
         Image.fromarray(np.eye(size[1], size[0]).astype(np.uint8)).save(tmp_path / "masks" / f"{name}.png")
-    rows = [one.rows[0] for one in scored(Photographs(folder.build(tmp_path), (32, 32)))]
+    rows = [one.rows[0] for one in scored(ImageDataset(folder.build(tmp_path), (32, 32)))]
     assert [sum(row[c] for c in ("tp", "fp", "fn", "tn")) for row in rows[:3]] == [60 * 40, 200 * 30, 33 * 90]
 
 
@@ -70,7 +72,7 @@ def test_memory_does_not_grow_with_the_number_of_photographs(made_cars, monkeypa
     """However many photographs there are, only so many are ahead of the one that is handed out."""
     begun, kept, ahead = [], evaluator._score, []
     monkeypatch.setattr(evaluator, "_score", lambda *given: begun.append(1) or kept(*given))
-    photographs = Photographs(carvana.build(made_cars), (48, 32))
+    photographs = ImageDataset(carvana.build(made_cars), (48, 32))
     for done, _ in enumerate(evaluator.evaluate([Knows()], photographs, torch.device("cpu"), batch_size=4, workers=2)):
         ahead.append(len(begun) - done)
     assert len(ahead) == 128 and max(ahead) <= 3 * 4 + 2

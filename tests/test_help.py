@@ -42,4 +42,6 @@ def test_every_commands_help_has_an_example_that_can_be_typed(path, command):
     for example in examples:
         words = shlex.split(example)
         assert tuple(words[: len(path)]) == path, example
-        run.app.parse_args(words, exit_on_error=False, print_error=False)  # raises for a flag or a word that is not taken
+        run.app.parse_args(
+            words, exit_on_error=False, print_error=False
+        )  # raises for a flag or a word that is not taken

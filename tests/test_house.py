@@ -92,7 +92,9 @@ def test_no_module_lies_flat_and_each_package_is_in_its_row():
 
 
 def test_imports_do_not_go_in_circles():
-    below = {name: {i for i in (inside(i, KNOWN) for i in imports(tree)) if i and i != name} for name, tree in KNOWN.items()}
+    below = {
+        name: {i for i in (inside(i, KNOWN) for i in imports(tree)) if i and i != name} for name, tree in KNOWN.items()
+    }
     while ready := [name for name, needs in below.items() if not needs]:
         for name in ready:
             del below[name]
@@ -114,12 +116,19 @@ def test_models_know_nothing_of_experiments_and_analysis_nothing_of_torch_or_mlf
         if name.startswith("analysis"):
             assert not roots & {"models", "torch", "mlflow"}, name
             assert not {
-                i for i in imports(tree) if i.startswith("experiments") and not i.startswith("experiments.runtime.errors.")
+                i
+                for i in imports(tree)
+                if i.startswith("experiments") and not i.startswith("experiments.runtime.errors.")
             }, name
 
 
 def test_no_module_is_a_drawer_for_everything():
-    assert not {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts} & {"utils", "helpers", "common", "misc"}
+    assert not {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts} & {
+        "utils",
+        "helpers",
+        "common",
+        "misc",
+    }
 
 
 def test_the_top_level_holds_what_belongs_there_and_tool_files():
@@ -250,13 +259,18 @@ def with_flags(given, short, names):
     for word in given:
         skip = word in names and word in short if word.startswith("--") else skip
         own += [] if skip else [word]
-    return [*own, *(w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in names for w in (flag, value))]
+    return [
+        *own,
+        *(w for flag, value in zip(short[::2], short[1::2], strict=True) if flag in names for w in (flag, value)),
+    ]
 
 
 def few(study):
     """The text of a study whose levels set numbers of cars or steps, with 2, 3, ... for the cars and 1, 2, ... for the steps."""
     numbers = {"train_cars": itertools.count(2), "epoch_steps": itertools.count(1)}
-    return re.sub(r"(\{[^{}]*?)(train_cars|epoch_steps) = \d+", lambda m: f"{m[1]}{m[2]} = {next(numbers[m[2]])}", study)
+    return re.sub(
+        r"(\{[^{}]*?)(train_cars|epoch_steps) = \d+", lambda m: f"{m[1]}{m[2]} = {next(numbers[m[2]])}", study
+    )
 
 
 def shrink_studies(folder, monkeypatch):
@@ -277,7 +291,9 @@ def shrink_studies(folder, monkeypatch):
         )  # what its levels name is an option of no other model
         own = {name: value for name, value in least.items() if name not in kept}
         levels = set(re.findall(r"(?<=[{,] )(\w+)(?= = )", lines))
-        shared = [name for name in own if name not in ("model", "loss", "points") and name not in levels - {"model_kwargs"}]
+        shared = [
+            name for name in own if name not in ("model", "loss", "points") and name not in levels - {"model_kwargs"}
+        ]
         text = few(re.sub(rf"^({'|'.join(shared)}) = .*\n", "", lines, flags=re.MULTILINE))
         text = re.sub(
             r"^(\w+) = (\"?).*",

@@ -6,7 +6,7 @@ import torch
 
 from experiments.data import cache, carvana
 from experiments.data.augment import draw
-from experiments.data.dataset import Batches, Photographs
+from experiments.data.dataset import Batches, ImageDataset
 from registry import AUGMENTATIONS
 
 
@@ -17,7 +17,7 @@ def photographs(made_cars, tmp_path_factory):
 
     def make(augment="strong", seed=0, count=40):
         rows = list(range(3, 3 + count))
-        return Photographs([samples[r] for r in rows], (48, 32), AUGMENTATIONS[augment].build(), seed, pixels, rows)
+        return ImageDataset([samples[r] for r in rows], (48, 32), AUGMENTATIONS[augment].build(), seed, pixels, rows)
 
     return make
 
@@ -81,7 +81,7 @@ def test_drawing_batches_leaves_torchs_own_generator_alone(photographs):
 
 
 def test_the_dataset_is_usable_in_a_script_of_ones_own(made_cars):
-    photographs = Photographs(carvana.build(made_cars), size=(64, 48))
+    photographs = ImageDataset(carvana.build(made_cars), size=(64, 48))
     image, mask = photographs[0]
     assert image.shape == (3, 48, 64) and image.dtype == torch.float32 and 0 <= image.min() < image.max() <= 1
     assert mask.shape == (1, 48, 64) and set(mask.unique().tolist()) == {0.0, 1.0}

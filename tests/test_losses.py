@@ -76,7 +76,8 @@ def slow_tversky(logits, mask, alpha=0.3, beta=0.7, smooth=1.0) -> float:
     for x_image, y_image in zip(np.asarray(logits, np.float64), np.asarray(mask, np.float64), strict=True):
         pixels = [(1 / (1 + math.exp(-x)), y) for x, y in zip(x_image.ravel(), y_image.ravel(), strict=True)]
         hit, false, missed = (
-            sum(f(p, y) for p, y in pixels) for f in (lambda p, y: p * y, lambda p, y: p * (1 - y), lambda p, y: (1 - p) * y)
+            sum(f(p, y) for p, y in pixels)
+            for f in (lambda p, y: p * y, lambda p, y: p * (1 - y), lambda p, y: (1 - p) * y)
         )
         scores.append(1 - (hit + smooth) / (hit + alpha * false + beta * missed + smooth))
     return sum(scores) / len(scores)
@@ -109,7 +110,9 @@ def test_each_loss_equals_its_slow_twin_in_float64(name, seed, n, scale):
 def test_each_option_does_what_the_slow_twin_does(gamma, alpha, weight, smooth):
     logits, mask = batch(seed=1)
     close = {"rel": 2e-5, "abs": 1e-6}
-    assert dice_loss(logits, mask, smooth=smooth).item() == pytest.approx(slow_loss("dice", logits, mask, smooth=smooth), **close)
+    assert dice_loss(logits, mask, smooth=smooth).item() == pytest.approx(
+        slow_loss("dice", logits, mask, smooth=smooth), **close
+    )
     focal = slow_loss("focal", logits, mask, gamma=gamma, alpha=alpha)
     assert focal_loss(logits, mask, gamma=gamma, alpha=alpha).item() == pytest.approx(focal, **close)
     both = slow_loss("bce_dice", logits, mask, weight=weight, smooth=smooth)
@@ -156,7 +159,9 @@ def test_tversky_equals_that_of_monai_and_of_smp(alpha, beta):
 
 def test_tversky_with_equal_prices_is_dice():
     logits, mask = batch()
-    torch.testing.assert_close(tversky_loss(logits, mask, alpha=0.5, beta=0.5, smooth=1.5), dice_loss(logits, mask, smooth=3.0))
+    torch.testing.assert_close(
+        tversky_loss(logits, mask, alpha=0.5, beta=0.5, smooth=1.5), dice_loss(logits, mask, smooth=3.0)
+    )
 
 
 def test_tversky_charges_beta_for_missed_and_alpha_for_false_foreground():
@@ -226,7 +231,9 @@ def test_dice_per_batch_has_finite_gradients_for_empty_and_full_masks(value, tru
 
 def test_bce_equals_that_of_torch():
     logits, mask = batch()
-    torch.testing.assert_close(bce_loss(logits, mask), F.binary_cross_entropy(logits.double().sigmoid(), mask.double()).float())
+    torch.testing.assert_close(
+        bce_loss(logits, mask), F.binary_cross_entropy(logits.double().sigmoid(), mask.double()).float()
+    )
 
 
 def test_focal_with_gamma_0_is_bce():
@@ -308,7 +315,12 @@ def test_the_loss_is_computed_in_float32_whatever_comes_in(loss):
     low = logits.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = loss(low, mask.bool())
-    assert inside.dtype == loss(logits.half(), mask.byte()).dtype == loss(logits.double(), mask.double()).dtype == torch.float32
+    assert (
+        inside.dtype
+        == loss(logits.half(), mask.byte()).dtype
+        == loss(logits.double(), mask.double()).dtype
+        == torch.float32
+    )
     torch.testing.assert_close(inside, loss(low.float(), mask), rtol=0, atol=0)
 
 

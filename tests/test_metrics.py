@@ -48,7 +48,10 @@ def car(height, width, shift=0, grow=0):
     """Body, cabin, two wheels and an antenna: about as long an outline as a real car's, with thin parts."""
     mask, x, y = np.zeros((height, width), np.uint8), width / 100, height / 100
     for left, top, right, bottom in ((15, 45, 85, 75), (30, 25, 68, 45), (66, 12, 67, 30)):
-        corners = (round(left * x) + shift - grow, round(top * y) - grow), (round(right * x) + shift + grow, round(bottom * y))
+        corners = (
+            (round(left * x) + shift - grow, round(top * y) - grow),
+            (round(right * x) + shift + grow, round(bottom * y)),
+        )
         cv2.rectangle(mask, *corners, 1, -1)
     for centre in (30, 70):
         cv2.circle(mask, (round(centre * x) + shift, round(75 * y)), round(9 * y) + grow, 1, -1)
@@ -158,13 +161,20 @@ def hd95_twin(prediction, truth):
 def test_counts_and_overlap_equal_those_counted_pixel_by_pixel(prediction, truth):
     scores = score(prediction, truth)
     assert (scores.tp, scores.fp, scores.fn, scores.tn) == counts_twin(prediction, truth)
-    assert (scores.dice, scores.iou, scores.precision, scores.recall) == pytest.approx(ratios_twin(prediction, truth), abs=1e-12)
+    assert (scores.dice, scores.iou, scores.precision, scores.recall) == pytest.approx(
+        ratios_twin(prediction, truth), abs=1e-12
+    )
 
 
 @every_pair
 def test_overlap_equals_torchmetrics(prediction, truth):
     import torch
-    from torchmetrics.functional.classification import binary_f1_score, binary_jaccard_index, binary_precision, binary_recall
+    from torchmetrics.functional.classification import (
+        binary_f1_score,
+        binary_jaccard_index,
+        binary_precision,
+        binary_recall,
+    )
 
     # The binary functions score the foreground alone; for one foreground class Dice is F1.
     found, wanted = torch.from_numpy(prediction.astype(np.int64)), torch.from_numpy(truth.astype(np.int64))
@@ -237,7 +247,10 @@ def test_hd95_equals_monai(prediction, truth):
 def test_hd95_of_large_blobs_equals_monai(seed):
     rng = np.random.default_rng(seed)
     height, width = rng.integers(100, 500, 2)
-    prediction, truth = blobs(rng, height, width, rng.uniform(0.05, 0.9)), blobs(rng, height, width, rng.uniform(0.05, 0.9))
+    prediction, truth = (
+        blobs(rng, height, width, rng.uniform(0.05, 0.9)),
+        blobs(rng, height, width, rng.uniform(0.05, 0.9)),
+    )
     assert score(prediction, truth).hd95 == pytest.approx(monai_hd95(prediction, truth), rel=1e-5, abs=1e-4)
 
 
@@ -254,7 +267,9 @@ def test_hd95_of_any_two_masks_equals_monai_and_the_slow_twin(pair):
 @pytest.mark.parametrize("size", [(1280, 1918), (1918, 1280), (1, 3000), (3000, 1), (3, 2500)])
 def test_the_longest_distances_are_exact(size):
     height, width = size
-    assert score(pixel(*size, (0, 0)), pixel(*size, (-1, -1))).hd95 == pytest.approx(math.hypot(height - 1, width - 1), rel=1e-6)
+    assert score(pixel(*size, (0, 0)), pixel(*size, (-1, -1))).hd95 == pytest.approx(
+        math.hypot(height - 1, width - 1), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2])

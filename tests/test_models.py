@@ -107,7 +107,11 @@ def test_a_pixel_of_the_photo_speaks_to_the_same_pixel_of_the_logits(name):
 def test_gradients_reach_every_parameter(name):
     model = built(name).train()
     model(photo(2, 64, 64)).square().mean().backward()
-    silent = [key for key, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.abs().sum() > 0]
+    silent = [
+        key
+        for key, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
     assert silent == []
 
 
@@ -185,7 +189,9 @@ def expected_parameters(width: int, up: str) -> int:
     """The closed form of a U-Net's parameter count, level by level."""
 
     def double(c_in: int, c_out: int) -> int:
-        return 9 * c_in * c_out + 9 * c_out**2 + 2 * (2 * c_out)  # two convolutions without bias, two batch normalizations
+        return (
+            9 * c_in * c_out + 9 * c_out**2 + 2 * (2 * c_out)
+        )  # two convolutions without bias, two batch normalizations
 
     c = [3] + [width * 2**i for i in range(5)]
     down = sum(double(c_in, c_out) for c_in, c_out in pairwise(c))
@@ -278,7 +284,11 @@ def test_the_gate_is_the_formula_of_the_paper():
     coarse = np.zeros((2, 2))
     for i, j in np.ndindex(2, 2):
         block = skip.numpy()[0, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-        q = np.einsum("ocyx,cyx->o", theta, block) + phi[:, :, 0, 0] @ g.numpy()[0, :, i, j] + gate.phi.bias.detach().numpy()
+        q = (
+            np.einsum("ocyx,cyx->o", theta, block)
+            + phi[:, :, 0, 0] @ g.numpy()[0, :, i, j]
+            + gate.phi.bias.detach().numpy()
+        )
         coarse[i, j] = 1 / (1 + np.exp(-(psi[0, :, 0, 0] @ np.maximum(q, 0) + gate.psi.bias.item())))
     enlarge = np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])  # bilinear, twice the size
     alpha = torch.from_numpy(enlarge @ coarse @ enlarge.T).float()
@@ -304,7 +314,9 @@ def test_the_popular_gate_is_the_widely_copied_formula():
     alpha = gate.alpha(skip, g).detach().numpy()
     assert gate.w_x[0].weight.shape == (2, 4, 1, 1) and alpha.shape == (1, 1, 3, 2)
     for y, x in np.ndindex(3, 2):
-        agreement = np.maximum(normalized(gate.w_g, g.numpy()[0, :, y, x]) + normalized(gate.w_x, skip.numpy()[0, :, y, x]), 0)
+        agreement = np.maximum(
+            normalized(gate.w_g, g.numpy()[0, :, y, x]) + normalized(gate.w_x, skip.numpy()[0, :, y, x]), 0
+        )
         expected = 1 / (1 + np.exp(-normalized(gate.psi, agreement)[0]))
         assert alpha[0, 0, y, x] == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(gate(skip, g), skip * torch.from_numpy(alpha))
@@ -394,7 +406,9 @@ def test_the_weights_of_another_architecture_are_refused(encoder, resnet18_weigh
 
 
 def test_weights_that_are_more_than_the_encoder_are_refused(tmp_path):
-    torch.save(torchvision.models.resnet34().state_dict(), tmp_path / "weights.pth")  # holds all names of resnet18, and more
+    torch.save(
+        torchvision.models.resnet34().state_dict(), tmp_path / "weights.pth"
+    )  # holds all names of resnet18, and more
     with pytest.raises(ValueError, match="does not hold the weights of resnet18"):
         resnet_unet(encoder="resnet18", pretrained=tmp_path / "weights.pth")
 
@@ -424,7 +438,9 @@ def test_an_unknown_encoder_is_answered_with_the_nearest():
         resnet_unet(encoder="resnet-50", pretrained=False)
 
 
-@pytest.mark.parametrize("error", [ConnectionError("no route"), TimeoutError(), RuntimeError("offline mode"), KeyError("proxy")])
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no route"), TimeoutError(), RuntimeError("offline mode"), KeyError("proxy")]
+)
 def test_weights_that_cannot_be_fetched_are_one_sentence_that_says_what_to_type(error, monkeypatch):
     def no_network(*_, **__):
         raise error
@@ -432,7 +448,9 @@ def test_weights_that_cannot_be_fetched_are_one_sentence_that_says_what_to_type(
     monkeypatch.setattr(weights_module, "try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr(weights_module, "get_hf_file_metadata", no_network)
     monkeypatch.setattr(weights_module, "hf_hub_download", lambda *_, **__: pytest.fail("the slow way was tried"))
-    with pytest.raises(WeightsNotFetched, match=r"weights of resnet34 could not be fetched.*pretrained=false.*pretrained=PATH"):
+    with pytest.raises(
+        WeightsNotFetched, match=r"weights of resnet34 could not be fetched.*pretrained=false.*pretrained=PATH"
+    ):
         resnet_unet()
 
 
@@ -442,7 +460,9 @@ def test_fetched_weights_are_loaded_and_normalised_as_they_expect(resnet18_weigh
     colours = {"input_space": "RGB", "input_range": [0, 1], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
     monkeypatch.setattr(weights_module, "try_to_load_from_cache", lambda *_, **__: str(path))
     monkeypatch.setattr(weights_module, "hf_hub_download", lambda *_, **__: str(path))
-    monkeypatch.setattr(weights_module, "get_hf_file_metadata", lambda *_, **__: pytest.fail("a cached file needs no network"))
+    monkeypatch.setattr(
+        weights_module, "get_hf_file_metadata", lambda *_, **__: pytest.fail("a cached file needs no network")
+    )
     monkeypatch.setattr(smp.encoders, "get_preprocessing_params", lambda _: colours)
     model = resnet_unet(encoder="resnet18")
     assert is_loaded(model, resnet18_weights)

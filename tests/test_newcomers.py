@@ -28,7 +28,8 @@ def test_links_within_the_repository_lead_to_a_file_and_a_heading(page):
 
 def test_the_comparison_with_others_links_the_same_sources_in_both_languages():
     tables = [
-        re.search(r"^## (?:How it compares|与其他仓库比较)\n(.*?)^## ", half, re.MULTILINE | re.DOTALL)[1] for half in HALVES
+        re.search(r"^## (?:How it compares|与其他仓库比较)\n(.*?)^## ", half, re.MULTILINE | re.DOTALL)[1]
+        for half in HALVES
     ]
     rows = [[line.count("|") for line in table.splitlines() if line.startswith("|")] for table in tables]
     assert rows[0] == rows[1] and len(rows[0]) >= 12 and set(rows[0]) == {7}
@@ -45,7 +46,10 @@ def test_outsiders_run_the_same_tests_as_the_project():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8"))
     steps = workflow["jobs"]["tests"]["steps"]
     assert "bash .ci/run" in [step.get("run") for step in steps]
-    assert re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE) == ["test", "test-people"]
+    assert re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE) == [
+        "test",
+        "test-people",
+    ]
     made = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert "pytest --ignore=tests/people " in made and "pytest tests/people " in made  # every test once
 

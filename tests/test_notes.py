@@ -58,7 +58,11 @@ def test_every_decimal_number_of_the_notes_is_printed_beside_it_or_its_source_is
     """The premises of the exercises apart, which are made up."""
     lesson = re.split(r"^## (?:Exercises|练习)$", TEXTS[language], flags=re.MULTILINE)[0]
     for section in sections(lesson):
-        beside = {number.lstrip("+-") for example in EXAMPLE.findall(section) for number in re.findall(NUMBER, "".join(example))}
+        beside = {
+            number.lstrip("+-")
+            for example in EXAMPLE.findall(section)
+            for number in re.findall(NUMBER, "".join(example))
+        }
         prose = re.sub(r"```.*?```", "", section, flags=re.DOTALL)
         for paragraph in prose.split("\n\n"):
             stated = set(re.findall(r"\d+\.\d+", re.sub(r"\]\(.*?\)|`[^`]*`", "", paragraph)))
@@ -72,7 +76,9 @@ def test_links_of_the_notes_lead_to_a_file_and_a_heading(language):
         assert path.exists(), target
         if anchor:
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, anchor
+            assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, (
+                anchor
+            )
 
 
 def test_the_table_of_the_dice_note_adds_up():

@@ -65,7 +65,10 @@ def test_the_table_shows_what_a_run_is_and_weighs(command, output):
     assert "config.json cannot be read" in rows["damaged"] and "no config.json" in rows["foreign"]
     total = sum(disk_size(run.folder) for run in run_index.runs(output / "runs"))
     assert (
-        all(words in shown for words in ("7 runs (", "2 interrupted", "2 damaged", "1 finished", "1 failed", "1 foreign"))
+        all(
+            words in shown
+            for words in ("7 runs (", "2 interrupted", "2 damaged", "1 finished", "1 failed", "1 foreign")
+        )
         and f"{total / 1e6:.1f} MB." in shown
     )
     assert f"Cache: {disk_size(output / 'cache') / 1e6:.1f} MB" in shown
@@ -104,7 +107,12 @@ def test_caches_being_built_stay_and_torn_ones_go_and_what_is_no_cache_is_not_to
         (tmp_path / name / "images.u8").write_bytes(b"12345")
     with FileLock(tmp_path / "bb-8x8.lock"):
         assert clean(tmp_path) == (10, ["bb-8x8"])
-        assert {p.name for p in tmp_path.iterdir()} == {"bb-8x8.building-now", "bb-8x8.lock", "my photographs", "notes-8x8x8"}
+        assert {p.name for p in tmp_path.iterdir()} == {
+            "bb-8x8.building-now",
+            "bb-8x8.lock",
+            "my photographs",
+            "notes-8x8x8",
+        }
     assert clean(tmp_path) == (5, []) and {p.name for p in tmp_path.iterdir()} == {"my photographs", "notes-8x8x8"}
 
 

@@ -80,8 +80,12 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
 ):
     file, trials = study_file(tmp_path, seeds="[0, 1]"), len(table(committed / "trials.csv"))
     code, shown, complaint = command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)
-    assert (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"has {trials} trials of its cells" in shown
-    assert f"settings (threads, too: {torch.get_num_threads()} here)" in shown  # else nothing counts, and one wonders why
+    assert (
+        (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"has {trials} trials of its cells" in shown
+    )
+    assert (
+        f"settings (threads, too: {torch.get_num_threads()} here)" in shown
+    )  # else nothing counts, and one wonders why
     assert trained == [(True, 1)]
     both = reported(tmp_path / "second")
     assert [row["state"] for row in both["runs.csv"]] == ["finished"] * 2
@@ -112,7 +116,9 @@ def test_a_tuning_that_is_not_finished_is_committed_and_gone_on_with(
     assert len(before["trials.csv"]) == 2 and before["runs.csv"][0]["state"] == "missing"
 
     results = tmp_path / "results/tiny/trials.csv"
-    results.write_text(re.sub(r"finished,[\d.]+", "diverged,", results.read_text(), count=1))  # it does not do so again either
+    results.write_text(
+        re.sub(r"finished,[\d.]+", "diverged,", results.read_text(), count=1)
+    )  # it does not do so again either
     plan = ["study", *words(file, made_cars, tmp_path / "second")[1:], "--published", *shared]
     command(*plan, "--dry-run")
     assert not (tmp_path / "second" / "trials").exists()
@@ -120,7 +126,9 @@ def test_a_tuning_that_is_not_finished_is_committed_and_gone_on_with(
     assert command(*plan)[2] == ""
     after, own = reported(tmp_path / "second"), trained.count((False, 100))
     assert (
-        own >= 2 and len(after["trials.csv"]) == own + 2 and [row["state"] for row in after["trials.csv"]].count("diverged") == 1
+        own >= 2
+        and len(after["trials.csv"]) == own + 2
+        and [row["state"] for row in after["trials.csv"]].count("diverged") == 1
     )
 
 
@@ -136,7 +144,11 @@ def test_a_trial_of_another_committed_study_counts_where_it_is_the_same(
         command(*given, "--dry-run")[1].replace("│", "").split()
     )
     code, shown, complaint = command(*given)
-    assert (code, complaint) == (0, "") and "has 0 finished runs" in shown and f"has {len(before)} trials of its cells" in shown
+    assert (
+        (code, complaint) == (0, "")
+        and "has 0 finished runs" in shown
+        and f"has {len(before)} trials of its cells" in shown
+    )
     assert trained == [(True, 0)]
     assert reported(tmp_path / "second")["trials.csv"] == before
 
@@ -164,7 +176,9 @@ def test_what_another_study_says_of_a_trial_counts_only_where_it_is_not_told_in_
     assert spent[0] and not any(spent[1:])
 
 
-def test_a_trial_that_was_begun_here_goes_on_and_is_not_replaced(made_cars, tmp_path, command, shared, trained, done, committed):
+def test_a_trial_that_was_begun_here_goes_on_and_is_not_replaced(
+    made_cars, tmp_path, command, shared, trained, done, committed
+):
     file, key = study_file(tmp_path), table(committed / "trials.csv")[0]["key"]
     begun = tmp_path / "second" / "trials" / key
     begun.mkdir(parents=True)
@@ -186,7 +200,9 @@ def test_a_cell_of_another_name_does_not_count_although_its_runs_would_be_the_sa
     assert trained == [(True, 0)]
 
 
-def test_runs_and_trials_of_other_settings_do_not_count(made_cars, tmp_path, command, shared, trained, reported, committed):
+def test_runs_and_trials_of_other_settings_do_not_count(
+    made_cars, tmp_path, command, shared, trained, reported, committed
+):
     file, before = study_file(tmp_path), {name: table(committed / name) for name in ("runs.csv", "trials.csv")}
     file.write_text(file.read_text().replace("epochs = 2", "epochs = 1"))
     assert command(*words(file, made_cars, tmp_path / "second", "study"), "--published", *shared)[0] == 0
@@ -198,5 +214,7 @@ def test_runs_and_trials_of_other_settings_do_not_count(made_cars, tmp_path, com
 
 def test_where_nothing_is_committed_a_sentence_says_so(made_cars, tmp_path, command, shared, monkeypatch):
     monkeypatch.setattr("analysis.records.places.RESULTS", tmp_path / "results")
-    code, _, complaint = command(*words(study_file(tmp_path), made_cars, tmp_path / "out", "study"), "--published", *shared)
+    code, _, complaint = command(
+        *words(study_file(tmp_path), made_cars, tmp_path / "out", "study"), "--published", *shared
+    )
     assert code == 2 and "leave out --published" in complaint and not (tmp_path / "out").exists()

@@ -129,5 +129,7 @@ def test_a_dotted_target_is_taken_wherever_a_name_is(tmp_path, monkeypatch):
 
 def test_the_registry_needs_the_standard_library_alone():
     code = "import sys, registry; print({m.split('.')[0] for m in sys.modules} - set(sys.stdlib_module_names) - {'registry'})"
-    shown = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert all(name.startswith("_") for name in eval(shown)), shown

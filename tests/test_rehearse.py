@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from experiments.config.schema import RunConfig
-from experiments.training.dry_run import rehearse
+from experiments.training.dry_run import dry_run
 from models.unet import unet
 from registry import LOSSES, MODELS, InputError, OptionError
 from tests.conftest import small
@@ -32,7 +32,10 @@ def nets(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("changed", "sentence"),
     [
-        ({"model": "odd_nets:two_classes", "model_kwargs": None}, "makes (16, 2, 32, 48) of photographs (16, 3, 32, 48)"),
+        (
+            {"model": "odd_nets:two_classes", "model_kwargs": None},
+            "makes (16, 2, 32, 48) of photographs (16, 3, 32, 48)",
+        ),
         ({"model": "odd_nets:halves", "model_kwargs": None}, "makes (16, 1, 16, 24)"),
         ({"model": "odd_nets:Pair", "model_kwargs": None}, "makes something that is no tensor"),
         ({"model": "odd_nets:no_module", "model_kwargs": None}, "builds a str; it should build a torch.nn.Module"),
@@ -60,7 +63,9 @@ def test_bad_targets_and_options_exit_with_2_and_leave_nothing(changed, sentence
         (["arch=Unte", "encoder=resnet18"], {}, "did you mean 'Unet'"),
     ],
 )
-def test_a_size_or_a_batch_that_an_architecture_cannot_take_is_refused(kwargs, other, sentence, command, made_cars, tmp_path):
+def test_a_size_or_a_batch_that_an_architecture_cannot_take_is_refused(
+    kwargs, other, sentence, command, made_cars, tmp_path
+):
     words = small(made_cars, tmp_path / "outputs", model="smp", **other)
     at = words.index("--model-kwargs") + 1
     words[at : at + 1] = [*kwargs, "pretrained=false"]
@@ -82,7 +87,7 @@ def test_a_rehearsal_leaves_the_model_and_the_random_numbers_as_they_were():
     torch.manual_seed(0)
     model = nn.Sequential(unet(width=2), nn.Dropout()).eval()
     before, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
-    rehearse(model, config, photographs=10)
+    dry_run(model, config, photographs=10)
     assert torch.equal(torch.get_rng_state(), random) and not model.training
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -92,14 +97,14 @@ def test_a_model_that_looks_at_values_is_let_through():
         def forward(self, image):
             return image[:, :1] * float(image.mean())
 
-    rehearse(Looks(), RunConfig(), photographs=10)
+    dry_run(Looks(), RunConfig(), photographs=10)
 
 
 def test_the_batch_that_is_tried_is_not_larger_than_the_photographs():
     model = MODELS["smp"].build(arch="UPerNet", encoder="resnet18", pretrained=False)
-    rehearse(model, RunConfig(batch_size=8), photographs=2)
+    dry_run(model, RunConfig(batch_size=8), photographs=2)
     with pytest.raises(InputError, match="--batch-size 2"):
-        rehearse(model, RunConfig(batch_size=8), photographs=1)
+        dry_run(model, RunConfig(batch_size=8), photographs=1)
 
 
 def test_an_option_without_a_default_is_asked_for(nets):

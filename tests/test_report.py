@@ -42,7 +42,14 @@ def place(tmp_path, monkeypatch, request):
     if "all_pictures" not in request.fixturenames:
         monkeypatch.setattr(report, "PICTURES", {"intervals": comparison.intervals})
     (tmp_path / "README.md").write_text(MARKERS)
-    return ["--output-dir", tmp_path / "outputs", "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
+    return [
+        "--output-dir",
+        tmp_path / "outputs",
+        "--results-dir",
+        tmp_path / "results",
+        "--readme",
+        tmp_path / "README.md",
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,9 @@ def places(folder):
 def rows(readme, language="en"):
     """The rows of the study's table in a README: each a list of texts."""
     text = readme.read_text().split(f"<!-- study made {language} -->")[1].split("<!-- /study")[0]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("|")]
+    return [
+        [cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line.startswith("|")
+    ]
 
 
 def everything(folder):
@@ -87,7 +96,9 @@ def test_every_number_of_the_table_is_what_a_plain_loop_over_the_score_files_giv
         assert row["boundary IoU"] == f"{np.mean([f['boundary_iou'] for f in found]):.4f}"
         assert row["Dice, best epoch"] == f"{np.mean(best):.4f}" and row["seeds"] == "3"
         distances = [
-            float(line["hd95"]) for key in cell["runs"].values() for line in read(made / "runs" / key / "scores_last.csv")
+            float(line["hd95"])
+            for key in cell["runs"].values()
+            for line in read(made / "runs" / key / "scores_last.csv")
         ]
         assert row["HD95, median px (failures)"] == f"{np.median(distances):.1f} (0)"
 
@@ -107,22 +118,40 @@ def test_runs_csv_holds_each_runs_own_summary(made):
         assert (run.test_cars, run.test_images, run.hd95_failures) == (12, 48, 0)
 
 
-def test_the_committed_files_alone_give_every_number_and_every_picture_again(made, tmp_path, command, place, all_pictures):
+def test_the_committed_files_alone_give_every_number_and_every_picture_again(
+    made, tmp_path, command, place, all_pictures
+):
     shutil.copytree(made, tmp_path / "outputs")
     assert command("report", "made", "--latex", *place)[0] == 0
     first = everything(tmp_path / "results"), (tmp_path / "README.md").read_text()
     shutil.rmtree(tmp_path / "outputs")
     assert command("report", "--latex", *place)[0] == 0
     assert (everything(tmp_path / "results"), (tmp_path / "README.md").read_text()) == first
-    assert {"intervals.svg", "main-effects.svg", "heatmap.svg", "pairs.svg", "responses.svg", "angles.svg", "made.tex"} <= set(
-        first[0]
-    )
+    assert {
+        "intervals.svg",
+        "main-effects.svg",
+        "heatmap.svg",
+        "pairs.svg",
+        "responses.svg",
+        "angles.svg",
+        "made.tex",
+    } <= set(first[0])
 
 
 def test_a_report_imports_neither_torch_nor_mlflow(made, tmp_path):
     committed.write(gather.gather(made, "made"), tmp_path / "results")
     (tmp_path / "README.md").write_text(MARKERS)
-    words = ["report", "--output-dir", "none", "--results-dir", "results", "--readme", "README.md", "--html", "page.html"]
+    words = [
+        "report",
+        "--output-dir",
+        "none",
+        "--results-dir",
+        "results",
+        "--readme",
+        "README.md",
+        "--html",
+        "page.html",
+    ]
     heavy = "{'torch', 'mlflow', 'segmentation_models_pytorch', 'albumentations', 'optuna', 'cv2'}"
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import run; code = run.main({words!r}); print(sorted(set(sys.modules) & {heavy})); sys.exit(code)"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -130,7 +159,9 @@ def test_a_report_imports_neither_torch_nor_mlflow(made, tmp_path):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_check_is_quiet_where_all_agrees_and_exits_1_where_the_readme_or_a_csv_was_changed(made, tmp_path, command, place):
+def test_check_is_quiet_where_all_agrees_and_exits_1_where_the_readme_or_a_csv_was_changed(
+    made, tmp_path, command, place
+):
     shutil.copytree(made, tmp_path / "outputs")
     command("report", "made", *place)
     assert command("report", "--check", *place) == (0, "", "")
@@ -181,7 +212,9 @@ def break_run(output, how):
     folder = output / "runs" / plan["cells"][0]["runs"]["1"]
     if how == "failed":
         (folder / "result.json").unlink()
-        (folder / "failed.json").write_text(json.dumps({"reason": "The loss became NaN in step 17.\nTry a lower rate."}))
+        (folder / "failed.json").write_text(
+            json.dumps({"reason": "The loss became NaN in step 17.\nTry a lower rate."})
+        )
         return "failed (seed 1: The loss became NaN in step 17. Try a lower rate.)", "failed: unet-bce, seed 1"
     if how == "partial":
         (folder / "result.json").unlink()
@@ -260,7 +293,9 @@ MIXED = [
 
 
 @pytest.mark.parametrize("fields", MIXED, ids=lambda f: next(iter(f)))
-def test_other_budgets_data_and_protocols_are_refused_unless_they_are_the_factor(fields, made, tmp_path, command, place):
+def test_other_budgets_data_and_protocols_are_refused_unless_they_are_the_factor(
+    fields, made, tmp_path, command, place
+):
     output = shutil.copytree(made, tmp_path / "outputs")
     change_configs(output, 1, **fields)
     code, _, complaint = command("report", "made", *place)
@@ -275,7 +310,17 @@ def test_other_budgets_data_and_protocols_are_refused_unless_they_are_the_factor
 def test_every_field_of_a_run_is_shared_by_a_table_or_known_not_to_be():
     from analysis.records.study_results import SHARED
 
-    may_differ = {"model", "model_kwargs", "loss", "loss_kwargs", "learning_rate", "seed", "weights", "threads", "device"}
+    may_differ = {
+        "model",
+        "model_kwargs",
+        "loss",
+        "loss_kwargs",
+        "learning_rate",
+        "seed",
+        "weights",
+        "threads",
+        "device",
+    }
     assert set(made_config(0, 1)) <= set(SHARED) | may_differ and not set(SHARED) & may_differ
 
 
@@ -349,7 +394,8 @@ def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
     assert [row.cell for row in found.rows if row.standing.kind == "rate at the edge"] == ["attention_unet-bce"]
     english, chinese = (" ".join(sentences(found, language)) for language in ("en", "zh"))
     assert (
-        "over all the other factors" not in english and "By model, within dice alone, the only one of 2 combinations" in english
+        "over all the other factors" not in english
+        and "By model, within dice alone, the only one of 2 combinations" in english
     )
     assert "仅在 dice 之内，因为其余因素的 2 种组合中只有这一种的两个水平都已判定" in chinese
     assert "judged cell" in english and "已判定的单元" in chinese
@@ -370,7 +416,9 @@ def test_committed_runs_stay_where_the_records_lack_them(made, tmp_path, command
     assert all(after[name] == before[name] for name in ("runs.csv", "scores.csv.gz", "curves.csv", "configs.json"))
 
 
-def test_a_run_that_was_repeated_otherwise_takes_the_committed_ones_place_even_if_it_failed(made, tmp_path, command, place):
+def test_a_run_that_was_repeated_otherwise_takes_the_committed_ones_place_even_if_it_failed(
+    made, tmp_path, command, place
+):
     output = shutil.copytree(made, tmp_path / "outputs")
     command("report", "made", *place)
     plan = json.loads((output / "studies/made/plan.json").read_text())
@@ -396,9 +444,9 @@ def test_the_ledger_counts_each_run_once_over_all_studies_and_forgets_none(made,
     found = test_set_ledger.enter(gather.gather(tmp_path / "other", "other"), tmp_path)
     assert list(found.runs) == [12, 2] and test_set_ledger.times_read(found, first) == [(12, 14, 2)]
     write_study(tmp_path / "third", "third", models={"resnet_unet": 0}, losses={"bce": 0}, cars=9)
-    assert test_set_ledger.times_read(test_set_ledger.enter(gather.gather(tmp_path / "third", "third"), tmp_path), first) == [
-        (12, 14, 2)
-    ]
+    assert test_set_ledger.times_read(
+        test_set_ledger.enter(gather.gather(tmp_path / "third", "third"), tmp_path), first
+    ) == [(12, 14, 2)]
 
 
 def test_the_same_cars_are_worn_out_by_every_split_that_tests_on_them(made, tmp_path):
@@ -438,7 +486,9 @@ NASTY = [
 @pytest.mark.fault(26)
 def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place, all_pictures):
     write_study(
-        tmp_path / "outputs", models={name: 0.001 * n for n, name in enumerate(NASTY)}, losses={'b"c,e': 0, "dice": 0.001}
+        tmp_path / "outputs",
+        models={name: 0.001 * n for n, name in enumerate(NASTY)},
+        losses={'b"c,e': 0, "dice": 0.001},
     )
     code, _, complaint = command("report", "made", "--html", tmp_path / "page.html", "--latex", *place)
     assert code == 0, complaint
@@ -451,7 +501,9 @@ def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place, all_p
     for picture in (tmp_path / "results/made").glob("*.svg"):
         assert ET.fromstring(picture.read_text()).tag.endswith("svg")
         assert "<script" not in picture.read_text()
-    words = {part.text for part in ET.parse(tmp_path / "results/made/intervals.svg").iter("{http://www.w3.org/2000/svg}text")}
+    words = {
+        part.text for part in ET.parse(tmp_path / "results/made/intervals.svg").iter("{http://www.w3.org/2000/svg}text")
+    }
     assert any(word and word.startswith("$x_1$ & 50 % #1") for word in words)
     tex = (tmp_path / "results/made/made.tex").read_text()
     assert r"\$x\_1\$ \& 50 \% \#1" in tex
@@ -523,7 +575,10 @@ def test_a_study_that_the_readme_has_no_place_for_is_told_how_to_get_one(made, t
 def test_what_was_seen_is_that_of_the_judged_cells_alone(tmp_path):
     """A cell without a verdict, and one that failed with half of its seeds, decide nothing of what the others could detect."""
     plan = write_study(
-        tmp_path, models={"unet": 0, "attention_unet": 0, "resnet_unet": 0}, losses={"bce": 0, "dice": 0.003}, seeds=range(4)
+        tmp_path,
+        models={"unet": 0, "attention_unet": 0, "resnet_unet": 0},
+        losses={"bce": 0, "dice": 0.003},
+        seeds=range(4),
     )
     first, second = plan["cells"][0], plan["cells"][3]
     first["edge"] = True
@@ -573,7 +628,9 @@ def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path,
 
     document = tmp_path / "docs" / "studies.md"
     document.parent.mkdir()
-    document.write_text("".join(f"<!-- long made {language} -->\n<!-- /long made {language} -->\n" for language in ("en", "zh")))
+    document.write_text(
+        "".join(f"<!-- long made {language} -->\n<!-- /long made {language} -->\n" for language in ("en", "zh"))
+    )
     (tmp_path / "README.md").write_text("")
     where = ["--output-dir", made, "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
     assert command("report", "made", *where)[0] == 0
@@ -593,7 +650,14 @@ def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path,
 
 @pytest.mark.parametrize("flags", [(), ("--check",)], ids=str)
 def test_a_readme_that_is_not_there_is_told_of_before_anything_is_written(flags, made, tmp_path, command):
-    where = ["--results-dir", str(tmp_path / "results"), "--readme", str(tmp_path / "none.md"), "--output-dir", str(made)]
+    where = [
+        "--results-dir",
+        str(tmp_path / "results"),
+        "--readme",
+        str(tmp_path / "none.md"),
+        "--output-dir",
+        str(made),
+    ]
     code, _, complaint = command("report", *flags, *where)
     assert code == 2 and "none.md cannot be read" in complaint and "--readme" in complaint
     assert not (tmp_path / "results").exists()

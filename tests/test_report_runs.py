@@ -52,7 +52,14 @@ def place(trained, tmp_path):
     """The words of a report over a copy of the trained study."""
     shutil.copytree(trained, tmp_path / "outputs")
     (tmp_path / "README.md").write_text("no place\n")
-    return ["--output-dir", tmp_path / "outputs", "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
+    return [
+        "--output-dir",
+        tmp_path / "outputs",
+        "--results-dir",
+        tmp_path / "results",
+        "--readme",
+        tmp_path / "README.md",
+    ]
 
 
 def test_a_trained_runs_row_is_what_its_own_result_says(trained, tmp_path, command, place, made_cars):
@@ -112,7 +119,9 @@ def test_verdicts_become_tags_of_the_runs_in_mlflow_where_that_is_asked_for_and_
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'outputs' / 'mlflow.db'}")
     everything = [e.experiment_id for e in client.search_experiments()]
     (found,) = client.search_runs(everything)
-    former = client.create_run(found.info.experiment_id, tags={"study.tiny": "true", "key": "0" * 16, "verdict.tiny": "better"})
+    former = client.create_run(
+        found.info.experiment_id, tags={"study.tiny": "true", "key": "0" * 16, "verdict.tiny": "better"}
+    )
     client.set_terminated(former.info.run_id)
     code, shown, complaint = command("report", "tiny", "--tag", *place)
     assert (code, complaint) == (0, "") and "verdict.tiny" in shown

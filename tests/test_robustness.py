@@ -199,7 +199,9 @@ def test_the_picture_has_a_panel_for_every_place_and_names_every_cell(scored):
 def test_no_two_cells_are_drawn_alike_and_a_factors_level_is_a_colour():
     crossed = [(steps, policy) for policy in "abcde" for steps in ("short", "long")]
     looks = _looks(crossed)
-    assert len({(look["color"], look["linestyle"]) for look in looks}) == len({look["marker"] for look in looks}) * 5 == 10
+    assert (
+        len({(look["color"], look["linestyle"]) for look in looks}) == len({look["marker"] for look in looks}) * 5 == 10
+    )
     assert all(looks[at]["color"] == looks[at + 1]["color"] for at in range(0, 10, 2))
     for many in ([(str(number),) for number in range(MOST)], [(a, b) for a in "abcd" for b in "abcd"]):
         looks = _looks(many)
@@ -215,13 +217,20 @@ def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored
     half[half.key != half.key.iloc[0]].to_csv(place / "jpeg-2.csv", index=False)  # one run of one cell is missing
     for path in place.glob("b*.csv"):
         path.unlink()
-    (tmp_path / "README.md").write_text("".join(f"<!-- study tiny {n} -->\n<!-- /study tiny {n} -->\n" for n in ("en", "zh")))
+    (tmp_path / "README.md").write_text(
+        "".join(f"<!-- study tiny {n} -->\n<!-- /study tiny {n} -->\n" for n in ("en", "zh"))
+    )
     where = ["--output-dir", output, "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
     assert command("report", "tiny", *where)[0] == 0
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "| loss | clean | contrast | jpeg | wild |" in text and "noise" not in text.split("Dice of the same networks")[1]
+    assert (
+        "| loss | clean | contrast | jpeg | wild |" in text
+        and "noise" not in text.split("Dice of the same networks")[1]
+    )
     jpeg = [
-        line.split("|")[4].strip(" ★") for line in text.splitlines() if line.startswith("| bce |") or line.startswith("| dice |")
+        line.split("|")[4].strip(" ★")
+        for line in text.splitlines()
+        if line.startswith("| bce |") or line.startswith("| dice |")
     ]
     assert "" in jpeg[:2] and any(jpeg[:2])  # a mean over other seeds than the neighbours' would mislead
     (place / "contrast-1.csv").unlink()

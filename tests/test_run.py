@@ -84,7 +84,15 @@ def signalled(command, words, step, number=signal.SIGTERM):
 def test_a_run_leaves_the_record_that_was_promised(finished):
     folder = run_folder(finished)
     there = {path.name for path in folder.iterdir()}
-    assert {"config.json", "split.csv", "metrics.jsonl", "timing.jsonl", "last.ckpt", "previous.ckpt", "best.ckpt"} <= there
+    assert {
+        "config.json",
+        "split.csv",
+        "metrics.jsonl",
+        "timing.jsonl",
+        "last.ckpt",
+        "previous.ckpt",
+        "best.ckpt",
+    } <= there
     assert {"scores.csv", "scores_last.csv", "result.json", "pictures"} <= there and "failed.json" not in there
     config = json.loads((folder / "config.json").read_text())
     assert config["key"] == folder.name and config["config"]["size"] == [48, 32]
@@ -164,13 +172,17 @@ def test_a_finished_run_says_so_and_prints_its_result_again(finished, made_cars,
     assert (run_folder(finished) / "result.json").read_bytes() == before
 
 
-def test_the_same_command_elsewhere_gives_the_same_record_bit_for_bit(finished, made_cars, tmp_path, command, same_threads):
+def test_the_same_command_elsewhere_gives_the_same_record_bit_for_bit(
+    finished, made_cars, tmp_path, command, same_threads
+):
     assert command(*small(made_cars, tmp_path))[0] == 0
     assert run_folder(tmp_path).name == run_folder(finished).name
     assert digests(run_folder(tmp_path)) == digests(run_folder(finished))
 
 
-@pytest.mark.parametrize("step", [1, 4, 8, 10])  # five steps an epoch: in the first, at its end, in the last, at the end
+@pytest.mark.parametrize(
+    "step", [1, 4, 8, 10]
+)  # five steps an epoch: in the first, at its end, in the last, at the end
 @pytest.mark.fault(1)
 def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, made_cars, tmp_path, command, same_threads, step):
     words = small(made_cars, tmp_path)
@@ -284,7 +296,9 @@ def test_a_run_that_is_under_way_with_other_threads_is_not_to_be_deleted(made_ca
     assert code == 2 and "under way" in complaint and "OMP_NUM_THREADS=7" in complaint and "rm -r" not in complaint
 
 
-def test_a_run_trains_with_the_threads_of_its_settings_whatever_this_process_had(made_cars, tmp_path, command, monkeypatch):
+def test_a_run_trains_with_the_threads_of_its_settings_whatever_this_process_had(
+    made_cars, tmp_path, command, monkeypatch
+):
     """On Ray a worker begins with another number, and the last bits would be others."""
     before, seen = torch.get_num_threads(), []
     kept, first = runner.train_epochs, runner.refuse_changed
@@ -345,7 +359,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_named(
 ):
     from experiments.training import checkpoint
 
-    kept, calls = files.write_whole, []
+    kept, calls = files.write_atomically, []
 
     def full(path, *parts, **asked):
         if path.name == "last.ckpt":
@@ -355,7 +369,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_named(
         kept(path, *parts, **asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_whole", full)
+        patch.setattr(checkpoint, "write_atomically", full)
         code, _, complaint = command(*small(made_cars, tmp_path))
         assert code == 1 and "disk is full" in complaint and "last.ckpt" in complaint
     code, shown, _ = command(*small(made_cars, tmp_path))
@@ -386,7 +400,9 @@ def test_weights_given_as_a_file_count_by_their_bytes(made_cars, tmp_path, comma
             torch.save({k: v + len(keys) for k, v in encoder.items()}, tmp_path / name)
         words = small(made_cars, tmp_path / name.split(".")[0], model="resnet_unet", epochs=1)
         at_ = words.index("--model-kwargs")
-        code, _, complaint = command(*words[: at_ + 1], "encoder=resnet18", f"pretrained={tmp_path / name}", *words[at_ + 2 :])
+        code, _, complaint = command(
+            *words[: at_ + 1], "encoder=resnet18", f"pretrained={tmp_path / name}", *words[at_ + 2 :]
+        )
         assert code == 0, complaint
         keys.append(run_folder(tmp_path / name.split(".")[0]).name)
     assert keys[0] == keys[1] != keys[2]

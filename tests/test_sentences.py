@@ -45,7 +45,9 @@ def test_two_that_are_not_separated_are_both_named_and_the_beaten_one_is_not(tmp
 
 
 def test_one_small_difference_is_enough_to_say_that_it_is_small(tmp_path):
-    found = study(tmp_path, {"unet": 0, "attention_unet": 0.0092, "resnet_unet": 0.01}, sd=1e-4, seeds=range(5), cars=40)
+    found = study(
+        tmp_path, {"unet": 0, "attention_unet": 0.0092, "resnet_unet": 0.01}, sd=1e-4, seeds=range(5), cars=40
+    )
     assert "better than each of the other 2 cells, though not surely by more than 0.001" in sentences(found, "en")[0]
 
 
@@ -68,7 +70,9 @@ def test_main_effects_come_first_where_the_plan_names_them_and_pairs_where_it_na
     found = study(tmp_path / "a", *effects, sd=1e-4, design={**named, "confirmatory": ["model"]})
     texts = sentences(found, "en")
     assert texts[0].startswith("By model, over all the other factors: resnet_unet is better than unet (+0.0")
-    assert "(Exploratory" in texts[1] and texts[2].startswith("By loss, over all the other factors (exploratory): dice is better")
+    assert "(Exploratory" in texts[1] and texts[2].startswith(
+        "By loss, over all the other factors (exploratory): dice is better"
+    )
     found = study(tmp_path / "b", *effects, sd=1e-4, design={**named, "confirmatory": ["pairs"]})
     texts = sentences(found, "en")
     assert texts[0].startswith("resnet_unet + dice is better than each") and "xploratory" not in texts[0]
@@ -81,7 +85,9 @@ def test_main_effects_come_first_where_the_plan_names_them_and_pairs_where_it_na
     sd=st.sampled_from([1e-5, 3e-4, 2e-3]), seeds=st.integers(1, 4),
 )  # fmt: skip
 def test_no_sentence_claims_more_than_the_verdicts(tmp_path_factory, effects, sd, seeds):
-    found = study(tmp_path_factory.mktemp("any"), {f"m{n}": e for n, e in enumerate(effects)}, sd=sd, seeds=range(seeds), views=2)
+    found = study(
+        tmp_path_factory.mktemp("any"), {f"m{n}": e for n, e in enumerate(effects)}, sd=sd, seeds=range(seeds), views=2
+    )
     comparisons = found.family.comparisons
     text = sentences(found, "en")[0]
     for winner in re.findall(r"(\S+ \+ bce) is better than each", text):
@@ -101,7 +107,9 @@ def test_no_sentence_claims_more_than_the_verdicts(tmp_path_factory, effects, sd
 
 
 def test_an_average_over_some_combinations_and_no_average_at_all_are_called_what_they_are(tmp_path):
-    plan = write_study(tmp_path, models={"unet": 0, "attention_unet": 0, "resnet_unet": 0}, losses={"bce": 0, "dice": 0.003})
+    plan = write_study(
+        tmp_path, models={"unet": 0, "attention_unet": 0, "resnet_unet": 0}, losses={"bce": 0, "dice": 0.003}
+    )
     place = tmp_path / "studies/made/plan.json"
 
     def told(*edges):
@@ -112,8 +120,9 @@ def test_an_average_over_some_combinations_and_no_average_at_all_are_called_what
 
     assert "By loss, over all the other factors: " in told()
     left_out = " (planned as confirmatory, but cells without a verdict are left out): "
-    assert f"By loss, over the 2 of 3 combinations of the other factors in which both levels are judged{left_out}" in told(
-        "unet-bce"
+    assert (
+        f"By loss, over the 2 of 3 combinations of the other factors in which both levels are judged{left_out}"
+        in told("unet-bce")
     )
     assert "By loss, within resnet_unet alone, the only one of 3 " in told("unet-bce", "attention_unet-dice")
     assert (
@@ -139,12 +148,20 @@ def test_a_level_or_a_whole_factor_without_a_verdict_is_not_passed_over(tmp_path
     assert "By model, 2 of 3 levels, over all the other factors: attention_unet is better than unet (" in english
     assert "按 model（3 个水平中的 2 个），对其余因素取平均：attention_unet 优于 unet" in chinese
     large = [
-        {**cell, "cell": f"large-{cell['cell']}", "levels": cell["levels"] | {"size": "large"}, "edge": True, "runs": {}}
+        {
+            **cell,
+            "cell": f"large-{cell['cell']}",
+            "levels": cell["levels"] | {"size": "large"},
+            "edge": True,
+            "runs": {},
+        }
         for cell in plan["cells"]
     ]
     english, chinese = told([], large)
     assert "over all the other factors" not in english and "By size" not in english
-    assert "By loss, over the 3 of 6 combinations of the other factors in which both levels are judged (planned" in english
+    assert (
+        "By loss, over the 3 of 6 combinations of the other factors in which both levels are judged (planned" in english
+    )
     assert "对其余因素的 6 种组合中两个水平都已判定的 3 种取平均" in chinese
 
 
@@ -240,7 +257,10 @@ def test_which_cell_was_highest_at_one_rate_for_all_is_told_beside_the_highest_o
     (note,) = [n for n in told({"trials": made}) if "One rate for all" in n]
     assert "(2 a cell and rate)" in note and "leads the next by 0.0100 to 0.0500. " in note
     assert "that of unet + bce at 0.001, 0.003; attention_unet + bce at 0.01, 0.03, 0.1;" in note
-    assert "the highest mean validation Dice is that of attention_unet + bce. So another cell is the highest at 2 of 5" in note
+    assert (
+        "the highest mean validation Dice is that of attention_unet + bce. So another cell is the highest at 2 of 5"
+        in note
+    )
     assert "Kendall's τ of -1.00 to 1.00" in note
     (note,) = [n for n in told({"trials": made}, "zh") if "所有单元用同一个学习率" in n]
     assert "5 个共用的学习率中有 2 个" in note
@@ -252,9 +272,16 @@ def test_which_cell_was_highest_at_one_rate_for_all_is_told_beside_the_highest_o
 
 
 def test_every_two_levels_of_a_factor_stand_in_a_table_with_their_difference(tmp_path):
-    found = study(tmp_path, {"unet": 0, "attention_unet": 0.002, "resnet_unet": 0.009}, {"bce": 0, "dice": 0.003}, sd=1e-4)
+    found = study(
+        tmp_path, {"unet": 0, "attention_unet": 0.002, "resnet_unet": 0.009}, {"bce": 0, "dice": 0.003}, sd=1e-4
+    )
     made = main_effects(found.effects, "en")
-    mean = found.study.scores.groupby(["cell", "seed", "group"], observed=True).dice.mean().groupby("cell", observed=True).mean()
+    mean = (
+        found.study.scores.groupby(["cell", "seed", "group"], observed=True)
+        .dice.mean()
+        .groupby("cell", observed=True)
+        .mean()
+    )
     level = {cell["cell"]: cell["levels"]["model"] for cell in found.study.cells}
     by_model = mean.groupby(mean.index.map(level)).mean()
     models = made[made.factor == "model"]
@@ -267,7 +294,9 @@ def test_every_two_levels_of_a_factor_stand_in_a_table_with_their_difference(tmp
     assert "not estimable" not in long_form(found, test_set_ledger.read(tmp_path), "en", "pictures", ()).lower()
     for cell in found.study.cells:
         cell["rate_low"] = None
-    assert "\n\nNot estimable: no rate was tried twice" in long_form(found, test_set_ledger.read(tmp_path), "en", "pictures", ())
+    assert "\n\nNot estimable: no rate was tried twice" in long_form(
+        found, test_set_ledger.read(tmp_path), "en", "pictures", ()
+    )
 
 
 def test_the_agreement_of_two_orders_is_kendalls_tau():
@@ -282,9 +311,13 @@ def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
     assert any(note.startswith("None of the masks") for note in notes(none, test_set_ledger.read(tmp_path), "en"))
     scores = found.study.scores.copy()
     photo = scores.image.iloc[0]
-    scores.loc[(scores.image == photo) & (scores.cell == scores.cell.iloc[0]), "dice"] = 0.0  # one bad mask spoils one cell
+    scores.loc[(scores.image == photo) & (scores.cell == scores.cell.iloc[0]), "dice"] = (
+        0.0  # one bad mask spoils one cell
+    )
     spoilt = replace(found.study, scores=scores, plan={**found.study.plan, "known_faulty": [photo]})
-    (told,) = [note for note in notes(answer(spoilt), test_set_ledger.read(tmp_path), "en") if "publicly listed" in note]
+    (told,) = [
+        note for note in notes(answer(spoilt), test_set_ledger.read(tmp_path), "en") if "publicly listed" in note
+    ]
     assert "Without the 1 test photographs" in told and "→ equivalent" in told
     rows = scores[scores.image != photo].groupby(["cell", "seed", "group"], observed=True).dice.mean()
     a = answer(spoilt)
@@ -307,7 +340,9 @@ def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
 
 
 def test_a_factor_whose_parts_are_asked_for_leads_the_answer_and_each_part_is_told(tmp_path):
-    plan = write_study(tmp_path, models={"unet": 0, "attention_unet": 0, "resnet_unet": 0}, losses={"bce": 0, "dice": 0.004})
+    plan = write_study(
+        tmp_path, models={"unet": 0, "attention_unet": 0, "resnet_unet": 0}, losses={"bce": 0, "dice": 0.004}
+    )
     plan["design"] |= {"confirmatory": [], "simple_effects": ["loss"]}
     for cell in plan["cells"]:
         cell["edge"] = cell["cell"] == "resnet_unet-dice"
@@ -328,15 +363,21 @@ def test_a_factor_whose_parts_are_asked_for_leads_the_answer_and_each_part_is_to
 def test_among_many_levels_those_that_may_be_best_are_named_and_so_are_the_beaten_ones(tmp_path):
     losses = {"bce": -0.02, "dice": 0, "focal": 0, "bce_dice": -0.01}
     design = {"seeds": list(range(5)), "rope": 0.001, "confirmatory": ["loss"]}
-    found = study(tmp_path / "two", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design)
+    found = study(
+        tmp_path / "two", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design
+    )
     english, chinese = (next(one for one in sentences(found, language) if "loss" in one) for language in ("en", "zh"))
     told = "By loss, over all the other factors: no other level is better than dice, focal; each of bce, bce_dice is worse than at least one other."
     assert english == told
     assert "没有其他水平优于 dice、focal；bce、bce_dice 各自至少劣于另外一个。" in chinese
     losses["bce"] = 0
-    found = study(tmp_path / "one", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design)
+    found = study(
+        tmp_path / "one", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design
+    )
     (english,) = (one for one in sentences(found, "en") if one.startswith("By loss"))
-    assert english.endswith(": no other level is better than bce, dice, focal; bce_dice is worse than at least one other.")
+    assert english.endswith(
+        ": no other level is better than bce, dice, focal; bce_dice is worse than at least one other."
+    )
 
 
 def test_levels_of_which_the_same_is_told_share_a_sentence(tmp_path):
@@ -376,7 +417,9 @@ def test_no_sentence_speaks_of_all_where_some_are_not_judged(six, edges):
     judged = {tuple(row.levels.values()) for row in found.judged}
     for effect in found.effects:
         place = list(found.study.factors).index(effect.factor)
-        text = next(one for one in sentences(found, "en") if one.startswith(f"By {effect.factor}") and "one by one" not in one)
+        text = next(
+            one for one in sentences(found, "en") if one.startswith(f"By {effect.factor}") and "one by one" not in one
+        )
         levels = {cell[place] for cell in judged}
         others = len(list(found.study.factors.values())[1 - place])
         whole = all(len({cell[1 - place] for cell in judged if cell[place] == level}) == others for level in levels)

@@ -28,14 +28,18 @@ def cars(found, cell, score):
     """The scores of a cell (seeds, cars) by a plain loop."""
     rows = found.study.scores[found.study.scores.cell == cell]
     names = sorted(set(rows.group.astype(str)))
-    return np.array([[rows[(rows.seed == seed) & (rows.group == car)][score].mean() for car in names] for seed in (0, 1, 2)])
+    return np.array(
+        [[rows[(rows.seed == seed) & (rows.group == car)][score].mean() for car in names] for seed in (0, 1, 2)]
+    )
 
 
 def test_every_part_is_the_difference_of_two_cells_and_the_first_their_mean(found):
     whole, *parts = found.simple["loss"]
     assert whole.where is None and [part.where for part in parts] == list(MODELS) and whole.difference == "dice − bce"
     for score in ("dice", "iou", "boundary_iou"):
-        each = [cars(found, f"{model}-dice", score).mean() - cars(found, f"{model}-bce", score).mean() for model in MODELS]
+        each = [
+            cars(found, f"{model}-dice", score).mean() - cars(found, f"{model}-bce", score).mean() for model in MODELS
+        ]
         assert [part.found[score].difference for part in parts] == pytest.approx(each, abs=1e-12)
         assert whole.found[score].difference == pytest.approx(np.mean(each), abs=1e-12)
     effect = next(one for one in found.effects if one.factor == "loss").effect.family.comparisons["dice", "bce"]
@@ -70,11 +74,16 @@ def test_with_a_baseline_the_others_are_compared_with_it_alone_and_no_interval_p
         compare(cars(found, f"{part.b}-{part.where}", "iou"), cars(found, f"{part.a}-{part.where}", "iou"), rope=0)
         for part in within
     ]
-    assert len(within) == 4 and min(p.found["iou"].p for p in within) == pytest.approx(4 * min(one.p for one in alone), rel=1e-6)
+    assert len(within) == 4 and min(p.found["iou"].p for p in within) == pytest.approx(
+        4 * min(one.p for one in alone), rel=1e-6
+    )
     for part, one in zip(within, alone, strict=True):
         assert part.found["iou"].difference == pytest.approx(one.difference, abs=1e-12)
     told = " ".join(sentences(found, "en"))
-    assert "By model, unet, resnet_unet against attention_unet, one by one (exploratory): undecided with bce, dice." in told
+    assert (
+        "By model, unet, resnet_unet against attention_unet, one by one (exploratory): undecided with bce, dice."
+        in told
+    )
     assert "unet、resnet_unet 相对于 attention_unet" in " ".join(sentences(found, "zh"))
 
 
@@ -96,7 +105,10 @@ def test_a_difference_of_a_cell_without_a_verdict_stands_without_an_interval(tmp
     assert [part.where for part in parts] == list(MODELS) and whole.of == (2, 3)
     doubtful, *judged = parts
     assert not doubtful.found and doubtful.doubts == ("rate at the edge",) and all(part.found for part in judged)
-    each = {score: cars(found, "unet-dice", score).mean() - cars(found, "unet-bce", score).mean() for score in doubtful.values}
+    each = {
+        score: cars(found, "unet-dice", score).mean() - cars(found, "unet-bce", score).mean()
+        for score in doubtful.values
+    }
     assert doubtful.values == pytest.approx(each, abs=1e-12)
     assert whole.found["dice"].difference == pytest.approx(np.mean([part.values["dice"] for part in judged]), abs=1e-12)
     english, chinese = (tables.simple_effects(found.simple["loss"], language) for language in ("en", "zh"))

@@ -47,7 +47,9 @@ def test_a_few_cells_have_no_seed_effect_and_a_few_a_large_one():
 
 def test_a_difference_of_0_001_is_found_in_at_least_70_percent_with_five_seeds(results):
     assert results.verdicts[5].different.better >= 0.70
-    assert pilot(5, 54, 0.001, 0.0, np.random.default_rng(1), share=1.0).better >= 0.70  # all the spread in one of the two
+    assert (
+        pilot(5, 54, 0.001, 0.0, np.random.default_rng(1), share=1.0).better >= 0.70
+    )  # all the spread in one of the two
 
 
 def test_equal_cells_are_called_equivalent_in_at_least_90_percent_with_ten_seeds(results):
@@ -67,7 +69,9 @@ def test_cells_that_differ_by_the_rope_are_called_equivalent_in_at_most_5_percen
 
 
 def test_cells_equal_at_their_best_rates_are_called_different_in_at_most_8_percent_tuning_included(results):
-    false = {case: share for case, share in results.tuning.items() if case[0] in RESPONSES and case[2] == "local parabola"}
+    false = {
+        case: share for case, share in results.tuning.items() if case[0] in RESPONSES and case[2] == "local parabola"
+    }
     assert len(false) == 2 * len(RESPONSES) and max(false.values()) <= 0.08, max(false, key=false.get)
     assert tuned(RESPONSES["steeper above"], 5, 0.5, best_rates, np.random.default_rng(5)).separated <= 0.08
 

@@ -15,7 +15,9 @@ from registry import InputError
 
 def cars(n, views=16):
     return [
-        Sample(Path(f"{c:04}_{v:02}.jpg"), Path(f"{c:04}_{v:02}_mask.gif"), f"{c:04}") for c in range(n) for v in range(views)
+        Sample(Path(f"{c:04}_{v:02}.jpg"), Path(f"{c:04}_{v:02}_mask.gif"), f"{c:04}")
+        for c in range(n)
+        for v in range(views)
     ]
 
 

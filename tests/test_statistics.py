@@ -16,7 +16,11 @@ RNG = np.random.default_rng(0)
 
 
 def cell(seeds=5, cars=20, mean=0.99, seed=0.0006, car=0.0003, residual=0.001, rng=RNG):
-    effects = seed * rng.normal(size=(seeds, 1)) + car * rng.normal(size=(1, cars)) + residual * rng.normal(size=(seeds, cars))
+    effects = (
+        seed * rng.normal(size=(seeds, 1))
+        + car * rng.normal(size=(1, cars))
+        + residual * rng.normal(size=(seeds, cars))
+    )
     return mean + effects
 
 
@@ -137,7 +141,9 @@ def test_another_zero_and_another_unit_change_nothing_but_the_unit(pair, zero, u
     a, b = pair
     assume(abs(abs(compare(a, b).p - 0.05)) > 1e-6)
     found, other = compare(a, b), compare(zero + unit * a, zero + unit * b, rope=unit * 0.001)
-    scaled = dataclasses.replace(found, difference=unit * found.difference, low=unit * found.low, high=unit * found.high)
+    scaled = dataclasses.replace(
+        found, difference=unit * found.difference, low=unit * found.low, high=unit * found.high
+    )
     alike(other, scaled, abs=1e-9 * unit)
 
 
@@ -151,7 +157,9 @@ def test_where_cars_add_nothing_it_is_welchs_t_test_of_the_seeds_means(seeds):
     oracle, found = stats.ttest_ind(a[:, 0], b[:, 0], equal_var=False), compare(a, b)
     df = moved_df(1 / oracle.df, *(y[:, 0].var(ddof=1) / len(y) for y in (a, b)), fewest=min(seeds))
     assert found.p == pytest.approx(2 * stats.t.sf(abs(oracle.statistic), df), rel=1e-9)
-    assert found.difference / (found.high - found.difference) == pytest.approx(oracle.statistic / stats.t.isf(0.025, df))
+    assert found.difference / (found.high - found.difference) == pytest.approx(
+        oracle.statistic / stats.t.isf(0.025, df)
+    )
     if min(seeds) >= 200:
         ends = oracle.confidence_interval(0.95)
         assert (found.p, found.low, found.high) == pytest.approx((oracle.pvalue, ends.low, ends.high), rel=1e-2)
@@ -161,7 +169,9 @@ def test_where_one_cell_does_not_vary_it_is_the_one_sample_t_test():
     a, b = np.repeat(RNG.normal(0.99, 0.001, (4, 1)), 8, axis=1), np.full((4, 8), 0.989)
     oracle = stats.ttest_1samp(a[:, 0], 0.989)
     found, ends = compare(a, b), oracle.confidence_interval(0.95)
-    assert (found.p, found.low + 0.989, found.high + 0.989) == pytest.approx((oracle.pvalue, ends.low, ends.high), rel=1e-6)
+    assert (found.p, found.low + 0.989, found.high + 0.989) == pytest.approx(
+        (oracle.pvalue, ends.low, ends.high), rel=1e-6
+    )
 
 
 def moved_df(inverse, *parts, fewest):
@@ -200,7 +210,9 @@ def slow_twin(a, b, alpha=0.05):
     between = sum((d - difference) ** 2 for d in by_car) / (cars - 1) / cars
     inverse = sum(part**2 / (len(y) - 1) for part, y in zip(parts, (a, b), strict=True)) / sum(parts) ** 2
     f = moved_df(inverse, *parts, fewest=min(len(a), len(b)))
-    squares = stats.t.isf(alpha / 2, f) ** 2 * sum(parts) + stats.t.isf(alpha / 2, cars - 1) ** 2 * max(between - residual, 0)
+    squares = stats.t.isf(alpha / 2, f) ** 2 * sum(parts) + stats.t.isf(alpha / 2, cars - 1) ** 2 * max(
+        between - residual, 0
+    )
     return difference, math.sqrt(squares)
 
 
@@ -246,7 +258,9 @@ def test_a_familys_p_is_holms_wherever_it_is_not_about_equivalence(seed):
     oracle = plain_holm({pair: compare(*(cells[name] for name in pair)).p for pair in pairs})
     found = compare_all(cells, rope=0).comparisons  # without a rope nothing is equivalent
     assert {pair: found[pair].p for pair in pairs} == pytest.approx(oracle)
-    assert {pair for pair in pairs if found[pair].verdict != "undecided"} == {pair for pair in pairs if oracle[pair] <= 0.05}
+    assert {pair for pair in pairs if found[pair].verdict != "undecided"} == {
+        pair for pair in pairs if oracle[pair] <= 0.05
+    }
 
 
 @pytest.mark.parametrize("rope", [0.0, 0.0005, 0.001, 0.002])

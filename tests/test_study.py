@@ -173,7 +173,10 @@ def test_a_wrong_study_ends_the_command_before_anything_heavy_is_imported(file, 
         (["--models", "unet", "--losses", "bce", "--seeds", "3-1"], "0-4"),
         (["--models", "unet", "--losses", "bce", "--seeds", "0", "0"], "holds 0 twice"),
         (["--models", "unet", "--losses", "bce", "--seeds", "0", "--name", "A b"], "a-z"),
-        (["--models", "unet", "--losses", "bce", "--seeds", "0", "--tune", "--tune-range", "1e-2:1e-3"], "must be below"),
+        (
+            ["--models", "unet", "--losses", "bce", "--seeds", "0", "--tune", "--tune-range", "1e-2:1e-3"],
+            "must be below",
+        ),
         (["--models", "unet", "--losses", "bce", "--seeds", "100", "--tune", "--preset", "demo"], "must not hold 100"),
     ],
 )
@@ -193,7 +196,9 @@ def test_every_committed_study_is_valid_and_asks_its_question_in_both_languages(
 def test_every_committed_study_can_be_planned(path, tmp_path, monkeypatch):
     """On 270 cars that are nowhere; a file of weights is looked for, and not into."""
     cars = [f"{number:012x}" for number in range(270)]
-    samples = [Sample(tmp_path / f"{car}_{view:02}.jpg", tmp_path / f"{car}.gif", car) for car in cars for view in range(1, 17)]
+    samples = [
+        Sample(tmp_path / f"{car}_{view:02}.jpg", tmp_path / f"{car}.gif", car) for car in cars for view in range(1, 17)
+    ]
     monkeypatch.setattr(study_plan, "list_samples", lambda *given: samples)
     monkeypatch.setattr(study_plan, "fingerprint", lambda listed: "0" * 16)
     monkeypatch.chdir(tmp_path)
@@ -266,11 +271,15 @@ def test_a_studys_runs_lie_at_the_top_of_mlflow_with_its_tag(finished):
     key = runs[0].data.tags["key"]
     with tracker.session(None, finished[0], print) as session:
         session.tag(key, {"verdict.tiny": "undecided"})
-    assert {r.data.tags.get("verdict.tiny") for r in store(finished[0])[1] if r.data.tags["key"] == key} == {"undecided"}
+    assert {r.data.tags.get("verdict.tiny") for r in store(finished[0])[1] if r.data.tags["key"] == key} == {
+        "undecided"
+    }
 
 
 @pytest.mark.fault(1)
-def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(finished, made_cars, tmp_path, command, shared):
+def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(
+    finished, made_cars, tmp_path, command, shared
+):
     """Six steps are timed for the plan, then every run makes ten: it is killed in the second epoch of the second run."""
     from tests.test_run import at, killed
 
@@ -297,7 +306,8 @@ def test_a_study_that_was_asked_to_stop_says_so_and_goes_on(finished, made_cars,
 def test_two_processes_share_one_study_and_run_nothing_twice(finished, made_cars, tmp_path, shared):
     given = words(finished[1], made_cars, tmp_path) + shared
     workers = [
-        subprocess.Popen([sys.executable, "run.py", *given], cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "run.py", *given], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
     shown = [worker.communicate()[0] for worker in workers]
     assert [worker.returncode for worker in workers] == [0, 0]
@@ -313,7 +323,9 @@ def broken(logits, mask):
 
 
 @pytest.mark.fault(8)
-def test_a_run_that_diverges_is_recorded_the_study_goes_on_and_does_not_repeat_it(file, made_cars, tmp_path, command, shared):
+def test_a_run_that_diverges_is_recorded_the_study_goes_on_and_does_not_repeat_it(
+    file, made_cars, tmp_path, command, shared
+):
     file.write_text(TOML.replace('"dice"]', '"tests.test_study:broken"]').replace("seeds = [0, 1]", "seeds = [0]"))
     noted = []
     for _ in range(2):
@@ -333,7 +345,7 @@ def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command
     from experiments.training import checkpoint
 
     file.write_text(TOML.replace('"bce", "dice"', '"bce"').replace("seeds = [0, 1]", "seeds = [0]"))
-    kept = files.write_whole
+    kept = files.write_atomically
 
     def full(path, *parts, **asked):
         if path.name == "last.ckpt":
@@ -341,7 +353,7 @@ def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command
         kept(path, *parts, **asked)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "write_whole", full)
+        patch.setattr(checkpoint, "write_atomically", full)
         code, shown, _ = command(*words(file, made_cars, tmp_path / "out"), *shared)
     assert code == 1 and "disk is full" in shown
     assert command(*words(file, made_cars, tmp_path / "out"), *shared)[0] == 0
@@ -351,7 +363,9 @@ def planned(made_cars, **other):
     return study_plan.build(study(**other), {"data_dir": made_cars})
 
 
-@pytest.mark.parametrize("factors", [{"train_cars": [2, 5]}, {"split": ["car", "image"]}, {"batch_size": [4, 16]}], ids=str)
+@pytest.mark.parametrize(
+    "factors", [{"train_cars": [2, 5]}, {"split": ["car", "image"]}, {"batch_size": [4, 16]}], ids=str
+)
 def test_every_cell_makes_the_same_number_of_steps_whatever_it_trains_on(made_cars, factors):
     shared = {name: value for name, value in SETTINGS.items() if name not in factors}
     plan = planned(made_cars, settings=shared, factors=factors)
@@ -363,17 +377,19 @@ def test_an_epoch_of_a_given_length_goes_through_the_photographs_again():
     import numpy as np
 
     from experiments.data.cache import Pixels
-    from experiments.data.dataset import Batches, Photographs
+    from experiments.data.dataset import Batches, ImageDataset
     from experiments.data.samples import Sample
 
     samples = [Sample(ROOT / f"{i}.jpg", ROOT / f"{i}.gif", str(i)) for i in range(5)]
     pixels = Pixels(np.arange(5, dtype=np.uint8)[:, None, None, None].repeat(3, 3), np.zeros((5, 1, 1), np.uint8))
-    batches = Batches(Photographs(samples, (1, 1), pixels=pixels), 2, steps=5)
+    batches = Batches(ImageDataset(samples, (1, 1), pixels=pixels), 2, steps=5)
     shown = [images.ravel()[::3].tolist() for images, _ in batches.epoch(1)]
     assert len(batches) == len(shown) == 5
     assert all(len({*shown[i], *shown[i + 1]}) == 4 for i in (0, 2))  # no photograph twice in one pass
     assert shown[3:] == [images.ravel()[::3].tolist() for images, _ in batches.epoch(1, start=3)]
-    assert shown[:2] == [i.ravel()[::3].tolist() for i, _ in Batches(Photographs(samples, (1, 1), pixels=pixels), 2).epoch(1)]
+    assert shown[:2] == [
+        i.ravel()[::3].tolist() for i, _ in Batches(ImageDataset(samples, (1, 1), pixels=pixels), 2).epoch(1)
+    ]
 
 
 def test_cells_that_differ_in_what_must_be_equal_are_refused(made_cars):
@@ -398,7 +414,9 @@ def test_a_preset_that_stops_early_does_not_do_so_in_a_study(made_cars):
 def test_a_grid_makes_the_runs_of_the_same_study_in_a_file(finished, made_cars, command, tmp_path):
     given = ["--preset", "demo", "--data", "carvana", "--data-dir", made_cars, "--size", "48x32", "--epochs", "2"]
     given += ["--batch-size", "16", "--precision", "fp32", "--model-kwargs", "width=4", "--output-dir", finished[0]]
-    code, shown, _ = command("grid", "--models", "unet", "--losses", "bce", "dice", "--seeds", "0-1", *given, "--status")
+    code, shown, _ = command(
+        "grid", "--models", "unet", "--losses", "bce", "dice", "--seeds", "0-1", *given, "--status"
+    )
     assert code == 0 and "4 done" in shown
 
 

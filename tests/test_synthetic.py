@@ -24,7 +24,11 @@ def three_cars(tmp_path_factory) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.*")) if path.suffix != ".json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*.*"))
+        if path.suffix != ".json"
+    }
 
 
 def masks(folder: Path) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 from experiments.evaluation import evaluator
 from experiments.runtime.errors import Busy
 from experiments.training import checkpoint
-from experiments.training.run_folder import Record
+from experiments.training.run_folder import RunFolder
 from registry import InputError
 from tests.conftest import run_folder, small
 
@@ -31,9 +31,9 @@ class Run:
 
     def __init__(self, folder, call):
         self.folder, self.call, self.calls, self.taken = folder, call, 0, None
-        self.late = Record(folder, self.confirm)
+        self.late = RunFolder(folder, self.confirm)
         folder.mkdir(exist_ok=True)
-        epoch(Record(folder), 1, "late")
+        epoch(RunFolder(folder), 1, "late")
 
     def confirm(self):
         """Yes, up to `call`; then the process stands still, another one takes the run over, and this one goes on."""
@@ -41,10 +41,10 @@ class Run:
             raise Busy("taken over")
         self.calls += 1
         if self.calls == self.call:
-            checkpoint.sweep(self.folder)
+            checkpoint.remove_temporary_files(self.folder)
             saved, _ = checkpoint.newest(self.folder)
-            owner = Record(self.folder)
-            owner.keep_epochs(saved["epoch"])
+            owner = RunFolder(self.folder)
+            owner.truncate_after(saved["epoch"])
             for number in range(saved["epoch"] + 1, 4):
                 epoch(owner, number, "owner")
             evaluator.write_scores(self.folder / "scores.csv", [ROW | {"image": "owner"}])
@@ -68,7 +68,7 @@ def test_nothing_of_a_late_epoch_comes_into_the_new_owners_run(tmp_path, call, l
     with pytest.raises(Busy):
         run.confirm()
     assert run.taken and content(run.folder) == run.taken
-    assert Record(run.folder).result()["epochs"] == 3
+    assert RunFolder(run.folder).result()["epochs"] == 3
 
 
 @pytest.mark.fault(16)
@@ -77,7 +77,7 @@ def test_nothing_of_a_late_epoch_comes_into_the_new_owners_run(tmp_path, call, l
     [
         lambda record: record.finish({"epochs": 1, "by": "late"}),
         lambda record: record.fail("late"),
-        lambda record: record.keep_epochs(1),
+        lambda record: record.truncate_after(1),
         lambda record: evaluator.write_scores(record.folder / "scores.csv", [ROW], record.confirm),
     ],
     ids=["the result", "a failure", "the lines of before", "the scores"],
@@ -100,24 +100,26 @@ def test_a_late_process_sweeps_nothing_away_that_is_the_new_owners(tmp_path, lat
             raise Busy("taken over")
 
     with contextlib.suppress(Busy):
-        checkpoint.sweep(tmp_path, confirm)
+        checkpoint.remove_temporary_files(tmp_path, confirm)
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == (["last.ckpt.1.tmp"] if late else ["last.ckpt.0.tmp", "last.ckpt.1.tmp"])
 
 
 @pytest.mark.fault(16)
-def test_what_lies_half_written_is_swept_away_before_the_new_owner_looks_for_a_result(made_cars, tmp_path, command, monkeypatch):
+def test_what_lies_half_written_is_swept_away_before_the_new_owner_looks_for_a_result(
+    made_cars, tmp_path, command, monkeypatch
+):
     assert command(*small(made_cars, tmp_path / "first", epochs=1))[0] == 0
     folder = tmp_path / "second" / "runs" / run_folder(tmp_path / "first").name
     folder.mkdir(parents=True)
     (folder / "result.json.0.tmp").touch()
-    kept, seen = Record.result, []
+    kept, seen = RunFolder.result, []
 
     def result(record):
         seen.append(list(record.folder.glob("*.tmp")))
         return kept(record)
 
-    monkeypatch.setattr(Record, "result", result)
+    monkeypatch.setattr(RunFolder, "result", result)
     assert command(*small(made_cars, tmp_path / "second", epochs=1))[0] == 0
     assert seen[0] and not any(seen[1:])
 
@@ -125,7 +127,7 @@ def test_what_lies_half_written_is_swept_away_before_the_new_owner_looks_for_a_r
 def test_where_links_cannot_be_made_the_last_checkpoint_is_kept_as_a_copy(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint.os, "link", refused)
     for number in (1, 2, 3):
-        Record(tmp_path).save_last({"epoch": number})
+        RunFolder(tmp_path).save_last({"epoch": number})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
     assert [checkpoint.load(tmp_path / f"{name}.ckpt")["epoch"] for name in ("previous", "last")] == [2, 3]
 
@@ -139,7 +141,7 @@ def test_a_rotation_that_was_cut_off_before_the_next_checkpoint_leaves_no_third_
 
 @pytest.mark.parametrize("epochs", [[1, 1], [1], [2, 3]], ids=str)
 def test_a_run_is_not_finished_whose_epochs_are_not_there_once_each(tmp_path, epochs):
-    record = Record(tmp_path)
+    record = RunFolder(tmp_path)
     for number in epochs:
         for name in ("metrics.jsonl", "timing.jsonl"):
             record.add(name, {"epoch": number})

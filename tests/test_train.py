@@ -10,7 +10,7 @@ import torch
 
 from experiments.config.schema import RunConfig
 from experiments.data import cache, carvana
-from experiments.data.dataset import Batches, Photographs
+from experiments.data.dataset import Batches, ImageDataset
 from experiments.runtime.errors import RunFailed
 from experiments.runtime.interrupts import Interrupted
 from experiments.training.loop import learning_rate, network, start, train, validate
@@ -27,7 +27,7 @@ def photographs(made_cars, tmp_path_factory):
 
     def make(first, last, augment=None, seed=0):
         rows = list(range(first, last))
-        return Photographs([samples[r] for r in rows], (48, 32), augment, seed, pixels, rows)
+        return ImageDataset([samples[r] for r in rows], (48, 32), augment, seed, pixels, rows)
 
     return make
 
@@ -46,7 +46,9 @@ def parts(photographs):
 
 
 def weights(state):
-    return torch.cat([p.detach().flatten() for p in network(state.model).state_dict().values() if p.is_floating_point()])
+    return torch.cat(
+        [p.detach().flatten() for p in network(state.model).state_dict().values() if p.is_floating_point()]
+    )
 
 
 def finish(config, state, *rest, **options):
@@ -90,7 +92,9 @@ def test_stopped_after_any_step_and_taken_up_it_ends_with_the_same_weights(parts
     except Interrupted:
         pass
     saved = stopped[0].to_dict()
-    again = parts(replace(CONFIG, seed=5))  # other weights and another generator state: all must come from what was saved
+    again = parts(
+        replace(CONFIG, seed=5)
+    )  # other weights and another generator state: all must come from what was saved
     again[1].photographs.seed = CONFIG.seed
     again[0].load(saved)
     seen += finish(CONFIG, *again)
@@ -123,7 +127,11 @@ def test_a_run_that_broke_just_before_it_was_interrupted_is_refused_when_it_is_t
     state, batches, validation, loss = parts()
     steps = itertools.count(1)
     with pytest.raises(Interrupted):
-        list(train(state, batches, validation, lambda *pair: loss(*pair) * torch.nan, CONFIG, stop=lambda: next(steps) >= 2))
+        list(
+            train(
+                state, batches, validation, lambda *pair: loss(*pair) * torch.nan, CONFIG, stop=lambda: next(steps) >= 2
+            )
+        )
     saved = state.to_dict()
     if not kept:
         del saved["broken"]
@@ -160,18 +168,24 @@ def test_a_batch_in_pieces_makes_the_step_of_the_whole_batch(parts, pieces):
         state.model.eval()
         take_step(state, images, masks, LOSSES["bce"].build(), 1.0, count)
     weights = [torch.cat([p.detach().flatten() for p in network(state.model).parameters()]) for state in states]
-    moments = [torch.cat([s["exp_avg"].flatten() for s in state.optimizer.state_dict()["state"].values()]) for state in states]
+    moments = [
+        torch.cat([s["exp_avg"].flatten() for s in state.optimizer.state_dict()["state"].values()]) for state in states
+    ]
     assert torch.allclose(*moments, atol=1e-7) and not torch.equal(weights[0], torch.zeros(()))
     assert float(states[0].loss_sum) == pytest.approx(float(states[1].loss_sum), abs=1e-6)
 
 
 def test_the_first_share_of_the_epochs_sees_photographs_at_half_the_size(parts, monkeypatch):
     seen = []
-    monkeypatch.setattr("experiments.training.loop.take_step", lambda state, images, masks, *_: seen.append((images, masks)))
+    monkeypatch.setattr(
+        "experiments.training.loop.take_step", lambda state, images, masks, *_: seen.append((images, masks))
+    )
     config = replace(CONFIG, epochs=4, progressive=0.5)
     finish(config, *parts(config))
     assert [images.shape[-2:] for images, _ in seen] == 8 * [(16, 24)] + 8 * [(32, 48)]
-    assert all(set(masks.unique().tolist()) <= {0.0, 1.0} and images.shape[-2:] == masks.shape[-2:] for images, masks in seen)
+    assert all(
+        set(masks.unique().tolist()) <= {0.0, 1.0} and images.shape[-2:] == masks.shape[-2:] for images, masks in seen
+    )
 
 
 def test_halving_averages_colours_and_lets_the_majority_decide_a_masks_pixel():
@@ -185,7 +199,9 @@ def test_halving_averages_colours_and_lets_the_majority_decide_a_masks_pixel():
 
 def test_the_flag_is_looked_at_every_fifty_steps_and_at_the_end_of_an_epoch(parts, monkeypatch):
     looked = []
-    monkeypatch.setattr("experiments.training.loop._refuse_broken", lambda state, epoch: looked.append((epoch, state.step)))
+    monkeypatch.setattr(
+        "experiments.training.loop._refuse_broken", lambda state, epoch: looked.append((epoch, state.step))
+    )
     monkeypatch.setattr("experiments.training.loop.LOOK_EVERY", 3)
     finish(replace(CONFIG, epochs=2), *parts())
     assert looked == [(1, 3), (1, 4), (2, 3), (2, 4)]
@@ -277,7 +293,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_steps_after_the_first_take_no_new_memory_from_the_system():
     """Page faults of the fifth step, each way in a fresh process."""
     kept, given_back = (
-        int(subprocess.run([sys.executable, "-c", FAULTS, how], cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+        int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, how], cwd=ROOT, capture_output=True, text=True, check=True
+            ).stdout
+        )
         for how in ("keep", "give back")
     )
     assert kept < 2000 < 8000 < given_back

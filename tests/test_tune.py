@@ -27,7 +27,7 @@ from experiments.studies import trials as tune_trial
 from experiments.studies import tuning as tune_cells
 from experiments.studies.definition import Tuning
 from experiments.studies.plan import Rate
-from experiments.studies.trial_queue import Cell, grid
+from experiments.studies.trial_queue import TrialQueue, grid
 from experiments.studies.trials import Ended
 from experiments.studies.tuning import choose, extension
 from tests.conftest import ROOT, small
@@ -74,7 +74,9 @@ def test_two_workers_on_one_cell_give_exactly_the_budget(tuned):
     output, _, shown = tuned
     rows = trials(output)
     budget = int(json.loads((output / "studies" / "tiny" / "plan.json").read_text())["tuning"]["budget"])
-    assert len(rows) == budget == len({row["key"] for row in rows}) == len(list((output / "trials").glob("*/result.json")))
+    assert (
+        len(rows) == budget == len({row["key"] for row in rows}) == len(list((output / "trials").glob("*/result.json")))
+    )
     assert sum(text.count("validation Dice") for text in shown) == budget  # none was run twice
     assert {row["state"] for row in rows} == {"finished"} and {row["seed"] for row in rows} == {"100"}
     assert all(f"{budget} trials" in text for text in shown)
@@ -123,7 +125,11 @@ def test_a_trials_record_says_what_it_did_and_never_saw_a_test_car(tuned):
         folder = output / "trials" / row["key"]
         result, config = (json.loads((folder / name).read_text()) for name in ("result.json", "config.json"))
         last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-        assert float(row["value"]) == round(result["value"], 7) and result["value"] == last["val/dice"] and last["epoch"] == 2
+        assert (
+            float(row["value"]) == round(result["value"], 7)
+            and result["value"] == last["val/dice"]
+            and last["epoch"] == 2
+        )
         assert config["config"]["learning_rate"] == float(row["rate"])
         assert ",test" not in (folder / "split.csv").read_text()
         assert not list(folder.glob("scores*")) and not list(folder.glob("*.ckpt"))
@@ -136,7 +142,9 @@ def test_trials_are_nested_in_mlflow_and_not_among_the_studys_runs(tuned):
     _, runs = store(tuned[0])
     nested = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     (parent,) = [run for run in runs if run not in nested]
-    assert len(nested) == len(trials(tuned[0])) and {r.data.tags["mlflow.parentRunId"] for r in nested} == {parent.info.run_id}
+    assert len(nested) == len(trials(tuned[0])) and {r.data.tags["mlflow.parentRunId"] for r in nested} == {
+        parent.info.run_id
+    }
     assert {r.data.tags["trial"] for r in nested} == {row["trial"] for row in trials(tuned[0])}
     assert all(r.data.tags["key"].startswith("trial-") and "value" in r.data.metrics for r in nested)
     assert not [r for r in runs if "study.tiny" in r.data.tags] and "rate" in parent.data.metrics
@@ -181,7 +189,9 @@ def test_the_trials_do_not_change_when_the_test_cars_do(tuned, cars, tmp_path, c
     assert values[0] == values[1] and not {row["key"] for row in rows[0]} & {row["key"] for row in rows[1]}
 
 
-def test_where_one_cell_is_at_the_end_of_the_range_every_cell_gets_the_further_trials(made_cars, tmp_path, command, shared):
+def test_where_one_cell_is_at_the_end_of_the_range_every_cell_gets_the_further_trials(
+    made_cars, tmp_path, command, shared
+):
     code, shown, _ = command(*words(study_file(tmp_path, RISING, '"bce", "dice"'), made_cars, tmp_path), *shared)
     rows, times = trials(tmp_path), shown.count("more trials for every cell")
     assert code == 0 and 1 <= times <= 2
@@ -219,7 +229,11 @@ def test_one_trial_a_rate_does_not_show_how_sure_the_rate_is():
     rates = np.geomspace(1e-4, 1e-1, 7)
     once = [row(rate, 0.98 - 0.01 * (np.log10(rate) + 2.5) ** 2 + 1e-4 * (i % 2)) for i, rate in enumerate(rates)]
     found, twice = choose(once), choose([*once, *({**one, "value": one["value"] + 1e-4} for one in once)])
-    assert found.value is not None and (found.low, found.high) == (None, None) and found.interval(" to ") == "not estimable"
+    assert (
+        found.value is not None
+        and (found.low, found.high) == (None, None)
+        and found.interval(" to ") == "not estimable"
+    )
     assert (
         twice.low is not None
         and twice.low < twice.value < twice.high
@@ -249,7 +263,7 @@ def asked(folder, tuning, count, name="a/b"):
     """Take `count` trials of one cell, as a worker would that is started for each."""
     found = []
     for _ in range(count):
-        cell = Cell(folder, name, tuning, lambda rate, seed: folder / f"{rate:.6g}-{seed}")
+        cell = TrialQueue(folder, name, tuning, lambda rate, seed: folder / f"{rate:.6g}-{seed}")
         with cell.next() as taken:
             if taken is None:
                 continue
@@ -268,7 +282,7 @@ def test_the_grid_is_every_rate_with_every_seed_once_and_then_the_budget_is_spen
 def test_tpe_taken_up_again_suggests_what_it_would_have_suggested(tmp_path):
     """Started for each trial or once for all: the same trials, none of them twice."""
     tpe = dataclasses.replace(TUNING, sampler="tpe")
-    cell = Cell(tmp_path / "one", "a/b", tpe, lambda rate, seed: tmp_path / "one" / f"{rate:.6g}-{seed}")
+    cell = TrialQueue(tmp_path / "one", "a/b", tpe, lambda rate, seed: tmp_path / "one" / f"{rate:.6g}-{seed}")
     whole = []
     for _ in range(8):
         with cell.next() as (trial, _):
@@ -279,7 +293,7 @@ def test_tpe_taken_up_again_suggests_what_it_would_have_suggested(tmp_path):
 
 def test_a_trial_that_nobody_works_on_any_more_is_given_again_and_one_at_work_is_not(tmp_path):
     def cell():
-        return Cell(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
+        return TrialQueue(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
 
     with cell().next() as first, cell().next() as second:
         assert first[0] != second[0]
@@ -289,7 +303,7 @@ def test_a_trial_that_nobody_works_on_any_more_is_given_again_and_one_at_work_is
 
 @pytest.mark.fault(6)
 def test_a_storage_that_fails_is_named_with_what_to_do(tmp_path):
-    cell = Cell(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
+    cell = TrialQueue(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
     with cell.next() as (trial, _):
         whole = (tmp_path / "optuna.db").read_bytes()
         (tmp_path / "optuna.db").write_bytes(b"no database" * 1000)
@@ -333,9 +347,13 @@ def test_a_worker_that_waits_for_another_at_the_storage_can_be_stopped(made_cars
 
 
 def test_a_lock_that_is_needed_for_moments_is_not_waited_for_for_ever(tmp_path):
-    with FileLock(tmp_path / "lock"), pytest.raises(RunFailed, match="stand still"), leases.turn(tmp_path / "lock", patience=0.1):
+    with (
+        FileLock(tmp_path / "lock"),
+        pytest.raises(RunFailed, match="stand still"),
+        leases.wait_for_lock(tmp_path / "lock", patience=0.1),
+    ):
         pass
-    with leases.turn(tmp_path / "lock", patience=0.1):  # given back by then
+    with leases.wait_for_lock(tmp_path / "lock", patience=0.1):  # given back by then
         pass
 
 
@@ -345,10 +363,12 @@ def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_
     import optuna
 
     tuning = dataclasses.replace(TUNING, sampler=sampler)
-    cell = Cell(tmp_path, "a/b", tuning, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
+    cell = TrialQueue(tmp_path, "a/b", tuning, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
     study = optuna.load_study(study_name="a/b", storage=f"sqlite:///{tmp_path / 'optuna.db'}", sampler=cell._sampler(0))
     study.ask()  # and killed
-    optuna.load_study(study_name="a/b", storage=f"sqlite:///{tmp_path / 'optuna.db'}").ask()  # without a point of the grid
+    optuna.load_study(
+        study_name="a/b", storage=f"sqlite:///{tmp_path / 'optuna.db'}"
+    ).ask()  # without a point of the grid
     with ExitStack() as others:  # four workers at their trials: none of these may be given out again
         at_work = [others.enter_context(cell.next())[0] for _ in range(4)]
         found = asked(tmp_path, tuning, 6) + [(trial.rate, trial.seed) for trial in at_work]
@@ -359,7 +379,9 @@ def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_
 def test_of_one_trial_that_is_left_two_workers_at_once_get_one(tmp_path, monkeypatch):
     """The second comes when the first has counted the trials and not yet asked for its own."""
     asked(tmp_path, TUNING, 7)
-    first, second = (Cell(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}") for _ in range(2))
+    first, second = (
+        TrialQueue(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}") for _ in range(2)
+    )
     kept, found = first._sampler, []
 
     def take():

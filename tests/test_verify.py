@@ -144,7 +144,12 @@ def test_a_copy_on_the_other_side_of_the_split_is_found(command, cars, how):
     mask.resize(photo.shape[1::-1], Image.Resampling.NEAREST).save(test[7].mask)
     code, shown, _ = command("data", "verify", "--data-dir", cars)
     (line,) = [line for line in shown.splitlines() if line.startswith("near-duplicate: ")]
-    assert code == 1 and f"{train[5].image} (train)" in line and f"{test[7].image} (test)" in line and "1 problem in" in shown
+    assert (
+        code == 1
+        and f"{train[5].image} (train)" in line
+        and f"{test[7].image} (test)" in line
+        and "1 problem in" in shown
+    )
 
 
 def test_a_copy_on_the_same_side_is_no_leak(command, cars, tmp_path):

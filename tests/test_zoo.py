@@ -93,7 +93,9 @@ def test_an_image_larger_than_the_encoder_can_take_is_refused_with_the_size_name
         model(torch.empty(1, 3, 97, 572, device="meta"))
 
 
-@pytest.mark.parametrize(("arch", "encoder"), [("UPerNet", "mobilenet_v2"), ("DeepLabV3", "resnet18"), ("PAN", "resnet18")])
+@pytest.mark.parametrize(
+    ("arch", "encoder"), [("UPerNet", "mobilenet_v2"), ("DeepLabV3", "resnet18"), ("PAN", "resnet18")]
+)
 def test_a_batch_of_one_is_refused_in_training_and_taken_afterwards(arch, encoder):
     model = zoo.build(arch, encoder, pretrained=False).to("meta")
     with pytest.raises(ValueError, match=f"{arch} on {encoder} cannot be trained on one photograph.*--batch-size 2"):
@@ -172,7 +174,9 @@ def test_the_imagenet_weights_of_torchvision_really_are_in_the_encoder(mobilenet
         assert state and all(torch.equal(value, saved[key]) for key, value in state.items())
 
 
-def test_a_run_starts_from_the_weights_of_a_file_and_puts_their_hash_into_its_key(mobilenet, command, made_cars, tmp_path):
+def test_a_run_starts_from_the_weights_of_a_file_and_puts_their_hash_into_its_key(
+    mobilenet, command, made_cars, tmp_path
+):
     words = small(made_cars, tmp_path, model="smp", epochs=1, learning_rate="1e-9", weight_decay=0)
     at = words.index("--model-kwargs") + 1
     words[at : at + 1] = ["arch=Unet", "encoder=mobilenet_v2", f"pretrained={mobilenet}"]

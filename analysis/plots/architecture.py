@@ -158,7 +158,9 @@ def _step_up(axes: Any, level: Level, skip: Slab, below: Slab, y: float) -> Slab
     assert level.up is not None
     back = (below.right + below.depth, below.bottom + below.height + below.depth)
     copied = _slab(axes, below.right + below.depth + 1.15, y, level.encoder[-1], "copy", label="")
-    enlarged = _slab(axes, copied.right, y, level.up, "decoder", fade=True, label=f"{level.encoder[-1][0]} + {level.up[0]}")
+    enlarged = _slab(
+        axes, copied.right, y, level.up, "decoder", fade=True, label=f"{level.encoder[-1][0]} + {level.up[0]}"
+    )
     _arrow(axes, (back[0] + 0.05, back[1] - 0.1), (enlarged.left + 0.1, enlarged.bottom - 0.06), "up")
     _arrow(axes, (skip.right + skip.depth + 0.1, copied.middle), copied.into, "skip")
     if level.gated is not None:
@@ -195,9 +197,13 @@ def _slab(
     }
     for light, points in corners.items():
         face = tuple(min(1.0, part * light) for part in to_rgb(COLOURS[kind]))
-        axes.add_patch(Polygon(points, facecolor=face, edgecolor="white", lw=0.7, alpha=0.45 if fade else 1.0, zorder=3))
+        axes.add_patch(
+            Polygon(points, facecolor=face, edgecolor="white", lw=0.7, alpha=0.45 if fade else 1.0, zorder=3)
+        )
     text = str(shape[0]) if label is None else label
-    axes.text(x + thick / 2 + deep, y + high + deep + 0.07, text, ha="center", va="bottom", fontsize=11.5, color=INK, zorder=6)
+    axes.text(
+        x + thick / 2 + deep, y + high + deep + 0.07, text, ha="center", va="bottom", fontsize=11.5, color=INK, zorder=6
+    )
     if name:
         _words(axes, x, y - 0.15, f"{name}\n{shape[0]}×{shape[1]}×{shape[2]}")
     return Slab(x, x + thick, y, high, deep)
@@ -223,7 +229,9 @@ def _circle(axes: Any, x: float, y: float, sign: str) -> None:
 
 def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], kind: str, words: str = "") -> None:
     colour = ARROWS[kind][0]
-    style = dict(arrowstyle="-|>", color=colour, lw=2.6 if kind == "skip" else 1.9, shrinkA=0, shrinkB=0, mutation_scale=15)
+    style = dict(
+        arrowstyle="-|>", color=colour, lw=2.6 if kind == "skip" else 1.9, shrinkA=0, shrinkB=0, mutation_scale=15
+    )
     axes.annotate("", xy=end, xytext=start, arrowprops=style, zorder=5)
     if words:
         _words(axes, (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.1, words, ha="center", va="bottom")
@@ -238,7 +246,9 @@ def _legend(axes: Any, gated: bool) -> None:
 
     lines = [Line2D([], [], color=colour, lw=2.6, label=words) for colour, words in ARROWS.values()]
     if gated:
-        lines.append(Line2D([], [], color=GATE, lw=1.8, ls=(0, (3, 2)), label=r"gating signal of an attention gate $\alpha$"))
+        lines.append(
+            Line2D([], [], color=GATE, lw=1.8, ls=(0, (3, 2)), label=r"gating signal of an attention gate $\alpha$")
+        )
     axes.legend(handles=lines, loc="lower right", frameon=False, fontsize=13, bbox_to_anchor=(1.0, 0.0))
 
 

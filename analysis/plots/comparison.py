@@ -48,7 +48,11 @@ def main_effects(answer: Answer) -> Figure | None:
         return None
     counts = [len(_pairs(effect.effect.family.comparisons)) for effect in answer.effects]
     figure, axes = sheet(
-        7.5, sum(0.9 + 0.27 * min(n, MOST) for n in counts), len(counts), sharex=True, height_ratios=[n + 2 for n in counts]
+        7.5,
+        sum(0.9 + 0.27 * min(n, MOST) for n in counts),
+        len(counts),
+        sharex=True,
+        height_ratios=[n + 2 for n in counts],
     )
     for axis, effect in zip(axes, answer.effects, strict=True):
         _differences(axis, _pairs(effect.effect.family.comparisons), answer.study.rope)
@@ -69,7 +73,11 @@ def simple_effects(answer: Answer) -> Figure | None:
         return None
     counts = [len(parts) for parts in answer.simple.values()]
     figure, axes = sheet(
-        8, sum(0.9 + 0.27 * min(n, MOST) for n in counts), len(counts), sharex=True, height_ratios=[n + 2 for n in counts]
+        8,
+        sum(0.9 + 0.27 * min(n, MOST) for n in counts),
+        len(counts),
+        sharex=True,
+        height_ratios=[n + 2 for n in counts],
     )
     for axis, (factor, parts) in zip(axes, answer.simple.items(), strict=True):
         several = len({part.difference for part in parts}) > 1
@@ -148,7 +156,9 @@ def cost(answer: Answer) -> Figure | None:
         return None
     figure, axes = sheet(9, 3.6, 1, 2, sharey=True)
     shades = _shades(answer, rows)
-    for axis, name, label in zip(axes, ("training_seconds", "gmacs"), ("seconds of training", "GMACs a photograph"), strict=True):
+    for axis, name, label in zip(
+        axes, ("training_seconds", "gmacs"), ("seconds of training", "GMACs a photograph"), strict=True
+    ):
         for row in rows:
             colour, marker, text = shades[row.cell]
             x = row.cost[name]
@@ -167,15 +177,21 @@ def cost(answer: Answer) -> Figure | None:
 
 def _pairs(comparisons: dict[tuple[str, str], Comparison]) -> list[tuple[str, Comparison | float]]:
     """Each pair once, the better one first, from the largest difference down."""
-    once = [(pair, c) for pair, c in comparisons.items() if c.difference > 0 or (c.difference == 0 and pair[0] < pair[1])]
-    return [(f"{shorten(a, 36)} − {shorten(b, 36)}", c) for (a, b), c in sorted(once, key=lambda one: -one[1].difference)]
+    once = [
+        (pair, c) for pair, c in comparisons.items() if c.difference > 0 or (c.difference == 0 and pair[0] < pair[1])
+    ]
+    return [
+        (f"{shorten(a, 36)} − {shorten(b, 36)}", c) for (a, b), c in sorted(once, key=lambda one: -one[1].difference)
+    ]
 
 
 def _headline(effect: Effect) -> str:
     kind = ("confirmatory" if effect.as_planned else "planned as confirmatory") if effect.named else "exploratory"
     counts = {len(others) for others in effect.effect.over.values()}
     if counts != {effect.planned}:
-        kind += f", {'at least ' if len(counts) > 1 else ''}{min(counts)} of {effect.planned} combinations of the others"
+        kind += (
+            f", {'at least ' if len(counts) > 1 else ''}{min(counts)} of {effect.planned} combinations of the others"
+        )
     return f"{effect.factor} ({kind})"
 
 

@@ -110,9 +110,16 @@ def save_reliability(path: Path, rows: Sequence[tuple[float, ...]], error: float
     filled = [row for row in rows if row[2]]
     axis.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, label="calibrated")
     axis.plot(
-        [row[3] for row in filled], [row[4] for row in filled], color="#0072B2", marker="o", markersize=4, label="the model"
+        [row[3] for row in filled],
+        [row[4] for row in filled],
+        color="#0072B2",
+        marker="o",
+        markersize=4,
+        label="the model",
     )
-    axis.set(xlabel="mean predicted probability", ylabel="share of pixels that are foreground", xlim=(0, 1), ylim=(0, 1))
+    axis.set(
+        xlabel="mean predicted probability", ylabel="share of pixels that are foreground", xlim=(0, 1), ylim=(0, 1)
+    )
     axis.set_title(f"expected calibration error {error:.4f}", fontsize=10)
     axis.legend()
     figure.savefig(path, dpi=130)
@@ -172,7 +179,9 @@ def window(shown: Shown) -> tuple[slice, slice]:
     counted = np.asarray(at_boundary if np.any(at_boundary) else wrong, np.float32)
     crowd = cv2.boxFilter(counted, -1, size, normalize=False, borderType=cv2.BORDER_CONSTANT)
     y, x = np.unravel_index(int(crowd.argmax()), crowd.shape)
-    top, left = (int(np.clip(at - side // 2, 0, most - side)) for at, side, most in ((y, size[1], height), (x, size[0], width)))
+    top, left = (
+        int(np.clip(at - side // 2, 0, most - side)) for at, side, most in ((y, size[1], height), (x, size[0], width))
+    )
     return slice(top, top + size[1]), slice(left, left + size[0])
 
 

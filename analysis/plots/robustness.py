@@ -48,10 +48,18 @@ def figure(answer: Answer) -> Figure | None:
         axis.set_visible(False)
     for axis in axes[:: -(-panels // lines)]:
         axis.set_ylabel("Dice")
-    drawn = f"the {MOST} cells with the highest Dice, of {len(answer.measured)}" if len(answer.measured) > MOST else None
-    handles = {label: handle for axis in reversed(axes) for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    drawn = (
+        f"the {MOST} cells with the highest Dice, of {len(answer.measured)}" if len(answer.measured) > MOST else None
+    )
+    handles = {
+        label: handle
+        for axis in reversed(axes)
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
     named = [label for label in (shorten(row.label, 36) for row in rows) if label in handles]
-    drawing.legend([handles[label] for label in named], named, loc="outside lower center", ncols=3, labelcolor=TEXT, title=drawn)
+    drawing.legend(
+        [handles[label] for label in named], named, loc="outside lower center", ncols=3, labelcolor=TEXT, title=drawn
+    )
     return drawing
 
 

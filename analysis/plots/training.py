@@ -27,7 +27,10 @@ def responses(answer: Answer) -> Figure | None:
     trials = answer.study.trials
     rows = [row for row in answer.rows if (trials.cell == row.cell).any()]
     return _panels(
-        rows, lambda axis, row: _response(axis, row, trials[trials.cell == row.cell]), "learning rate", "validation Dice"
+        rows,
+        lambda axis, row: _response(axis, row, trials[trials.cell == row.cell]),
+        "learning rate",
+        "validation Dice",
     )
 
 
@@ -106,7 +109,9 @@ def _lines(answer: Answer, means: pd.DataFrame, label: str, marks_only: bool = F
     return figure
 
 
-def _panels(rows: list[Row], draw: Callable[[Axes, Row], None], across: str, up: str, shared: bool = True) -> Figure | None:
+def _panels(
+    rows: list[Row], draw: Callable[[Axes, Row], None], across: str, up: str, shared: bool = True
+) -> Figure | None:
     """A small panel for each cell."""
     shown = rows[:MOST]
     if not shown:

@@ -42,7 +42,7 @@ def write(study: Study, results: Path) -> Path:
     folder = results / study.name
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files(study).items():
-        write_whole(folder / name, content)
+        write_atomically(folder / name, content)
     return folder
 
 
@@ -70,13 +70,17 @@ def read(results: Path, name: str) -> Study | None:
         types = {"cell": "category", "group": "category", "image": "category", "seed": int, "failed": np.int8}
         types |= {name: float for name in SCORES if name not in types}
         scores = pd.read_csv(folder / "scores.csv.gz", dtype=types, keep_default_na=False)[list(SCORES)]
-        curves = pd.read_csv(folder / "curves.csv", dtype={"cell": str}, keep_default_na=False, na_values=[""])[list(CURVES)]
+        curves = pd.read_csv(folder / "curves.csv", dtype={"cell": str}, keep_default_na=False, na_values=[""])[
+            list(CURVES)
+        ]
         others = pd.DataFrame(columns=list(ROBUSTNESS))
         if (folder / "robustness.csv.gz").exists():
             names = dict.fromkeys(("key", "condition", "group"), str)
             others = pd.read_csv(folder / "robustness.csv.gz", dtype=names, keep_default_na=False)[list(ROBUSTNESS)]
     except (OSError, ValueError, KeyError, EOFError) as error:
-        advice = f"Take it back with git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
+        advice = (
+            f"Take it back with git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
+        )
         raise InputError(f"The results in {folder} cannot be read ({' '.join(str(error).split())}). {advice}") from None
     configs = _unfolded(read_json(folder / "configs.json") or {})
     runs = with_levels(number(runs, scores), plan)
@@ -91,7 +95,9 @@ def _runs(path: Path) -> tuple[pd.DataFrame, tuple[tuple[str, str], ...]]:
     twice = once[once.duplicated(["cell", "seed"])]
     if len(twice):
         row = twice.iloc[0]
-        raise InputError(f"{path} holds two different runs of {row.cell} with seed {row.seed}. Delete the row that is not true.")
+        raise InputError(
+            f"{path} holds two different runs of {row.cell} with seed {row.seed}. Delete the row that is not true."
+        )
     same = len(table) - len(once)
     told = (f"{same} rows of runs.csv were there twice and count once.", f"runs.csv 中有 {same} 行重复，只计一次。")
     return once.reset_index(drop=True), (told,) if same else ()
@@ -111,14 +117,17 @@ def merge(old: Study, new: Study) -> Study:
     stay = theirs.index.difference(mine.index).union(both[kept.to_numpy(bool)])
     plan = _laid_over(old.plan, new.plan)
     tables = {
-        name: _in_order(_either(getattr(old, name), getattr(new, name), stay), plan) for name in ("runs", "scores", "curves")
+        name: _in_order(_either(getattr(old, name), getattr(new, name), stay), plan)
+        for name in ("runs", "scores", "curves")
     }
     tables["runs"] = with_levels(tables["runs"], plan)
     trials = _all_trials(old, new, plan)
     keys = set(tables["runs"].key)
     configs = {key: config for key, config in {**old.configs, **new.configs}.items() if key in keys}
     kept_others = old.robustness[old.robustness.key.isin(keys - set(new.robustness.key))]
-    others = pd.concat([part for part in (kept_others, new.robustness) if len(part)] or [new.robustness], ignore_index=True)
+    others = pd.concat(
+        [part for part in (kept_others, new.robustness) if len(part)] or [new.robustness], ignore_index=True
+    )
     others = others.sort_values(["key", "condition", "group"], ignore_index=True)
     told = _told(old, new, stay, both)
     return replace(new, plan=plan, trials=trials, configs=configs, robustness=others, notices=told, **tables)
@@ -144,7 +153,9 @@ def _all_trials(old: Study, new: Study, plan: Mapping[str, Any]) -> pd.DataFrame
     joined = pd.concat([part for part in (new.trials, kept) if len(part)] or [new.trials], ignore_index=True)
     place = {cell["cell"]: number for number, cell in enumerate(plan["cells"])}
     joined = joined[joined.cell.isin(place)]
-    return joined.iloc[np.lexsort((joined.trial.astype(int), joined.cell.map(place).astype(int)))].reset_index(drop=True)
+    return joined.iloc[np.lexsort((joined.trial.astype(int), joined.cell.map(place).astype(int)))].reset_index(
+        drop=True
+    )
 
 
 def _in_order(table: pd.DataFrame, plan: Mapping[str, Any]) -> pd.DataFrame:
@@ -162,7 +173,8 @@ def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     now = [{name: value for name, value in cell.items() if name != "kept"} for cell in now]
     cells = [*now, *({**cell, "kept": True} for cell in old.get("cells", []) if cell["cell"] not in known)]
     factors = {
-        name: list(dict.fromkeys([*levels, *old.get("factors", {}).get(name, [])])) for name, levels in new["factors"].items()
+        name: list(dict.fromkeys([*levels, *old.get("factors", {}).get(name, [])]))
+        for name, levels in new["factors"].items()
     }
     versions: dict[str, str] = {}
     for name, value in [*old.get("environment", {}).items(), *new.get("environment", {}).items()]:
@@ -209,7 +221,9 @@ def _finite(value: Any) -> Any:
 def _folded(configs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """What all configs share, once, and for each key what it adds."""
     first = next(iter(configs.values()), {})
-    shared = {name: value for name, value in first.items() if all(config.get(name) == value for config in configs.values())}
+    shared = {
+        name: value for name, value in first.items() if all(config.get(name) == value for config in configs.values())
+    }
     own = {key: {n: v for n, v in config.items() if n not in shared} for key, config in sorted(configs.items())}
     return {"shared": shared, "runs": own}
 
@@ -218,7 +232,7 @@ def _unfolded(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {key: {**content.get("shared", {}), **own} for key, own in content.get("runs", {}).items()}
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a crash leaves the old one or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)

@@ -15,10 +15,28 @@ import pandas as pd
 
 from analysis.records import run_files
 from analysis.records.run_files import read_scores
-from analysis.records.study_results import CURVES, DIGITS, RUN, SCORES, SHARED, TRIALS, Study, empty, number, rise, typed
+from analysis.records.study_results import (
+    CURVES,
+    DIGITS,
+    RUN,
+    SCORES,
+    SHARED,
+    TRIALS,
+    Study,
+    empty,
+    number,
+    rise,
+    typed,
+)
 from registry import InputError
 
-LINE = {"epoch": "epoch", "train/loss": "train_loss", "val/loss": "val_loss", "val/dice": "val_dice", "val/iou": "val_iou"}
+LINE = {
+    "epoch": "epoch",
+    "train/loss": "train_loss",
+    "val/loss": "val_loss",
+    "val/dice": "val_dice",
+    "val/iou": "val_iou",
+}
 
 
 @dataclass
@@ -51,7 +69,9 @@ def gather(output_dir: Path, name: str) -> Study | None:
     plan = _placeless({**plan, "environment": _environment(runs)})
     runs_table = with_levels(number(rows, scores), plan)
     others = gather_robustness(folder, {run.row["key"] for run in done})
-    return Study(plan, runs_table, scores, read_trials(folder / "trials.csv"), typed(_joined(curves, CURVES)), configs, others)
+    return Study(
+        plan, runs_table, scores, read_trials(folder / "trials.csv"), typed(_joined(curves, CURVES)), configs, others
+    )
 
 
 def _scored(runs: list[Run]) -> pd.DataFrame:
@@ -105,9 +125,18 @@ def read_trials(path: Path) -> pd.DataFrame:
 def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
     """What is known of a cell's run with a seed."""
     key = str(cell.get("runs", {}).get(str(seed)) or "")
-    row = {"cell": cell["cell"], "seed": seed, "key": key, "state": "missing", "reason": "not begun", "rate": cell.get("rate")}
+    row = {
+        "cell": cell["cell"],
+        "seed": seed,
+        "key": key,
+        "state": "missing",
+        "reason": "not begun",
+        "rate": cell.get("rate"),
+    }
     if not key:
-        return Run(row | {"reason": "its learning rate is not known yet" if cell.get("rate") is None else "not planned"})
+        return Run(
+            row | {"reason": "its learning rate is not known yet" if cell.get("rate") is None else "not planned"}
+        )
     folder = runs_dir / Path(key).name
     config = read_json(folder / "config.json") or {}
     row |= _settings(config.get("config", {})) | {"git_commit": config.get("git_commit", "")}
@@ -161,7 +190,8 @@ def _settings(config: dict[str, Any]) -> dict[str, Any]:
 
 def _result(result: dict[str, Any]) -> dict[str, Any]:
     row = {
-        name: result.get(name) for name in ("best_epoch", "parameters", "gmacs", "images_per_second", "peak_memory_gb", "device")
+        name: result.get(name)
+        for name in ("best_epoch", "parameters", "gmacs", "images_per_second", "peak_memory_gb", "device")
     }
     ceiling = result.get("ceiling")
     return row | {

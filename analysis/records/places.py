@@ -58,5 +58,7 @@ def load_study(places: Places, name: str) -> Study:
         return committed.merge(old, new)
     found = new or old
     if found is None:
-        raise InputError(f"The plan of the study {name} cannot be read. Write it again with: python run.py study {name}")
+        raise InputError(
+            f"The plan of the study {name} cannot be read. Write it again with: python run.py study {name}"
+        )
     return found

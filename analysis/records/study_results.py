@@ -114,7 +114,9 @@ def number(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     found["hd95_median"], found["hd95_failures"] = by_run.hd95.median(), by_run.failed.sum()
     found["test_cars"], found["test_images"] = by_car.groupby(["cell", "seed"], observed=True).size(), by_run.size()
     keys = pd.MultiIndex.from_frame(runs[["cell", "seed"]])
-    found.index = pd.MultiIndex.from_tuples([(str(cell), int(seed)) for cell, seed in found.index], names=["cell", "seed"])
+    found.index = pd.MultiIndex.from_tuples(
+        [(str(cell), int(seed)) for cell, seed in found.index], names=["cell", "seed"]
+    )
     found = found.reindex(keys).reset_index(drop=True).set_index(runs.index)
     return typed(runs.assign(**found.to_dict("series")))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.records.committed import write_whole
+from analysis.records.committed import write_atomically
 from analysis.records.study_results import Study
 
 COLUMNS = ("study", "data_fingerprint", "split", "test_cars", "cars_sha256", "runs", "keys")
@@ -33,7 +33,7 @@ def enter(study: Study, results: Path) -> pd.DataFrame:
     buffer = io.StringIO()
     ledger.to_csv(buffer, index=False, lineterminator="\n")
     results.mkdir(parents=True, exist_ok=True)
-    write_whole(results / "ledger.csv", buffer.getvalue().encode())
+    write_atomically(results / "ledger.csv", buffer.getvalue().encode())
     return ledger
 
 
@@ -42,7 +42,9 @@ def entered(ledger: pd.DataFrame, study: Study) -> pd.DataFrame:
     rows = {(row.study, row.data_fingerprint, row.split, row.test_cars, row.cars_sha256): set(row.keys.split()) for row in
             ledger.rename(columns={"keys": "keys"}).itertuples()}  # fmt: skip
     for run in readings(study).itertuples():
-        rows.setdefault((study.name, run.data_fingerprint, run.split, run.test_cars, run.cars_sha256), set()).add(run.key)
+        rows.setdefault((study.name, run.data_fingerprint, run.split, run.test_cars, run.cars_sha256), set()).add(
+            run.key
+        )
     lines = [(*place, len(keys), " ".join(sorted(keys))) for place, keys in sorted(rows.items())]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
@@ -53,7 +55,9 @@ def readings(study: Study) -> pd.DataFrame:
     digests = {place: hashlib.sha256(text.encode()).hexdigest()[:16] for place, text in cars.items()}
     runs = study.finished
     fold = runs.fold.where(runs.fold == "", " fold " + runs.fold)
-    found = runs.assign(split=runs.split + fold, cars_sha256=[digests[c, s] for c, s in zip(runs.cell, runs.seed, strict=True)])
+    found = runs.assign(
+        split=runs.split + fold, cars_sha256=[digests[c, s] for c, s in zip(runs.cell, runs.seed, strict=True)]
+    )
     return found[["key", *SET]]
 
 

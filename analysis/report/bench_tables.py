@@ -33,7 +33,12 @@ def _read(path: Path) -> Found:
     found = json.loads(path.read_text(encoding="utf-8"))
     if "test" not in found:
         return found
-    machine = {"processor": found["device"], "device": "cpu", "threads": found["threads"], "torch": found["versions"]["torch"]}
+    machine = {
+        "processor": found["device"],
+        "device": "cpu",
+        "threads": found["threads"],
+        "torch": found["versions"]["torch"],
+    }
     return {"machine": machine, "quality": found}
 
 
@@ -80,7 +85,10 @@ def _step(found: Found) -> list[list[str]]:
 
 
 def _loader(found: Found) -> list[list[str]]:
-    return [[f"`{n}`", f"{f['cached']:.0f}", f"{f['decoding']:.0f}", f"{f['ratio']:.1f}"] for n, f in found["loader"].items()]
+    return [
+        [f"`{n}`", f"{f['cached']:.0f}", f"{f['decoding']:.0f}", f"{f['ratio']:.1f}"]
+        for n, f in found["loader"].items()
+    ]
 
 
 def _scoring(found: Found) -> list[list[str]]:
@@ -91,7 +99,9 @@ def _scoring(found: Found) -> list[list[str]]:
 def _overhead(found: Found) -> list[list[str]]:
     kinds = {"imports": "start and imports of", "run": "a run,"}
     return [
-        [f"{kinds[kind]} {name}", f"{value:.2f}"] for kind, values in found["overhead"].items() for name, value in values.items()
+        [f"{kinds[kind]} {name}", f"{value:.2f}"]
+        for kind, values in found["overhead"].items()
+        for name, value in values.items()
     ]
 
 

@@ -75,7 +75,11 @@ def _tables(answer: Answer) -> list[dict[str, Any]]:
 
 def _differences(family: Family[str], labels: dict[str, str]) -> pd.DataFrame:
     """Each pair once, the better mean first."""
-    once = [(pair, c) for pair, c in family.comparisons.items() if c.difference > 0 or (c.difference == 0 and pair[0] < pair[1])]
+    once = [
+        (pair, c)
+        for pair, c in family.comparisons.items()
+        if c.difference > 0 or (c.difference == 0 and pair[0] < pair[1])
+    ]
     rows = [
         (labels.get(a, a), labels.get(b, b), f"{c.difference:+.5f}", f"{c.low:+.5f}", f"{c.high:+.5f}", f"{c.p:.4f}", c.verdict,
          "yes" if c.exceeds_rope else "no")

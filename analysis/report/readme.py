@@ -33,7 +33,10 @@ from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError, Table
 
 ALT = {
     "intervals": {"en": "Every cell's Dice with its interval", "zh": "每个单元的 Dice 及其区间"},
-    "simple-effects": {"en": "What changes within each combination of the other factors", "zh": "其余因素的每种组合之内的差别"},
+    "simple-effects": {
+        "en": "What changes within each combination of the other factors",
+        "zh": "其余因素的每种组合之内的差别",
+    },
 }
 
 OTHERS = {
@@ -82,16 +85,22 @@ def _table(kind: str, flag: str, table: Table, language: str) -> str:
     return "\n".join((f"**{kind}** (`{flag}`)\n", "| " + " | ".join(HEADINGS[language]) + " |", "|---|---|---|", *rows))
 
 
-def rendered(text: str, readme: Path = README, results: Path = RESULTS, known: Mapping[str, Answer] | None = None) -> str:
+def rendered(
+    text: str, readme: Path = README, results: Path = RESULTS, known: Mapping[str, Answer] | None = None
+) -> str:
     """The README's text as it should be, from the registry, docs/demo.txt, docs/walk and the committed results of its studies.
 
     `known` holds answers that were just written, so that they need not be read and found again. Raises InputError for a study without results, and ValueError where a marker is missing.
     """
     parts = {f"choices {language}": choices(language) for language in LANGUAGES}
     docs = readme.parent / "docs"
-    printed = {"demo": docs / "demo.txt"} | {f"walk {path.stem}": path for path in sorted((docs / "walk").glob("*.txt"))}
+    printed = {"demo": docs / "demo.txt"} | {
+        f"walk {path.stem}": path for path in sorted((docs / "walk").glob("*.txt"))
+    }
     parts |= {
-        name: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```" for name, path in printed.items() if path.exists()
+        name: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```"
+        for name, path in printed.items()
+        if path.exists()
     }
     parts = {name: part for name, part in parts.items() if f"<!-- {name} -->" in text or readme == README}
     for form, write in {"study": section, "long": long_form}.items():
@@ -99,7 +108,9 @@ def rendered(text: str, readme: Path = README, results: Path = RESULTS, known: M
             found = (known or {}).get(name) or _found(readme, results, name)
             pictures = Path(os.path.relpath(results / name, readme.parent)).as_posix()
             readings, drawn = test_set_ledger.read(results), {path.stem for path in (results / name).glob("*.svg")}
-            parts |= {f"{form} {name} {language}": write(found, readings, language, pictures, drawn) for language in LANGUAGES}
+            parts |= {
+                f"{form} {name} {language}": write(found, readings, language, pictures, drawn) for language in LANGUAGES
+            }
     return render(text, parts)
 
 
@@ -173,14 +184,19 @@ def check(readme: Path = README, results: Path = RESULTS) -> list[str]:
             lines = zip([*text.splitlines(), ""], [*made.splitlines(), ""], strict=False)
             number, (there, due) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
             told = f"from line {number} on: '{there[:80]}' should be '{due[:80]}'"
-            found.append(f"{page.name} differs from what the committed results give, {told}. Type: python run.py report")
+            found.append(
+                f"{page.name} differs from what the committed results give, {told}. Type: python run.py report"
+            )
     return found
 
 
 def _altered(results: Path, found: Answer) -> list[str]:
     """The numbers in runs.csv, and the table for a paper, are what the scores give; a hand that changed either is noticed."""
     name = found.study.name
-    due = {"runs.csv": (committed.files(found.study)["runs.csv"], ""), f"{name}.tex": (tables.latex(found).encode(), " --latex")}
+    due = {
+        "runs.csv": (committed.files(found.study)["runs.csv"], ""),
+        f"{name}.tex": (tables.latex(found).encode(), " --latex"),
+    }
     return [
         f"{path} differs from what scores.csv.gz gives. Type: python run.py report {name}{flag}"
         for path, (made, flag) in ((results / name / file, how) for file, how in due.items())

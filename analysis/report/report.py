@@ -43,7 +43,7 @@ def report(places: Places, name: str) -> Answer:
     for picture in PICTURES:
         path = folder / f"{picture}.svg"
         if picture in drawn:
-            committed.write_whole(path, drawn[picture].encode())
+            committed.write_atomically(path, drawn[picture].encode())
         else:
             path.unlink(missing_ok=True)  # of an earlier state: it would show what is no longer so
     return found
@@ -66,7 +66,7 @@ def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
         text = readme.read(page)
         made = readme.rendered(text, page, places.results, known)
         if made != text:
-            committed.write_whole(page, made.encode())
+            committed.write_atomically(page, made.encode())
     text = readme.read(places.readme)
     return [
         f"{places.readme.name} has no place for the study {name}: where it should stand, put the lines <!-- study {name} en --> and "
@@ -79,7 +79,7 @@ def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
 def write_latex(places: Places, found: Answer) -> Path:
     """The table for a paper, beside the committed files."""
     path = places.results / found.study.name / f"{found.study.name}.tex"
-    committed.write_whole(path, tables.latex(found).encode())
+    committed.write_atomically(path, tables.latex(found).encode())
     return path
 
 
@@ -88,13 +88,21 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
     from analysis.report import html
 
     folder = places.results / found.study.name
-    drawn = {name: (folder / f"{name}.svg").read_text(encoding="utf-8") for name in PICTURES if (folder / f"{name}.svg").exists()}
+    drawn = {
+        name: (folder / f"{name}.svg").read_text(encoding="utf-8")
+        for name in PICTURES
+        if (folder / f"{name}.svg").exists()
+    }
     strip = folder / "strip.png"
-    content = html.page(found, test_set_ledger.read(places.results), drawn, strip.read_bytes() if strip.exists() else None)
+    content = html.page(
+        found, test_set_ledger.read(places.results), drawn, strip.read_bytes() if strip.exists() else None
+    )
     try:
-        committed.write_whole(path, content.encode())
+        committed.write_atomically(path, content.encode())
     except OSError as error:
-        raise InputError(f"The page cannot be written to {path} ({error.strerror}). Name another file with --html.") from None
+        raise InputError(
+            f"The page cannot be written to {path} ({error.strerror}). Name another file with --html."
+        ) from None
 
 
 SHOWN = ("mark", "rate", "dice", "verdict", "seeds")
@@ -137,7 +145,9 @@ def show(found: Answer) -> None:
     names = [*SHOWN[:1], *(f"factor {factor}" for factor in found.study.factors), *SHOWN[1:]]
     table = Table(show_edge=False)
     for name in names:
-        table.add_column(tables.COLUMNS[name][0] if name in tables.COLUMNS else name.removeprefix("factor "), overflow="fold")
+        table.add_column(
+            tables.COLUMNS[name][0] if name in tables.COLUMNS else name.removeprefix("factor "), overflow="fold"
+        )
     for row in found.rows:
         table.add_row(*(_plain(tables.cells(row, "en")[name]) for name in names))
     Console(width=None if sys.stdout.isatty() else 150).print(table)

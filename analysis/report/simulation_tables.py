@@ -29,7 +29,13 @@ def rendered_tables(results: Results) -> dict[str, str]:
     held["all", "all"] = [rates.covered for rates in results.coverage.values()]
     covered = [(*name, *(f"{f(h):.3f}" for f in (min, np.mean, max))) for name, h in held.items()]
     verdicts = [
-        (str(seeds), f"{v.different.better:.2f}", f"{v.equal.equivalent:.2f}", f"{v.equal.separated:.3f}", f"{v.twelve:.3f}")
+        (
+            str(seeds),
+            f"{v.different.better:.2f}",
+            f"{v.equal.equivalent:.2f}",
+            f"{v.equal.separated:.3f}",
+            f"{v.twelve:.3f}",
+        )
         for seeds, v in results.verdicts.items()
     ]
     tuning = [

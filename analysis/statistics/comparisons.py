@@ -100,12 +100,15 @@ def compare_all(
     """
     check_settings(rope, level)
     if len(cells) < 2:
-        raise ValueError(f"A comparison needs at least two cells, but there are {len(cells)}: run another model or loss.")
+        raise ValueError(
+            f"A comparison needs at least two cells, but there are {len(cells)}: run another model or loss."
+        )
     scores = check_scores(cells)
     paired = pairing_helps(list(scores.values())) if paired_seeds is None else paired_seeds
     pairs, made = list(combinations(scores, 2)), {name: summarise(cell) for name, cell in scores.items()}
     estimates = [
-        difference(scores[a], scores[b], True) if paired else unpaired(scores[a], scores[b], made[a], made[b]) for a, b in pairs
+        difference(scores[a], scores[b], True) if paired else unpaired(scores[a], scores[b], made[a], made[b])
+        for a, b in pairs
     ]
     return family(pairs, estimates, rope, higher_is_better, level, paired)
 
@@ -187,7 +190,11 @@ def adjust(estimate: Estimate, rope: float, alpha: float) -> tuple[Array, Array,
     p, touch = estimate.p(size), _touch(estimate, rope - size)
     (by_difference, differs, holm), (by_rope, equivalent, _) = _holm(p, alpha), _holm(touch, alpha)
     divisor = np.maximum(by_difference, by_rope)
-    for candidate, without_verdict in ((by_difference, True), (by_rope, False), (by_difference, False)):  # the last wins
+    for candidate, without_verdict in (
+        (by_difference, True),
+        (by_rope, False),
+        (by_difference, False),
+    ):  # the last wins
         excludes, inside = p <= alpha / candidate, touch <= alpha / candidate
         allowed = (excludes <= differs) & (inside <= equivalent)
         divisor = np.where(allowed & (excludes | inside | without_verdict), candidate, divisor)
@@ -233,13 +240,17 @@ def check_scores(cells: Mapping[Name, ArrayLike]) -> dict[Name, Array]:
             raise ValueError(f"The scores of {name} hold NaN or infinite values: leave the failed seed's row out.")
     cars = {name: cell.shape[1] for name, cell in scores.items()}
     if len(set(cars.values())) > 1:
-        raise ValueError(f"Cells are compared on the same cars, but their numbers differ: {cars}. Score them on the same cars.")
+        raise ValueError(
+            f"Cells are compared on the same cars, but their numbers differ: {cars}. Score them on the same cars."
+        )
     return scores
 
 
 def check_settings(rope: float, level: float) -> None:
     """Raises ValueError unless rope >= 0 and 0 < level < 1."""
     if not (np.isfinite(rope) and rope >= 0):
-        raise ValueError(f"The rope is a difference too small to matter, 0 or more in the scores' unit, but it is {rope}.")
+        raise ValueError(
+            f"The rope is a difference too small to matter, 0 or more in the scores' unit, but it is {rope}."
+        )
     if not 0 < level < 1:
         raise ValueError(f"The level is a probability such as 0.95, but it is {level}.")

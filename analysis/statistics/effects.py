@@ -59,7 +59,9 @@ def main_effect(
     made = {key: summarise(scores) for key, scores in check_scores(cells).items()}
     levels = list(dict.fromkeys(key[factor] for key in made))
     if len(levels) < 2:
-        raise ValueError(f"A main effect needs at least two levels to compare, but there is only {levels}: run another.")
+        raise ValueError(
+            f"A main effect needs at least two levels to compare, but there is only {levels}: run another."
+        )
     over = {pair: _common(made, factor, pair) for pair in combinations(levels, 2)}
     estimates = [_effect(made, factor, pair, others) for pair, others in over.items()]
     return MainEffect(family(list(over), estimates, rope, higher_is_better, level), over)
@@ -85,7 +87,13 @@ def interaction(cells: Mapping[Key, ArrayLike], level: float = 0.95) -> Interact
     ]
     if not squares:
         return Interaction(
-            1.0, 0.0, -np.inf, np.inf, None, 0, "No interaction can be checked: that takes two models with the same two losses."
+            1.0,
+            0.0,
+            -np.inf,
+            np.inf,
+            None,
+            0,
+            "No interaction can be checked: that takes two models with the same two losses.",
         )
     estimate = _stack([_square(made, *square) for square in squares])
     low, high, p = adjust(estimate, 0, 1 - level)
@@ -118,7 +126,9 @@ def _stack(estimates: list[Estimate]) -> Estimate:
     return Estimate(*(np.stack(parts, -1) for parts in zip(*(vars(e).values() for e in estimates), strict=True)))
 
 
-def _named(where: tuple[Key, Key], p: float, value: float, low: float, high: float, checked: int, level: float) -> Interaction:
+def _named(
+    where: tuple[Key, Key], p: float, value: float, low: float, high: float, checked: int, level: float
+) -> Interaction:
     """The interaction in words, turned so that the difference of differences is not negative."""
     (a, b), (c, d) = where
     if value < 0:
@@ -128,7 +138,5 @@ def _named(where: tuple[Key, Key], p: float, value: float, low: float, high: flo
     if p <= 1 - level:
         sentence = f"The factors interact: {size}. Read the cells, not only the main effects."
     else:
-        sentence = (
-            f"No interaction was found, which does not prove that there is none. The clearest of {checked} squares: {size}."
-        )
+        sentence = f"No interaction was found, which does not prove that there is none. The clearest of {checked} squares: {size}."
     return Interaction(p, value, low, high, ((a, b), (c, d)), checked, sentence)

@@ -107,7 +107,9 @@ def t_quantile(alpha: ArrayLike, df: ArrayLike) -> Array:
 def summarise(scores: ArrayLike) -> Cell:
     """A cell from its scores (..., seeds, cars)."""
     scores = np.asarray(scores, float)
-    base = scores[..., :1, :1]  # differences from one score are exact where scores are constant; means of scores are not
+    base = scores[
+        ..., :1, :1
+    ]  # differences from one score are exact where scores are constant; means of scores are not
     off = scores - base
     seeds, cars = off.shape[-2:]
     by_seed, by_car = off.mean(-1), off.mean(-2)  # (..., seeds), (..., cars)
@@ -130,7 +132,9 @@ def contrast(cells: Sequence[Cell], weights: Sequence[float]) -> Estimate:
     between = by_car.var(-1, ddof=1) / cars if cars > 1 else np.zeros(by_car.shape[:-1])
     variance = parts.sum(-1)
     beyond = np.where(np.isinf(variance), 0, np.maximum(between - residual, 0))
-    return Estimate(np.asarray(value), variance, welch_df(parts, seeds - 1), beyond, np.full(variance.shape, max(cars - 1, 1.0)))
+    return Estimate(
+        np.asarray(value), variance, welch_df(parts, seeds - 1), beyond, np.full(variance.shape, max(cars - 1, 1.0))
+    )
 
 
 def welch_df(parts: Array, df: NDArray[np.int_]) -> Array:

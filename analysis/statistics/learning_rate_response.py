@@ -36,8 +36,12 @@ class Response:
     low: float  # 95 % interval of the rate (delta method), cut to the range that was tried
     high: float
     score: float  # the parabola's value at its top
-    expected_loss: float  # in the scores' unit: what so uncertain a rate costs on average; infinite where nothing shows it
-    at_edge: bool  # in the outer sixth of the range, or at its last stable rate: extend it for every cell, or no verdict
+    expected_loss: (
+        float  # in the scores' unit: what so uncertain a rate costs on average; infinite where nothing shows it
+    )
+    at_edge: (
+        bool  # in the outer sixth of the range, or at its last stable rate: extend it for every cell, or no verdict
+    )
     rates: Array  # (points,) where the parabola was fitted, and its values there, for a figure
     curve: Array
 
@@ -111,7 +115,9 @@ def _step(x: Array, y: Array, top: Array, wide: Array) -> Array:
     """The top of the parabola around `top`, within the range; of one without a top, the end that lies uphill."""
     _, slope, bend = np.moveaxis((_parabola(x, top, wide) @ y[..., None])[..., 0], -1, 0)
     uphill = np.where(slope > 0, np.inf, -np.inf)
-    return np.asarray(np.clip(top + np.divide(-slope, 2 * bend, out=uphill, where=bend < 0), x.min(), x.max()), np.float64)
+    return np.asarray(
+        np.clip(top + np.divide(-slope, 2 * bend, out=uphill, where=bend < 0), x.min(), x.max()), np.float64
+    )
 
 
 def _parabola(x: Array, centre: Array, wide: Array) -> Array:
@@ -137,7 +143,9 @@ def _t95(df: int) -> float:
 def _checked(rates: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
     rates, scores = np.asarray(rates, float), np.asarray(scores, float)
     if rates.shape != scores.shape or rates.ndim != 1:
-        raise ValueError(f"Trials need one rate and one score each, but the shapes are {rates.shape} and {scores.shape}.")
+        raise ValueError(
+            f"Trials need one rate and one score each, but the shapes are {rates.shape} and {scores.shape}."
+        )
     if not (np.isfinite(rates) & (rates > 0)).all():
         raise ValueError("A learning rate must be a positive number.")
     return np.log(rates), np.where(np.isfinite(scores), scores, np.nan)
@@ -153,7 +161,9 @@ def _stable(x: Array, y: Array) -> tuple[Array, Array]:
     first = max((gap + 1 for gap in gaps if gap < best), default=0)
     last = min((gap for gap in gaps if gap > best), default=len(every))
     if last - first < 4:
-        raise ValueError(f"A response curve needs four rates at which no trial diverged, but has {last - first}: try more rates.")
+        raise ValueError(
+            f"A response curve needs four rates at which no trial diverged, but has {last - first}: try more rates."
+        )
     kept = (x >= every[first]) & (x <= every[last - 1])
     return x[kept], y[kept]
 

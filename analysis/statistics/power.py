@@ -69,7 +69,9 @@ def spread_of(cells: Sequence[ArrayLike]) -> Spread:
     """
     arrays = list(check_scores({f"cell {n}": cell for n, cell in enumerate(cells)}).values())
     if len(arrays) < 2 or min(min(a.shape) for a in arrays) < 2:
-        raise ValueError("A pilot needs at least two cells, each with two seeds and two cars or more: run a few more seeds.")
+        raise ValueError(
+            "A pilot needs at least two cells, each with two seeds and two cars or more: run a few more seeds."
+        )
     made = [summarise(array) for array in arrays]
     cars = arrays[0].shape[1]
     seed = [max(float(cell.variance - cell.residual), 0) * cell.seeds for cell in made]
@@ -103,7 +105,13 @@ def chances(
 
 
 def smallest_difference(
-    spread: Spread, seeds: int, cars: int, power: float = 0.8, comparisons: int = 1, averaged: int = 1, level: float = 0.95
+    spread: Spread,
+    seeds: int,
+    cars: int,
+    power: float = 0.8,
+    comparisons: int = 1,
+    averaged: int = 1,
+    level: float = 0.95,
 ) -> float:
     """The smallest true difference that is found `better` with probability `power`; arguments as for `chances`, no rope."""
     error = float(np.sqrt(_variance(spread, seeds, cars, averaged)))
@@ -126,7 +134,11 @@ def what_it_can_detect(
         return max(number * (number - 1) // 2, 1)
 
     def smallest(levels: int, averaged: int) -> float:
-        return smallest_difference(spread, seeds, cars, 0.8, pairs(levels), averaged, level) if levels > 1 else float("nan")
+        return (
+            smallest_difference(spread, seeds, cars, 0.8, pairs(levels), averaged, level)
+            if levels > 1
+            else float("nan")
+        )
 
     cells = models * losses
     equal = [chances(spread, seeds, cars, 0, rope, number, 1, level).equivalent for number in (1, pairs(cells))]
@@ -150,7 +162,11 @@ def detectable(spread: Spread, seeds: int, cars: int, levels: Mapping[str, int],
         return smallest_difference(spread, seeds, cars, comparisons=math.comb(number, 2), averaged=cells // number)
 
     equal = chances(spread, seeds, cars, 0.0, rope, comparisons=max(1, math.comb(cells, 2))).equivalent
-    return {"pair": smallest(cells), "main": {name: smallest(number) for name, number in levels.items()}, "equivalent": equal}
+    return {
+        "pair": smallest(cells),
+        "main": {name: smallest(number) for name, number in levels.items()},
+        "equivalent": equal,
+    }
 
 
 def _variance(spread: Spread, seeds: int, cars: int, averaged: int) -> float:

@@ -12,7 +12,9 @@ from scipy import stats
 
 from analysis.statistics.estimator import Array, t_quantile
 
-BEYOND_DOUBT = 0.01  # stricter than usual: a wrong choice costs every interval of the family half its degrees of freedom
+BEYOND_DOUBT = (
+    0.01  # stricter than usual: a wrong choice costs every interval of the family half its degrees of freedom
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ def _common(means: list[Array]) -> tuple[float, float]:
     if not variance:
         return float("nan"), float("nan")
     overall = (covariance.sum() - covariance.trace()) / (cells * (cells - 1)) / variance
-    common, own = variance * (1 + (cells - 1) * overall), variance * (1 - overall)  # the mean squares of seeds and of the rest
+    common, own = (
+        variance * (1 + (cells - 1) * overall),
+        variance * (1 - overall),
+    )  # the mean squares of seeds and of the rest
     p = stats.f.sf(common / own, seeds - 1, (seeds - 1) * (cells - 1)) if own > 0 else 0.0
     return float(overall), float(p)

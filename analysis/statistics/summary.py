@@ -60,7 +60,9 @@ def distances(hd95: ArrayLike, failed: ArrayLike) -> Distances:
     return Distances(float(np.median(hd95)), int(failed.sum()), hd95.size)
 
 
-def conditions(seeds: ArrayLike, cars: int, budget: str, rates: str, data: str, rope: float = 0.001, one_set: bool = True) -> str:
+def conditions(
+    seeds: ArrayLike, cars: int, budget: str, rates: str, data: str, rope: float = 0.001, one_set: bool = True
+) -> str:
     """The sentence that stands under every table of verdicts. `seeds` are the numbers of seeds of its cells; `one_set`: all
     were trained on the same cars.
 

@@ -134,10 +134,14 @@ def _top_levels(family: Family[str], levels: Sequence[str], which: str, say: Say
     top = list(family.top)
     others = [level for level in levels if level not in top]
     if len(top) == 1 and all(family.comparisons[top[0], other].verdict == "better" for other in others):
-        return say(f"{top[0]} is better than each of {listed(others, say)}", f"{top[0]} 优于 {listed(others, say)} 中的每一个")
+        return say(
+            f"{top[0]} is better than each of {listed(others, say)}", f"{top[0]} 优于 {listed(others, say)} 中的每一个"
+        )
     if not top:  # not every two were compared over the same combinations
         return say("none is best: each is worse than some other", "没有最好的：每一个都劣于另外某一个")
-    best = say(f"no other{which} level is better than {listed(top, say)}", f"没有其他{which}水平优于 {listed(top, say)}")
+    best = say(
+        f"no other{which} level is better than {listed(top, say)}", f"没有其他{which}水平优于 {listed(top, say)}"
+    )
     if not others:
         return best
     each, each_zh = ("each of ", " 各自") if len(others) > 1 else ("", " ")

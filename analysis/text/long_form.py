@@ -11,7 +11,7 @@ from analysis.text.notes import notes
 from analysis.text.sentences import sentences
 from analysis.text.wording import Say, speaker
 from analysis.verdicts.answer import Answer
-from analysis.verdicts.observed_power import seen
+from analysis.verdicts.observed_power import observed_power
 
 WITHIN = {
     "en": "What {factor} changes within each combination of the other factors; intervals are Holm-adjusted over all rows but the averages, each score by itself; "
@@ -73,11 +73,15 @@ def _power(answer: Answer, say: Say) -> pd.DataFrame:
     """What was expected beforehand beside what the study's own scores give."""
     plan = answer.study.plan
     guessed, planned = plan.get("variances") or {}, plan.get("detectable") or {}
-    found = seen(answer)
+    found = observed_power(answer)
     spread = say("sd of a difference: ", "差值的标准差：")
     rows = [
         (spread + say(*names), guessed.get(name), getattr(found.spread, name) if found else None)
-        for name, names in {"car": ("cars", "汽车之间"), "seed": ("seeds", "随机种子之间"), "residual": ("rest", "其余")}.items()
+        for name, names in {
+            "car": ("cars", "汽车之间"),
+            "seed": ("seeds", "随机种子之间"),
+            "residual": ("rest", "其余"),
+        }.items()
     ]
     found_by = say("found with 80 % power: ", "功效 80 % 时能检出：")
     rows.append((found_by + say("a pair of cells", "一对单元"), planned.get("pair"), found.pair if found else None))
@@ -112,8 +116,15 @@ def _cells(answer: Answer, say: Say) -> pd.DataFrame:
     rises = done.groupby("cell").val_rise.mean()
     known = done[done.val_rise.notna()]
     risen = known.val_rise.gt(answer.study.rope).groupby(known.cell).agg(["sum", "size"])
-    last = curves.groupby(["cell", "seed"]).val_dice.agg(lambda dice: dice.diff().iloc[-1]).groupby("cell").agg(["mean", "count"])
-    steps = last["mean"].where(last["count"].eq(done.groupby("cell").size().reindex(last.index)))  # of all seeds or of none
+    last = (
+        curves.groupby(["cell", "seed"])
+        .val_dice.agg(lambda dice: dice.diff().iloc[-1])
+        .groupby("cell")
+        .agg(["mean", "count"])
+    )
+    steps = last["mean"].where(
+        last["count"].eq(done.groupby("cell").size().reindex(last.index))
+    )  # of all seeds or of none
     validation = done.groupby("cell").val_dice_last.mean()
     rows = []
     for row in answer.measured:
@@ -129,7 +140,10 @@ def _cells(answer: Answer, say: Say) -> pd.DataFrame:
                 f"{row.rate:.3g}{interval}",
                 _number(rises.get(row.cell))
                 + (f" ({' / '.join(map(str, risen.loc[row.cell]))})" if row.cell in risen.index else ""),
-                *map(_number, (steps.get(row.cell), validation.get(row.cell), deviation, row.dice, row.dice_best, without)),
+                *map(
+                    _number,
+                    (steps.get(row.cell), validation.get(row.cell), deviation, row.dice, row.dice_best, without),
+                ),
             )
         )
     rope = answer.study.rope

@@ -30,6 +30,8 @@ def markdown(frame: pd.DataFrame) -> str:
 def safe(text: str) -> str:
     """`text` as Markdown shows it letter by letter, on one line. Plain words and intervals stay as they are."""
     text = " ".join(str(text).split())
-    if re.fullmatch(r"[\w\s.,;:%()\[\]+±/=★\-（）、，。：；]*", text) and not re.search(r"(\b|^)_|_(\b|$)|\][(\[:]", text):
+    if re.fullmatch(r"[\w\s.,;:%()\[\]+±/=★\-（）、，。：；]*", text) and not re.search(
+        r"(\b|^)_|_(\b|$)|\][(\[:]", text
+    ):
         return text
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(text, quote=False))

@@ -11,7 +11,7 @@ from analysis.statistics.summary import conditions
 from analysis.text.factor_notes import interactions, one_rate
 from analysis.text.wording import VERDICTS, Say, speaker
 from analysis.verdicts.answer import Answer
-from analysis.verdicts.observed_power import seen
+from analysis.verdicts.observed_power import observed_power
 
 
 def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
@@ -75,7 +75,8 @@ def _design(answer: Answer, say: Say) -> str:
         return say("What the design could detect: not measured.", "设计能检出的差异：未测量。")
     main = detectable.get("main") or {}
     mains = "".join(
-        say(f", between levels of {f} over all the others {_number(d)}", f"，{f} 的主效应 {_number(d)}") for f, d in main.items()
+        say(f", between levels of {f} over all the others {_number(d)}", f"，{f} 的主效应 {_number(d)}")
+        for f, d in main.items()
     )
     pair, chance = _number(detectable.get("pair")), detectable.get("equivalent")
     same = (
@@ -99,7 +100,7 @@ def _design(answer: Answer, say: Say) -> str:
 
 
 def _as_seen(answer: Answer, say: Say) -> str:
-    found = seen(answer)
+    found = observed_power(answer)
     if found is None:
         return ""
     mains = "".join(say(f", {f} {_number(d)}", f"，{f} {_number(d)}") for f, d in found.main.items())
@@ -112,7 +113,9 @@ def _as_seen(answer: Answer, say: Say) -> str:
 def _protocol(runs: pd.DataFrame, say: Say) -> str:
     if not len(runs):
         return say("Device and protocol: not measured.", "设备与协议：未测量。")
-    device, precision, protocol = (", ".join(sorted(set(runs[n].astype(str)))) for n in ("device", "precision", "protocol"))
+    device, precision, protocol = (
+        ", ".join(sorted(set(runs[n].astype(str)))) for n in ("device", "precision", "protocol")
+    )
     threads = ", ".join(sorted(set(runs.threads.dropna().astype(str))))
     epochs, batch, steps = (
         say(" or ", " 或 ").join(map(str, sorted(set(runs[n].dropna().astype(int)))))
@@ -120,7 +123,9 @@ def _protocol(runs: pd.DataFrame, say: Say) -> str:
     )
     of_steps, of_steps_zh = (f" of {steps} steps", f"（每轮 {steps} 步）") if steps else ("", "")
     mixed = (
-        say(" Seconds can be compared on one device only.", "只有同一设备上的秒数可以比较。") if runs.device.nunique() > 1 else ""
+        say(" Seconds can be compared on one device only.", "只有同一设备上的秒数可以比较。")
+        if runs.device.nunique() > 1
+        else ""
     )
     return say(
         f"Device: {device}, {precision}, threads {threads or '0'}. Protocol {protocol}: {epochs} epochs{of_steps}, batches of {batch}, no early stopping.{mixed}",
@@ -161,7 +166,13 @@ def _conditions(answer: Answer, say: Say) -> list[str]:
     rates = f"tuned with {trials[-1]} trials a cell{one}" if tuning and trials[-1] else "not tuned"
     rates_zh = f"每个单元调参 {trials[-1]} 次{one_zh}" if tuning and trials[-1] else "未调参"
     english = conditions(
-        [len(one) for one in judged], judged[0].shape[1], budget, rates, f"{data} at {size}", answer.study.rope, sets == 1
+        [len(one) for one in judged],
+        judged[0].shape[1],
+        budget,
+        rates,
+        f"{data} at {size}",
+        answer.study.rope,
+        sets == 1,
     )
     return [
         say(
@@ -199,7 +210,8 @@ def _faultless(answer: Answer, say: Say) -> list[str]:
     most = max(abs(found.dice[row.cell] - row.dice) for row in answer.measured)
     words = VERDICTS[say("en", "zh")]
     told = say("; ", "；").join(
-        say(f"{name}: ", f"{name}：") + f"{words[before.verdict]} {_ends(before)} → {words[after.verdict]} {_ends(after)}"
+        say(f"{name}: ", f"{name}：")
+        + f"{words[before.verdict]} {_ends(before)} → {words[after.verdict]} {_ends(after)}"
         for name, before, after in found.changed
     )
     return [say(

@@ -23,7 +23,14 @@ from analysis.verdicts.simple_effects import JOIN
 
 CLEAN, STRENGTH = "clean", re.compile(r"(.+) ([123])")
 
-CHINESE = {CLEAN: "原样", "blur": "模糊", "noise": "噪声", "jpeg": "JPEG 压缩", "brightness": "亮度", "contrast": "对比度"}
+CHINESE = {
+    CLEAN: "原样",
+    "blur": "模糊",
+    "noise": "噪声",
+    "jpeg": "JPEG 压缩",
+    "brightness": "亮度",
+    "contrast": "对比度",
+}
 
 MOST, COLUMNS = 16, 3  # lines in a panel, panels beside each other
 
@@ -65,7 +72,8 @@ def table(answer: Answer, language: str) -> pd.DataFrame | None:
     rows = []
     for row in answer.measured:
         texts = [
-            f"{one.dice[row.cell]:.4f}{' ' + TOP if row.cell in one.top else ''}" if row.cell in one.dice else "" for one in kinds
+            f"{one.dice[row.cell]:.4f}{' ' + TOP if row.cell in one.top else ''}" if row.cell in one.dice else ""
+            for one in kinds
         ]
         rows.append([*row.levels.values(), *texts])
     return pd.DataFrame(rows, columns=[*answer.study.factors, *(names.get(one.name, one.name) for one in kinds)])
@@ -114,7 +122,9 @@ def verdicts(answer: Answer, factor: str, baseline: str, language: str) -> str:
     names, which = (CHINESE, 1) if language == "zh" else ({}, 0)
     for level in answer.study.factors[factor]:
         under = {names.get(name, name): column[level].verdict for name, column in found.items() if level in column}
-        kinds = {words[which]: [name for name, verdict in under.items() if verdict == kind] for kind, words in PARTS.items()}
+        kinds = {
+            words[which]: [name for name, verdict in under.items() if verdict == kind] for kind, words in PARTS.items()
+        }
         if language == "en":
             told = "; ".join(f"{kind} ({', '.join(where)})" for kind, where in kinds.items() if where)
             said += [f"{level} against {baseline}: {told}."] if told else []
@@ -146,7 +156,9 @@ def _by_condition(study: Study) -> dict[str, dict[str, NDArray[np.float64]]]:
     scores = study.robustness.join(cell_of, on="key", how="inner")
     found = {}
     for name, mine in scores.groupby("condition", sort=False):
-        tables = {str(cell): part.pivot_table("dice", "seed", "group") for cell, part in mine.groupby("cell", observed=True)}
+        tables = {
+            str(cell): part.pivot_table("dice", "seed", "group") for cell, part in mine.groupby("cell", observed=True)
+        }
         shared = sorted(set.intersection(*(set(table.dropna(axis=1).columns) for table in tables.values())))
         found[str(name)] = {cell: table[shared].to_numpy(float) for cell, table in tables.items()} if shared else {}
     return {name: cells for name, cells in found.items() if cells}

@@ -21,12 +21,15 @@ def sentences(answer: Answer, language: str) -> list[str]:
     say = speaker(language)
     if not len(answer.study.finished):
         planned = len(answer.study.runs)
-        text = say(f"Nothing has been measured yet: 0 of {planned} runs.", f"尚未测量任何结果：{planned} 次运行中完成 0 次。")
+        text = say(
+            f"Nothing has been measured yet: 0 of {planned} runs.", f"尚未测量任何结果：{planned} 次运行中完成 0 次。"
+        )
         return [text, *_unjudged(answer, say, {"not measured"})]
     cells = _cells(answer, say)
     if answer.family and not answer.pairs_named:
         cells += say(
-            " (Exploratory: the plan does not name pairs of cells as confirmatory.)", "（探索性：计划未将逐对比较列为确证性。）"
+            " (Exploratory: the plan does not name pairs of cells as confirmatory.)",
+            "（探索性：计划未将逐对比较列为确证性。）",
         )
     leading = {effect.factor for effect in answer.effects if effect.named or effect.factor in answer.simple}
     effects = sorted(answer.effects, key=lambda effect: not effect.named)  # stable: in the order of the plan otherwise
@@ -40,10 +43,13 @@ def _cells(answer: Answer, say: Say) -> str:
     """What can be said of the cells."""
     judged, family = answer.judged, answer.family
     if family is None:
-        return say("No verdict: a comparison needs two cells that may be judged.", "无法判定：至少需要两个可判定的单元。")
+        return say(
+            "No verdict: a comparison needs two cells that may be judged.", "无法判定：至少需要两个可判定的单元。"
+        )
     if min(len(answer.scores[row.cell]) for row in judged) < 2 and all_are(family, "undecided"):
         return say(
-            "Undecided: one seed does not show how far the next would fall.", "未决：只有一个随机种子，看不出下一个会相差多少。"
+            "Undecided: one seed does not show how far the next would fall.",
+            "未决：只有一个随机种子，看不出下一个会相差多少。",
         )
     if all_are(family, "equivalent"):
         return _all_equivalent(answer, say)
@@ -100,7 +106,9 @@ def _several(top: Sequence[Row], answer: Answer, say: Say) -> str:
             f"{number} 个{which}单元中没有发现任何一个劣于另一个：哪个最好尚未决定。",
         )
     rest = number - len(top)
-    others, others_zh = (f"Each of the other {rest}", f"其余 {rest} 个各自") if rest > 1 else ("The other one", "另外一个")
+    others, others_zh = (
+        (f"Each of the other {rest}", f"其余 {rest} 个各自") if rest > 1 else ("The other one", "另外一个")
+    )
     return say(
         f"Which {which}cell is best is undecided among {len(top)}: {names}. {others} is worse than at least one cell.",
         f"{which}单元中哪一个最好，在以下 {len(top)} 个之间未决：{names}。{others_zh}至少劣于一个单元。",
@@ -112,7 +120,8 @@ def _progress(answer: Answer, say: Say) -> str:
     if not planned or done == planned:
         return ""
     return say(
-        f"Incomplete, {done} of {planned} runs are finished. So far: ", f"不完整，{planned} 次运行中完成了 {done} 次。目前："
+        f"Incomplete, {done} of {planned} runs are finished. So far: ",
+        f"不完整，{planned} 次运行中完成了 {done} 次。目前：",
     )
 
 

@@ -65,8 +65,14 @@ def cells(row: Row, language: str) -> dict[str, str]:
     missing = "not measured" if language == "en" else KINDS["zh"]["not measured"]
     found = {"mark": TOP if row.top else "", **{f"factor {name}": level for name, level in row.levels.items()}}
     found |= {"rate": _rate(row, missing), "dice": _dice(row, missing, language)}
-    found |= {name: f"{getattr(row, name):.4f}" if _known(row.dice) else missing for name in ("iou", "boundary_iou", "dice_best")}
-    found |= {"hd95": f"{row.hd95:.1f} ({row.failures})" if _known(row.hd95) else missing, "verdict": verdict(row, language)}
+    found |= {
+        name: f"{getattr(row, name):.4f}" if _known(row.dice) else missing
+        for name in ("iou", "boundary_iou", "dice_best")
+    }
+    found |= {
+        "hd95": f"{row.hd95:.1f} ({row.failures})" if _known(row.hd95) else missing,
+        "verdict": verdict(row, language),
+    }
     found |= {name: FORMATS[name](value) if _known(value) else missing for name, value in row.cost.items()}
     seeds, planned = row.standing.seeds, row.standing.planned
     of = f"{seeds} of {planned}" if language == "en" else f"{seeds} / {planned}"
@@ -89,7 +95,13 @@ def main_effects(effects: Sequence[Effect], language: str) -> pd.DataFrame:
     headings = [("factor", "因素"), ("difference", "差"), ("combinations of the others", "其余因素的组合数"),
                 ("the first is … the second", "前者……后者"), ("Dice [95 %]", "Dice [95 %]")]  # fmt: skip
     rows = [
-        (effect.factor, f"{b} − {a}", f"{len(others)} / {effect.planned}", VERDICTS[language][found.verdict], interval(found))
+        (
+            effect.factor,
+            f"{b} − {a}",
+            f"{len(others)} / {effect.planned}",
+            VERDICTS[language][found.verdict],
+            interval(found),
+        )
         for effect in effects
         for (a, b), others in effect.effect.over.items()
         for found in (effect.effect.family.comparisons[b, a],)
@@ -129,9 +141,9 @@ def latex(answer: Answer) -> str:
 
 def _tex(text: str) -> str:
     """`text` escaped as pandas escapes the cells."""
-    return str(pd.DataFrame([text]).style.format(escape="latex").hide(axis=0).hide(axis=1).to_latex().split("\n")[1]).rstrip(
-        " \\"
-    )
+    return str(
+        pd.DataFrame([text]).style.format(escape="latex").hide(axis=0).hide(axis=1).to_latex().split("\n")[1]
+    ).rstrip(" \\")
 
 
 def _rate(row: Row, missing: str) -> str:

@@ -12,7 +12,12 @@ from analysis.statistics.comparisons import Comparison, Family
 LANGUAGES = ("en", "zh")
 NAMED = 6  # cells that a sentence names; the table has them all
 VERDICTS = {
-    "en": {"better": "better than", "worse": "worse than", "equivalent": "equivalent to", "undecided": "undecided against"},
+    "en": {
+        "better": "better than",
+        "worse": "worse than",
+        "equivalent": "equivalent to",
+        "undecided": "undecided against",
+    },
     "zh": {"better": "优于", "worse": "劣于", "equivalent": "等效于", "undecided": "高下未决"},
 }
 PARTS = {

@@ -14,7 +14,7 @@ from analysis.records.study_results import COST, Study, by_car
 from analysis.statistics.comparisons import Comparison, Family, compare_all
 from analysis.statistics.effects import Interaction, MainEffect, interaction, main_effect
 from analysis.statistics.summary import cell_mean
-from analysis.verdicts.eligibility import Standing, refuse_mixed, standings
+from analysis.verdicts.eligibility import Eligibility, eligibilities, refuse_mixed
 from analysis.verdicts.simple_effects import JOIN, Part, simple_effects
 
 Scores = Mapping[str, NDArray[np.float64]]
@@ -26,7 +26,7 @@ class Row:
 
     cell: str
     levels: dict[str, str]
-    standing: Standing
+    standing: Eligibility
     rate: float
     trials: int
     dice: float
@@ -58,7 +58,9 @@ class Effect:
     named: bool
     planned: int  # combinations of the other factors that the plan has
     left_out: tuple[str, ...]  # levels of the plan without a judged cell
-    others: Mapping[str, frozenset[tuple[str, str]]]  # a combination of the other factors, as it is told -> its (factor, level)s
+    others: Mapping[
+        str, frozenset[tuple[str, str]]
+    ]  # a combination of the other factors, as it is told -> its (factor, level)s
     means: Mapping[tuple[str, str], float]  # (level, combination of the others) -> mean Dice of the judged cell
 
     @property
@@ -73,12 +75,14 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Faultless:
+class FaultyMaskSensitivity:
     """What becomes of an answer without the test photographs whose masks are publicly listed as faulty."""
 
     photographs: int  # left out
     dice: dict[str, float]  # of each cell with runs, without them
-    changed: list[tuple[str, Comparison, Comparison]]  # what is compared, with them and without: cells, levels, parts of effects
+    changed: list[
+        tuple[str, Comparison, Comparison]
+    ]  # what is compared, with them and without: cells, levels, parts of effects
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Answer:
     family: Family[str] | None  # of the judged cells; None where there are fewer than two
     effects: list[Effect]
     simple: dict[str, list[Part]] = field(default_factory=dict)  # by factor, of those that the plan asks for
-    faultless: Faultless | None = None  # None where the plan does not know which masks are listed
+    faultless: FaultyMaskSensitivity | None = None  # None where the plan does not know which masks are listed
 
     @property
     def judged(self) -> list[Row]:
@@ -122,8 +126,10 @@ def answer(study: Study) -> Answer:
     without = _answer(replace(study, scores=scores)) if listed else found
     dice = {row.cell: float(without.scores[row.cell].mean()) for row in without.rows if row.cell in without.scores}
     before, after = _comparisons(found), _comparisons(without)
-    changed = [(name, one, after[name]) for name, one in before.items() if name in after and after[name].verdict != one.verdict]
-    return replace(found, faultless=Faultless(len(listed), dice, changed))
+    changed = [
+        (name, one, after[name]) for name, one in before.items() if name in after and after[name].verdict != one.verdict
+    ]
+    return replace(found, faultless=FaultyMaskSensitivity(len(listed), dice, changed))
 
 
 def _comparisons(found: Answer) -> dict[str, Comparison]:
@@ -132,7 +138,10 @@ def _comparisons(found: Answer) -> dict[str, Comparison]:
     labels = {row.cell: row.label for row in found.rows}
     cells = {f"{labels[a]} – {labels[b]}": c for (a, b), c in family.items() if a < b}
     levels = {
-        f"{one.factor}, {a} – {b}": c for one in found.effects for (a, b), c in one.effect.family.comparisons.items() if a < b
+        f"{one.factor}, {a} – {b}": c
+        for one in found.effects
+        for (a, b), c in one.effect.family.comparisons.items()
+        if a < b
     }
     parts = {
         f"{factor}, {part.b} – {part.a}, {part.where}": part.found["dice"]
@@ -145,7 +154,7 @@ def _comparisons(found: Answer) -> dict[str, Comparison]:
 
 def _answer(study: Study) -> Answer:
     refuse_mixed(study)
-    standing, scores = standings(study), by_car(study)
+    standing, scores = eligibilities(study), by_car(study)
     judged = {cell: scores[cell] for cell, one in standing.items() if one.kind == "judged" and cell in scores}
     family = compare_all(judged, rope=study.rope) if len(judged) > 1 else None
     rows = [_row(study, cell, standing[cell["cell"]], scores.get(cell["cell"]), family) for cell in study.cells]
@@ -155,7 +164,11 @@ def _answer(study: Study) -> Answer:
 
 
 def _row(
-    study: Study, cell: Mapping[str, Any], standing: Standing, scores: NDArray[np.float64] | None, family: Family[str] | None
+    study: Study,
+    cell: Mapping[str, Any],
+    standing: Eligibility,
+    scores: NDArray[np.float64] | None,
+    family: Family[str] | None,
 ) -> Row:
     name = cell["cell"]
     runs = study.finished[study.finished.cell == name]
@@ -210,7 +223,9 @@ def _effects(study: Study, judged: Scores) -> list[Effect]:
     """Main effects of the factors that have two levels or more among the judged cells, over all the other factors."""
     named = study.plan.get("design", {}).get("confirmatory", [])
     varied = [factor for factor, levels in study.factors.items() if len(levels) > 1]
-    here = [cell for cell in study.cells if set(cell.get("levels", {})) == set(study.factors)]  # an earlier plan's may differ
+    here = [
+        cell for cell in study.cells if set(cell.get("levels", {})) == set(study.factors)
+    ]  # an earlier plan's may differ
     levels = {cell["cell"]: {f: str(cell["levels"][f]) for f in varied} for cell in here}
     found = []
     for factor in varied if len(varied) > 1 else []:

@@ -16,11 +16,14 @@ WORDS = {"data_fingerprint": "the data's fingerprint", "protocol": "protocol", "
 
 ONE_EPOCH = ("one epoch cannot show whether it had converged", "只有一轮，看不出是否已经收敛")
 OTHERS = ("others are not shown to have converged", "其他单元中有未显示收敛的")
-RISES = ("validation Dice rose by {:.5f} over the last fifth of its steps", "验证集 Dice 在最后五分之一的步数里上升了 {:.5f}")
+RISES = (
+    "validation Dice rose by {:.5f} over the last fifth of its steps",
+    "验证集 Dice 在最后五分之一的步数里上升了 {:.5f}",
+)
 
 
 @dataclass(frozen=True)
-class Standing:
+class Eligibility:
     """Whether a cell is judged, and if not, why.
 
     kind: judged | not measured | failed | not converged | rate at the edge; `reason` has the particulars. That of a judged
@@ -75,7 +78,7 @@ def varied_fields(study: Study) -> set[str]:
     return fields | ({"data_fingerprint"} if fields & {"data", "data_dir"} else set())
 
 
-def standings(study: Study) -> dict[str, Standing]:
+def eligibilities(study: Study) -> dict[str, Eligibility]:
     """Each planned cell's standing."""
     rows = {str(cell): part for cell, part in study.runs.groupby("cell", sort=False)}
     found = {cell["cell"]: _standing(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells}
@@ -85,22 +88,24 @@ def standings(study: Study) -> dict[str, Standing]:
             for cell, one in found.items()}  # fmt: skip
 
 
-def _standing(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Standing:
+def _standing(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Eligibility:
     done, failed = runs[runs.state == "finished"], runs[runs.state == "failed"]
     counts = (len(done), len(runs))
     if len(failed):
-        return Standing("failed", f"seed {failed.seed.iloc[0]}: {failed.reason.iloc[0]}", *counts)
+        return Eligibility("failed", f"seed {failed.seed.iloc[0]}: {failed.reason.iloc[0]}", *counts)
     if not len(done):
-        return Standing("not measured", str(runs.reason.iloc[0]) if len(runs) else "not planned", *counts)
+        return Eligibility("not measured", str(runs.reason.iloc[0]) if len(runs) else "not planned", *counts)
     rise = done.val_rise.mean(skipna=False)
     english = chinese = ""
     if not rise <= study.rope:  # a rise that cannot be told (one epoch) proves no convergence either
         english, chinese = ONE_EPOCH if rise != rise else (text.format(rise) for text in RISES)
         if not study.at_budget:
-            return Standing("not converged", english, *counts, chinese)
+            return Eligibility("not converged", english, *counts, chinese)
     if cell.get("edge"):
-        return Standing("rate at the edge", "its best learning rate lies in the outer sixth of the range that was tried", *counts)
-    return Standing("judged", english, *counts, chinese, converged=not english)
+        return Eligibility(
+            "rate at the edge", "its best learning rate lies in the outer sixth of the range that was tried", *counts
+        )
+    return Eligibility("judged", english, *counts, chinese, converged=not english)
 
 
 def _example(runs: pd.DataFrame) -> str:

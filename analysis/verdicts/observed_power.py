@@ -9,7 +9,7 @@ from analysis.verdicts.answer import Answer
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedPower:
     """The spread of a difference, pooled over the judged cells, and the smallest differences found with 80 % power.
 
     `pair`: of two cells among all pairs; `main`: of the levels of each factor that were compared, over the combinations of the others
@@ -22,7 +22,7 @@ class Seen:
     equivalent: float | None
 
 
-def seen(answer: Answer) -> Seen | None:
+def observed_power(answer: Answer) -> ObservedPower | None:
     """Of the comparisons that were made, among the judged cells; None where fewer than two have several seeds and cars.
 
     None, too, while runs have not ended: with fewer seeds another design would be described.
@@ -30,7 +30,9 @@ def seen(answer: Answer) -> Seen | None:
     if not answer.study.runs.state.isin(["finished", "failed"]).all():
         return None
     cells = [
-        answer.scores[row.cell] for row in answer.judged if row.cell in answer.scores and min(answer.scores[row.cell].shape) > 1
+        answer.scores[row.cell]
+        for row in answer.judged
+        if row.cell in answer.scores and min(answer.scores[row.cell].shape) > 1
     ]
     if len(cells) < 2:
         return None
@@ -42,4 +44,4 @@ def seen(answer: Answer) -> Seen | None:
         )
         for one in answer.effects
     }
-    return Seen(spread, whole["pair"], main, whole["equivalent"])
+    return ObservedPower(spread, whole["pair"], main, whole["equivalent"])

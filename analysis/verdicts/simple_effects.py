@@ -73,7 +73,9 @@ def _parts(study: Study, factor: str, measured: Measured, scores: Mapping[str, S
     counts = {(a, b): sum(pair[1:] == (a, b) for pair in pairs) for a, b in levels}
     several = [(a, b) for a, b in levels if counts[a, b] > 1 and (b, a) in over["dice"]]
     planned = len({tuple(cell.get("levels", {}).get(name, "") for name in others) for cell in study.cells})
-    found = [_part(None, a, b, {name: over[name][b, a] for name in SCORES}, (counts[a, b], planned)) for a, b in several]
+    found = [
+        _part(None, a, b, {name: over[name][b, a] for name in SCORES}, (counts[a, b], planned)) for a, b in several
+    ]
     for where, a, b in shown:
         if (where, a, b) in pairs:
             found.append(_part(where, a, b, {name: within[name][where, a, b] for name in SCORES}))
@@ -89,7 +91,9 @@ def _part(where: str | None, a: str, b: str, found: Mapping[str, Comparison], of
     return Part(where, a, b, found, {name: one.difference for name, one in found.items()}, of=of)
 
 
-def _within(pairs: list[tuple[str, str, str]], at: At, scores: Scores, rope: float) -> dict[tuple[str, str, str], Comparison]:
+def _within(
+    pairs: list[tuple[str, str, str]], at: At, scores: Scores, rope: float
+) -> dict[tuple[str, str, str], Comparison]:
     made = {cell: summarise(scores[cell]) for cell in at.values()}
     ends = [(at[where, b], at[where, a]) for where, a, b in pairs]
     estimates = [unpaired(scores[b], scores[a], made[b], made[a]) for b, a in ends]

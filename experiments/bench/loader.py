@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from experiments.data.cache import Pixels, decode, mask_at
-from experiments.data.dataset import Batches, Photographs
+from experiments.data.dataset import Batches, ImageDataset
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.evaluator import ceiling, enlarge
 from experiments.evaluation.metrics import score
@@ -25,21 +25,23 @@ def spread(samples: list[Sample], count: int = FEW) -> list[Sample]:
     return samples[:: max(1, len(samples) // count)][:count]
 
 
-def loader_speeds(samples: list[Sample], size: tuple[int, int], seconds: float, workers: int = 0) -> dict[str, dict[str, float]]:
+def loader_speeds(
+    samples: list[Sample], size: tuple[int, int], seconds: float, workers: int = 0
+) -> dict[str, dict[str, float]]:
     """Photographs a second, from the cache and decoding each time, with each augmentation policy."""
     decoded = [decode(sample, size) for sample in samples]
     pixels = Pixels(np.stack([d[0] for d in decoded]), np.stack([d[1] for d in decoded]))
     found: dict[str, dict[str, float]] = {}
     for name in AUGMENTATIONS:
         ways = {
-            way: _throughput(Photographs(samples, size, AUGMENTATIONS[name].build(), pixels=source), seconds, workers)
+            way: _throughput(ImageDataset(samples, size, AUGMENTATIONS[name].build(), pixels=source), seconds, workers)
             for way, source in (("cached", pixels), ("decoding", None))
         }
         found[name] = {**ways, "ratio": ways["cached"] / ways["decoding"]}
     return found
 
 
-def _throughput(photographs: Photographs, seconds: float, workers: int) -> float:
+def _throughput(photographs: ImageDataset, seconds: float, workers: int) -> float:
     """Photographs a second through the batches of as many epochs as fit into `seconds`, from the first batch on."""
     batches, seen, epoch, began = Batches(photographs, 16, workers), 0, 0, 0.0
     while not began or time.perf_counter() - began < seconds:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.bench import loader, overhead, roofline, step
-from experiments.config.schema import DATA_DIRS, Machine, RunConfig
+from experiments.config.schema import DATA_DIRS, RunConfig, RuntimeConfig
 from experiments.data import carvana
 from experiments.data.samples import Sample
 from experiments.data.synthetic import cars
@@ -24,10 +24,15 @@ PARTS = ("step", "loader", "scoring", "overhead")
 SECONDS = 2.0  # for each figure of the loader
 
 
-def measure(config: RunConfig, machine: Machine, parts: tuple[str, ...], steps: int, repeats: int) -> dict[str, Any]:
+def measure(
+    config: RunConfig, machine: RuntimeConfig, parts: tuple[str, ...], steps: int, repeats: int
+) -> dict[str, Any]:
     """Measure the parts that are asked for, in the order of PARTS; nested plain data, ready for JSON."""
     work = step.Work(config, steps, repeats)
-    found: dict[str, Any] = {"machine": {**versions(), "device": config.device, "threads": config.threads}, "work": _work(config)}
+    found: dict[str, Any] = {
+        "machine": {**versions(), "device": config.device, "threads": config.threads},
+        "work": _work(config),
+    }
     with tempfile.TemporaryDirectory() as folder:
         samples = _samples(machine.data_dir, Path(folder)) if {"loader", "scoring"} & set(parts) else []
         measures: dict[str, Callable[[], dict[str, Any]]] = {
@@ -37,7 +42,7 @@ def measure(config: RunConfig, machine: Machine, parts: tuple[str, ...], steps: 
             "overhead": lambda: {"imports": overhead.import_seconds(), "run": overhead.run_seconds()},
         }
         for name in (part for part in PARTS if part in parts):
-            progress.note(f"measuring: {name} ...")
+            progress.log_to_stderr(f"measuring: {name} ...")
             found[name] = measures[name]()
     return found
 
@@ -49,7 +54,12 @@ def show(found: dict[str, Any], as_json: bool) -> None:
         return
     console = Console()
     console.print(f"{found['machine']['processor']}, torch {found['machine']['torch']}, {_words(found['work'])}")
-    for name, rows in (("step", _step_rows), ("loader", _loader_rows), ("scoring", _scoring_rows), ("overhead", _overhead_rows)):
+    for name, rows in (
+        ("step", _step_rows),
+        ("loader", _loader_rows),
+        ("scoring", _scoring_rows),
+        ("overhead", _overhead_rows),
+    ):
         if name in found:
             table = Table(title=name, title_justify="left", show_header=False)
             for row in rows(found[name]):
@@ -92,7 +102,9 @@ def _samples(data_dir: Path, folder: Path) -> list[Sample]:
     if (data_dir / "train").is_dir():
         return carvana.build(data_dir)
     if data_dir != DATA_DIRS["carvana"]:
-        raise InputError(f"There is no folder {data_dir / 'train'}. Name Carvana's folder with --data-dir, or leave it out.")
+        raise InputError(
+            f"There is no folder {data_dir / 'train'}. Name Carvana's folder with --data-dir, or leave it out."
+        )
     return cars.build(folder / "cars", cars=6, size=(960, 640))
 
 
@@ -110,10 +122,15 @@ def _words(work: dict[str, Any]) -> str:
 def _step_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
     speeds, peaks = found["images_per_second"], found["peak"]
     rows = [("this project's train", f"{speeds['own']:.2f} images/s")]
-    rows += [(name, f"{speeds[name]:.2f} images/s; ours is {ratio:.2f} times") for name, ratio in found["own_over"].items()]
+    rows += [
+        (name, f"{speeds[name]:.2f} images/s; ours is {ratio:.2f} times") for name, ratio in found["own_over"].items()
+    ]
     for name in ("fp32", "bf16"):
         rows.append(
-            (f"{name} matrix product", f"{peaks[name] / 1e9:.0f} GFLOP/s; the step reaches {found['share_of_peak'][name]:.0%}")
+            (
+                f"{name} matrix product",
+                f"{peaks[name] / 1e9:.0f} GFLOP/s; the step reaches {found['share_of_peak'][name]:.0%}",
+            )
         )
     rows.append(("arithmetic", f"{found['gflop_per_image']:.2f} GFLOP an image, forward and backward"))
     rows.append(

@@ -18,7 +18,7 @@ import torch
 
 from experiments.config.schema import RunConfig
 from experiments.data.cache import Pixels
-from experiments.data.dataset import Batches, Photographs
+from experiments.data.dataset import Batches, ImageDataset
 from experiments.data.samples import Sample
 from experiments.runtime.environment import peak_memory
 from experiments.runtime.errors import RunFailed
@@ -44,14 +44,14 @@ class Work:
         return LOSSES[self.config.loss].build(**self.config.loss_kwargs)
 
 
-def made_photographs(work: Work, count: int) -> Photographs:
+def made_photographs(work: Work, count: int) -> ImageDataset:
     """Photographs of noise with a disc for a mask, in memory: the step does not care what it sees."""
     width, height = work.config.size
     images = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
     y, x = np.mgrid[:height, :width]
     disc = ((y - height / 2) ** 2 + (x - width / 2) ** 2 < (min(width, height) / 3) ** 2).astype(np.uint8)
     samples = [Sample(Path(f"{i}.jpg"), Path(f"{i}.gif"), str(i)) for i in range(count)]
-    return Photographs(samples, work.config.size, pixels=Pixels(images, np.repeat(disc[None], count, 0)))
+    return ImageDataset(samples, work.config.size, pixels=Pixels(images, np.repeat(disc[None], count, 0)))
 
 
 def own_loop(work: Work) -> Callable[[], float]:
@@ -96,7 +96,13 @@ class Process:
         words = [sys.executable, "-c", f"from experiments.bench.step import serve; serve({way!r})"]
         surroundings = {name: value for name, value in os.environ.items() if way == "own" or name != "GOMP_SPINCOUNT"}
         self._process = subprocess.Popen(
-            words, cwd=ROOT, env=surroundings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            words,
+            cwd=ROOT,
+            env=surroundings,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
         self._ask(json.dumps({"config": work.config.to_dict(), "steps": work.steps}))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from experiments.config.schema import DATA_DIRS, MACHINE_HELP, setting_fields
+from experiments.config.schema import DATA_DIRS, RUNTIME_HELP, setting_fields
 from registry import DATASETS
 
 Output = Annotated[Path, Parameter(help="where the runs and the cache lie")]
@@ -25,10 +25,10 @@ data = App(name="data", help="Get, make and check photographs.\n\nExample: pytho
 def verify_data(
     *,
     data: Annotated[str, Parameter(help=f"the data set: {', '.join(DATASETS)}")] = "carvana",
-    data_dir: Annotated[str | None, Parameter(help=MACHINE_HELP["data_dir"], show_default=False)] = None,
+    data_dir: Annotated[str | None, Parameter(help=RUNTIME_HELP["data_dir"], show_default=False)] = None,
     group_pattern: Annotated[str | None, Parameter(help=_help("group_pattern"), show_default=False)] = None,
     split: Annotated[str | None, Parameter(help=_help("split"), show_default=False)] = None,
-    split_file: Annotated[str | None, Parameter(help=MACHINE_HELP["split_file"], show_default=False)] = None,
+    split_file: Annotated[str | None, Parameter(help=RUNTIME_HELP["split_file"], show_default=False)] = None,
     fold: Annotated[str | None, Parameter(help=_help("fold"), show_default=False)] = None,
     seed: Annotated[str | None, Parameter(help="the seed of --split image", show_default=False)] = None,
 ) -> int:
@@ -49,7 +49,9 @@ def verify_data(
 
 
 @data.command
-def make(*, data_dir: DataDir = DATA_DIRS["synthetic"], cars: str = "24", seed: str = "0", size: str = "480x320") -> int:
+def make(
+    *, data_dir: DataDir = DATA_DIRS["synthetic"], cars: str = "24", seed: str = "0", size: str = "480x320"
+) -> int:
     """Write synthetic cars, 16 photographs with exact masks of each, in Carvana's layout.
 
     Example: python run.py data make --data-dir data/synthetic --cars 24 --seed 0 --size 480x320

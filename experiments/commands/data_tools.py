@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.config.schema import DATA_DIRS
-from experiments.config.values import Wanted, one_of, typed, whole
+from experiments.config.values import ParsedArgs, one_of, typed, whole
 from experiments.data import cache
 from experiments.data import splits as splitting
 from experiments.data.archives import unpack
@@ -25,18 +25,18 @@ from experiments.data.listing import Listing, Problem
 from experiments.data.synthetic.cars import write_cars
 from experiments.runtime import progress
 from experiments.runtime.errors import RunFailed
-from experiments.runtime.interrupts import Interrupted, Stop, listening
+from experiments.runtime.interrupts import Interrupted, Stop, handle_signals
 from experiments.training import run_index
 from registry import DATASETS, InputError
 
 
-def verify_data(wanted: Wanted) -> int:
+def verify_data(wanted: ParsedArgs) -> int:
     """Decode the whole data set and list what is wrong; 0: nothing, 1: something."""
     listing, folder = _listing(wanted)
     parts, undivided = _divided(wanted, listing)
     part = {s.name: name for name in splitting.PARTS for s in getattr(parts, name)} if parts else {}
     with _stoppable() as stop:
-        with progress.counting("decoding photographs and masks", stop.check) as show:
+        with progress.progress_counter("decoding photographs and masks", stop.check) as show:
             report = verify(listing, part, show)
         problems = ([Problem(folder, "no split", undivided)] if undivided else []) + report.problems
         for problem in problems:
@@ -47,7 +47,7 @@ def verify_data(wanted: Wanted) -> int:
     return _interrupted(stop)
 
 
-def _listing(wanted: Wanted) -> tuple[Listing, Path]:
+def _listing(wanted: ParsedArgs) -> tuple[Listing, Path]:
     """What lies in the data set's folder. A data set of one's own that cannot list is built instead."""
     name = wanted.fields.get("data", "carvana")
     entry, folder = DATASETS[name], wanted.machine.get("data_dir") or DATA_DIRS.get(name, Path("data"))
@@ -61,7 +61,7 @@ def _listing(wanted: Wanted) -> tuple[Listing, Path]:
     return (list_files(**options) if list_files else Listing(entry.build(**options))), folder
 
 
-def _divided(wanted: Wanted, listing: Listing) -> tuple[splitting.Split | None, str]:
+def _divided(wanted: ParsedArgs, listing: Listing) -> tuple[splitting.Split | None, str]:
     """The split that a run would use, or why there is none."""
     manifest, fields = wanted.machine.get("split_file"), wanted.fields
     if manifest and not manifest.is_file():
@@ -78,7 +78,9 @@ def _divided(wanted: Wanted, listing: Listing) -> tuple[splitting.Split | None, 
 def _show_known_faulty(report: Report) -> None:
     if report.known_faulty:
         names = " ".join(sample.image.stem for sample in report.known_faulty)
-        print(f"Publicly known faulty masks, Kaggle's own and no fault of this copy ({len(report.known_faulty)}): {names}")
+        print(
+            f"Publicly known faulty masks, Kaggle's own and no fault of this copy ({len(report.known_faulty)}): {names}"
+        )
 
 
 def _summarise(report: Report, part: dict[str, str]) -> None:
@@ -87,7 +89,11 @@ def _summarise(report: Report, part: dict[str, str]) -> None:
     shown = f"{sizes[0]} to {sizes[-1]} ({len(sizes)} sizes)" if len(sizes) > 1 else "".join(sizes) or "no size"
     line = f"{len(report.looks)} photographs with masks in {groups} groups, {shown}"
     if report.foreground:
-        low, mean, high = min(report.foreground), sum(report.foreground) / len(report.foreground), max(report.foreground)
+        low, mean, high = (
+            min(report.foreground),
+            sum(report.foreground) / len(report.foreground),
+            max(report.foreground),
+        )
         line += f"; foreground {low:.1%} to {high:.1%}, mean {mean:.1%}"
     counts = Counter(part.values())
     print(line + "".join(f"; {counts[name]} {name}" for name in splitting.PARTS if counts[name]) + ".")
@@ -106,7 +112,7 @@ def make_cars(data_dir: Path, cars: str, seed: str, size: str) -> int:
     """Write synthetic cars in Carvana's layout."""
     count, number, (width, height) = whole("--cars", cars, 1), whole("--seed", seed, 0), typed("size", size)
     with _stoppable() as stop, _writing(data_dir):
-        with progress.counting(f"making synthetic cars in {data_dir}", stop.check) as show:
+        with progress.progress_counter(f"making synthetic cars in {data_dir}", stop.check) as show:
             write_cars(data_dir, count, number, (width, height), show)
         print(
             f"{data_dir} holds {count} synthetic car{'s' if count > 1 else ''}: {16 * count} photographs of {width}x{height} with their masks."
@@ -129,7 +135,7 @@ def download(name: str, data_dir: Path) -> int:
 def import_zips(archives: Sequence[Path], data_dir: Path) -> int:
     """Unpack Kaggle's zips into `data_dir`."""
     with _stoppable() as stop, _writing(data_dir):
-        with progress.counting(f"unpacking into {data_dir}", stop.check) as show:
+        with progress.progress_counter(f"unpacking into {data_dir}", stop.check) as show:
             imported = unpack(archives, data_dir, show)
         if imported.left_out:
             more = " …" if len(imported.left_out) > 3 else ""
@@ -189,7 +195,7 @@ def megabytes(size: int) -> str:
 @contextmanager
 def _stoppable() -> Iterator[Stop]:
     """Ctrl-C and SIGTERM end the work at the next file; what was begun is undone by whoever began it."""
-    with listening() as stop, suppress(Interrupted):
+    with handle_signals() as stop, suppress(Interrupted):
         yield stop
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 
 from experiments.commands.flags import Output, Tracking
-from experiments.config.schema import MACHINE_HELP, setting_fields
+from experiments.config.schema import RUNTIME_HELP, setting_fields
 from registry import DATASETS, InputError
 
 Run = Annotated[str, Parameter(help="best (by validation Dice), a run's KEY, or a checkpoint's FILE")]
@@ -33,7 +33,9 @@ Tile = Annotated[
 
 Device = Annotated[str, Parameter(help="auto (CUDA, else MPS, else CPU), cuda, mps or cpu")]
 
-Threads = Annotated[str | None, Parameter(help="threads that read and write (default: a thread a core)", show_default=False)]
+Threads = Annotated[
+    str | None, Parameter(help="threads that read and write (default: a thread a core)", show_default=False)
+]
 
 Shell = Literal["bash", "zsh", "fish"]
 
@@ -59,11 +61,13 @@ def predict(
     Example: python run.py predict photos --run best --output masks --overlay
     """
     if not photographs:
-        raise InputError("Name photographs: files, folders or patterns, such as python run.py predict photos --run best.")
+        raise InputError(
+            "Name photographs: files, folders or patterns, such as python run.py predict photos --run best."
+        )
     size, share, kind, count = _size(tile), _share(threshold), _device(device), _count(workers)
     from experiments.inference import predict as predicting
 
-    chosen = predicting.Wanted(
+    chosen = predicting.PredictArgs(
         photographs, run, ensemble or [], output, output_dir, overlay, cutout, tta, size, share, kind, count
     )  # fmt: skip
     return predicting.predict(chosen)
@@ -73,15 +77,18 @@ def evaluate(
     *,
     run: Run = "best",
     data: Annotated[str, Parameter(help=f"the data set: {', '.join(DATASETS)}")] = "folder",
-    data_dir: Annotated[Path | None, Parameter(help=MACHINE_HELP["data_dir"], show_default=False)] = None,
+    data_dir: Annotated[Path | None, Parameter(help=RUNTIME_HELP["data_dir"], show_default=False)] = None,
     group_pattern: Annotated[
         str | None, Parameter(help=str(setting_fields()["group_pattern"].metadata["help"]), show_default=False)
     ] = None,
     sweep: Annotated[bool, Parameter(help="Dice and IoU at thresholds from 0.05 to 0.95, too", negative=())] = False,
-    calibration: Annotated[bool, Parameter(help="the reliability curve and its expected error, too", negative=())] = False,
+    calibration: Annotated[
+        bool, Parameter(help="the reliability curve and its expected error, too", negative=())
+    ] = False,
     tta: Flips = False,
     output: Annotated[
-        Path | None, Parameter(help="the folder for scores.csv (default: evaluations/ under --output-dir)", show_default=False)
+        Path | None,
+        Parameter(help="the folder for scores.csv (default: evaluations/ under --output-dir)", show_default=False),
     ] = None,
     device: Device = "auto",
     workers: Threads = None,
@@ -94,7 +101,7 @@ def evaluate(
     kind, count, name = _device(device), _count(workers), DATASETS[data].name
     from experiments.inference import evaluate_dataset
 
-    chosen = evaluate_dataset.Wanted(
+    chosen = evaluate_dataset.EvaluateArgs(
         run, name, data_dir, group_pattern, sweep, calibration, tta, output, kind, count, output_dir
     )  # fmt: skip
     return evaluate_dataset.evaluate(chosen)
@@ -126,12 +133,14 @@ def export(
     run: Run = "best",
     format: Annotated[str, Parameter(help="onnx, or mlflow (the same graph as an MLflow model)")] = "onnx",
     output: Annotated[
-        Path | None, Parameter(help="the file or folder to write (default: exports/KEY.onnx or exports/KEY)", show_default=False)
+        Path | None,
+        Parameter(help="the file or folder to write (default: exports/KEY.onnx or exports/KEY)", show_default=False),
     ] = None,
     photographs: Annotated[
         Path | None,
         Parameter(
-            help="photographs to compare with PyTorch's outputs on (default: the run's validation ones)", show_default=False
+            help="photographs to compare with PyTorch's outputs on (default: the run's validation ones)",
+            show_default=False,
         ),
     ] = None,
     output_dir: Output = Path("outputs"),

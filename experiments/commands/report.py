@@ -18,23 +18,33 @@ def report(
         bool, Parameter(help="write nothing; exit 1 where the README is not what the committed results give")
     ] = False,
     latex: Annotated[bool, Parameter(help="write the table for a paper, too")] = False,
-    html: Annotated[Path | None, Parameter(help="write one self-contained page to this file", show_default=False)] = None,
+    html: Annotated[
+        Path | None, Parameter(help="write one self-contained page to this file", show_default=False)
+    ] = None,
     verify: Annotated[
         int, Parameter(help="train so many runs again and compare their scores bit for bit", show_default=False)
     ] = 0,
-    data_dir: Annotated[Path | None, Parameter(help="with --verify: where the photographs lie", show_default=False)] = None,
+    data_dir: Annotated[
+        Path | None, Parameter(help="with --verify: where the photographs lie", show_default=False)
+    ] = None,
     photographs: Annotated[
         str | None,
-        Parameter(help="draw the models' strip on these: synthetic, or a folder of images/ and masks/", show_default=False),
+        Parameter(
+            help="draw the models' strip on these: synthetic, or a folder of images/ and masks/", show_default=False
+        ),
     ] = None,
-    credit: Annotated[str | None, Parameter(help="whose --photographs are, and their licence", show_default=False)] = None,
+    credit: Annotated[
+        str | None, Parameter(help="whose --photographs are, and their licence", show_default=False)
+    ] = None,
     tag: Annotated[bool, Parameter(help="set the verdicts as tags of the runs in MLflow, too")] = False,
     output_dir: Output = Path("outputs"),
     tracking_uri: Tracking = None,
     results_dir: Annotated[
         Path | None, Parameter(help="the committed results (default: analysis/results)", show_default=False)
     ] = None,
-    readme: Annotated[Path | None, Parameter(help="the page with the tables (default: README.md)", show_default=False)] = None,
+    readme: Annotated[
+        Path | None, Parameter(help="the page with the tables (default: README.md)", show_default=False)
+    ] = None,
 ) -> int:
     """Make tables, pictures and verdicts of a study, or of all, from the records or from the committed results.
 

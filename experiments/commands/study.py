@@ -9,23 +9,25 @@ from cyclopts import Parameter
 
 from experiments.commands.flags import (
     TABLES,
-    ClusterWords,
     DataDir,
+    ExecutorFlags,
     OptunaStorage,
     Output,
     Preset,
     Tracking,
-    TuneWords,
+    TuningFlags,
     Workers,
-    words,
+    run_flags,
 )
-from experiments.commands.flags import wanted as typed
+from experiments.commands.flags import parse_flags as typed
 from registry import InputError
 
-GridWords: Any = words(without=("model", "loss", "augment", "seed", "early_stopping"))
+GridFlags: Any = run_flags(without=("model", "loss", "augment", "seed", "early_stopping"))
 Choices = Annotated[list[str], Parameter(consume_multiple=True, negative_iterable=())]
 DryRun = Annotated[bool, Parameter(help="print the plan and stop there", negative=())]
-Status = Annotated[bool, Parameter(help="show which runs are done, running, failed or missing, and stop there", negative=())]
+Status = Annotated[
+    bool, Parameter(help="show which runs are done, running, failed or missing, and stop there", negative=())
+]
 Published = Annotated[
     bool,
     Parameter(help="count what is committed under analysis/results as done, and run only the rest", negative=()),
@@ -39,7 +41,7 @@ def study(
     dry_run: DryRun = False,
     status: Status = False,
     published: Published = False,
-    where: ClusterWords | None = None,
+    where: ExecutorFlags | None = None,
     data_dir: DataDir = None,
     workers: Workers = None,
     output_dir: Output = Path("outputs"),
@@ -53,12 +55,14 @@ def study(
     from experiments.studies import parsing
 
     found = parsing.read(parsing.find(name))
-    machine = _machine(output_dir, data_dir=data_dir, workers=workers, tracking_uri=tracking_uri, optuna_storage=optuna_storage)
+    machine = _machine(
+        output_dir, data_dir=data_dir, workers=workers, tracking_uri=tracking_uri, optuna_storage=optuna_storage
+    )
     pool = _pool(where)
     from analysis.records.places import RESULTS
     from experiments.studies import run_study
 
-    return run_study.carry_out(found, machine, dry_run, status, pool, RESULTS if published else None)
+    return run_study.run_study(found, machine, dry_run, status, pool, RESULTS if published else None)
 
 
 def grid(
@@ -69,12 +73,12 @@ def grid(
     augments: Choices | None = None,
     name: str | None = None,
     rope: str | None = None,
-    tuning: TuneWords | None = None,
-    words: GridWords | None = None,
+    tuning: TuningFlags | None = None,
+    run_flags: GridFlags | None = None,
     preset: Preset = None,
     dry_run: DryRun = False,
     status: Status = False,
-    where: ClusterWords | None = None,
+    where: ExecutorFlags | None = None,
     output_dir: Output = Path("outputs"),
     tracking_uri: Tracking = None,
     optuna_storage: OptunaStorage = None,
@@ -98,7 +102,7 @@ def grid(
     rope
         the difference in Dice that does not matter (default: 0.001)
     """
-    wanted = typed(words, preset, None, output_dir, tracking_uri)
+    wanted = typed(run_flags, preset, None, output_dir, tracking_uri)
     factors = {"model": models, "loss": losses} | ({"augment": augments} if augments else {})
     for label, chosen in factors.items():
         for choice in chosen:
@@ -111,7 +115,7 @@ def grid(
     pool = _pool(where)
     from experiments.studies import run_study
 
-    return run_study.carry_out(found, machine, dry_run, status, pool)
+    return run_study.run_study(found, machine, dry_run, status, pool)
 
 
 def robustness(
@@ -121,7 +125,8 @@ def robustness(
     elsewhere: Annotated[
         Path | None,
         Parameter(
-            help="a folder of images/ and masks/ from elsewhere, on which the networks are scored, too", show_default=False
+            help="a folder of images/ and masks/ from elsewhere, on which the networks are scored, too",
+            show_default=False,
         ),
     ] = None,
     views: Annotated[str, Parameter(help="corrupt at most so many photographs of each test car")] = "4",
@@ -141,14 +146,14 @@ def robustness(
     count = values.whole("--views", views)
     from experiments.studies import robustness as scoring
 
-    return scoring.carry_out(found, _machine(output_dir, data_dir=data_dir), elsewhere, count)
+    return scoring.score_robustness(found, _machine(output_dir, data_dir=data_dir), elsewhere, count)
 
 
 def tune(
     study: str,
     /,
     *,
-    where: ClusterWords | None = None,
+    where: ExecutorFlags | None = None,
     data_dir: DataDir = None,
     workers: Workers = None,
     output_dir: Output = Path("outputs"),
@@ -164,22 +169,24 @@ def tune(
     found = parsing.read(parsing.find(study))
     if found.tuning is None:
         raise InputError(f"The study {found.name} has no [tuning]: its cells train with the rate that is set.")
-    machine = _machine(output_dir, data_dir=data_dir, workers=workers, tracking_uri=tracking_uri, optuna_storage=optuna_storage)
+    machine = _machine(
+        output_dir, data_dir=data_dir, workers=workers, tracking_uri=tracking_uri, optuna_storage=optuna_storage
+    )
     pool = _pool(where)
     from experiments.studies import run_study
 
     return run_study.tune(found, machine, pool)
 
 
-def _machine(output_dir: Path, **words: Any) -> dict[str, Any]:
+def _machine(output_dir: Path, **run_flags: Any) -> dict[str, Any]:
     """Where a study is carried out: fields of Machine."""
     from experiments.config import values
 
-    given = {name: value for name, value in words.items() if value is not None}
+    given = {name: value for name, value in run_flags.items() if value is not None}
     return {**values.read(given).machine, "output_dir": output_dir}
 
 
-def _pool(where: ClusterWords | None) -> Any:
+def _pool(where: ExecutorFlags | None) -> Any:
     from experiments.studies import ray_options
 
-    return ray_options.wanted(**vars(where or ClusterWords()))
+    return ray_options.parse_options(**vars(where or ExecutorFlags()))

@@ -13,7 +13,7 @@ from rich.table import Table
 from experiments.commands import train
 from experiments.config.resolve import resolve
 from experiments.config.schema import near, output_flag
-from experiments.config.values import Wanted
+from experiments.config.values import ParsedArgs
 from experiments.data.splits import LEAKING
 from experiments.runtime import interrupts
 from experiments.runtime.interrupts import Stop, interruptible
@@ -24,7 +24,7 @@ from experiments.studies.run_study import at_work, write_plan
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
 
 
-def train_one(wanted: Wanted) -> int:
+def train_one(wanted: ParsedArgs) -> int:
     """Train the combination that was asked for, and show what came out."""
     from experiments.data.prepare import prepare
     from experiments.training import runner
@@ -47,7 +47,9 @@ def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> Non
     """The scores of a run in a small table, and the command that opens it in MLflow."""
     test = result["test"]["best"]
     cars = result["cars"]
-    print(f"\n{result['model']} with {result['loss']}: {cars['test']} unseen {result['data']} cars, {test['images']} photographs")
+    print(
+        f"\n{result['model']} with {result['loss']}: {cars['test']} unseen {result['data']} cars, {test['images']} photographs"
+    )
     table = Table(show_header=False)
     for name, value in (
         ("test Dice", f"{test['dice']:.4f}"),
@@ -70,10 +72,12 @@ def show_result(result: dict[str, Any], output_dir: Path, seconds: float) -> Non
         print(f"NOT A FAIR SCORE: --split {result['split']} puts other photographs of the test cars into training.")
     if result["data"] == "synthetic":
         print("These are SYNTHETIC CARS: the scores say nothing about real photographs.")
-    print(f"Record: {near(output_dir) / 'runs' / result['key']}\nSee it in MLflow: python run.py ui{output_flag(output_dir)}")
+    print(
+        f"Record: {near(output_dir) / 'runs' / result['key']}\nSee it in MLflow: python run.py ui{output_flag(output_dir)}"
+    )
 
 
-def bench(wanted: Wanted, words: list[str] | None, steps: int, repeats: int, as_json: bool) -> int:
+def bench(wanted: ParsedArgs, words: list[str] | None, steps: int, repeats: int, as_json: bool) -> int:
     """Measure the machine, and show what was found."""
     from experiments.bench import report
 
@@ -96,7 +100,7 @@ def list_choices() -> int:
     return 0
 
 
-def tune_one(study: Study, wanted: Wanted) -> int:
+def tune_one(study: Study, wanted: ParsedArgs) -> int:
     """Find the rate of one combination, then train it with that rate."""
     found: list[float] = []
 

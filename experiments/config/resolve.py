@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
-from experiments.config.schema import DATA_DIRS, PRESETS, Machine, RunConfig
-from experiments.config.values import Wanted
+from experiments.config.schema import DATA_DIRS, PRESETS, RunConfig, RuntimeConfig
+from experiments.config.values import ParsedArgs
 from experiments.runtime.environment import processor
 from registry import DATASETS, LOSSES, MODELS, InputError
 
 
-def resolve(wanted: Wanted) -> tuple[RunConfig, Machine, list[str]]:
+def resolve(wanted: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     """The RunConfig and Machine (without the data's fingerprint), and sentences about what was decided for the user."""
     preset, notices = choose_preset(wanted)
     values = {**PRESETS[preset], **wanted.fields}
@@ -27,9 +27,13 @@ def resolve(wanted: Wanted) -> tuple[RunConfig, Machine, list[str]]:
     if values.get("group_pattern") is not None and "group_pattern" not in DATASETS[values["data"]].options():
         raise InputError(f"--group-pattern is for --data folder; {values['data']} knows its groups.")
     if values.get("accumulate", 1) > values["batch_size"]:
-        raise InputError(f"--accumulate {values['accumulate']} is more than the photographs in a batch, {values['batch_size']}.")
+        raise InputError(
+            f"--accumulate {values['accumulate']} is more than the photographs in a batch, {values['batch_size']}."
+        )
     if values.get("progressive") and min(values["size"]) < 64:
-        raise InputError("--progressive begins at half of --size, and no network takes less than 32x32: give at least 64x64.")
+        raise InputError(
+            "--progressive begins at half of --size, and no network takes less than 32x32: give at least 64x64."
+        )
     machine = {"data_dir": DATA_DIRS.get(values["data"], Path("data")), **wanted.machine}
     options, weights, weights_file = _weights(options)
     values["device"] = _device(values.get("device", "auto"), notices)
@@ -40,10 +44,10 @@ def resolve(wanted: Wanted) -> tuple[RunConfig, Machine, list[str]]:
     config = RunConfig(**{**values, "model_kwargs": options, "weights": weights, "threads": threads})
     notices.append(f"Preset {preset} on {config.data} data, {config.device} in {config.precision}.")
     machine["output_dir"] = Path(machine.get("output_dir", "outputs")).absolute()
-    return config, Machine(**{**machine, "weights_file": weights_file}), notices
+    return config, RuntimeConfig(**{**machine, "weights_file": weights_file}), notices
 
 
-def choose_preset(wanted: Wanted) -> tuple[str, list[str]]:
+def choose_preset(wanted: ParsedArgs) -> tuple[str, list[str]]:
     """The preset asked for, or the one that fits the data that is there and the machine."""
     if wanted.preset:
         return wanted.preset, []
@@ -78,7 +82,9 @@ def _try_loss(name: str, options: dict[str, Any]) -> None:
         raise InputError(f"--loss-kwargs: {error}") from None
     if not isinstance(score, torch.Tensor) or score.shape != ():
         shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
-        raise InputError(f"--loss {name} returns {shape} for a batch; it should return one number, a tensor of shape ().")
+        raise InputError(
+            f"--loss {name} returns {shape} for a batch; it should return one number, a tensor of shape ()."
+        )
 
 
 def _device(asked: str, notices: list[str]) -> str:
@@ -145,7 +151,9 @@ def _weights(options: dict[str, Any]) -> tuple[dict[str, Any], str, Path | None]
         return options, "", None
     path = Path(value)
     if not path.is_file():
-        raise InputError(f"There is no weights file {path}. Type pretrained=true, pretrained=false, or the path of a file.")
+        raise InputError(
+            f"There is no weights file {path}. Type pretrained=true, pretrained=false, or the path of a file."
+        )
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {**options, "pretrained": "file"}, digest, path.absolute()

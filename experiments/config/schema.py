@@ -49,23 +49,30 @@ class RunConfig:
     loss_kwargs: Mapping[str, Any] = setting({}, "the loss's options, as KEY=VALUE words")
     augment: str = setting("flip", "the augmentation of the training photographs")
     data: str = setting("carvana", "the data set")
-    group_pattern: str | None = setting(None, "folder data: a regular expression whose (first) group names a photo's group")
+    group_pattern: str | None = setting(
+        None, "folder data: a regular expression whose (first) group names a photo's group"
+    )
     size: tuple[int, int] = setting((192, 128), "the size that the network sees, WIDTHxHEIGHT in pixels")
     epochs: int = setting(10, "passes over the training photographs")
     batch_size: int = setting(8, "photographs in a step")
-    epoch_steps: int | None = setting(None, "steps in an epoch (default: as many as show each training photograph once)")
+    epoch_steps: int | None = setting(
+        None, "steps in an epoch (default: as many as show each training photograph once)"
+    )
     learning_rate: float = setting(1e-3, "the highest learning rate of the schedule")
     optimizer: str = setting("adamw", "adam or adamw")
     weight_decay: float = setting(0.01, "decay of the weights (adamw: decoupled; adam: L2)")
     schedule: str = setting("one-cycle", "cosine (after a warm-up), one-cycle or constant (after a warm-up)")
     clip: float = setting(1.0, "largest norm of the gradient")
     early_stopping: int = setting(0, "stop after this many epochs without a better validation Dice (0: never)")
-    progressive: float = setting(0.0, "share of the epochs, from the first, that see photographs at half the size, for speed")
+    progressive: float = setting(
+        0.0, "share of the epochs, from the first, that see photographs at half the size, for speed"
+    )
     accumulate: int = setting(1, "divide each batch into so many parts, for less memory; BatchNorm then sees the parts")
     compile: str = setting("off", "torch.compile: off, default, or graphs (with CUDA graphs, for small steps on a GPU)")
     seed: int = setting(0, "decides initial weights, batch order and augmentation")
     split: str = setting(
-        "car", "car; image (by photograph), siblings and strangers (with and without others of the test cars) measure the leak"
+        "car",
+        "car; image (by photograph), siblings and strangers (with and without others of the test cars) measure the leak",
     )
     fold: tuple[int, int] | None = setting(None, "cross-validation over cars: K/N is fold K of N, counted from 0")
     train_cars: int | None = setting(None, "train on the first N training cars only")
@@ -102,7 +109,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class Machine:
+class RuntimeConfig:
     """Where and how a run is carried out: none of it changes the result, so none of it is in the key."""
 
     data_dir: Path = Path("data/carvana")
@@ -133,7 +140,7 @@ def without_password(text: str) -> str:
 
 
 # The lines of `--help` for what a user sets of Machine.
-MACHINE_HELP = {
+RUNTIME_HELP = {
     "data_dir": "where the photographs lie (default: data/ and the data set's name)",
     "workers": "processes that load photographs (default: none on the CPU, up to 8 with a GPU)",
     "split_file": "a CSV of image,part that divides the data by hand; no group may be on two sides",

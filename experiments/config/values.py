@@ -15,16 +15,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.config.schema import COMPILE, DEVICES, OPTIMIZERS, PRECISIONS, PRESETS, SCHEDULES, SPLITS, setting_fields
+from experiments.config.schema import (
+    COMPILE,
+    DEVICES,
+    OPTIMIZERS,
+    PRECISIONS,
+    PRESETS,
+    SCHEDULES,
+    SPLITS,
+    setting_fields,
+)
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 
-MACHINE_WORDS = ("data_dir", "output_dir", "tracking_uri", "optuna_storage", "workers", "split_file")
+RUNTIME_SETTINGS = ("data_dir", "output_dir", "tracking_uri", "optuna_storage", "workers", "split_file")
 
 WHOLE = "[0-9]{1,18}"  # more digits than anything here could mean, and fewer than Python refuses to read
 
 
 @dataclass
-class Wanted:
+class ParsedArgs:
     """What the user asked for, checked and typed: fields of RunConfig, fields of Machine, and the preset by name."""
 
     fields: dict[str, Any] = field(default_factory=dict)
@@ -32,14 +41,14 @@ class Wanted:
     preset: str | None = None
 
 
-def read(words: Mapping[str, Any], config: Path | None = None) -> Wanted:
+def read(words: Mapping[str, Any], config: Path | None = None) -> ParsedArgs:
     """Check and type what was given; `words` (the command line) wins over the file. Raises InputError or UnknownName."""
     given = {**(_file(config) if config else {}), **words}
-    wanted = Wanted()
+    wanted = ParsedArgs()
     for name, value in given.items():
         if name == "preset":
             wanted.preset = one_of("preset", value, PRESETS)
-        elif name in MACHINE_WORDS:
+        elif name in RUNTIME_SETTINGS:
             wanted.machine[name] = _machine_value(name, value)
         else:
             wanted.fields[name] = typed(name, value)
@@ -57,7 +66,7 @@ def _file(path: Path) -> dict[str, Any]:
         raise InputError(f"The config file {path} cannot be read: {' '.join(str(error).split())}.") from None
     if not isinstance(content, dict):
         raise InputError(f"The config file {path} should hold lines like 'model: unet'.")
-    known = {*setting_fields(), *MACHINE_WORDS, "preset"}
+    known = {*setting_fields(), *RUNTIME_SETTINGS, "preset"}
     named = {str(name).replace("-", "_"): value for name, value in content.items()}
     for name in named:
         if name not in known:
@@ -70,7 +79,12 @@ def _yaml(text: str) -> Any:
 
     try:
         return yaml.safe_load(text)
-    except (yaml.YAMLError, LookupError, AttributeError, TypeError) as error:  # `!!int "_"`, say, is an IndexError of PyYAML's
+    except (
+        yaml.YAMLError,
+        LookupError,
+        AttributeError,
+        TypeError,
+    ) as error:  # `!!int "_"`, say, is an IndexError of PyYAML's
         raise ValueError(str(error)) from None
 
 
@@ -157,7 +171,9 @@ def _size(flag: str, value: Any) -> tuple[int, int]:
         raise InputError(f"{flag} takes WIDTHxHEIGHT in pixels, such as 192x128, not '{value}'.")
     width, height = (int(word) for word in words)
     if min(width, height) < 32:
-        raise InputError(f"{flag} {width}x{height} is too small: the networks halve it four times; give at least 32x32.")
+        raise InputError(
+            f"{flag} {width}x{height} is too small: the networks halve it four times; give at least 32x32."
+        )
     return width, height
 
 

@@ -80,7 +80,9 @@ class Member:
     shown: str
 
 
-def _members(path: Path, staging: Path, left_out: list[str], opened: contextlib.ExitStack, within: str = "") -> Iterator[Member]:
+def _members(
+    path: Path, staging: Path, left_out: list[str], opened: contextlib.ExitStack, within: str = ""
+) -> Iterator[Member]:
     """The pictures in a zip file, and in the train zips within it; every name is checked, wanted or not."""
     shown = f"{within}/{path.name}" if within else str(path)
     archive = opened.enter_context(_open(path, shown))
@@ -183,7 +185,9 @@ def _refuse_links(target: Path) -> None:
 
 def _refuse_collisions(members: Sequence[Member], target: Path) -> None:
     """Names must differ by more than case, among the members and from what is there: other disks know no case."""
-    seen = {p.relative_to(target).as_posix().lower(): p for f in ("train", "train_masks") for p in (target / f).glob("*")}
+    seen = {
+        p.relative_to(target).as_posix().lower(): p for f in ("train", "train_masks") for p in (target / f).glob("*")
+    }
     first: dict[str, Member] = {}
     for member in members:
         name = member.info.filename
@@ -193,7 +197,9 @@ def _refuse_collisions(members: Sequence[Member], target: Path) -> None:
             raise InputError(f"{where}: they would be one file. Give one of them. Nothing was unpacked.")
         there = seen.get(name.lower())
         if there is not None and there != target / name:
-            raise InputError(f"{member.shown} holds {name} where there is {there}, which differs only in case. Remove one.")
+            raise InputError(
+                f"{member.shown} holds {name} where there is {there}, which differs only in case. Remove one."
+            )
     if not members:
         raise InputError(
             "These zips hold neither train/NAME.jpg nor train_masks/NAME_mask.gif. Give Kaggle's train.zip and train_masks.zip."

@@ -54,7 +54,9 @@ def strong(shift: float = 0.1, scale: float = 0.25, rotate: float = 20.0, streng
             _affine(shift, scale, rotate),
             *_light(strength),
             A.OneOf([A.GaussNoise(std_range=(0.02, 0.1)), A.GaussianBlur(blur_limit=(3, 5))], p=0.5),
-            A.CoarseDropout(num_holes_range=(1, 4), hole_height_range=(0.05, 0.2), hole_width_range=(0.05, 0.2), p=0.25),
+            A.CoarseDropout(
+                num_holes_range=(1, 4), hole_height_range=(0.05, 0.2), hole_width_range=(0.05, 0.2), p=0.25
+            ),
         ]
     )
 

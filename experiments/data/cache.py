@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from experiments.data.samples import CHANGED, Sample, read_mask, read_photo
 from experiments.data.samples import fingerprint as samples_print
-from experiments.runtime.errors import naming
-from experiments.runtime.leases import turn
+from experiments.runtime.errors import name_file
+from experiments.runtime.leases import wait_for_lock
 from registry import InputError
 
 NAME = re.compile(r"^([0-9a-z]+-\d+x\d+)(\.lock|\.building-.*)?$")  # what this module puts into the cache's folder
@@ -68,7 +68,11 @@ def decode(sample: Sample, size: tuple[int, int]) -> tuple[NDArray[np.uint8], ND
 
 
 def open_cache(
-    samples: Sequence[Sample], size: tuple[int, int], cache_dir: Path, fingerprint: str, progress: Progress | None = None
+    samples: Sequence[Sample],
+    size: tuple[int, int],
+    cache_dir: Path,
+    fingerprint: str,
+    progress: Progress | None = None,
 ) -> Pixels:
     """The decoded pixels of `samples`, built in parallel if they are not there yet (or not whole).
 
@@ -79,7 +83,7 @@ def open_cache(
     shape = (len(samples), height, width)
     if not _complete(folder, shape):
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with turn(cache_dir / f"{folder.name}.lock", lambda: progress(0, len(samples)) if progress else None):
+        with wait_for_lock(cache_dir / f"{folder.name}.lock", lambda: progress(0, len(samples)) if progress else None):
             if not _complete(folder, shape):  # another process may have built it meanwhile
                 _build(samples, size, folder, progress)
     images = np.memmap(folder / "images.u8", np.uint8, "r", shape=(*shape, 3))
@@ -100,7 +104,9 @@ def clean(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list[str]]
                 if name in spare:
                     left.append(name)
                     continue
-                for path in [p for p in _entries(cache_dir) if p.name == name or p.name.startswith(f"{name}.building-")]:
+                for path in [
+                    p for p in _entries(cache_dir) if p.name == name or p.name.startswith(f"{name}.building-")
+                ]:
                     freed += disk_size(path)
                     shutil.rmtree(path)
                 Path(lock.lock_file).unlink(missing_ok=True)
@@ -130,11 +136,16 @@ def _build(samples: Sequence[Sample], size: tuple[int, int], folder: Path, progr
     before = samples_print(samples)
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
     try:
-        with naming(folder):
+        with name_file(folder):
             digests = _write_pixels(samples, size, building, progress)
             if samples_print(samples) != before:
                 raise InputError(CHANGED.format(samples[0].image.parent))
-            about = {"format": FORMAT, "shape": [len(samples), size[1], size[0]], "name": folder.name, "sha256": digests}
+            about = {
+                "format": FORMAT,
+                "shape": [len(samples), size[1], size[0]],
+                "name": folder.name,
+                "sha256": digests,
+            }
             (building / "cache.json").write_text(json.dumps(about))
         shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
         building.rename(folder)
@@ -142,7 +153,9 @@ def _build(samples: Sequence[Sample], size: tuple[int, int], folder: Path, progr
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write_pixels(samples: Sequence[Sample], size: tuple[int, int], building: Path, progress: Progress | None) -> dict[str, str]:
+def _write_pixels(
+    samples: Sequence[Sample], size: tuple[int, int], building: Path, progress: Progress | None
+) -> dict[str, str]:
     """Decode all samples into the two files of a cache; the SHA-256 of each."""
     digests = {name: hashlib.sha256() for name in FILES}
     with contextlib.ExitStack() as opened:
@@ -176,7 +189,9 @@ def _complete(folder: Path, shape: tuple[int, int, int]) -> bool:
         stats = [(folder / name).stat() for name in FILES]
         if [stat.st_size for stat in stats] != [3 * pixels, pixels]:
             return False
-        digests = {name: _digest(folder / name, stat.st_mtime_ns, stat.st_ino) for name, stat in zip(FILES, stats, strict=True)}
+        digests = {
+            name: _digest(folder / name, stat.st_mtime_ns, stat.st_ino) for name, stat in zip(FILES, stats, strict=True)
+        }
     except (OSError, ValueError):
         return False
     return about == {"format": FORMAT, "shape": list(shape), "name": folder.name, "sha256": digests}
@@ -209,4 +224,6 @@ def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     if (picture.shape[1], picture.shape[0]) == size:
         return picture
     shrinks = picture.shape[1] >= size[0] and picture.shape[0] >= size[1]
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8)
+    return np.asarray(
+        cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8
+    )

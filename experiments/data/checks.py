@@ -25,7 +25,7 @@ AHEAD = 32  # pairs decoded ahead of the one that is shown: bounds memory and wh
 
 
 @dataclass(frozen=True)
-class Look:
+class PairCheck:
     """What one pair showed; None stands for what could not be read. Sizes are (width, height)."""
 
     sample: Sample
@@ -40,7 +40,7 @@ class Look:
 class Report:
     """All that was seen and all that is wrong."""
 
-    looks: list[Look]
+    looks: list[PairCheck]
     problems: list[Problem]
     known_faulty: list[Sample]  # publicly listed; the publisher's own, so no fault of this copy
 
@@ -71,7 +71,7 @@ def verify(listing: Listing, part: Mapping[str, str], progress: Progress | None 
     return Report(looks, problems, [s for s in listing.samples if is_known_faulty(s.name)])
 
 
-def look_at(sample: Sample) -> Look:
+def check_pair(sample: Sample) -> PairCheck:
     """Decode a pair and list what is wrong with it."""
     problems: list[Problem] = []
     photo = _try(read_photo, sample.image, problems)
@@ -80,18 +80,18 @@ def look_at(sample: Sample) -> Look:
     if share in (0.0, 1.0):
         problems.append(_one_sided(sample, share == 0.0))
     if photo is None:
-        return Look(sample, problems, foreground=share)
+        return PairCheck(sample, problems, foreground=share)
     if mask is not None and photo.shape[:2] != mask.shape:
         problems.append(_sizes_differ(sample, photo.shape, mask.shape))
     digest = hashlib.sha256(f"{photo.shape}".encode() + photo.tobytes()).hexdigest()
-    return Look(sample, problems, (photo.shape[1], photo.shape[0]), share, digest, signature(photo))
+    return PairCheck(sample, problems, (photo.shape[1], photo.shape[0]), share, digest, signature(photo))
 
 
-def _looks(samples: Sequence[Sample]) -> Iterator[Look]:
+def _looks(samples: Sequence[Sample]) -> Iterator[PairCheck]:
     """The pairs in order, some of them decoded ahead; Pillow and OpenCV work outside the interpreter's lock."""
     with ThreadPoolExecutor(os.cpu_count() or 2) as pool:
         for start in range(0, len(samples), AHEAD):
-            yield from pool.map(look_at, samples[start : start + AHEAD])
+            yield from pool.map(check_pair, samples[start : start + AHEAD])
 
 
 def _try(read: Callable[[Path], NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
@@ -117,16 +117,16 @@ def _sizes_differ(sample: Sample, photo: tuple[int, ...], mask: tuple[int, ...])
     return Problem(sample.image, "sizes differ", text)
 
 
-def _duplicates(looks: Sequence[Look], part: Mapping[str, str]) -> Iterator[Problem]:
+def _duplicates(looks: Sequence[PairCheck], part: Mapping[str, str]) -> Iterator[Problem]:
     """Photographs with the same pixels, whatever their files are called or how they are packed."""
-    first: dict[str, Look] = {}
+    first: dict[str, PairCheck] = {}
     for look in looks:
         if look.pixels and (other := first.setdefault(look.pixels, look)) is not look:
             text = f"The photographs {_sides(other, look, part)} show the same pixels. Remove one of the pairs."
             yield Problem(look.sample.image, "duplicate", text)
 
 
-def _near_duplicates(looks: Sequence[Look], part: Mapping[str, str]) -> Iterator[Problem]:
+def _near_duplicates(looks: Sequence[PairCheck], part: Mapping[str, str]) -> Iterator[Problem]:
     """Photographs on two sides of the split that are nearly the same; the same pixels are duplicates already."""
     one_each = {(look.pixels, part[look.sample.name]): look for look in reversed(looks) if look.sample.name in part}
     kept = [look for look in reversed(one_each.values()) if look.signature is not None]
@@ -142,8 +142,8 @@ def _near_duplicates(looks: Sequence[Look], part: Mapping[str, str]) -> Iterator
             yield Problem(kept[b].sample.image, "near-duplicate", text)
 
 
-def _sides(one: Look, other: Look, part: Mapping[str, str]) -> str:
-    def named(look: Look) -> str:
+def _sides(one: PairCheck, other: PairCheck, part: Mapping[str, str]) -> str:
+    def named(look: PairCheck) -> str:
         side = part.get(look.sample.name)
         return f"{look.sample.image}" + (f" ({side})" if side else "")
 

@@ -65,7 +65,9 @@ def corrupt(photo: Array, condition: str, name: str) -> Array:
         return photo
     kind, _, strength = condition.partition(" ")
     change, strengths = CORRUPTIONS[kind]
-    return change(photo, strengths[int(strength) - 1], np.random.default_rng((zlib.crc32(name.encode()), int(strength))))
+    return change(
+        photo, strengths[int(strength) - 1], np.random.default_rng((zlib.crc32(name.encode()), int(strength)))
+    )
 
 
 def _bytes(values: NDArray[np.float32]) -> Array:

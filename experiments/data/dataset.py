@@ -24,7 +24,7 @@ from experiments.data.samples import Sample
 MANY_EPOCHS = 1_000_000  # more than any run has: what a second pass within an epoch is drawn by lies beyond
 
 
-class Photographs(Dataset[tuple[Tensor, Tensor]]):
+class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
     """Photographs and masks at one size, decoded on the spot or, with `pixels`, from the cache.
 
     `rows[i]` is the row of sample i in `pixels`, and what its augmentation is drawn by; without it, i itself.
@@ -40,7 +40,13 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
         pixels: Pixels | None = None,
         rows: Sequence[int] | None = None,
     ) -> None:
-        self.samples, self.size, self.augmentation, self.seed, self.pixels = list(samples), size, augmentation, seed, pixels
+        self.samples, self.size, self.augmentation, self.seed, self.pixels = (
+            list(samples),
+            size,
+            augmentation,
+            seed,
+            pixels,
+        )
         self.rows = list(range(len(self.samples))) if rows is None else list(rows)
         self.epoch = 0
 
@@ -77,7 +83,7 @@ class Photographs(Dataset[tuple[Tensor, Tensor]]):
 class _Draws(Dataset[tuple[Tensor, Tensor]]):
     """The same photographs asked for by (epoch, index), so that long-lived workers need no word on the epoch."""
 
-    def __init__(self, photographs: Photographs) -> None:
+    def __init__(self, photographs: ImageDataset) -> None:
         self.photographs = photographs
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -94,7 +100,7 @@ class Batches:
 
     def __init__(
         self,
-        photographs: Photographs,
+        photographs: ImageDataset,
         batch_size: int,
         workers: int = 0,
         pin_memory: bool = False,

@@ -14,9 +14,7 @@ from registry import InputError
 
 COMPETITION = "carvana-image-masking-challenge"
 PAGE = f"https://www.kaggle.com/c/{COMPETITION}"
-BY_HAND = (
-    f"or download train.zip and train_masks.zip from {PAGE}/data and type: python run.py data import train.zip train_masks.zip"
-)
+BY_HAND = f"or download train.zip and train_masks.zip from {PAGE}/data and type: python run.py data import train.zip train_masks.zip"
 
 
 def fetch() -> list[Path]:
@@ -43,7 +41,9 @@ def _explained(error: Exception, name: str) -> InputError | RunFailed:
     status = getattr(getattr(error, "response", None), "status_code", None)
     kind = type(error).__name__
     if status == 403:
-        return InputError(f"Kaggle refuses {name}: accept the competition's rules at {PAGE}/rules, then repeat the command.")
+        return InputError(
+            f"Kaggle refuses {name}: accept the competition's rules at {PAGE}/rules, then repeat the command."
+        )
     if status == 401 or kind in ("UnauthenticatedError", "CredentialError"):
         return InputError(
             "Kaggle does not know who asks. Make an API token at https://www.kaggle.com/settings/api, put it into the "

@@ -42,7 +42,9 @@ def listing(data_dir: Path | str = "data/folder", group_pattern: str | None = No
         if mask is not None:
             paired.add(mask)
             samples += [Sample(photo, mask, group)] if group is not None else []
-    strange = [p for f in (images, masks) for p in unread(f, _is_read, f"files end in {' '.join(sorted(FORMATS))} here")]
+    strange = [
+        p for f in (images, masks) for p in unread(f, _is_read, f"files end in {' '.join(sorted(FORMATS))} here")
+    ]
     return Listing(samples, problems, unpaired(set(drawn.values()) - paired) + strange)
 
 

@@ -8,37 +8,37 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.config.schema import Machine, RunConfig
+from experiments.config.schema import RunConfig, RuntimeConfig
 from experiments.data import splits as splitting
 from experiments.data.augment import Pipeline
 from experiments.data.cache import Pixels
-from experiments.data.dataset import Photographs
+from experiments.data.dataset import ImageDataset
 from experiments.data.samples import Sample, fingerprint
 from experiments.runtime import progress
 from registry import DATASETS
 
 
 @dataclass(frozen=True)
-class Prepared:
+class RunInputs:
     """A run with its data at hand: the config is complete now."""
 
     config: RunConfig
-    machine: Machine
+    machine: RuntimeConfig
     samples: list[Sample]
     parts: splitting.Split
 
-    def photographs(self, part: str, pixels: Pixels, augmentation: Pipeline | None = None) -> Photographs:
+    def photographs(self, part: str, pixels: Pixels, augmentation: Pipeline | None = None) -> ImageDataset:
         """The photographs of a part (train, val or test), from the cache."""
         row = {sample: number for number, sample in enumerate(self.samples)}
         chosen = getattr(self.parts, part)
-        return Photographs(chosen, self.config.size, augmentation, self.config.seed, pixels, [row[s] for s in chosen])
+        return ImageDataset(chosen, self.config.size, augmentation, self.config.seed, pixels, [row[s] for s in chosen])
 
-    def without_test(self) -> Prepared:
+    def without_test(self) -> RunInputs:
         """The same with no test photographs at hand: for what must not see them."""
         return dataclasses.replace(self, parts=dataclasses.replace(self.parts, test=[]))
 
 
-def prepare(config: RunConfig, machine: Machine, check: Callable[[], None] = lambda: None) -> Prepared:
+def prepare(config: RunConfig, machine: RuntimeConfig, check: Callable[[], None] = lambda: None) -> RunInputs:
     """List the samples, fingerprint them and divide them. `check` is called on the way and may raise.
 
     Raises InputError for data that cannot be used.
@@ -47,7 +47,7 @@ def prepare(config: RunConfig, machine: Machine, check: Callable[[], None] = lam
     return divide(dataclasses.replace(config, data_fingerprint=fingerprint(samples)), machine, samples)
 
 
-def list_samples(config: RunConfig, machine: Machine, check: Callable[[], None] = lambda: None) -> list[Sample]:
+def list_samples(config: RunConfig, machine: RuntimeConfig, check: Callable[[], None] = lambda: None) -> list[Sample]:
     """The samples of the data set that `config` names, made first where it is one that is made."""
     entry = DATASETS[config.data]
     known = entry.options()
@@ -56,22 +56,22 @@ def list_samples(config: RunConfig, machine: Machine, check: Callable[[], None] 
         options["group_pattern"] = config.group_pattern
     if "progress" not in known:
         return entry.build(**options)
-    with progress.counting(f"making synthetic cars in {machine.data_dir}", check) as show:
+    with progress.progress_counter(f"making synthetic cars in {machine.data_dir}", check) as show:
         return entry.build(**options, progress=show)
 
 
-def divide(config: RunConfig, machine: Machine, samples: list[Sample]) -> Prepared:
+def divide(config: RunConfig, machine: RuntimeConfig, samples: list[Sample]) -> RunInputs:
     """The run of `config`, whose fingerprint is that of `samples`, with the samples divided as it says."""
     if machine.split_file:
         parts = splitting.read_manifest(machine.split_file, samples)
         config = dataclasses.replace(config, split=f"file:{_manifest_hash(parts)}")
     elif config.split in splitting.ARMS:
-        return Prepared(config, machine, samples, splitting.arm(samples, config.split, config.train_cars, config.fold))
+        return RunInputs(config, machine, samples, splitting.arm(samples, config.split, config.train_cars, config.fold))
     else:
         parts = splitting.split(samples, by=config.split, seed=config.seed, fold=config.fold)
     if config.train_cars is not None:
         parts = dataclasses.replace(parts, train=splitting.first_cars(parts.train, config.train_cars))
-    return Prepared(config, machine, samples, parts)
+    return RunInputs(config, machine, samples, parts)
 
 
 def _manifest_hash(parts: splitting.Split) -> str:

@@ -47,7 +47,9 @@ def split(samples: Sequence[Sample], by: str = "car", seed: int = 0, fold: tuple
     units = sorted({unit(s) for s in samples}, key=lambda u: (hashlib.sha256(f"{salt}{u}".encode()).hexdigest(), u))
     if len(units) < 3:
         what = "groups" if by == "car" else "photographs"
-        raise InputError(f"A split needs at least three {what} (training, validation, test); there are {len(units)} in the data.")
+        raise InputError(
+            f"A split needs at least three {what} (training, validation, test); there are {len(units)} in the data."
+        )
     part = dict(zip(units, _parts(len(units), fold), strict=True))
     rank = {u: r for r, u in enumerate(units)}
     ranked = sorted(samples, key=lambda s: (rank[unit(s)], s.name))
@@ -66,7 +68,9 @@ def _parts(n: int, fold: tuple[int, int] | None) -> list[str]:
         start, test = round(k * n / folds), round((k + 1) * n / folds) - round(k * n / folds)
     val = max(1, min(round(VAL_SHARE * n), n - test - 1))
     if n - test - val < 1:
-        raise InputError(f"No group is left for training: {n} groups, {test} for test, {val} for validation. Use more folds.")
+        raise InputError(
+            f"No group is left for training: {n} groups, {test} for test, {val} for validation. Use more folds."
+        )
     order = ["test"] * test + ["val"] * val + ["train"] * (n - test - val)
     return order[-start:] + order[:-start] if start else order
 
@@ -91,7 +95,9 @@ def _some_of_each(test: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """The 20 % of each group's photographs with the smallest SHA-256 (at least one), and the others, group by group in turn."""
     tested, rounds = [], []
     for group in dict.fromkeys(s.group for s in test):
-        photographs = sorted((s for s in test if s.group == group), key=lambda s: hashlib.sha256(s.name.encode()).hexdigest())
+        photographs = sorted(
+            (s for s in test if s.group == group), key=lambda s: hashlib.sha256(s.name.encode()).hexdigest()
+        )
         count = max(1, round(TEST_SHARE * len(photographs)))
         tested += photographs[:count]
         rounds.append(photographs[count:])
@@ -102,7 +108,9 @@ def first_cars(train: Sequence[Sample], cars: int) -> list[Sample]:
     """The photographs of the first `cars` groups of the ranking. Raises InputError where there are fewer."""
     groups = list(dict.fromkeys(s.group for s in train))
     if not 1 <= cars <= len(groups):
-        raise InputError(f"--train-cars {cars} is not possible: give a number from 1 to {len(groups)}, the cars in training.")
+        raise InputError(
+            f"--train-cars {cars} is not possible: give a number from 1 to {len(groups)}, the cars in training."
+        )
     keep = set(groups[:cars])
     return [s for s in train if s.group in keep]
 
@@ -127,7 +135,9 @@ def read_manifest(path: Path, samples: Sequence[Sample]) -> Split:
     side: dict[str, str] = {}
     for image, part in _rows(path).items():
         if image not in by_name:
-            raise InputError(f"The manifest {path} names {image}, which is not in the data. Correct the name or remove the line.")
+            raise InputError(
+                f"The manifest {path} names {image}, which is not in the data. Correct the name or remove the line."
+            )
         sample = by_name[image]
         if side.setdefault(sample.group, part) != part:
             raise InputError(
@@ -151,7 +161,9 @@ def _rows(path: Path) -> dict[str, str]:
                 raise InputError(f"The manifest {path} needs a first line with the columns image,part.")
             rows = [(row["image"], (row["part"] or "").strip()) for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"The manifest {path} cannot be read ({error}). Give --split-file a CSV of image,part.") from None
+        raise InputError(
+            f"The manifest {path} cannot be read ({error}). Give --split-file a CSV of image,part."
+        ) from None
     for image, part in rows:
         if part not in PARTS:
             raise InputError(f"The manifest {path} gives {image} the part '{part}'; a part is train, val or test.")

@@ -77,7 +77,10 @@ def reliability(counted: Iterable[Counts]) -> list[Reliability]:
     with np.errstate(invalid="ignore"):
         confidence, frequency = probability / pixels, foreground / pixels
     edges = [step / BINS for step in range(BINS + 1)]
-    return [Reliability(edges[i], edges[i + 1], int(pixels[i]), float(confidence[i]), float(frequency[i])) for i in range(BINS)]
+    return [
+        Reliability(edges[i], edges[i + 1], int(pixels[i]), float(confidence[i]), float(frequency[i]))
+        for i in range(BINS)
+    ]
 
 
 def expected_error(bins: Sequence[Reliability]) -> float:

@@ -23,18 +23,32 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from experiments.data.dataset import Photographs, as_input
+from experiments.data.dataset import ImageDataset, as_input
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import score
-from experiments.runtime.files import nobody_asks, write_whole
+from experiments.runtime.files import no_check, write_atomically
 
-COLUMNS = ("set", "group", "image", "tp", "fp", "fn", "tn", "dice", "iou", "precision", "recall", "boundary_iou", "hd95")
+COLUMNS = (
+    "set",
+    "group",
+    "image",
+    "tp",
+    "fp",
+    "fn",
+    "tn",
+    "dice",
+    "iou",
+    "precision",
+    "recall",
+    "boundary_iou",
+    "hd95",
+)
 Row = dict[str, str | int | float]
 Measure = Callable[[NDArray[np.float32], NDArray[np.bool_]], Any]
 
 
 @dataclass(order=True)
-class Scored:
+class ScoredImage:
     """One photograph's scores: a row for each model, and the ceiling that the input size sets."""
 
     dice: float  # of the first model; the order is by this
@@ -47,20 +61,20 @@ class Scored:
 
 def evaluate(
     models: Sequence[nn.Module],
-    photographs: Photographs,
+    photographs: ImageDataset,
     device: torch.device,
     part: str = "test",
     batch_size: int = 8,
     workers: int | None = None,
     measure: Measure | None = None,
-) -> Iterator[Scored]:
+) -> Iterator[ScoredImage]:
     """Score every photograph with every model, in order, in as many threads as there are cores (at most 16).
 
     `measure(logits, truth)`, both (H, W), may look at the first model's logits, too.
     """
     workers = workers or min(16, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[Scored]] = deque()
+        waiting: deque[Future[ScoredImage]] = deque()
         for index, logits in _forward(models, photographs, device, batch_size):
             waiting.append(pool.submit(_score, photographs, index, logits, part, measure))
             if len(waiting) > 2 * max(batch_size, workers):
@@ -83,18 +97,18 @@ def ceiling(truth: NDArray[np.bool_], size: tuple[int, int]) -> float:
     return 2 * int((back & truth).sum()) / total if total else 1.0
 
 
-def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = nobody_asks) -> None:
+def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = no_check) -> None:
     """Write rows as CSV with the columns COLUMNS, whole or not at all; the same scores give the same bytes."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
-    write_whole(path, text.getvalue().encode(), confirm=confirm)
+    write_atomically(path, text.getvalue().encode(), confirm=confirm)
 
 
-def worst(scored: Iterable[Scored], keep: int, collect: Callable[[Scored], None]) -> list[Scored]:
+def worst(scored: Iterable[ScoredImage], keep: int, collect: Callable[[ScoredImage], None]) -> list[ScoredImage]:
     """Hand every Scored to `collect` and keep the `keep` of the lowest Dice, with their predictions, lowest first."""
-    heap: list[tuple[float, int, Scored]] = []
+    heap: list[tuple[float, int, ScoredImage]] = []
     for one in scored:
         collect(one)
         heapq.heappush(heap, (-one.dice, -one.index, one))
@@ -105,7 +119,7 @@ def worst(scored: Iterable[Scored], keep: int, collect: Callable[[Scored], None]
 
 @torch.no_grad()
 def _forward(
-    models: Sequence[nn.Module], photographs: Photographs, device: torch.device, batch_size: int
+    models: Sequence[nn.Module], photographs: ImageDataset, device: torch.device, batch_size: int
 ) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
     """(index, one logit map (h, w) per model) for each photograph."""
     for model in models:
@@ -118,16 +132,20 @@ def _forward(
         yield from ((i, [m[n] for m in maps]) for n, i in enumerate(indices))
 
 
-def _score(photographs: Photographs, index: int, logits: list[NDArray[np.float32]], part: str, measure: Measure | None) -> Scored:
+def _score(
+    photographs: ImageDataset, index: int, logits: list[NDArray[np.float32]], part: str, measure: Measure | None
+) -> ScoredImage:
     sample = photographs.samples[index]
     truth = read_mask(sample.mask)
     enlarged = [enlarge(one, (truth.shape[1], truth.shape[0])) for one in logits]
     predictions = [one > 0 for one in enlarged]
     rows = [_row(sample, part, prediction, truth) for prediction in predictions]
     measured = measure(enlarged[0], truth) if measure else None
-    return Scored(float(rows[0]["dice"]), index, rows, ceiling(truth, photographs.size), predictions, measured)
+    return ScoredImage(float(rows[0]["dice"]), index, rows, ceiling(truth, photographs.size), predictions, measured)
 
 
 def _row(sample: Sample, part: str, prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Row:
     found = score(prediction, truth)
-    return {"set": part, "group": sample.group, "image": sample.name} | {name: getattr(found, name) for name in COLUMNS[3:]}
+    return {"set": part, "group": sample.group, "image": sample.name} | {
+        name: getattr(found, name) for name in COLUMNS[3:]
+    }

@@ -51,7 +51,11 @@ def score(prediction: np.ndarray, truth: np.ndarray) -> Scores:
     fn = cv2.countNonZero(truth) - tp
     counts = (tp, fp, fn, pixels - tp - fp - fn)
     if not (tp + fp and tp + fn):  # at least one mask is empty, where ratios and distances are a convention
-        return Scores(*counts, 0.0, 0.0, 0.0, 0.0, 0.0, diagonal) if fp + fn else Scores(*counts, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0)
+        return (
+            Scores(*counts, 0.0, 0.0, 0.0, 0.0, 0.0, diagonal)
+            if fp + fn
+            else Scores(*counts, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0)
+        )
     return Scores(
         *counts,
         dice=2 * tp / (2 * tp + fp + fn),
@@ -77,7 +81,9 @@ def _check(prediction: np.ndarray, truth: np.ndarray) -> None:
                 f"The {name} must be a boolean NumPy array, not {kind}: threshold it, for example `probability > 0.5`."
             )
         if mask.ndim != 2 or not mask.size:
-            raise ValueError(f"The {name} must be one mask (H, W) with at least one pixel, but its shape is {mask.shape}.")
+            raise ValueError(
+                f"The {name} must be one mask (H, W) with at least one pixel, but its shape is {mask.shape}."
+            )
     if prediction.shape != truth.shape:
         raise ValueError(
             f"The prediction is {prediction.shape} and the ground truth {truth.shape} (H, W): "

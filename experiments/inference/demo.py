@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from experiments.config.resolve import find_device
 from experiments.inference.predict import overlay
 from experiments.inference.predictor import Predictor
-from experiments.inference.trained_model import Trained, find
+from experiments.inference.trained_model import TrainedModel, find
 from experiments.runtime.interrupts import Stop, interruptible
 from registry import InputError
 
@@ -31,21 +31,27 @@ Answer = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], str]  # 
 def page(run: str, port: int, device: str, output_dir: Path) -> int:
     """Serve the page until it is asked to stop; the exit code. Raises InputError where Gradio or the run is missing."""
     if importlib.util.find_spec("gradio") is None:
-        raise InputError("The page needs Gradio, which is an option of its own. Type pip install -r requirements-page.txt.")
+        raise InputError(
+            "The page needs Gradio, which is an option of its own. Type pip install -r requirements-page.txt."
+        )
     trained = find(run, output_dir)
     print(trained.name, flush=True)
     predictor = Predictor([trained], find_device(device))
-    return interruptible(lambda stop: _serve(trained, predictor, port, stop), "The page is closed; what was dropped is deleted.")
+    return interruptible(
+        lambda stop: _serve(trained, predictor, port, stop), "The page is closed; what was dropped is deleted."
+    )
 
 
-def _serve(trained: Trained, predictor: Predictor, port: int, stop: Stop) -> int:
+def _serve(trained: TrainedModel, predictor: Predictor, port: int, stop: Stop) -> int:
     with tempfile.TemporaryDirectory() as dropped:
         os.environ.update(PRIVATE, GRADIO_TEMP_DIR=dropped)
         blocks, words = build(trained, predictor)
         try:
             _, address, _ = blocks.launch(server_name=HOST, server_port=port, prevent_thread_lock=True, **words)
         except OSError:
-            raise InputError(f"Port {port} is taken on this machine. Name another, such as --port {port + 1}.") from None
+            raise InputError(
+                f"Port {port} is taken on this machine. Name another, such as --port {port + 1}."
+            ) from None
         print(f"Open {address} and drop a photograph there. Ctrl-C ends it.", flush=True)
         try:
             while not stop():
@@ -56,7 +62,7 @@ def _serve(trained: Trained, predictor: Predictor, port: int, stop: Stop) -> int
     return 0
 
 
-def build(trained: Trained, predictor: Predictor) -> tuple[Any, dict[str, Any]]:
+def build(trained: TrainedModel, predictor: Predictor) -> tuple[Any, dict[str, Any]]:
     """The page, and the words that it is to be launched with."""
     import gradio as gr
 
@@ -71,11 +77,17 @@ def build(trained: Trained, predictor: Predictor) -> tuple[Any, dict[str, Any]]:
     with gr.Blocks(title="run.py page", analytics_enabled=False) as blocks:
         gr.Markdown(f"## {trained.config.model}, {trained.config.loss}\n{trained.name}")
         with gr.Row():
-            drop = gr.Image(type="filepath", image_mode=None, sources=["upload"], label="Photograph 照片", elem_id="photograph")
+            drop = gr.Image(
+                type="filepath", image_mode=None, sources=["upload"], label="Photograph 照片", elem_id="photograph"
+            )
             shown = gr.Image(format="png", label="Overlay 叠加", elem_id="overlay", buttons=["download", "fullscreen"])
         with gr.Row():
-            mask = gr.Image(format="png", image_mode="L", label="Mask 掩码", elem_id="mask", buttons=["download", "fullscreen"])
-            cut = gr.Image(format="png", image_mode="RGBA", label="Cut-out 抠图", elem_id="cutout", buttons=["download"])
+            mask = gr.Image(
+                format="png", image_mode="L", label="Mask 掩码", elem_id="mask", buttons=["download", "fullscreen"]
+            )
+            cut = gr.Image(
+                format="png", image_mode="RGBA", label="Cut-out 抠图", elem_id="cutout", buttons=["download"]
+            )
         seconds = gr.Textbox(label="Seconds 秒", elem_id="seconds", interactive=False)
         drop.change(answer, drop, [mask, shown, cut, seconds], api_visibility="private")
     closed = {"share": False, "ssr_mode": False, "mcp_server": False, "enable_monitoring": False, "inbrowser": False}

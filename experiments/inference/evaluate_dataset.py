@@ -17,23 +17,23 @@ from rich.table import Table
 from analysis.plots import panels
 from analysis.records import run_files
 from experiments.config.resolve import find_device
-from experiments.config.schema import DATA_DIRS, Machine
-from experiments.data.dataset import Photographs
+from experiments.config.schema import DATA_DIRS, RuntimeConfig
+from experiments.data.dataset import ImageDataset
 from experiments.data.prepare import list_samples
 from experiments.data.samples import Sample, fingerprint
 from experiments.evaluation import calibration
 from experiments.evaluation import evaluator as scoring
 from experiments.inference.predict import writing
 from experiments.inference.predictor import Flipped
-from experiments.inference.trained_model import Trained, find_all
+from experiments.inference.trained_model import TrainedModel, find_all
 from experiments.runtime import progress
-from experiments.runtime.files import write_whole
+from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop, interruptible
 from registry import DATASETS, InputError
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EvaluateArgs:
     """What `evaluate` was asked for, checked and typed."""
 
     run: str
@@ -49,25 +49,27 @@ class Wanted:
     output_dir: Path
 
 
-def evaluate(wanted: Wanted) -> int:
+def evaluate(wanted: EvaluateArgs) -> int:
     """Write scores.csv and what was asked for besides, and show the means; the exit code."""
     (trained,) = find_all(wanted.run, [], wanted.output_dir)
     if wanted.group_pattern is not None and "group_pattern" not in DATASETS[wanted.data].options():
         raise InputError(f"--group-pattern is for --data folder; {wanted.data} knows its groups.")
     place = wanted.data_dir or DATA_DIRS.get(wanted.data, Path("data"))
     config = dataclasses.replace(trained.config, data=wanted.data, group_pattern=wanted.group_pattern)
-    samples = list_samples(config, Machine(data_dir=place))
+    samples = list_samples(config, RuntimeConfig(data_dir=place))
     output = wanted.output or wanted.output_dir / "evaluations" / f"{trained.key}-{fingerprint(samples)}"
     return interruptible(lambda stop: _evaluate(wanted, trained, samples, place, output, stop), "Nothing was written.")
 
 
-def _evaluate(wanted: Wanted, trained: Trained, samples: list[Sample], place: Path, output: Path, stop: Stop) -> int:
+def _evaluate(
+    wanted: EvaluateArgs, trained: TrainedModel, samples: list[Sample], place: Path, output: Path, stop: Stop
+) -> int:
     device = torch.device(find_device(wanted.device))
     model = (Flipped(trained.model()) if wanted.flips else trained.model()).to(device)
     measure = calibration.count if wanted.sweep or wanted.calibration else None
-    scored: list[scoring.Scored] = []
-    photographs = Photographs(samples, trained.config.size)
-    with progress.counting("scoring photographs", stop.check) as show:
+    scored: list[scoring.ScoredImage] = []
+    photographs = ImageDataset(samples, trained.config.size)
+    with progress.progress_counter("scoring photographs", stop.check) as show:
         for one in scoring.evaluate([model], photographs, device, workers=wanted.workers, measure=measure):
             scored.append(dataclasses.replace(one, predictions=[]))
             show(len(scored), len(samples))
@@ -82,13 +84,18 @@ def _evaluate(wanted: Wanted, trained: Trained, samples: list[Sample], place: Pa
             found["sweep"] = _sweep(output, chosen)
         if wanted.calibration:
             found["expected_calibration_error"] = _calibration(output, chosen)
-        found |= {"run": trained.key, "data": wanted.data, "data_fingerprint": fingerprint(samples), "flips": wanted.flips}
-        write_whole(output / "evaluation.json", json.dumps(found, indent=1).encode())
+        found |= {
+            "run": trained.key,
+            "data": wanted.data,
+            "data_fingerprint": fingerprint(samples),
+            "flips": wanted.flips,
+        }
+        write_atomically(output / "evaluation.json", json.dumps(found, indent=1).encode())
     print(f"Written: {output}")
     return 0
 
 
-def parts(trained: Trained, data: str, place: Path) -> dict[str, str]:
+def parts(trained: TrainedModel, data: str, place: Path) -> dict[str, str]:
     """The part (train, val or test) that photographs of these names had in the run, as far as they are the same photographs.
 
     Carvana's names are unique. Photographs of one's own are taken for the run's where they lie in the folder that it used.
@@ -103,7 +110,7 @@ def parts(trained: Trained, data: str, place: Path) -> dict[str, str]:
         return {}
 
 
-def _show(trained: Trained, output: Path, rows: Sequence[scoring.Row]) -> dict[str, Any]:
+def _show(trained: TrainedModel, output: Path, rows: Sequence[scoring.Row]) -> dict[str, Any]:
     """The means of the photographs that the run did not learn from or, where there are none, of all: printed and returned."""
     table = run_files.read_score_table(output / "scores.csv")
     learned = int((table.set != "test").sum())
@@ -124,17 +131,19 @@ def _show(trained: Trained, output: Path, rows: Sequence[scoring.Row]) -> dict[s
     return {"scores": means, "left_out": learned % len(table), "fair": learned < len(table)}
 
 
-def _sweep(output: Path, scored: Sequence[scoring.Scored]) -> dict[str, float]:
+def _sweep(output: Path, scored: Sequence[scoring.ScoredImage]) -> dict[str, float]:
     """Dice and IoU at each threshold: a table, a picture and the best of them."""
     rows = calibration.sweep([one.measured for one in scored], [str(one.rows[0]["group"]) for one in scored])
     _write(output / "sweep.csv", ("threshold", "dice", "iou"), rows)
     panels.save_sweep(output / "sweep.png", rows)
     best, usual = max(rows, key=lambda row: row[1]), next(row for row in rows if row[0] == 0.5)
-    print(f"Highest Dice at the threshold {best[0]}: {best[1]:.4f} (at 0.5: {usual[1]:.4f}), chosen on these very photographs.")
+    print(
+        f"Highest Dice at the threshold {best[0]}: {best[1]:.4f} (at 0.5: {usual[1]:.4f}), chosen on these very photographs."
+    )
     return {"threshold": best[0], "dice": best[1]}
 
 
-def _calibration(output: Path, scored: Sequence[scoring.Scored]) -> float:
+def _calibration(output: Path, scored: Sequence[scoring.ScoredImage]) -> float:
     """The reliability curve: a table, a picture and its expected error."""
     bins = calibration.reliability(one.measured for one in scored)
     rows = [dataclasses.astuple(one) for one in bins]

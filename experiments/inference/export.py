@@ -20,15 +20,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments.config.schema import Machine
+from experiments.config.schema import RuntimeConfig
 from experiments.data.cache import photo_at
 from experiments.data.prepare import list_samples
 from experiments.data.synthetic.cars import write_cars
 from experiments.inference.input_files import gather
 from experiments.inference.predict import writing
-from experiments.inference.trained_model import Trained, find_all
+from experiments.inference.trained_model import TrainedModel, find_all
 from experiments.runtime.errors import RunFailed
-from experiments.runtime.progress import note
+from experiments.runtime.progress import log_to_stderr
 from experiments.tracking import onnx_model
 from registry import InputError
 
@@ -52,7 +52,9 @@ class Deployed(nn.Module):
         return self.model(photograph / 255).sigmoid()
 
 
-def export(run: str, kind: str, output: Path | None, photographs: Path | None, output_dir: Path, uri: str | None) -> int:
+def export(
+    run: str, kind: str, output: Path | None, photographs: Path | None, output_dir: Path, uri: str | None
+) -> int:
     """Write the graph or the MLflow model, and print the largest difference from PyTorch's outputs; the exit code."""
     need("onnx", "onnxscript", "onnxruntime")
     (trained,) = find_all(run, [], output_dir)
@@ -86,7 +88,13 @@ def to_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     try:
         with _quiet():
             program = torch.onnx.export(
-                model, (example,), dynamo=True, dynamic_shapes=(free,), input_names=[INPUT], output_names=[OUTPUT], verbose=False
+                model,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=(free,),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
             )
     except Exception as error:  # torch.export has a kind of its own for each thing that it cannot follow
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -103,7 +111,7 @@ def to_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     return bytes(graph.SerializeToString())
 
 
-def described(trained: Trained) -> dict[str, str]:
+def described(trained: TrainedModel) -> dict[str, str]:
     """What the graph's metadata say of it."""
     width, height = trained.config.size
     return {
@@ -133,37 +141,47 @@ def largest_difference(graph: Path, model: nn.Module, photographs: Photographs) 
     return max(found)
 
 
-def comparison(trained: Trained, photographs: Path | None) -> tuple[Photographs, str]:
+def comparison(trained: TrainedModel, photographs: Path | None) -> tuple[Photographs, str]:
     """A few photographs at the run's input size, (N, 3, H, W) from 0 to 255, and what they are.
 
     Those that were asked for, else validation photographs of the run (its test photographs stay unread), else synthetic cars.
     """
     paths, said = (
-        (list(gather([str(photographs)], Path("exports"))), "") if photographs else (_validation(trained), "validation ")
+        (list(gather([str(photographs)], Path("exports"))), "")
+        if photographs
+        else (_validation(trained), "validation ")
     )
     with tempfile.TemporaryDirectory() as place:
         if not paths:
             write_cars(Path(place) / "cars", cars=1, size=(480, 320))
             paths, said = sorted((Path(place) / "cars" / "train").glob("*.jpg")), "synthetic "
-            note("The run's photographs are not where they were; name some with --photographs to compare on them.")
+            log_to_stderr(
+                "The run's photographs are not where they were; name some with --photographs to compare on them."
+            )
         chosen = paths[:: max(1, len(paths) // SHOWN)][:SHOWN]
         stacked = np.stack([photo_at(path, trained.config.size) for path in chosen])
     return np.ascontiguousarray(stacked.transpose(0, 3, 1, 2), np.float32), f"{len(chosen)} {said}photographs"
 
 
-def _validation(trained: Trained) -> list[Path]:
+def _validation(trained: TrainedModel) -> list[Path]:
     place = Path(trained.machine.get("data_dir") or "")
     try:
         with open(trained.path.parent / "split.csv", newline="", encoding="utf-8") as file:
             names = {row["image"] for row in csv.DictReader(file) if row["part"] == "val"}
         if not place.is_dir():
             return []
-        return [sample.image for sample in list_samples(trained.config, Machine(data_dir=place)) if sample.name in names]
+        return [
+            sample.image
+            for sample in list_samples(trained.config, RuntimeConfig(data_dir=place))
+            if sample.name in names
+        ]
     except (OSError, KeyError, InputError):
         return []
 
 
-def _save_mlflow(graph: Path, output: Path, shown: Photographs, trained: Trained, output_dir: Path, uri: str | None) -> None:
+def _save_mlflow(
+    graph: Path, output: Path, shown: Photographs, trained: TrainedModel, output_dir: Path, uri: str | None
+) -> None:
     import onnx
 
     onnx_model.save_onnx_model(onnx.load(str(graph)), output, shown, described(trained))

@@ -40,7 +40,9 @@ def _named(word: str, output: Path) -> Iterator[tuple[Path, Path]]:
     for path in paths:
         if path.is_dir():
             inside = (p for p in path.rglob("*") if p.suffix.lower() in READ and _visible(p.relative_to(path).parts))
-            yield from ((p, p.relative_to(path).with_suffix("")) for p in inside if p.is_file() and not _under(p, output))
+            yield from (
+                (p, p.relative_to(path).with_suffix("")) for p in inside if p.is_file() and not _under(p, output)
+            )
         else:
             yield path, Path(path.stem)
 

@@ -29,16 +29,29 @@ PHOTOGRAPHS = 100_064  # that the competition's test set has, and a submission n
 
 
 def submit(
-    test_dir: Path, run: str, ensemble: Sequence[str], output: Path, flips: bool, device: str, workers: int | None, runs: Path
+    test_dir: Path,
+    run: str,
+    ensemble: Sequence[str],
+    output: Path,
+    flips: bool,
+    device: str,
+    workers: int | None,
+    runs: Path,
 ) -> int:
     """Write the file, one photograph after another; 1 where a photograph could not be read."""
     photographs = sorted(path for path in test_dir.glob("*.jpg") if not path.name.startswith("."))
     if not photographs:
-        raise InputError(f"No photographs (*.jpg) in {test_dir}. Unpack the competition's test.zip or test_hq.zip there.")
+        raise InputError(
+            f"No photographs (*.jpg) in {test_dir}. Unpack the competition's test.zip or test_hq.zip there."
+        )
     predictor = Predictor(find_all(run, ensemble, runs), find_device(device), flips)
     if not output.parent.is_dir():
-        raise InputError(f"There is no folder {output.parent} to write {output.name} into. Make it, or name another --output.")
-    return interruptible(lambda stop: _submit(photographs, predictor, output, threads(workers), stop), "Nothing was written.")
+        raise InputError(
+            f"There is no folder {output.parent} to write {output.name} into. Make it, or name another --output."
+        )
+    return interruptible(
+        lambda stop: _submit(photographs, predictor, output, threads(workers), stop), "Nothing was written."
+    )
 
 
 def _submit(photographs: list[Path], predictor: Predictor, output: Path, workers: int, stop: Stop) -> int:
@@ -47,7 +60,7 @@ def _submit(photographs: list[Path], predictor: Predictor, output: Path, workers
     with (
         writing(output),
         _whole(output) as file,
-        progress.counting("predicting and encoding", stop.check) as show,
+        progress.progress_counter("predicting and encoding", stop.check) as show,
     ):
         file.write("img,rle_mask\n")
         for number, (path, runs) in enumerate(each(photographs, predictor, _encoded, workers, size=NATIVE), 1):
@@ -59,7 +72,7 @@ def _submit(photographs: list[Path], predictor: Predictor, output: Path, workers
     if len(photographs) != PHOTOGRAPHS:
         print(f"Kaggle's test set has {PHOTOGRAPHS:,} photographs and it takes no submission with fewer lines.")
     if skipped:
-        progress.note(f"{len(skipped)} photographs could not be read; their masks are empty in {output}.")
+        progress.log_to_stderr(f"{len(skipped)} photographs could not be read; their masks are empty in {output}.")
     return name_skipped(skipped)
 
 

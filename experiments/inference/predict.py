@@ -29,7 +29,7 @@ RIM = (230, 159, 0)
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PredictArgs:
     """What `predict` was asked for, checked and typed."""
 
     photographs: list[str]
@@ -46,7 +46,7 @@ class Wanted:
     workers: int | None
 
 
-def predict(wanted: Wanted) -> int:
+def predict(wanted: PredictArgs) -> int:
     """Write the masks; 1 where a photograph could not be read."""
     names = gather(wanted.photographs, wanted.output)
     runs = find_all(wanted.run, wanted.ensemble, wanted.output_dir)
@@ -54,7 +54,7 @@ def predict(wanted: Wanted) -> int:
     return interruptible(lambda stop: _predict(wanted, names, predictor, stop), "The masks written so far are whole.")
 
 
-def _predict(wanted: Wanted, names: dict[Path, Path], predictor: Predictor, stop: Stop) -> int:
+def _predict(wanted: PredictArgs, names: dict[Path, Path], predictor: Predictor, stop: Stop) -> int:
     cut = math.log(wanted.threshold / (1 - wanted.threshold))
     pictures = wanted.overlay or wanted.cutout
 
@@ -69,7 +69,7 @@ def _predict(wanted: Wanted, names: dict[Path, Path], predictor: Predictor, stop
 
     skipped: list[str] = []
     began = time.perf_counter()
-    with writing(wanted.output), progress.counting("predicting", stop.check) as show:
+    with writing(wanted.output), progress.progress_counter("predicting", stop.check) as show:
         done = each(list(names), predictor, write, threads(wanted.workers), cut, pictures)
         for number, (_, outcome) in enumerate(done, 1):
             skipped += [str(outcome)] if isinstance(outcome, InputError) else []
@@ -100,7 +100,7 @@ def save(path: Path, picture: NDArray[np.uint8]) -> None:
 def name_skipped(skipped: list[str]) -> int:
     """Name what could not be read; the exit code."""
     for reason in skipped:
-        progress.note(f"Skipped: {reason}")
+        progress.log_to_stderr(f"Skipped: {reason}")
     return 1 if skipped else 0
 
 
@@ -117,4 +117,6 @@ def writing(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise RunFailed(f"The disk of {place} is full. Free some space and repeat the command.") from None
-        raise InputError(f"{error.filename or place} cannot be written ({error.strerror}). Name another --output.") from None
+        raise InputError(
+            f"{error.filename or place} cannot be written ({error.strerror}). Name another --output."
+        ) from None

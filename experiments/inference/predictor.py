@@ -26,7 +26,7 @@ from experiments.data.cache import photo_at, resized
 from experiments.data.dataset import as_input
 from experiments.data.samples import photo_size, read_photo
 from experiments.evaluation.evaluator import enlarge
-from experiments.inference.trained_model import Trained
+from experiments.inference.trained_model import TrainedModel
 from registry import InputError
 
 Size = tuple[int, int]  # (width, height)
@@ -67,7 +67,9 @@ class Photo:
 class Predictor:
     """Networks at their input sizes, on a device."""
 
-    def __init__(self, runs: Sequence[Trained], device: str, flips: bool = False, tile: Size | None = None) -> None:
+    def __init__(
+        self, runs: Sequence[TrainedModel], device: str, flips: bool = False, tile: Size | None = None
+    ) -> None:
         self.device, self.tile = torch.device(device), tile
         self.members = [(Flipped(one.model()) if flips else one.model(), one.config.size) for one in runs]
         for model, _ in self.members:
@@ -91,7 +93,9 @@ class Predictor:
         """Look at `photo` now; what comes back makes the mask (H, W) at `size` (its own), logits above `cut`, in any thread."""
         if not photo.views:
             mask = self._tiled(photo, cut)
-            return lambda: mask if size in (None, photo.size) else resized(mask.astype(np.uint8), size or photo.size) > 0
+            return lambda: (
+                mask if size in (None, photo.size) else resized(mask.astype(np.uint8), size or photo.size) > 0
+            )
         maps = self.look(photo.views)
         return lambda: together(maps, size or photo.size) > cut
 
@@ -161,7 +165,9 @@ OVERLAP = 0.25  # of a tile, at least
 Map = NDArray[np.float32]
 
 
-def blend(shape: tuple[int, int], tile: tuple[int, int], look: Callable[[slice, slice], Map]) -> Iterator[tuple[int, Map]]:
+def blend(
+    shape: tuple[int, int], tile: tuple[int, int], look: Callable[[slice, slice], Map]
+) -> Iterator[tuple[int, Map]]:
     """(first row, rows (n, W)) from top to bottom of the blended maps that `look(rows, columns)` gives for each tile.
 
     `shape` is (H, W); `tile` is (width, height), of which a smaller picture takes no more than it has.
@@ -187,4 +193,6 @@ def cuts(length: int, tile: int, overlap: float = OVERLAP) -> list[tuple[slice, 
     total = np.zeros(length)
     for start in starts:
         total[start : start + tile] += triangle
-    return [(slice(start, start + tile), (triangle / total[start : start + tile]).astype(np.float32)) for start in starts]
+    return [
+        (slice(start, start + tile), (triangle / total[start : start + tile]).astype(np.float32)) for start in starts
+    ]

@@ -13,6 +13,8 @@ def encode(mask: NDArray[np.bool_]) -> str:
     """The runs of a boolean mask (H, W), in ascending order; an empty text for an empty mask."""
     framed = np.zeros(mask.size + 2, np.int8)
     framed[1:-1] = mask.ravel()
-    edges = np.flatnonzero(framed[1:] != framed[:-1]) + 1  # first pixels of runs and, alternating, the pixels after them
+    edges = (
+        np.flatnonzero(framed[1:] != framed[:-1]) + 1
+    )  # first pixels of runs and, alternating, the pixels after them
     edges[1::2] -= edges[::2]
     return " ".join(map(str, edges.tolist()))

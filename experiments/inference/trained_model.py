@@ -20,7 +20,7 @@ from torch import nn
 from experiments.config.schema import RunConfig
 from experiments.config.values import nearest
 from experiments.data.splits import LEAKING
-from experiments.runtime.progress import note
+from experiments.runtime.progress import log_to_stderr
 from experiments.training import checkpoint, run_index
 from registry import MODELS, InputError
 
@@ -28,7 +28,7 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A checkpoint and the run that it comes from: its settings, and where its inputs lay."""
 
     path: Path
@@ -66,7 +66,7 @@ def load(path: Path | str) -> nn.Module:
     return at(Path(path)).model()
 
 
-def at(path: Path) -> Trained:
+def at(path: Path) -> TrainedModel:
     """The checkpoint at `path`, or that of the run whose folder `path` is. Raises InputError where config.json is not beside it."""
     path = path / BEST if path.is_dir() else path
     try:
@@ -74,7 +74,7 @@ def at(path: Path) -> Trained:
         known = {field.name for field in dataclasses.fields(RunConfig)}
         values = {name: value for name, value in saved["config"].items() if name in known}
         values |= {name: tuple(values[name]) for name in ("size", "fold") if values.get(name)}
-        return Trained(path, RunConfig(**values), saved.get("machine") or {})
+        return TrainedModel(path, RunConfig(**values), saved.get("machine") or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"There is no config.json of a run beside {path}; without it nobody knows what network the weights belong to. "
@@ -82,7 +82,7 @@ def at(path: Path) -> Trained:
         ) from None
 
 
-def find(asked: str, output_dir: Path) -> Trained:
+def find(asked: str, output_dir: Path) -> TrainedModel:
     """What `--run` names: "best", a key (or its first digits) under `output_dir`, or a checkpoint's file or folder.
 
     Raises InputError, with what to type, where there is no such run or it has no weights.
@@ -96,13 +96,17 @@ def find(asked: str, output_dir: Path) -> Trained:
     found = [key for key in keys if key.startswith(asked)]
     if len(found) != 1:
         what = f"Several runs begin with '{asked}'" if found else f"There is no run '{asked}'{nearest(asked, keys)}"
-        raise InputError(f"{what} under {runs}. See them: python run.py runs --output-dir {output_dir}; or type --run best.")
+        raise InputError(
+            f"{what} under {runs}. See them: python run.py runs --output-dir {output_dir}; or type --run best."
+        )
     if not (runs / found[0] / BEST).exists():
-        raise InputError(f"The run {found[0]} has no {BEST} yet: it has not finished an epoch. Name another run, or train it.")
+        raise InputError(
+            f"The run {found[0]} has no {BEST} yet: it has not finished an epoch. Name another run, or train it."
+        )
     return at(runs / found[0])
 
 
-def best(output_dir: Path) -> Trained:
+def best(output_dir: Path) -> TrainedModel:
     """The finished run with the highest validation Dice on Carvana or, where there is none, on what there is.
 
     Runs whose split leaks (`--split image`, `--split siblings`) are left out. Raises InputError
@@ -115,19 +119,21 @@ def best(output_dir: Path) -> Trained:
         if (dice := _validation_dice(run.folder)) is not None
     ]
     if not finished:
-        raise InputError(f"No finished run with weights lies under {output_dir / 'runs'}. Train one: python run.py --model unet")
+        raise InputError(
+            f"No finished run with weights lies under {output_dir / 'runs'}. Train one: python run.py --model unet"
+        )
     carvana = [one for one in finished if one[1].config.get("data") == "carvana"]
     dice, run = max(carvana or finished, key=lambda one: one[0])
     data = "Carvana" if carvana else "what there is, none being on Carvana"
     print(f"Best by validation Dice on {data} ({dice:.4f}, of {len(carvana or finished)} finished):", flush=True)
     if len({_validated_on(one.config) for _, one in carvana or finished}) > 1:
-        note(
+        log_to_stderr(
             "They were validated on different photographs, so the comparison is rough: name a run with --run if you know better."
         )
     return at(run.folder)
 
 
-def find_all(asked: str, ensemble: Sequence[str], output_dir: Path) -> list[Trained]:
+def find_all(asked: str, ensemble: Sequence[str], output_dir: Path) -> list[TrainedModel]:
     """The runs that are to predict, each named in a line of output: the ensemble where there is one, else `asked`."""
     found = [find(one, output_dir) for one in (ensemble or [asked])]
     if len({one.path.resolve() for one in found}) < len(found):

@@ -28,7 +28,7 @@ def on_one_line(sentence: str) -> str:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def name_file(path: Path) -> Iterator[None]:
     """An error within that names no file names this one: a full disk is noticed by `write`, which only has a number for it."""
     try:
         yield
@@ -37,7 +37,7 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-def disk_trouble(error: OSError, place: object = None) -> str | None:
+def disk_error_message(error: OSError, place: object = None) -> str | None:
     """What a disk that is full or may not be written to did to a command, in a sentence; None for any other error.
 
     `place` is named where the error itself names no file.
@@ -46,5 +46,7 @@ def disk_trouble(error: OSError, place: object = None) -> str | None:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full ({where}). Free some space and repeat the command: it resumes."
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"{where} cannot be written ({error.strerror}). Choose another --output-dir, or let this user write there."
+        return (
+            f"{where} cannot be written ({error.strerror}). Choose another --output-dir, or let this user write there."
+        )
     return None

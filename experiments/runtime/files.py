@@ -7,21 +7,21 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.runtime.errors import naming
+from experiments.runtime.errors import name_file
 
 
-def nobody_asks() -> None:
+def no_check() -> None:
     """For files that can be nobody else's."""
 
 
-def write_whole(path: Path, *parts: bytes | memoryview, confirm: Callable[[], None] = nobody_asks) -> None:
+def write_atomically(path: Path, *parts: bytes | memoryview, confirm: Callable[[], None] = no_check) -> None:
     """Write a file so that, after a crash at any moment, `path` is the old one or the new one, whole.
 
     Raises what `confirm` raises, with the old one in its place.
     """
     temporary = temporary_name(path)
     try:
-        with naming(path), open(temporary, "wb") as file:
+        with name_file(path), open(temporary, "wb") as file:
             for part in parts:
                 file.write(part)
             file.flush()
@@ -29,7 +29,7 @@ def write_whole(path: Path, *parts: bytes | memoryview, confirm: Callable[[], No
     except OSError:
         temporary.unlink(missing_ok=True)  # on a full disk it would keep the space that the next try needs
         raise
-    take_place(temporary, path, confirm)
+    move_into_place(temporary, path, confirm)
     sync_folder(path.parent)
 
 
@@ -38,7 +38,7 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
 
 
-def take_place(temporary: Path, path: Path, confirm: Callable[[], None]) -> None:
+def move_into_place(temporary: Path, path: Path, confirm: Callable[[], None]) -> None:
     try:
         confirm()
         os.replace(temporary, path)

@@ -11,7 +11,7 @@ from typing import Any
 
 def interruptible(work: Callable[[Stop], int], then: str = "The same command goes on from here.") -> int:
     """Do `work` so that a signal stops it at the next step, and say what `then`; the exit code."""
-    with listening() as stop:
+    with handle_signals() as stop:
         try:
             return work(stop)
         except Interrupted:
@@ -55,14 +55,14 @@ class _StopAlso(Stop):
 _heard: list[Stop] = []  # signals are the whole process's
 
 
-def check() -> None:
+def raise_if_interrupted() -> None:
     """Raise Interrupted if this process, which is `listening`, was asked to stop: for what waits where no Stop is at hand."""
     for stop in _heard:
         stop.check()
 
 
 @contextmanager
-def listening() -> Iterator[Stop]:
+def handle_signals() -> Iterator[Stop]:
     """SIGINT, SIGTERM and SIGUSR1 (a scheduler's warning) ask to stop at the next step; a second one stops at once."""
     stop = Stop()
 

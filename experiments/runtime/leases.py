@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from experiments.runtime import interrupts
 from experiments.runtime.errors import Busy, RunFailed
-from experiments.runtime.files import write_whole
+from experiments.runtime.files import write_atomically
 
 PATIENCE = 120.0  # seconds without a heartbeat after which a lease is free
 
@@ -121,13 +121,15 @@ def _take(path: Path) -> Lease | None:
     if content is not None and not _is_free(path, content):
         return None
     token = uuid.uuid4().hex
-    write_whole(path, json.dumps({**_here(), "token": token}).encode())
+    write_atomically(path, json.dumps({**_here(), "token": token}).encode())
     return Lease(path, token)
 
 
 def _is_free(path: Path, content: dict[str, Any]) -> bool:
     here = _here()
-    quiet = abs(_now(path.parent) - _beaten(path)) > PATIENCE  # either way: a clock that was put back must not keep it for ever
+    quiet = (
+        abs(_now(path.parent) - _last_heartbeat(path)) > PATIENCE
+    )  # either way: a clock that was put back must not keep it for ever
     if content.get("machine") == here["machine"]:
         return not _is_alive(content) or (quiet and _is_stopped(content))
     return quiet
@@ -191,7 +193,7 @@ def _now(folder: Path) -> float:
         probe.unlink()
 
 
-def _beaten(path: Path) -> float:
+def _last_heartbeat(path: Path) -> float:
     try:
         return path.stat().st_mtime
     except OSError:
@@ -202,7 +204,7 @@ MOMENTS = 120.0  # seconds after which a lock that is needed for moments must be
 
 
 @contextmanager
-def turn(path: Path, ask: Callable[[], object] = lambda: None, patience: float = math.inf) -> Iterator[None]:
+def wait_for_lock(path: Path, ask: Callable[[], object] = lambda: None, patience: float = math.inf) -> Iterator[None]:
     """Hold the lock at `path`. While another process has it, `ask`, which may raise, is called twice a second.
 
     Raises Interrupted where this process was asked to stop meanwhile, and RunFailed after `patience` seconds.
@@ -212,7 +214,7 @@ def turn(path: Path, ask: Callable[[], object] = lambda: None, patience: float =
         try:
             held.acquire(timeout=0.5)
         except Timeout:
-            interrupts.check()
+            interrupts.raise_if_interrupted()
             ask()
             if time.monotonic() > until:
                 raise RunFailed(

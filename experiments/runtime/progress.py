@@ -14,14 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 _quiet = ContextVar("quiet", default=False)
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """A line of output, at once: it may go to a file that somebody watches. Nothing while `quietly`."""
     if not _quiet.get():
         print(text, flush=True)
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Within it, what a single run tells about itself is not said: a study has a line a run of its own."""
     before = _quiet.set(True)
     try:
@@ -30,13 +30,13 @@ def quietly() -> Iterator[None]:
         _quiet.reset(before)
 
 
-def note(text: str) -> None:
+def log_to_stderr(text: str) -> None:
     """A line about what is going on, beside the output that a machine may read."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
-def counting(what: str, stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None]]:
+def progress_counter(what: str, stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None]]:
     """A callback (done, of how many) that shows how far `what` is, and calls `stop`, which may raise, on the way."""
     began, last = time.perf_counter(), [0, 0]
     with _bar() as bar:
@@ -49,10 +49,10 @@ def counting(what: str, stop: Callable[[], None] = lambda: None) -> Iterator[Cal
 
         yield show
     if last[0]:
-        say(f"{what}: {last[0]} of {last[1]} in {time.perf_counter() - began:.1f} s")
+        log(f"{what}: {last[0]} of {last[1]} in {time.perf_counter() - began:.1f} s")
 
 
-def watched(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
+def step_bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
     """A wrapper around the steps of an epoch that draws a bar on a terminal and nothing elsewhere."""
 
     def watch(steps: Iterable[Any]) -> Iterable[Any]:

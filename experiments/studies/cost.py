@@ -13,10 +13,18 @@ from analysis.statistics import power
 from analysis.statistics.power import Spread, spread_of
 from experiments.bench.step import Work, own_loop
 from experiments.studies.plan import Plan, PlannedCell
-from experiments.training.run_folder import Record
+from experiments.training.run_folder import RunFolder
 
 SCORING = 0.03  # seconds a test photograph where no record tells: 60 ms on one of two threads
-KIND = ("model", "model_kwargs", "size", "batch_size", "device", "precision", "threads")  # what a step's time depends on
+KIND = (
+    "model",
+    "model_kwargs",
+    "size",
+    "batch_size",
+    "device",
+    "precision",
+    "threads",
+)  # what a step's time depends on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +74,7 @@ def _recorded(plan: Plan) -> dict[str, Speed]:
     """The speeds that finished runs tell, by kind; the last one of each kind counts."""
     found = {}
     for path in sorted(plan.machine.runs_dir.glob("*/result.json"), key=lambda path: path.stat().st_mtime):
-        record = Record(path.parent)
+        record = RunFolder(path.parent)
         result, config = record.result(), record.config()
         if result and config and result.get("images_per_second"):
             photographs = max(1, result["photographs"]["test"])
@@ -112,7 +120,7 @@ def pilot_scores(plan: Plan) -> list[np.ndarray] | None:
     found: dict[str, list[np.ndarray]] = {}
     for cell, seed in pilot_runs(plan):
         prepared = plan.run(cell, seed)
-        record = Record(plan.machine.runs_dir / prepared.config.key) if prepared else None
+        record = RunFolder(plan.machine.runs_dir / prepared.config.key) if prepared else None
         if record is None or record.result() is None:
             return None
         dice = read_score_table(record.folder / "scores_last.csv").groupby("group", sort=True)["dice"].mean()

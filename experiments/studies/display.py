@@ -70,7 +70,9 @@ def _tuning(found: Plan, trials: int) -> str:
 def _committed(found: Plan) -> int:
     """Trials that were tried elsewhere and will be taken from there when it is their turn."""
     rates = {rate for part in found.rounds for rate in grid(part)}
-    return sum(row["rate"] in rates and not (found.machine.trials_dir / key).exists() for key, row in found.tried.items())
+    return sum(
+        row["rate"] in rates and not (found.machine.trials_dir / key).exists() for key, row in found.tried.items()
+    )
 
 
 def _time(found: Plan, trials: int) -> str:
@@ -102,11 +104,17 @@ def _detectable(found: Plan, spreads: Mapping[str, Any], limits: Mapping[str, An
     ]
     if limits["pair"] is None and limits["equivalent"] is None:
         return [*rows, ("can detect", "nothing: with one seed or one test car every verdict is undecided")]
-    smallest = {"a pair of cells": limits["pair"], **{f"{name}, over all else": value for name, value in limits["main"].items()}}
+    smallest = {
+        "a pair of cells": limits["pair"],
+        **{f"{name}, over all else": value for name, value in limits["main"].items()},
+    }
     text = "\n".join(f"{name}: a difference of {value:.4f}" for name, value in smallest.items() if value is not None)
     rows.append(("can detect (80 % power)", text or "there is one cell only"))
     rows.append(
-        ("two equal cells", f"are found equivalent (within {found.study.rope:g}) with probability {limits['equivalent']:.2f}")
+        (
+            "two equal cells",
+            f"are found equivalent (within {found.study.rope:g}) with probability {limits['equivalent']:.2f}",
+        )
     )
     return rows
 
@@ -114,7 +122,9 @@ def _detectable(found: Plan, spreads: Mapping[str, Any], limits: Mapping[str, An
 def status(found: Plan, trials: int) -> None:
     """The matrix of cells and seeds, and the reasons of what failed."""
     states = matrix(found)
-    table = Table("cell", title=f"The study {found.study.name}: Dice of the last weights on test cars", title_justify="left")
+    table = Table(
+        "cell", title=f"The study {found.study.name}: Dice of the last weights on test cars", title_justify="left"
+    )
     for seed in found.study.seeds:
         table.add_column(f"seed {seed}")
     for cell in found.cells:
@@ -140,5 +150,7 @@ def rates(found: Plan) -> None:
         note = rate.reason or ("at the end of the range: no verdict" if rate.edge else "")
         table.add_row(cell.id, value, interval, str(found.budget), note)
     Console().print(table)
-    extended = {0: "not extended", 1: "extended once"}.get(further := len(found.rounds) - 1, f"extended {further} times")
+    extended = {0: "not extended", 1: "extended once"}.get(
+        further := len(found.rounds) - 1, f"extended {further} times"
+    )
     print(f"Every cell had the same {found.budget} trials; the range was {extended}.")

@@ -20,7 +20,7 @@ from experiments.studies import files
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.tracking import tracker
 from experiments.tracking.tracker import Session
-from experiments.training.run_folder import Record
+from experiments.training.run_folder import RunFolder
 from experiments.training.runner import run
 
 PAUSE = 1.0  # seconds between two looks at what other workers are doing
@@ -32,7 +32,7 @@ Run = tuple[PlannedCell, int]
 RunTask = tuple[int, int, float]  # the cell's number, the seed, and when the command began
 
 
-def carry_out(plan: Plan, runs: Sequence[Run], executor: Executor, session: tracker.Session) -> list[Run]:
+def run_all(plan: Plan, runs: Sequence[Run], executor: Executor, session: tracker.Session) -> list[Run]:
     """Carry out `runs` in their order; returns those that failed. Raises Interrupted (resumable) and InputError.
 
     A run that diverged is not repeated; one that failed otherwise before this command began is tried again.
@@ -45,14 +45,14 @@ def carry_out(plan: Plan, runs: Sequence[Run], executor: Executor, session: trac
         to_do = [job for job in waiting if job not in settled]
         waited_for = []
         for job, answer in itertools.chain(settled.items(), executor.each(_one, plan, to_do)):
-            how = _lost(plan, job, answer) if isinstance(answer, Lost) else answer
+            how = _lost(plan, job, answer) if isinstance(answer, WorkerLost) else answer
             if how == "busy":
                 waited_for.append(job)
                 continue
             ended += 1
             cell = plan.cells[job[0]]
             if how not in ("skipped", "no rate"):
-                progress.say(f"[{ended}/{len(runs)}] {cell.id}, seed {job[1]}: {how}")
+                progress.log(f"[{ended}/{len(runs)}] {cell.id}, seed {job[1]}: {how}")
             if how.startswith("failed"):
                 failed.append((cell, job[1]))
         if waited_for and len(waited_for) == len(waiting):
@@ -67,10 +67,10 @@ def _settled(plan: Plan, job: RunTask, session: tracker.Session) -> str:
     prepared = plan.run(cell, seed)
     if prepared is None:
         return "no rate"
-    record = Record(plan.machine.runs_dir / prepared.config.key)
+    record = RunFolder(plan.machine.runs_dir / prepared.config.key)
     if record.result() is not None:
-        record.refuse_altered(prepared.config)
-        record.refuse_unsealed()
+        record.verify_config(prepared.config)
+        record.verify_checksums()
         session.tag(prepared.config.key, _tags(plan, cell))
         return "skipped"
     if plan.elsewhere(cell, seed) is not None:
@@ -93,9 +93,9 @@ def _one(plan: Plan, job: RunTask, stop: Stop, session: tracker.Session) -> str:
     cell, seed = plan.cells[job[0]], job[1]
     prepared = plan.run(cell, seed)
     assert prepared is not None
-    record, since = Record(plan.machine.runs_dir / prepared.config.key), time.perf_counter()
+    record, since = RunFolder(plan.machine.runs_dir / prepared.config.key), time.perf_counter()
     try:
-        with hold(record.folder) as lease, progress.quietly():
+        with hold(record.folder) as lease, progress.quiet():
             if record.result() is not None:  # another worker finished it a moment ago
                 return "skipped"
             result = run(prepared, stop, session=session, tags=_tags(plan, cell), lease=lease)
@@ -108,11 +108,11 @@ def _one(plan: Plan, job: RunTask, stop: Stop, session: tracker.Session) -> str:
     return f"test Dice {dice:.4f}, {spent:.0f} s ({max(over, 0):.1f} s of it neither training nor scoring)"
 
 
-def _lost(plan: Plan, job: RunTask, lost: Lost) -> str:
+def _lost(plan: Plan, job: RunTask, lost: WorkerLost) -> str:
     """Note a run whose worker died each time; the same command tries it again."""
     prepared = plan.run(plan.cells[job[0]], job[1])
     assert prepared is not None
-    record = Record(plan.machine.runs_dir / prepared.config.key)
+    record = RunFolder(plan.machine.runs_dir / prepared.config.key)
     patience = time.monotonic() + DYING
     while leases.owner(record.folder) is not None and time.monotonic() < patience:
         time.sleep(0.1)  # a cluster may tell of a worker's death before the process is gone
@@ -126,13 +126,13 @@ def matrix(plan: Plan) -> dict[Run, tuple[str, str]]:
     return {(cell, seed): files.state(plan, cell, seed) for cell, seed in plan.runs()}
 
 
-Job = tuple[Any, ...]
+Task = tuple[Any, ...]
 
-Act = Callable[[Plan, Any, Stop, Session], Any]
+Work = Callable[[Plan, Any, Stop, Session], Any]
 
 
 @dataclass(frozen=True)
-class Lost:
+class WorkerLost:
     """The answer to a job whose worker died each time that it was tried."""
 
     reason: str
@@ -144,12 +144,12 @@ class Executor(Protocol):
     def at_once(self) -> int:
         """How many jobs are worth handing over at once."""
 
-    def each(self, act: Act, plan: Plan, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    def each(self, act: Work, plan: Plan, jobs: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """Do `jobs` and yield each with what `act` returned (or Lost), as they end. Raises Interrupted (resumable)."""
 
 
 @dataclass(frozen=True)
-class Here:
+class LocalExecutor:
     """One job after another, in this process."""
 
     stop: Stop
@@ -158,7 +158,7 @@ class Here:
     def at_once(self) -> int:
         return 1
 
-    def each(self, act: Act, plan: Plan, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    def each(self, act: Work, plan: Plan, jobs: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         for job in jobs:
             self.stop.check()
             yield job, act(plan, job, self.stop, self.session)

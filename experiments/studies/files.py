@@ -15,10 +15,10 @@ from PIL import Image
 from experiments.config.schema import PROTOCOL
 from experiments.data.carvana import is_known_faulty
 from experiments.runtime import leases
-from experiments.runtime.files import write_whole
-from experiments.runtime.leases import MOMENTS, turn
+from experiments.runtime.files import write_atomically
+from experiments.runtime.leases import MOMENTS, wait_for_lock
 from experiments.studies.plan import Plan, PlannedCell
-from experiments.training.run_folder import Record
+from experiments.training.run_folder import RunFolder
 
 TRIALS = ("cell", "trial", "rate", "seed", "state", "value", "key", "seconds")
 
@@ -52,7 +52,7 @@ def write_trials(plan: Plan, rows: Callable[[], Iterable[Mapping[str, Any]] | No
     another did; where it gives None, nothing is written."""
     path = plan.folder / "trials.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with turn(path.parent / "study.lock", patience=MOMENTS):
+    with wait_for_lock(path.parent / "study.lock", patience=MOMENTS):
         made = rows()
         if made is None:
             return path
@@ -60,7 +60,7 @@ def write_trials(plan: Plan, rows: Callable[[], Iterable[Mapping[str, Any]] | No
         table = csv.DictWriter(text, TRIALS, lineterminator="\n")
         table.writeheader()
         table.writerows({name: "" if row[name] is None else row[name] for name in TRIALS} for row in made)
-        write_whole(path, text.getvalue().encode())
+        write_atomically(path, text.getvalue().encode())
     return path
 
 
@@ -91,7 +91,7 @@ def state(plan: Plan, cell: PlannedCell, seed: int) -> tuple[str, str]:
     prepared = plan.run(cell, seed)
     if prepared is None:
         return "missing", plan.rate(cell).reason
-    record = Record(plan.machine.runs_dir / prepared.config.key)
+    record = RunFolder(plan.machine.runs_dir / prepared.config.key)
     result = record.result()
     if result is not None:
         return "done", f"{result['test']['last']['dice']:.4f}"
@@ -137,7 +137,9 @@ def _size(mask: Path) -> str:
 
 def _cell(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
     rate, shared = plan.rate(cell), _shared(plan)
-    runs = {str(seed): prepared.config.key for seed in plan.study.seeds if (prepared := plan.run(cell, seed)) is not None}
+    runs = {
+        str(seed): prepared.config.key for seed in plan.study.seeds if (prepared := plan.run(cell, seed)) is not None
+    }
     own = {k: v for k, v in cell.config.settings().items() if k not in shared and k not in ("seed", "learning_rate")}
     return {
         "cell": cell.id, "levels": dict(cell.cell.levels), "settings": own, "rate": rate.value, "rate_low": rate.low,
@@ -148,5 +150,5 @@ def _cell(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
 def _write(path: Path, text: str) -> None:
     """Several workers of one study write the same files."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with turn(path.parent / "study.lock", patience=MOMENTS):
-        write_whole(path, text.encode())
+    with wait_for_lock(path.parent / "study.lock", patience=MOMENTS):
+        write_atomically(path, text.encode())

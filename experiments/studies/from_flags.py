@@ -8,7 +8,7 @@ from typing import Any
 
 from experiments.config.resolve import choose_preset
 from experiments.config.schema import PRESETS
-from experiments.config.values import Wanted
+from experiments.config.values import ParsedArgs
 from experiments.studies.definition import Study, grid_name
 from experiments.studies.parsing import parse
 from registry import InputError
@@ -17,7 +17,7 @@ POINTS, SEEDS = 7, ("100", "101")  # what a tuning gets where nothing else is sa
 WIDTH = 10.0  # its range: from a tenth of the preset's rate to ten times that
 
 
-def grid(wanted: Wanted, factors: Mapping[str, Sequence[str]], words: Mapping[str, Any]) -> Study:
+def grid(wanted: ParsedArgs, factors: Mapping[str, Sequence[str]], words: Mapping[str, Any]) -> Study:
     """The study of `run.py grid`: `factors` are lists of names, `words` the words of its other flags (None: not given)."""
     seeds = numbers("--seeds", words["seeds"])
     content: dict[str, Any] = {
@@ -33,7 +33,7 @@ def grid(wanted: Wanted, factors: Mapping[str, Sequence[str]], words: Mapping[st
     return parse(name, content, "The grid")
 
 
-def single(wanted: Wanted, words: Mapping[str, Any]) -> Study:
+def single(wanted: ParsedArgs, words: Mapping[str, Any]) -> Study:
     """The tuning of the one combination that was asked for, as a study with one cell and one seed."""
     if "learning_rate" in wanted.fields:
         raise InputError("--tune finds the learning rate: leave out --learning-rate.")
@@ -58,13 +58,13 @@ def numbers(flag: str, words: Sequence[str]) -> list[int]:
     return found
 
 
-def _settings(wanted: Wanted) -> dict[str, Any]:
+def _settings(wanted: ParsedArgs) -> dict[str, Any]:
     """The settings that all cells share, as a study file has them."""
     fields = {name: list(v) if isinstance(v, tuple) else v for name, v in wanted.fields.items() if name != "seed"}
     return fields | ({"preset": wanted.preset} if wanted.preset else {})
 
 
-def _tuning(wanted: Wanted, words: Mapping[str, Any]) -> dict[str, Any]:
+def _tuning(wanted: ParsedArgs, words: Mapping[str, Any]) -> dict[str, Any]:
     low, high = _range(wanted, words.get("tune_range"))
     points = words.get("tune_points") or str(POINTS)
     return {
@@ -73,7 +73,7 @@ def _tuning(wanted: Wanted, words: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _range(wanted: Wanted, text: str | None) -> tuple[float, float]:
+def _range(wanted: ParsedArgs, text: str | None) -> tuple[float, float]:
     if text is None:
         preset, _ = choose_preset(wanted)
         rate = PRESETS[preset]["learning_rate"]

@@ -20,14 +20,14 @@ from analysis.verdicts.answer import Answer
 from experiments.config.schema import RunConfig
 from experiments.runtime import leases, progress
 from experiments.runtime.errors import RunFailed
-from experiments.runtime.progress import say
+from experiments.runtime.progress import log
 from experiments.studies import files
 from experiments.tracking import store, tracker
 from experiments.tracking import tracker as tracking
-from experiments.training.epochs import past as epochs_of
-from experiments.training.epochs import pictured
-from experiments.training.run_folder import Record
-from experiments.training.runner import RUN, TRIAL, Kind
+from experiments.training.epochs import logged_epochs as epochs_of
+from experiments.training.epochs import picture_files
+from experiments.training.run_folder import RunFolder
+from experiments.training.runner import RUN, TRIAL, RunType
 from registry import InputError
 
 Tags = dict[str, dict[str, str]]  # by the run's key
@@ -47,7 +47,7 @@ class Studies:
 class _Past:
     """One folder as MLflow should have it."""
 
-    record: Record
+    record: RunFolder
     config: RunConfig
     saved: Mapping[str, Any]  # config.json
     tags: dict[str, str]
@@ -59,7 +59,7 @@ class _Past:
     def ended(self) -> float:
         return max(path.stat().st_mtime for path in self.record.files())
 
-    def is_in(self, known: store.Known | None) -> bool:
+    def is_in(self, known: store.TrackedRun | None) -> bool:
         """Whether MLflow has all of it."""
         return known is not None and (
             known.status == self.status
@@ -68,7 +68,7 @@ class _Past:
             and {row["epoch"] for row in self.record.epochs()} <= known.steps
             and self.numbers.keys() <= known.metrics.keys()
             and {path.name for path in self.record.files()} <= known.files
-            and pictured(self.record).keys() <= known.pictures
+            and picture_files(self.record).keys() <= known.pictures
         )
 
 
@@ -80,9 +80,9 @@ def upload(output_dir: Path, uri: str | None) -> int:
     with tracking.session(uri, output_dir, complaints.append) as session:
         for kind, folder in ((RUN, output_dir / "runs"), (TRIAL, output_dir / "trials")):
             places = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-            with progress.counting(f"comparing {folder.name}") as show:
+            with progress.progress_counter(f"comparing {folder.name}") as show:
                 for number, place in enumerate(places, 1):
-                    ended[_one(Record(place), kind, studies, session)] += 1
+                    ended[_one(RunFolder(place), kind, studies, session)] += 1
                     show(number, len(places))
                     if session.away:
                         break
@@ -97,7 +97,7 @@ def upload(output_dir: Path, uri: str | None) -> int:
     return 0
 
 
-def _one(record: Record, kind: Kind, studies: Studies, session: tracking.Session) -> str:
+def _one(record: RunFolder, kind: RunType, studies: Studies, session: tracking.Session) -> str:
     """Upload one folder if MLflow lacks any of it; what was done, in a word or two."""
     if leases.owner(record.folder) is not None:
         return "under way, left to who carries them out"
@@ -106,14 +106,18 @@ def _one(record: Record, kind: Kind, studies: Studies, session: tracking.Session
         return past
     key = tracking.key_of(record.key, past.parent)
     known = session.ask(lambda: session.look(key))
-    if past.is_in(known) or session.away or (past.saved.get("published") and known is not None and known.status == past.status):
+    if (
+        past.is_in(known)
+        or session.away
+        or (past.saved.get("published") and known is not None and known.status == past.status)
+    ):
         return "there already"  # of what was finished elsewhere there is no more than MLflow has
     _send(past, tracking.Tracker(session, past.tags, past.parent, live=False))
     session.ask(lambda: None)  # so that no more than one run waits in memory
     return "uploaded" if known is None else "completed"
 
 
-def _past(record: Record, kind: Kind, studies: Studies) -> _Past | str:
+def _past(record: RunFolder, kind: RunType, studies: Studies) -> _Past | str:
     """What there is to say of a folder, or why there is nothing."""
     try:
         saved = json.loads((record.folder / "config.json").read_text(encoding="utf-8"))
@@ -128,7 +132,7 @@ def _past(record: Record, kind: Kind, studies: Studies) -> _Past | str:
     if saved.get("git_commit"):
         tags["mlflow.source.git.commit"] = saved["git_commit"]
     try:
-        record.refuse_unsealed()
+        record.verify_checksums()
     except InputError:
         return "changed since they were finished, left out"
     try:
@@ -148,7 +152,7 @@ def _send(past: _Past, tracker: tracking.Tracker) -> None:
     tracker.open(past.config, Path((past.saved.get("machine") or {}).get("data_dir") or ""), began)
     for values, number, moment in epochs:
         tracker.metrics(values, number, moment)
-    for name, path in pictured(past.record).items():
+    for name, path in picture_files(past.record).items():
         tracker.picture(path, *(name if isinstance(name, tuple) else (path.stem,)))
     tracker.close(past.status, past.numbers, past.record.files(), when=past.ended)
 
@@ -160,7 +164,7 @@ def read_studies(folder: Path) -> Studies:
         try:
             (_read_plan if path.suffix == ".json" else _read_trials)(path, found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            progress.say(
+            progress.log(
                 f"{path} cannot be read: its runs are uploaded without what it says of them. The study's command writes it anew."
             )
     return found
@@ -187,9 +191,11 @@ def _read_trials(trials: Path, found: Studies) -> None:
 def write(found: Answer, output_dir: Path, uri: str | None) -> None:
     """Tag the study's runs in the store at `uri` (or under `output_dir`); runs of an earlier plan lose its tags. Raises InputError where there is no store."""
     if uri is None and not (output_dir / "mlflow.db").exists():
-        raise InputError(f"There is no MLflow store under {output_dir}: name one with --tracking-uri, or leave out --tag.")
+        raise InputError(
+            f"There is no MLflow store under {output_dir}: name one with --tracking-uri, or leave out --tag."
+        )
     name = found.study.name
-    with tracker.session(uri, output_dir, say) as session:
+    with tracker.session(uri, output_dir, log) as session:
         for row in found.rows:
             for key in row.keys:
                 session.tag(key, {f"verdict.{name}": verdict(row, "en"), f"top.{name}": str(row.top).lower()})

@@ -53,7 +53,9 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
     whole.refuse_unknown(("question", "settings", "factors", "design", "tuning"))
     question, design = whole.table("question"), whole.table("design")
     question.refuse_unknown(("en", "zh"))
-    design.refuse_unknown(("seeds", "rope", "confirmatory", "simple_effects", "baseline", "at_budget", "pilot", "guess"))
+    design.refuse_unknown(
+        ("seeds", "rope", "confirmatory", "simple_effects", "baseline", "at_budget", "pilot", "guess")
+    )
     preset, shared = _settings(whole.table("settings"))
     factors = _factors(whole.table("factors"), shared)
     seeds = whole_numbers(design, "seeds")
@@ -71,7 +73,9 @@ def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
     )  # fmt: skip
     if study.tuning:
         _refuse_two_rates(study, whole)
-    if study.at_budget and not any(_varies(levels, name) for levels in factors.values() for name in ("epochs", "epoch_steps")):
+    if study.at_budget and not any(
+        _varies(levels, name) for levels in factors.values() for name in ("epochs", "epoch_steps")
+    ):
         raise design.wrong(
             "at_budget", "is for studies in which the steps are a factor: without one, train until all have converged"
         )
@@ -107,10 +111,14 @@ def _factors(table: Table, shared: Mapping[str, Any]) -> dict[str, tuple[Level, 
     if not table.content:
         raise table.wrong("", 'needs at least one factor, such as: model = ["unet", "attention_unet"]')
     found = {}
-    setter: dict[str, str] = {f"{name}.{o}" if o else name: "[settings]" for name in shared for o in _options(name, shared[name])}
+    setter: dict[str, str] = {
+        f"{name}.{o}" if o else name: "[settings]" for name in shared for o in _options(name, shared[name])
+    }
     for factor, levels in table.content.items():
         found[factor] = _levels(table, factor, levels)
-        sets = {f"{n}.{o}" if o else n for level in found[factor] for n, v in level.fields.items() for o in _options(n, v)}
+        sets = {
+            f"{n}.{o}" if o else n for level in found[factor] for n, v in level.fields.items() for o in _options(n, v)
+        }
         for name in sorted(sets):
             if name in setter:
                 raise table.wrong(factor, f"sets {name}, which {setter[name]} sets too: leave it to one of them")
@@ -142,7 +150,8 @@ def _level(table: Table, factor: str, level: Any) -> Level:
         return Level(level["label"], {name: _typed(inner, name, v) for name, v in level.items() if name != "label"})
     if factor not in known:
         raise table.wrong(
-            factor, f"is no setting of a run{nearest(factor, known)}; give its levels as tables: {{ label = …, KEY = … }}"
+            factor,
+            f"is no setting of a run{nearest(factor, known)}; give its levels as tables: {{ label = …, KEY = … }}",
         )
     value = _typed(table, factor, level)
     return Level("x".join(map(str, value)) if isinstance(value, tuple) else str(value), {factor: value})

@@ -12,16 +12,16 @@ import torch
 from torch import nn
 
 from analysis.plots.panels import Shown, png, strip
-from analysis.records.committed import write_whole
+from analysis.records.committed import write_atomically
 from analysis.records.places import Places, load_study, one_study
 from analysis.verdicts.answer import Answer, answer
 from experiments.config.schema import DATA_DIRS
 from experiments.data import folder
-from experiments.data.dataset import Photographs, as_input
+from experiments.data.dataset import ImageDataset, as_input
 from experiments.data.samples import Sample, read_mask, read_photo
 from experiments.data.synthetic import cars
 from experiments.evaluation.evaluator import enlarge
-from experiments.inference.trained_model import Trained
+from experiments.inference.trained_model import TrainedModel
 from experiments.studies.reproduce import config_of
 from registry import InputError
 
@@ -42,7 +42,7 @@ def command(places: Places, asked: str | None, photographs: str, credit: str | N
     name = one_study(places, asked, f"--photographs {photographs}")
     content = draw(answer(load_study(places, name)), places.output_dir, photographs, credit)
     (places.results / name).mkdir(parents=True, exist_ok=True)
-    write_whole(places.results / name / "strip.png", content)
+    write_atomically(places.results / name / "strip.png", content)
 
 
 def draw(found: Answer, output_dir: Path, photographs: str, credit: str | None) -> bytes:
@@ -83,7 +83,7 @@ def _showers(found: Answer, output_dir: Path) -> Iterator[Shower]:
         if row.keys[0] not in found.study.configs or not path.exists():
             continue
         config = config_of(found.study, row.keys[0])
-        model = Trained(path, config, {}).model()  # with all its weights from the checkpoint: nothing is fetched
+        model = TrainedModel(path, config, {}).model()  # with all its weights from the checkpoint: nothing is fetched
         yield Shower(row.label, model, config.size)
 
 
@@ -93,7 +93,7 @@ def _shown(sample: Sample, showers: list[Shower]) -> Shown:
     height, width = truth.shape
     predictions = []
     for shower in showers:
-        image = torch.from_numpy(np.stack([Photographs([sample], shower.size).photo(0)]))
+        image = torch.from_numpy(np.stack([ImageDataset([sample], shower.size).photo(0)]))
         logits = shower.model(as_input(image, torch.device("cpu"))).float().numpy()[0, 0]
         predictions.append(enlarge(logits, (width, height)) > 0)
     photo = cv2.resize(read_photo(sample.image), (width, height), interpolation=cv2.INTER_AREA)

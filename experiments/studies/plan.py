@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.resolve import resolve
-from experiments.config.schema import Machine, RunConfig
-from experiments.config.values import Wanted
-from experiments.data.prepare import Prepared, divide, list_samples
+from experiments.config.schema import RunConfig, RuntimeConfig
+from experiments.config.values import ParsedArgs
+from experiments.data.prepare import RunInputs, divide, list_samples
 from experiments.data.samples import Sample, fingerprint
 from experiments.studies.definition import Cell, Study, Tuning, merged
 from registry import InputError, OptionError, UnknownName
@@ -41,7 +41,7 @@ class PlannedCell:
     """A cell with everything found out that decides its runs, but for seed and rate."""
 
     cell: Cell
-    base: Prepared
+    base: RunInputs
 
     @property
     def id(self) -> str:
@@ -56,7 +56,7 @@ class PlannedCell:
         """Steps of an epoch."""
         return self.config.epoch_steps or _steps(self.base)
 
-    def prepared(self, seed: int, rate: float | None) -> Prepared:
+    def prepared(self, seed: int, rate: float | None) -> RunInputs:
         """The run of this cell with a seed and a rate (None: the rate that was set)."""
         config = dataclasses.replace(self.config, seed=seed)
         if rate is not None:
@@ -72,7 +72,7 @@ class Plan:
 
     study: Study
     cells: list[PlannedCell]
-    machine: Machine
+    machine: RuntimeConfig
     notices: list[str]
     rates: dict[str, Rate] = field(default_factory=dict)
     rounds: list[Tuning] = field(default_factory=list)  # the range of rates, and what it was extended by
@@ -101,7 +101,7 @@ class Plan:
             return Rate(cell.config.learning_rate)
         return self.rates.get(cell.id, Rate(None, reason="not tuned yet"))
 
-    def run(self, cell: PlannedCell, seed: int) -> Prepared | None:
+    def run(self, cell: PlannedCell, seed: int) -> RunInputs | None:
         """One run of the study; None while its cell has no rate."""
         rate = self.rate(cell).value
         return None if rate is None else cell.prepared(seed, rate)
@@ -140,10 +140,10 @@ def build(study: Study, machine: Mapping[str, Any], check: Callable[[], None] = 
     return Plan(study, cells, cells[0].base.machine, notices, rounds=[study.tuning] if study.tuning else [])
 
 
-def _resolve(study: Study, cell: Cell, machine: Mapping[str, Any]) -> tuple[RunConfig, Machine, list[str]]:
+def _resolve(study: Study, cell: Cell, machine: Mapping[str, Any]) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     fields = merged(iter((study.settings, cell.fields)))
     try:
-        config, found, notices = resolve(Wanted(fields, dict(machine), study.preset))
+        config, found, notices = resolve(ParsedArgs(fields, dict(machine), study.preset))
     except (InputError, UnknownName, OptionError) as error:
         raise InputError(f"The cell {cell.id} of the study {study.name} cannot run: {error}") from None
     return dataclasses.replace(config, seed=study.seeds[0], early_stopping=0), found, notices
@@ -170,7 +170,7 @@ def _same_steps(cells: list[PlannedCell]) -> list[PlannedCell]:
     return [dataclasses.replace(cell, base=base) for cell, base in zip(cells, bases, strict=True)]
 
 
-def _steps(base: Prepared) -> int:
+def _steps(base: RunInputs) -> int:
     photographs = len(base.parts.train)
     return photographs // min(base.config.batch_size, photographs)
 
@@ -180,4 +180,6 @@ def _refuse_twins(cells: list[PlannedCell]) -> None:
     for cell in cells:
         twin = seen.setdefault(cell.config.key, cell.id)
         if twin != cell.id:
-            raise InputError(f"The cells {twin} and {cell.id} are the same in everything: change a level or leave one out.")
+            raise InputError(
+                f"The cells {twin} and {cell.id} are the same in everything: change a level or leave one out."
+            )

@@ -33,11 +33,12 @@ def count(plan: Plan, results: Path) -> None:
     if own is not None:
         done = own.finished
         plan.published = {
-            (cell, seed): (key, dice) for cell, seed, key, dice in zip(done.cell, done.seed, done.key, done.dice, strict=True)
+            (cell, seed): (key, dice)
+            for cell, seed, key, dice in zip(done.cell, done.seed, done.key, done.dice, strict=True)
         }
     threads = max((cell.config.threads for cell in plan.cells), default=0)
     too = f" (threads, too: {threads} here)" if threads else ""
-    progress.say(
+    progress.log(
         f"{results / name} has {len(plan.published)} finished runs, which count where cell, seed, settings{too} and data are this plan's, "
         f"and {results} has {len(plan.tried)} trials of its cells, which count where it tries their rates."
     )
@@ -52,7 +53,9 @@ def _tried(plan: Plan, results: Path) -> dict[str, dict[str, object]]:
     tuning = plan.study.tuning
     if tuning is None or tuning.sampler != "grid":
         return {}
-    tables = {name: _ended(read_trials(results / name / "trials.csv"), tuning.seeds) for name in committed.committed(results)}
+    tables = {
+        name: _ended(read_trials(results / name / "trials.csv"), tuning.seeds) for name in committed.committed(results)
+    }
     own = tables.pop(plan.study.name, pd.DataFrame())
     others = pd.concat([table for table in tables.values() if len(table)] or [pd.DataFrame()], ignore_index=True)
     if len(others):

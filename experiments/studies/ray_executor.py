@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runtime import progress
-from experiments.runtime.interrupts import Interrupted, Stop, listening
-from experiments.studies.executor import Act, Job, Lost
+from experiments.runtime.interrupts import Interrupted, Stop, handle_signals
+from experiments.studies.executor import Task, Work, WorkerLost
 from experiments.studies.plan import Plan
-from experiments.studies.ray_options import Pool
+from experiments.studies.ray_options import RayOptions
 from experiments.tracking import tracker
 from registry import InputError
 
@@ -32,7 +32,14 @@ RETRIES = 3  # how often a run is handed out again whose worker died
 PATIENCE = 60.0  # seconds in which workers that were asked to stop should have done so
 LOOK = 0.5  # seconds between two looks at whether to stop
 ROOT = Path(__file__).parent.parent.parent
-HANDED_ON = ("MLFLOW_", "OPTUNA_", "GOMP_", "NO_ALBUMENTATIONS_", "HF_", "TORCH_HOME")  # settings that workers need, too
+HANDED_ON = (
+    "MLFLOW_",
+    "OPTUNA_",
+    "GOMP_",
+    "NO_ALBUMENTATIONS_",
+    "HF_",
+    "TORCH_HOME",
+)  # settings that workers need, too
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ class Origin:
     command: tuple[str, ...]
 
 
-class Cluster:
+class RayExecutor:
     """An open connection to Ray: an `Executor`."""
 
     def __init__(self, ray: Any, need: Need, parallel: int | None, stop: Stop) -> None:
@@ -69,11 +76,11 @@ class Cluster:
         """Twice what fits: the second half waits for its turn, and shows an autoscaler that there is more to do."""
         return self._parallel or max(1, 2 * sum(self._need.fits(one["Resources"]) for one in _machines(self._ray)))
 
-    def each(self, act: Act, plan: Plan, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    def each(self, act: Work, plan: Plan, jobs: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """See `Executor.each`. Whatever is still going on when the caller turns away is asked to stop, and waited for."""
         # by number: of equal jobs, as the trials of one cell are, each is lost by itself
         shared, left, lost = self._ray.put(plan), deque(enumerate(jobs)), Counter[int]()
-        going: dict[Any, tuple[int, Job]] = {}
+        going: dict[Any, tuple[int, Task]] = {}
         try:
             while left or going:
                 while left and len(going) < self.at_once():
@@ -84,9 +91,11 @@ class Cluster:
                 for handed in ended:
                     number, job = going.pop(handed)
                     answer = self._answer(handed)
-                    if isinstance(answer, Lost) and lost[number] < RETRIES:
+                    if isinstance(answer, WorkerLost) and lost[number] < RETRIES:
                         lost[number] += 1
-                        progress.say(f"{answer.reason} Its run is handed out again ({lost[number]} of at most {RETRIES} times).")
+                        progress.log(
+                            f"{answer.reason} Its run is handed out again ({lost[number]} of at most {RETRIES} times)."
+                        )
                         left.appendleft((number, job))
                     else:
                         yield job, answer
@@ -97,11 +106,16 @@ class Cluster:
         errors = self._ray.exceptions
         try:
             answer, wrong, warnings = self._ray.get(handed)
-        except (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError, errors.LocalRayletDiedError) as error:
-            return Lost(f"A worker was lost ({_first_sentence(error)}).")
+        except (
+            errors.WorkerCrashedError,
+            errors.NodeDiedError,
+            errors.OutOfMemoryError,
+            errors.LocalRayletDiedError,
+        ) as error:
+            return WorkerLost(f"A worker was lost ({_first_sentence(error)}).")
         for sentence in warnings:
             if sentence not in self._warned:
-                progress.say(sentence)
+                progress.log(sentence)
         self._warned.update(warnings)
         if wrong is not None:
             raise wrong
@@ -110,7 +124,7 @@ class Cluster:
     def _cancel(self, going: list[Any]) -> None:
         if not going:
             return
-        progress.say(f"Asking {len(going)} runs to stop where they can be taken up again ...")
+        progress.log(f"Asking {len(going)} runs to stop where they can be taken up again ...")
         for handed in going:
             self._ray.cancel(handed, force=False)  # SIGINT for the worker: see `_work`
         _, deaf = self._ray.wait(going, num_returns=len(going), timeout=PATIENCE)
@@ -119,7 +133,7 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def opened(pool: Pool, plan: Plan, stop: Stop) -> Iterator[Cluster]:
+def open_cluster(pool: RayOptions, plan: Plan, stop: Stop) -> Iterator[RayExecutor]:
     """Ray for the length of a `with` block: the cluster at the pool's address, or one of this machine alone."""
     need = _need(pool, plan)
     _refuse_unreachable(pool.address)
@@ -136,22 +150,25 @@ def opened(pool: Pool, plan: Plan, stop: Stop) -> Iterator[Cluster]:
     try:
         _refuse_small(ray, need)
         _tell(ray, plan)
-        yield Cluster(ray, need, pool.parallel, stop)
+        yield RayExecutor(ray, need, pool.parallel, stop)
     finally:
         ray.shutdown()
 
 
-def _work(act: Act, plan: Plan, job: Job, origin: Origin) -> tuple[Any, InputError | None, list[str]]:
+def _work(act: Work, plan: Plan, job: Task, origin: Origin) -> tuple[Any, InputError | None, list[str]]:
     """In a worker: what came out, the InputError that did instead, and warnings. Ray cancels with SIGINT, which is heard here."""
     warnings: list[str] = []
     machine = plan.machine
     try:
         os.chdir(origin.folder)
         sys.argv[:] = origin.command  # what the record names
-        with listening() as stop, tracker.session(machine.tracking_uri, machine.output_dir, warnings.append) as session:
+        with (
+            handle_signals() as stop,
+            tracker.session(machine.tracking_uri, machine.output_dir, warnings.append) as session,
+        ):
             return act(plan, job, stop, session), None, warnings
     except Interrupted:
-        return Lost(f"The worker on {socket.gethostname()} was asked to stop."), None, warnings
+        return WorkerLost(f"The worker on {socket.gethostname()} was asked to stop."), None, warnings
     except FileNotFoundError as error:
         return (
             None,
@@ -162,14 +179,16 @@ def _work(act: Act, plan: Plan, job: Job, origin: Origin) -> tuple[Any, InputErr
         return None, InputError(str(error)), warnings
 
 
-def _need(pool: Pool, plan: Plan) -> Need:
+def _need(pool: RayOptions, plan: Plan) -> Need:
     """A run on the CPU takes as many CPUs as it has threads; one on a GPU its share of it, and one CPU."""
     configs = [cell.config for cell in plan.cells]
     if all(config.device != "cuda" for config in configs):
         if pool.gpus_per_run is not None:
             raise InputError("--gpus-per-run is for runs on a GPU, and these train on the CPU: leave it out.")
         return Need(max(config.threads for config in configs) or 1, 0)
-    return Need(max(1, *(config.threads for config in configs)), 1.0 if pool.gpus_per_run is None else pool.gpus_per_run)
+    return Need(
+        max(1, *(config.threads for config in configs)), 1.0 if pool.gpus_per_run is None else pool.gpus_per_run
+    )
 
 
 def _refuse_unreachable(address: str | None) -> None:
@@ -182,7 +201,9 @@ def _refuse_unreachable(address: str | None) -> None:
             raise OSError("an address is HOST:PORT")
         socket.create_connection((host, int(port)), timeout=5).close()
     except OSError as error:
-        raise InputError(f"No Ray cluster answers at {address} ({error}). Start one with: ray start --head --port 6379") from None
+        raise InputError(
+            f"No Ray cluster answers at {address} ({error}). Start one with: ray start --head --port 6379"
+        ) from None
 
 
 def _refuse_small(ray: Any, need: Need) -> None:
@@ -198,9 +219,9 @@ def _refuse_small(ray: Any, need: Need) -> None:
 def _tell(ray: Any, plan: Plan) -> None:
     hosts = {one["NodeManagerHostname"] for one in _machines(ray)}
     cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
-    progress.say(f"Ray: {len(_machines(ray))} nodes on {len(hosts)} machines, {cpus} CPUs, {gpus} GPUs.")
+    progress.log(f"Ray: {len(_machines(ray))} nodes on {len(hosts)} machines, {cpus} CPUs, {gpus} GPUs.")
     if len(hosts) > 1 and (plan.machine.tracking_uri or "sqlite:").startswith("sqlite:"):
-        progress.say(
+        progress.log(
             "MLflow's store is a file, which several machines cannot write safely: "
             "give them a server with --tracking-uri (see docs/scale.md)."
         )

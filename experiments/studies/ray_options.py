@@ -10,7 +10,7 @@ from registry import InputError
 
 
 @dataclass(frozen=True)
-class Pool:
+class RayOptions:
     """What was asked for: a cluster's address (None: Ray on this machine), the share of a GPU for a run, runs at a time."""
 
     address: str | None = None
@@ -18,7 +18,9 @@ class Pool:
     parallel: int | None = None
 
 
-def wanted(executor: str, ray_address: str | None, gpus_per_run: str | None, parallel: str | None) -> Pool | None:
+def parse_options(
+    executor: str, ray_address: str | None, gpus_per_run: str | None, parallel: str | None
+) -> RayOptions | None:
     """What the words of the command line ask for; None for this process. Raises InputError; nothing heavy is imported."""
     values.one_of("executor", executor, ("here", "ray"))
     given = {"--ray-address": ray_address, "--gpus-per-run": gpus_per_run, "--parallel": parallel}
@@ -27,9 +29,11 @@ def wanted(executor: str, ray_address: str | None, gpus_per_run: str | None, par
             raise InputError(f"{flag} says how to use Ray: add --executor ray, or leave it out.")
         return None
     if importlib.util.find_spec("ray") is None:
-        raise InputError("Ray is not installed. Type: pip install -r requirements-ray.txt, or leave out --executor ray.")
+        raise InputError(
+            "Ray is not installed. Type: pip install -r requirements-ray.txt, or leave out --executor ray."
+        )
     count = None if parallel is None else values.whole("--parallel", parallel)
-    return Pool(ray_address, None if gpus_per_run is None else _share(gpus_per_run), count)
+    return RayOptions(ray_address, None if gpus_per_run is None else _share(gpus_per_run), count)
 
 
 def _share(text: str) -> float:

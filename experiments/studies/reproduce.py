@@ -16,11 +16,11 @@ import torch
 
 from analysis.records.places import Places, load_study, one_study
 from analysis.records.study_results import Study
-from experiments.config.schema import DATA_DIRS, Machine, RunConfig
+from experiments.config.schema import DATA_DIRS, RunConfig, RuntimeConfig
 from experiments.data.prepare import prepare
 from experiments.runtime.environment import git_commit, processor
-from experiments.runtime.interrupts import Interrupted, Stop, listening
-from experiments.runtime.progress import say
+from experiments.runtime.interrupts import Interrupted, Stop, handle_signals
+from experiments.runtime.progress import log
 from experiments.training import runner
 from registry import InputError
 
@@ -32,7 +32,7 @@ def command(places: Places, asked: str | None, count: int, data_dir: Path | None
     if count < 0:
         raise InputError(f"--verify takes how many runs are to be repeated, not {count}.")
     study = load_study(places, one_study(places, asked, f"--verify {count}"))
-    with listening() as stop:
+    with handle_signals() as stop:
         try:
             return verify(study, count, places.output_dir, data_dir, stop)
         except Interrupted:
@@ -46,9 +46,11 @@ def verify(study: Study, count: int, output_dir: Path, data_dir: Path | None, st
     """
     chosen = draw(study, count)
     differing = sum(not _same(study, key, output_dir.absolute(), data_dir, stop) for key in chosen)
-    say(f"{len(chosen) - differing} of {len(chosen)} repeated runs gave the same scores bit for bit.")
+    log(f"{len(chosen) - differing} of {len(chosen)} repeated runs gave the same scores bit for bit.")
     if differing:
-        say(f"Recorded on {', '.join(sorted(set(study.finished.device)))}; here is {processor()}, at commit {git_commit()[:7]}.")
+        log(
+            f"Recorded on {', '.join(sorted(set(study.finished.device)))}; here is {processor()}, at commit {git_commit()[:7]}."
+        )
     return int(differing > 0)
 
 
@@ -82,7 +84,7 @@ def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop:
     row = study.finished[study.finished.key == key].iloc[0]
     repeated = machine.runs_dir / key / "scores_last.csv"
     same = _digest(repeated) == row.scores_sha256
-    say(f"{row.cell}, seed {row.seed}, run {key}: {'the same bits' if same else f'OTHER SCORES, see {repeated}'}")
+    log(f"{row.cell}, seed {row.seed}, run {key}: {'the same bits' if same else f'OTHER SCORES, see {repeated}'}")
     if same:
         shutil.rmtree(machine.runs_dir / key)
     return same
@@ -104,19 +106,23 @@ def config_of(study: Study, key: str) -> RunConfig:
     return config
 
 
-def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | None) -> Machine:
+def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | None) -> RuntimeConfig:
     """Where the run's inputs lie: as asked, else as its record says, else in the usual place."""
     places = _recorded(output_dir / "runs" / key / "config.json")
     found = data_dir or places.get("data_dir") or DATA_DIRS.get(config.data, Path("data"))
     split, weights = (Path(places[name]) if places.get(name) else None for name in ("split_file", "weights_file"))
     if config.weights and weights is None:
-        weights = next((path for path in sorted(WEIGHTS.glob("*")) if path.is_file() and _digest(path) == config.weights), None)
+        weights = next(
+            (path for path in sorted(WEIGHTS.glob("*")) if path.is_file() and _digest(path) == config.weights), None
+        )
         if weights is None:
             raise InputError(
                 f"The run {key} began from a weights file whose place is not known here: put the file with the SHA-256 "
                 f"{config.weights} into the folder {WEIGHTS}/."
             )
-    return Machine(data_dir=Path(found), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights)
+    return RuntimeConfig(
+        data_dir=Path(found), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights
+    )
 
 
 def _digest(path: Path) -> str:

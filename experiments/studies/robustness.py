@@ -23,21 +23,21 @@ from experiments.config.resolve import find_device
 from experiments.data import folder
 from experiments.data.cache import resized
 from experiments.data.corruptions import CLEAN, CONDITIONS, CORRUPTIONS, corrupt
-from experiments.data.dataset import Photographs
+from experiments.data.dataset import ImageDataset
 from experiments.data.samples import Sample, read_photo
 from experiments.evaluation import evaluator
-from experiments.inference.trained_model import LAST, Trained
+from experiments.inference.trained_model import LAST, TrainedModel
 from experiments.runtime import interrupts, progress
-from experiments.runtime.files import write_whole
+from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop
 from experiments.studies.definition import Study
 from experiments.studies.plan import Plan, build
 from experiments.studies.tuning import look
-from experiments.training.run_folder import Record
+from experiments.training.run_folder import RunFolder
 from registry import InputError
 
 
-class Corrupted(Photographs):
+class Corrupted(ImageDataset):
     """Photographs as a network sees them under a condition."""
 
     def __init__(self, samples: Sequence[Sample], size: tuple[int, int], condition: str) -> None:
@@ -52,7 +52,7 @@ class Corrupted(Photographs):
         return resized(corrupt(read_photo(sample.image), self.condition, sample.name), self.size)
 
 
-def carry_out(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, views: int) -> int:
+def score_robustness(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, views: int) -> int:
     """Score what has not been scored yet; the exit code. Raises InputError where the study has no finished run here."""
     place = None if elsewhere is None else file_name(elsewhere.resolve().name).removesuffix(".csv")
     if place in {file_name(name).removesuffix(".csv") for name in (*CONDITIONS, *CORRUPTIONS)}:
@@ -64,7 +64,9 @@ def carry_out(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, 
         look(plan)
         runs = dict(_finished(plan))
         if not runs:
-            raise InputError(f"The study {study.name} has no finished run with weights under {plan.machine.runs_dir} yet.")
+            raise InputError(
+                f"The study {study.name} has no finished run with weights under {plan.machine.runs_dir} yet."
+            )
         for condition in CONDITIONS:
             _score(plan, runs, condition, None, views, stop)
         if place is not None:
@@ -75,20 +77,20 @@ def carry_out(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, 
     return interrupts.interruptible(work)
 
 
-def _finished(plan: Plan) -> Iterator[tuple[str, tuple[Trained, list[Sample]]]]:
+def _finished(plan: Plan) -> Iterator[tuple[str, tuple[TrainedModel, list[Sample]]]]:
     """Each finished run of the study by its key: its last weights, and its test photographs."""
     for cell, seed in plan.runs():
         prepared = plan.run(cell, seed)
         if prepared is None:
             continue
-        record = Record(plan.machine.runs_dir / prepared.config.key)
+        record = RunFolder(plan.machine.runs_dir / prepared.config.key)
         if record.result() is not None and (record.folder / LAST).exists():
-            yield prepared.config.key, (Trained(record.folder / LAST, prepared.config, {}), prepared.parts.test)
+            yield prepared.config.key, (TrainedModel(record.folder / LAST, prepared.config, {}), prepared.parts.test)
 
 
 def _score(
     plan: Plan,
-    runs: Mapping[str, tuple[Trained, list[Sample]]],
+    runs: Mapping[str, tuple[TrainedModel, list[Sample]]],
     condition: str,
     others: list[Sample] | None,
     views: int,
@@ -98,23 +100,27 @@ def _score(
     path = plan.folder / PLACE / file_name(condition)
     known = read_file(path)
     scored_before = set(known.key)
-    alike: dict[tuple[tuple[int, int], tuple[Sample, ...]], list[Trained]] = {}
+    alike: dict[tuple[tuple[int, int], tuple[Sample, ...]], list[TrainedModel]] = {}
     for key, (trained, test) in runs.items():
         if key not in scored_before:
-            alike.setdefault((trained.config.size, tuple(_some(test if others is None else others, views))), []).append(trained)
+            alike.setdefault((trained.config.size, tuple(_some(test if others is None else others, views))), []).append(
+                trained
+            )
     device = torch.device(find_device("auto"))
     rows: list[dict[str, Any]] = []
     for (size, samples), twins in alike.items():
         models = [one.model().to(device) for one in twins]
         photographs = Corrupted(samples, size, condition if others is None else CLEAN)
-        with progress.counting(f"{condition}, {len(models)} networks", stop.check) as show:
+        with progress.progress_counter(f"{condition}, {len(models)} networks", stop.check) as show:
             for done, scored in enumerate(evaluator.evaluate(models, photographs, device, "test"), 1):
-                rows += [{"key": one.key, "condition": condition, **row} for one, row in zip(twins, scored.rows, strict=True)]
+                rows += [
+                    {"key": one.key, "condition": condition, **row} for one, row in zip(twins, scored.rows, strict=True)
+                ]
                 show(done, len(samples))
     if rows:
         table = pd.concat([known, pd.DataFrame(rows)[list(COLUMNS)]], ignore_index=True)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n").encode())
+        write_atomically(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n").encode())
 
 
 def _some(samples: Sequence[Sample], views: int) -> list[Sample]:

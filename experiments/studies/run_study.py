@@ -13,18 +13,18 @@ from experiments.runtime.interrupts import Stop
 from experiments.studies import cost, display, files, published, ray_executor, tuning
 from experiments.studies import executor as study_run
 from experiments.studies.definition import Study
-from experiments.studies.executor import Executor, Here
+from experiments.studies.executor import Executor, LocalExecutor
 from experiments.studies.plan import Plan, build
-from experiments.studies.ray_options import Pool
+from experiments.studies.ray_options import RayOptions
 from experiments.tracking import tracker
 
 
-def carry_out(
+def run_study(
     study: Study,
     machine: Mapping[str, Any],
     dry_run: bool,
     status: bool,
-    pool: Pool | None = None,
+    pool: RayOptions | None = None,
     results: Path | None = None,
 ) -> int:
     """Print the plan and, unless that was all, tune, run the pilot and then the rest (in `pool`); or show how far it is.
@@ -48,13 +48,15 @@ def carry_out(
     return interrupts.interruptible(work)
 
 
-def tune(study: Study, machine: Mapping[str, Any], pool: Pool | None = None) -> int:
+def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = None) -> int:
     """Only the tuning of a study."""
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         trials = tuning.look(plan)
-        print(f"{len(plan.cells)} cells x {plan.budget} trials each = {len(plan.cells) * plan.budget}, {trials} have ended.")
+        print(
+            f"{len(plan.cells)} cells x {plan.budget} trials each = {len(plan.cells) * plan.budget}, {trials} have ended."
+        )
         write_plan(plan)  # so that `report` can commit the trials of a tuning that is not finished
         with at_work(plan, stop, pool) as (executor, session):
             tuning.tune(plan, executor, session)
@@ -66,15 +68,17 @@ def tune(study: Study, machine: Mapping[str, Any], pool: Pool | None = None) -> 
 
 
 @contextlib.contextmanager
-def at_work(plan: Plan, stop: Stop, pool: Pool | None) -> Iterator[tuple[Executor, tracker.Session]]:
+def at_work(plan: Plan, stop: Stop, pool: RayOptions | None) -> Iterator[tuple[Executor, tracker.Session]]:
     """Who does the work, this process or a cluster, and the way to MLflow."""
     with contextlib.ExitStack() as opened:
-        many = None if pool is None else opened.enter_context(ray_executor.opened(pool, plan, stop))
-        session = opened.enter_context(tracker.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.say))
-        yield many or Here(stop, session), session
+        many = None if pool is None else opened.enter_context(ray_executor.open_cluster(pool, plan, stop))
+        session = opened.enter_context(
+            tracker.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.log)
+        )
+        yield many or LocalExecutor(stop, session), session
 
 
-def _run(plan: Plan, stop: Stop, pool: Pool | None) -> int:
+def _run(plan: Plan, stop: Stop, pool: RayOptions | None) -> int:
     write_plan(plan)  # so that `report` can commit the trials of a tuning that is not finished
     with at_work(plan, stop, pool) as (executor, session):
         if plan.study.tuning:
@@ -83,11 +87,11 @@ def _run(plan: Plan, stop: Stop, pool: Pool | None) -> int:
         write_plan(plan)
         pilot = cost.pilot_runs(plan)
         if pilot and cost.pilot_scores(plan) is None:
-            progress.say("The pilot comes first: it measures how much seeds and cars vary.")
-            study_run.carry_out(plan, pilot, executor, session)
+            progress.log("The pilot comes first: it measures how much seeds and cars vary.")
+            study_run.run_all(plan, pilot, executor, session)
             _show_plan(plan, tuning.look(plan))
             write_plan(plan)
-        failed = study_run.carry_out(plan, plan.runs(), executor, session)
+        failed = study_run.run_all(plan, plan.runs(), executor, session)
     write_plan(plan)
     display.status(plan, tuning.look(plan))
     print(f"What it means: python run.py report {plan.study.name}{schema.output_flag(plan.machine.output_dir)}")

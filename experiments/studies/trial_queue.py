@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.config.schema import without_password
 from experiments.runtime.errors import Busy, RunFailed
-from experiments.runtime.leases import MOMENTS, Lease, hold, turn
+from experiments.runtime.leases import MOMENTS, Lease, hold, wait_for_lock
 from experiments.studies.definition import Tuning
 from registry import InputError
 
@@ -40,7 +40,7 @@ class Trial:
     seed: int
 
 
-class Cell:
+class TrialQueue:
     """The trials of one cell in one range of rates: an Optuna study under outputs/optuna.db, or in `storage` (a URI).
 
     Raises InputError for a storage that cannot be opened.
@@ -55,7 +55,11 @@ class Cell:
         with self._at_storage():
             self._storage = _storage(self._url)
             self._study = optuna.create_study(
-                storage=self._storage, sampler=RandomSampler(), study_name=name, direction="maximize", load_if_exists=True
+                storage=self._storage,
+                sampler=RandomSampler(),
+                study_name=name,
+                direction="maximize",
+                load_if_exists=True,
             )
 
     def trials(self) -> list[tuple[Trial, bool]]:
@@ -86,7 +90,7 @@ class Cell:
     @contextmanager
     def _at_storage(self) -> Iterator[None]:
         """Alone at the storage: what is read is still so when it is written."""
-        with turn(self._lock, patience=MOMENTS), self._naming():
+        with wait_for_lock(self._lock, patience=MOMENTS), self._naming():
             yield
 
     @contextmanager
@@ -121,7 +125,9 @@ class Cell:
         return None if lease is None else (asked_for, lease)
 
     def _suggest(self, trial: optuna.Trial) -> None:
-        trial.suggest_float("learning_rate", self.tuning.low * (1 - ROUNDED), self.tuning.high * (1 + ROUNDED), log=True)
+        trial.suggest_float(
+            "learning_rate", self.tuning.low * (1 - ROUNDED), self.tuning.high * (1 + ROUNDED), log=True
+        )
         if self.tuning.sampler == "grid":
             trial.suggest_categorical("seed", list(self.tuning.seeds))
 

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.study_results import DIGITS
-from experiments.data.prepare import Prepared
+from experiments.data.prepare import RunInputs
 from experiments.runtime import progress
 from experiments.runtime.errors import Busy, Diverged, RunFailed
 from experiments.runtime.interrupts import Stop
@@ -24,9 +24,9 @@ from experiments.runtime.leases import Lease
 from experiments.studies import files
 from experiments.studies.definition import Tuning
 from experiments.studies.plan import Plan, PlannedCell
-from experiments.studies.trial_queue import Cell, Trial
+from experiments.studies.trial_queue import Trial, TrialQueue
 from experiments.tracking import tracker
-from experiments.training.run_folder import Record
+from experiments.training.run_folder import RunFolder
 from experiments.training.runner import TRIAL, run
 
 Job = tuple[int, frozenset[str]]  # the cell's number, and the keys of trials that failed in this command
@@ -37,10 +37,10 @@ class Work:
     """One cell in one range of rates."""
 
     planned: PlannedCell
-    trials: Cell
+    trials: TrialQueue
     first: int  # the number of its first trial among all of its cell
 
-    def prepared(self, rate: float, seed: int) -> Prepared:
+    def prepared(self, rate: float, seed: int) -> RunInputs:
         return self.planned.prepared(seed, rate)
 
 
@@ -50,11 +50,11 @@ def work_of(plan: Plan, number: int) -> Work:
     return Work(cell, _cell(plan, cell, plan.rounds[-1]), first)
 
 
-def _cell(plan: Plan, cell: PlannedCell, tuning: Tuning) -> Cell:
+def _cell(plan: Plan, cell: PlannedCell, tuning: Tuning) -> TrialQueue:
     def place(rate: float, seed: int) -> Path:
         return plan.machine.trials_dir / cell.prepared(seed, rate).config.key
 
-    return Cell(plan.machine.output_dir, _name(plan, cell, tuning), tuning, place, plan.machine.optuna_storage)
+    return TrialQueue(plan.machine.output_dir, _name(plan, cell, tuning), tuning, place, plan.machine.optuna_storage)
 
 
 def _name(plan: Plan, cell: PlannedCell, tuning: Tuning) -> str:
@@ -90,9 +90,9 @@ def run_one(plan: Plan, job: Job, stop: Stop, session: tracker.Session) -> Ended
         began = time.perf_counter()
         try:
             _adopt(plan, prepared, lease)
-            if (Record(plan.machine.trials_dir / prepared.config.key).failure() or {}).get("diverged"):
+            if (RunFolder(plan.machine.trials_dir / prepared.config.key).failure() or {}).get("diverged"):
                 raise Diverged  # here before a kill, or elsewhere: it would do so again
-            with progress.quietly():
+            with progress.quiet():
                 result = run(
                     prepared,
                     stop,
@@ -116,14 +116,14 @@ def run_one(plan: Plan, job: Job, stop: Stop, session: tracker.Session) -> Ended
     return Ended(f"trial {number:>2}/{plan.budget} of {work.planned.id}: {said}", broken)
 
 
-def _adopt(plan: Plan, prepared: Prepared, lease: Lease) -> None:
+def _adopt(plan: Plan, prepared: RunInputs, lease: Lease) -> None:
     """Where this trial was tried elsewhere and not begun here, give it a folder that says how it ended."""
     row = plan.tried.get(prepared.config.key)
-    record = Record(plan.machine.trials_dir / prepared.config.key, lease.confirm)
+    record = RunFolder(plan.machine.trials_dir / prepared.config.key, lease.confirm)
     if row is not None and not (record.folder / "config.json").exists():
         seconds = None if pd.isna(row["seconds"]) else row["seconds"]
         ended = {"value": row["value"], "seconds": {"training": seconds}}
-        record.adopt(prepared.config, ended if row["state"] == "finished" else None)
+        record.import_result(prepared.config, ended if row["state"] == "finished" else None)
 
 
 def all_rows(plan: Plan, rounds: list[list[Work]]) -> list[dict[str, Any]]:
@@ -139,8 +139,8 @@ def _row(plan: Plan, work: Work, trial: Trial) -> dict[str, Any] | None:
     The value is as the committed file has it: both must lead to the same rate.
     """
     key = work.prepared(trial.rate, trial.seed).config.key
-    record = Record(plan.machine.trials_dir / key)
-    record.refuse_unsealed()
+    record = RunFolder(plan.machine.trials_dir / key)
+    record.verify_checksums()
     result, failure = record.result(), record.failure()
     if result is None and failure is None:
         return None

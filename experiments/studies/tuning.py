@@ -20,7 +20,7 @@ from experiments.runtime import progress
 from experiments.runtime.errors import RunFailed
 from experiments.studies import files
 from experiments.studies.definition import Tuning
-from experiments.studies.executor import Executor, Lost
+from experiments.studies.executor import Executor, WorkerLost
 from experiments.studies.plan import Plan, PlannedCell, Rate
 from experiments.studies.trial_queue import begun
 from experiments.studies.trials import Work, all_rows, run_one, work_of
@@ -44,7 +44,7 @@ def tune(plan: Plan, executor: Executor, session: tracker.Session) -> None:
         if not _settle(plan, done):
             break
         part = plan.rounds[-1]
-        progress.say(
+        progress.log(
             f"A best rate lies at the end of the range: {part.budget} more trials for every cell, {part.low:g} to {part.high:g}."
         )
         done.append(_works(plan))
@@ -123,7 +123,10 @@ def _left(works: list[Work]) -> int:
 def _open(works: list[Work]) -> list[str]:
     """The keys of the trials that were begun and have not ended."""
     return [
-        work.prepared(trial.rate, trial.seed).config.key for work in works for trial, ended in work.trials.trials() if not ended
+        work.prepared(trial.rate, trial.seed).config.key
+        for work in works
+        for trial, ended in work.trials.trials()
+        if not ended
     ]
 
 
@@ -132,7 +135,9 @@ def _carry_out(plan: Plan, rounds: list[list[Work]], executor: Executor) -> None
     failed: dict[str, str] = {}
     turns = math.ceil(executor.at_once() / len(plan.cells))
     while left := _left(rounds[-1]):
-        failed = {key: failed[key] for key in _open(rounds[-1]) if key in failed}  # another worker may have made up for some
+        failed = {
+            key: failed[key] for key in _open(rounds[-1]) if key in failed
+        }  # another worker may have made up for some
         if failed and left == len(failed):
             told = "1 trial failed, so its cell has" if left == 1 else f"{left} trials failed, so their cells have"
             raise RunFailed(f"{told} no rate. {next(iter(failed.values()))}")
@@ -140,11 +145,13 @@ def _carry_out(plan: Plan, rounds: list[list[Work]], executor: Executor) -> None
         idle, lost = True, ""
         with _written(plan, rounds) as write:
             for (number, _), answer in executor.each(run_one, plan, jobs):
-                if isinstance(answer, Lost):  # the others of this turn are not its fault
-                    lost = f"A trial of {plan.cells[number].id} failed: {answer.reason} The same command goes on with it."
+                if isinstance(answer, WorkerLost):  # the others of this turn are not its fault
+                    lost = (
+                        f"A trial of {plan.cells[number].id} failed: {answer.reason} The same command goes on with it."
+                    )
                 elif answer is not None:
                     idle = False
-                    progress.say(answer.said)
+                    progress.log(answer.said)
                     failed |= answer.failed
                     write()
         if lost:
@@ -182,9 +189,11 @@ def _written(plan: Plan, rounds: list[list[Work]]) -> Iterator[Callable[[], None
 def _conclude(plan: Plan, cell: PlannedCell, session: tracker.Session) -> None:
     rate = plan.rates[cell.id]
     if rate.value is None:
-        progress.say(f"{cell.id} has no rate. {rate.reason}")
+        progress.log(f"{cell.id} has no rate. {rate.reason}")
         return
     numbers = {"rate": rate.value, "rate_low": rate.low, "rate_high": rate.high}
-    session.conclude(files.group(plan.study.name, cell.id), files.numbers(numbers, plan.budget), [plan.folder / "trials.csv"])
+    session.conclude(
+        files.group(plan.study.name, cell.id), files.numbers(numbers, plan.budget), [plan.folder / "trials.csv"]
+    )
     edge = ", at the end of the range: no verdict" if rate.edge else ""
-    progress.say(f"{cell.id}: rate {rate.value:g} [{rate.interval(', ')}] from {plan.budget} trials{edge}")
+    progress.log(f"{cell.id}: rate {rate.value:g} [{rate.interval(', ')}] from {plan.budget} trials{edge}")

@@ -28,10 +28,16 @@ def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mappin
 
     given, found = (place[0].name for place in (graph.graph.input, graph.graph.output))
     kind = photographs.dtype
-    inputs, outputs = (Schema([TensorSpec(np.dtype(kind), (-1, c, -1, -1), name)]) for c, name in ((3, given), (1, found)))
+    inputs, outputs = (
+        Schema([TensorSpec(np.dtype(kind), (-1, c, -1, -1), name)]) for c, name in ((3, given), (1, found))
+    )
     packages = [f"{name}=={importlib.metadata.version(name)}" for name in ("onnx", "onnxruntime", "numpy")]
     mlflow.onnx.save_model(
-        graph, str(folder), signature=ModelSignature(inputs, outputs), metadata=dict(metadata), pip_requirements=packages
+        graph,
+        str(folder),
+        signature=ModelSignature(inputs, outputs),
+        metadata=dict(metadata),
+        pip_requirements=packages,
     )
 
 

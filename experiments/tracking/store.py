@@ -43,7 +43,7 @@ def local_uri(output_dir: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Known:
+class TrackedRun:
     """What MLflow has of a run. `pictures`: names of files, and (key, step) of those with a slider."""
 
     run_id: str
@@ -76,7 +76,7 @@ def leave_out(client: Any, experiment: str, study: str, keys: Set[str]) -> None:
                 client.delete_tag(run.info.run_id, name)
 
 
-def look(client: Any, experiment: str, key: str) -> Known | None:
+def find_run(client: Any, experiment: str, key: str) -> TrackedRun | None:
     """What MLflow has of the run with this key."""
     run_id = find(client, experiment, key)
     if run_id is None:
@@ -87,7 +87,7 @@ def look(client: Any, experiment: str, key: str) -> Known | None:
     shown = [Path(item.path).name for place in ("pictures", "images") for item in client.list_artifacts(run_id, place)]
     pictures = frozenset(_pictured(name) for name in shown)
     described = bool(run.data.params) and bool(run.inputs and run.inputs.dataset_inputs)
-    return Known(run_id, run.info.status, run.data.tags, run.data.metrics, steps, files, pictures, described)
+    return TrackedRun(run_id, run.info.status, run.data.tags, run.data.metrics, steps, files, pictures, described)
 
 
 def _pictured(name: str) -> str | tuple[str, int]:

@@ -20,7 +20,7 @@ from experiments.config.schema import RunConfig, without_password
 from experiments.runtime.environment import git_commit
 from experiments.runtime.interrupts import Interrupted
 from experiments.tracking import store
-from experiments.tracking.worker_thread import Background
+from experiments.tracking.worker_thread import WorkerThread
 
 
 def shown(text: str) -> str:
@@ -32,7 +32,7 @@ def run_name(config: RunConfig) -> str:
     return f"{config.model}-{config.loss}-{config.augment}-s{config.seed}"
 
 
-class Session(Background):
+class Session(WorkerThread):
     """The way to one store, with a thread of its own; a study's runs share it. Calls return at once, `close` waits.
 
     `warn` is told, once, that tracking is away; from then on nothing is tried.
@@ -64,9 +64,9 @@ class Session(Background):
         """The id of the run with this key. For use on the thread."""
         return store.find(self.client, self.experiment, key)
 
-    def look(self, key: str) -> store.Known | None:
+    def look(self, key: str) -> store.TrackedRun | None:
         """What MLflow has of the run with this key. For use on the thread."""
-        return store.look(self.client, self.experiment, key)
+        return store.find_run(self.client, self.experiment, key)
 
     def gave_up(self, reason: str) -> None:
         for tracker in self.trackers:
@@ -117,7 +117,9 @@ class Tracker:
     for a run of the past, whose load nobody can measure. Moments (`when`) are seconds since 1970; None is now.
     """
 
-    def __init__(self, session: Session, tags: Mapping[str, str] | None = None, parent: str = "", live: bool = True) -> None:
+    def __init__(
+        self, session: Session, tags: Mapping[str, str] | None = None, parent: str = "", live: bool = True
+    ) -> None:
         self._session, self._tags, self._parent, self._live = session, dict(tags or {}), parent, live
         self._run_id = ""
         self._sent_steps: set[int] = set()
@@ -181,7 +183,7 @@ class Tracker:
         if self._live and not self._parent:
             self._start_monitor()
 
-    def _create(self, tags: dict[str, str], config: RunConfig, data_dir: Path, moment: int) -> store.Known | None:
+    def _create(self, tags: dict[str, str], config: RunConfig, data_dir: Path, moment: int) -> store.TrackedRun | None:
         """Make the run, unless another process has made it since it was looked for: then what MLflow has of it."""
         with FileLock(self._session.lock, timeout=60):
             found = self._session.look(tags["key"])
@@ -206,7 +208,10 @@ class Tracker:
     def _describe(self, config: RunConfig, data_dir: Path) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-        params = [Param(name, json.dumps(v) if isinstance(v, (dict, list)) else str(v)) for name, v in config.to_dict().items()]
+        params = [
+            Param(name, json.dumps(v) if isinstance(v, (dict, list)) else str(v))
+            for name, v in config.to_dict().items()
+        ]
         self._client.log_batch(self._run_id, params=params)
         source = json.dumps({"uri": str(data_dir.absolute())})
         data = Dataset(name=config.data, digest=config.data_fingerprint, source_type="local", source=source)
@@ -217,7 +222,9 @@ class Tracker:
 
         if step in self._sent_steps:
             return
-        self._client.log_batch(self._run_id, metrics=[Metric(name, value, moment, step) for name, value in values.items()])
+        self._client.log_batch(
+            self._run_id, metrics=[Metric(name, value, moment, step) for name, value in values.items()]
+        )
         self._sent_steps.add(step)
 
     def _picture(self, path: Path, key: str, step: int | None) -> None:
@@ -236,7 +243,9 @@ class Tracker:
                 self._client.log_image(self._run_id, picture, key=key, step=step)
                 self._sent_pictures.add((key, step))
 
-    def _close(self, status: str, values: dict[str, float], files: list[Path], tags: dict[str, str], moment: int) -> None:
+    def _close(
+        self, status: str, values: dict[str, float], files: list[Path], tags: dict[str, str], moment: int
+    ) -> None:
         self._leave()
         for name, value in tags.items():
             self._client.set_tag(self._run_id, name, value)

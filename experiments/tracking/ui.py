@@ -31,7 +31,9 @@ def is_loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        raise InputError(f"--host takes an address of this machine, such as {LOOPBACK} or 0.0.0.0, not '{host}'.") from None
+        raise InputError(
+            f"--host takes an address of this machine, such as {LOOPBACK} or 0.0.0.0, not '{host}'."
+        ) from None
 
 
 def warning(host: str, port: int) -> str:

@@ -11,7 +11,7 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 
-class Background:
+class WorkerThread:
     """`say` returns at once; `close` waits. At the first error `gave_up` is called, once, and nothing more is tried."""
 
     def __init__(self, name: str) -> None:

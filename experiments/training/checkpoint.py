@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from experiments.runtime.files import nobody_asks, take_place, temporary_name, write_whole
+from experiments.runtime.files import move_into_place, no_check, temporary_name, write_atomically
 
 _MARK = b"\nsha256 "
 
@@ -33,15 +33,15 @@ class Damaged(Exception):
     """A checkpoint that is cut short, altered, or no checkpoint; the text says which."""
 
 
-def save(path: Path, content: dict[str, Any], confirm: Callable[[], None] = nobody_asks) -> None:
+def save(path: Path, content: dict[str, Any], confirm: Callable[[], None] = no_check) -> None:
     """Write `content` (tensors, numbers, texts, lists, dicts) to `path`, whole or not at all."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getbuffer()
-    write_whole(path, data, _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n", confirm=confirm)
+    write_atomically(path, data, _MARK + hashlib.sha256(data).hexdigest().encode() + b"\n", confirm=confirm)
 
 
-def rotate(folder: Path, confirm: Callable[[], None] = nobody_asks) -> None:
+def rotate(folder: Path, confirm: Callable[[], None] = no_check) -> None:
     """Keep the last checkpoint as the one before, too: `last.ckpt` itself stays until the next one takes its place."""
     last, temporary = folder / "last.ckpt", temporary_name(folder / "previous.ckpt")
     if not last.exists():
@@ -54,10 +54,10 @@ def rotate(folder: Path, confirm: Callable[[], None] = nobody_asks) -> None:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-    take_place(temporary, folder / "previous.ckpt", confirm)
+    move_into_place(temporary, folder / "previous.ckpt", confirm)
 
 
-def sweep(folder: Path, confirm: Callable[[], None] = nobody_asks) -> None:
+def remove_temporary_files(folder: Path, confirm: Callable[[], None] = no_check) -> None:
     """Take away what other processes have left half-written: who takes a run over does it before reading anything.
 
     The list is made before the question: what it holds cannot be the next owner's, however late it is taken away.

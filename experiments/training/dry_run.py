@@ -11,7 +11,7 @@ from experiments.config.schema import RunConfig
 from registry import InputError
 
 
-def rehearse(model: Any, config: RunConfig, photographs: int) -> None:
+def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
     """Try `model` as it will be trained on `photographs` and evaluated, on the meta device, which computes no values.
 
     Raises InputError where it is no module, refuses a batch with ValueError, or returns logits of another shape. A model that
@@ -37,7 +37,9 @@ def _shape(model: nn.Module, name: str, shape: tuple[int, ...], training: bool) 
     before = model.training
     model.train(training)
     try:
-        with torch.random.fork_rng(devices=[]):  # dropout draws; the run's own numbers should not depend on the rehearsal
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # dropout draws; the run's own numbers should not depend on the rehearsal
             logits = torch.func.functional_call(model, state, (torch.empty(shape, device="meta"),))
     except ValueError as error:
         raise InputError(f"--model {name}: {error}") from None

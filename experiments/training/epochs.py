@@ -10,14 +10,14 @@ from typing import Any
 from experiments.config.schema import RunConfig
 from experiments.data.cache import Pixels
 from experiments.data.dataset import Batches
-from experiments.data.prepare import Prepared
+from experiments.data.prepare import RunInputs
 from experiments.runtime import progress
 from experiments.runtime.interrupts import Interrupted, Stop
 from experiments.runtime.leases import Lease
 from experiments.tracking import tracker as tracking
 from experiments.training import checkpoint, pictures
 from experiments.training.loop import Epoch, State, network, train
-from experiments.training.run_folder import Record
+from experiments.training.run_folder import RunFolder
 from registry import AUGMENTATIONS
 
 VALIDATION = "validation-epoch-"  # how the pictures of those moments are named
@@ -25,41 +25,41 @@ PICTURES = 5  # moments of the training at which the validation photographs are 
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One training under way, and what it reports to."""
 
-    prepared: Prepared
-    record: Record
+    prepared: RunInputs
+    record: RunFolder
     lease: Lease
     tracker: tracking.Tracker
     stop: Stop
     pictures: bool  # whether the validation photographs are shown on the way
 
 
-def take_up(state: State, record: Record, config: RunConfig) -> None:
+def resume(state: State, record: RunFolder, config: RunConfig) -> None:
     """Go on from the newest valid checkpoint; without one, begin."""
     saved, passed_over = checkpoint.newest(record.folder)
     for sentence in passed_over:
-        progress.say(f"Passed over: {sentence}.")
+        progress.log(f"Passed over: {sentence}.")
     if saved is not None and saved["best_epoch"]:
         try:
             best = checkpoint.load(record.folder / "best.ckpt")
             if best["epoch"] != saved["best_epoch"]:  # written just before a kill; its epoch will be trained again
                 saved["best_epoch"], saved["best_dice"] = best["epoch"], best["dice"]
         except checkpoint.Damaged as damaged:
-            progress.say(f"{damaged}; the best weights are lost with it, so training begins again.")
+            progress.log(f"{damaged}; the best weights are lost with it, so training begins again.")
             saved = None
     elif saved is None and passed_over:
-        progress.say("No valid checkpoint is left: training begins again.")
+        progress.log("No valid checkpoint is left: training begins again.")
     if saved is None:
-        record.keep_epochs(0)
+        record.truncate_after(0)
         return
     state.load(saved)
-    record.keep_epochs(state.epoch)
-    progress.say(f"Resuming the run {config.key} after epoch {state.epoch} of {config.epochs}, step {state.step}.")
+    record.truncate_after(state.epoch)
+    progress.log(f"Resuming the run {config.key} after epoch {state.epoch} of {config.epochs}, step {state.step}.")
 
 
-def past(record: Record) -> tuple[float, list[tuple[dict[str, float], int, float]]]:
+def logged_epochs(record: RunFolder) -> tuple[float, list[tuple[dict[str, float], int, float]]]:
     """When a run began; of each of its epochs what MLflow gets, the number, and the moment, which never goes back: MLflow sorts by it."""
     spent = {row["epoch"]: row for row in record.timings()}
     ended = [row["ended"] - row.get("seconds", 0.0) for row in spent.values() if "ended" in row]
@@ -70,11 +70,13 @@ def past(record: Record) -> tuple[float, list[tuple[dict[str, float], int, float
         timing = spent.get(line["epoch"], {})
         moment = last = max(last, timing.get("ended", moment + timing.get("seconds", 0.0)))
         speed = {name: timing[name] for name in ("images_per_second",) if name in timing}
-        found.append(({**{name: value for name, value in line.items() if name != "epoch"}, **speed}, int(line["epoch"]), moment))
+        found.append(
+            ({**{name: value for name, value in line.items() if name != "epoch"}, **speed}, int(line["epoch"]), moment)
+        )
     return began, found
 
 
-def pictured(record: Record) -> dict[str | tuple[str, int], Path]:
+def picture_files(record: RunFolder) -> dict[str | tuple[str, int], Path]:
     """A run's pictures by what MLflow calls them."""
     found: dict[str | tuple[str, int], Path] = {}
     for path in sorted((record.folder / "pictures").glob("*.png")):
@@ -83,18 +85,18 @@ def pictured(record: Record) -> dict[str | tuple[str, int], Path]:
     return found
 
 
-def tell_past(record: Record, tracker: tracking.Tracker) -> None:
+def backfill_tracker(record: RunFolder, tracker: tracking.Tracker) -> None:
     """Send what a kill kept from being sent: of the epochs that are taken up, those that MLflow lacks, and their pictures."""
-    epochs = past(record)[1]
+    epochs = logged_epochs(record)[1]
     for values, number, moment in epochs:
         tracker.metrics(values, number, moment)
     taken_up = {number for _, number, _ in epochs}
-    for name, path in pictured(record).items():
+    for name, path in picture_files(record).items():
         if isinstance(name, tuple) and name[1] in taken_up:
             tracker.picture(path, *name)
 
 
-def train_epochs(job: Job, pixels: Pixels, state: State, loss: Any) -> None:
+def train_epochs(job: TrainingJob, pixels: Pixels, state: State, loss: Any) -> None:
     """Train to the last epoch and write each down. Raises Interrupted, Busy once the run is another's, and what training raises."""
     prepared, record = job.prepared, job.record
     config, machine, parts = prepared.config, prepared.machine, prepared.parts
@@ -103,12 +105,12 @@ def train_epochs(job: Job, pixels: Pixels, state: State, loss: Any) -> None:
     batches = Batches(
         training, config.batch_size, machine.workers or 0, pin_memory=config.device == "cuda", steps=config.epoch_steps
     )
-    progress.say(
+    progress.log(
         f"{config.model} with {config.loss}, run {config.key}: {len(parts.train)} photographs to train on, "
         f"{len(parts.val)} to validate, {len(parts.test)} to test; {config.epochs} epochs of {len(batches)} steps."
     )
     shown = {max(1, round(config.epochs * (i + 1) / PICTURES)) for i in range(PICTURES)} if job.pictures else set()
-    watch = progress.watched("training")
+    watch = progress.step_bar("training")
     try:
         for epoch in train(state, batches, validation, loss, config, job.stop, watch):
             _keep(epoch, state, job, config)
@@ -137,7 +139,7 @@ def _was_stopped(stop: Stop) -> bool:
     return stop()
 
 
-def _keep(epoch: Epoch, state: State, job: Job, config: RunConfig) -> None:
+def _keep(epoch: Epoch, state: State, job: TrainingJob, config: RunConfig) -> None:
     """Write an epoch down: the line, then the best weights, then the checkpoint that makes it count; then track it."""
     record, tracker = job.record, job.tracker
     line = {
@@ -152,7 +154,7 @@ def _keep(epoch: Epoch, state: State, job: Job, config: RunConfig) -> None:
         record.save_best({"epoch": epoch.number, "dice": epoch.val_dice, "model": weights})
     record.save_last(state.to_dict())
     tracker.metrics({**{k: v for k, v in line.items() if k != "epoch"}, **speed}, epoch.number, ended)
-    progress.say(
+    progress.log(
         f"epoch {epoch.number:>3}/{config.epochs}  train loss {epoch.train_loss:.4f}  val loss {epoch.val_loss:.4f}  "
         f"val Dice {epoch.val_dice:.4f}  IoU {epoch.val_iou:.4f}  {epoch.images_per_second:.0f} images/s  "
         f"{epoch.seconds:.1f} s{'  best' if epoch.is_best else ''}"

@@ -17,7 +17,7 @@ from analysis.plots import panels
 from analysis.records import run_files
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels
-from experiments.data.prepare import Prepared
+from experiments.data.prepare import RunInputs
 from experiments.evaluation import evaluator
 from experiments.runtime import files, progress
 from experiments.runtime.environment import peak_memory, versions
@@ -25,21 +25,21 @@ from experiments.runtime.interrupts import Stop
 from experiments.tracking import tracker as tracking
 from experiments.training import checkpoint, pictures
 from experiments.training.loop import State, network
-from experiments.training.run_folder import Record
+from experiments.training.run_folder import RunFolder
 
 
 def score(
-    prepared: Prepared, pixels: Pixels, state: State, record: Record, tracker: tracking.Tracker, stop: Stop
+    prepared: RunInputs, pixels: Pixels, state: State, record: RunFolder, tracker: tracking.Tracker, stop: Stop
 ) -> dict[str, Any]:
     """Best and last weights on the test photographs, which are read here for the first and only time."""
     config = prepared.config
     models = [_twin(state, checkpoint.load(record.folder / "best.ckpt")["model"]), network(state.model)]
     test = prepared.photographs("test", pixels)
-    scored: list[evaluator.Scored] = []
+    scored: list[evaluator.ScoredImage] = []
     began = time.perf_counter()
-    with progress.counting("scoring test photographs", stop.check) as show:
+    with progress.progress_counter("scoring test photographs", stop.check) as show:
 
-        def collect(one: evaluator.Scored) -> None:
+        def collect(one: evaluator.ScoredImage) -> None:
             scored.append(dataclasses.replace(one, predictions=[]))
             show(len(scored), len(test))
 
@@ -49,7 +49,7 @@ def score(
     worst, curves = record.folder / "pictures" / "worst-test-photographs.png", record.folder / "pictures" / "curves.png"
     pictures.save_worst(worst, test, lowest, record.confirm)
     drawn = panels.curves_png(record.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
-    files.write_whole(curves, drawn, confirm=record.confirm)
+    files.write_atomically(curves, drawn, confirm=record.confirm)
     tracker.picture(worst, "worst")
     tracker.picture(curves, "curves")
     tables = {
@@ -60,11 +60,11 @@ def score(
 
 
 def _result(
-    prepared: Prepared,
+    prepared: RunInputs,
     state: State,
-    record: Record,
+    record: RunFolder,
     tables: dict[str, pd.DataFrame],
-    scored: list[evaluator.Scored],
+    scored: list[evaluator.ScoredImage],
     seconds: float,
 ) -> dict[str, Any]:
     """What result.json holds."""
@@ -93,7 +93,7 @@ def _gmacs(state: State, size: tuple[int, int]) -> float:
     return round(counter.get_total_flops() / 2e9, 4)
 
 
-def _speed(record: Record) -> float:
+def _speed(record: RunFolder) -> float:
     """Photographs trained on in a second: the median over the epochs."""
     speeds = [row["images_per_second"] for row in record.timings()]
     return round(statistics.median(speeds), 2) if speeds else 0.0
@@ -119,7 +119,11 @@ def test_metrics(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _device_name(state: State) -> str:
-    return torch.cuda.get_device_name(state.fabric.device) if state.fabric.device.type == "cuda" else versions()["processor"]
+    return (
+        torch.cuda.get_device_name(state.fabric.device)
+        if state.fabric.device.type == "cuda"
+        else versions()["processor"]
+    )
 
 
 def _peak_memory(state: State) -> float:

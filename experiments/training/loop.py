@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from experiments.config.schema import RunConfig
-from experiments.data.dataset import Batches, Photographs, as_input, as_target
+from experiments.data.dataset import Batches, ImageDataset, as_input, as_target
 from experiments.runtime.environment import keep_freed_memory
 from experiments.runtime.errors import Diverged
 from experiments.runtime.interrupts import Interrupted
@@ -83,7 +83,10 @@ class State:
         """Go on from a state that `to_dict` gave."""
         for name in ("epoch", "step", "best_epoch", "best_dice", "seconds"):
             setattr(self, name, saved[name])
-        self.spent, self.trained = saved.get("spent", 0.0), saved.get("trained", 0.0)  # a checkpoint of old lacks the newer ones
+        self.spent, self.trained = (
+            saved.get("spent", 0.0),
+            saved.get("trained", 0.0),
+        )  # a checkpoint of old lacks the newer ones
         self.loss_sum = saved["loss_sum"].to(self.fabric.device)
         self.broken = saved.get("broken", 1.0 - torch.isfinite(self.loss_sum).float()).to(self.fabric.device)
         network(self.model).load_state_dict(saved["model"])
@@ -184,7 +187,7 @@ def halved(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
 def train(
     state: State,
     batches: Batches,
-    validation: Photographs,
+    validation: ImageDataset,
     loss: Loss,
     config: RunConfig,
     stop: Callable[[], bool] = lambda: False,
@@ -259,7 +262,7 @@ def _refuse_broken(state: State, epoch: int) -> None:
 
 @torch.no_grad()
 def validate(
-    state: State, photographs: Photographs, loss: Loss, batch_size: int, stop: Callable[[], bool] = lambda: False
+    state: State, photographs: ImageDataset, loss: Loss, batch_size: int, stop: Callable[[], bool] = lambda: False
 ) -> tuple[float, float, float]:
     """Loss, Dice and IoU on `photographs` at the training size: each photo counted, averaged in a car, then over cars."""
     state.model.eval()
@@ -279,7 +282,7 @@ def validate(
     return float(torch.stack(losses).sum()) / len(photographs), _by_car(dice, cars), _by_car(iou, cars)
 
 
-def _stacked(photographs: Photographs, indices: range) -> tuple[Tensor, Tensor]:
+def _stacked(photographs: ImageDataset, indices: range) -> tuple[Tensor, Tensor]:
     drawn = [photographs.drawn(0, i) for i in indices]
     return torch.from_numpy(np.stack([d[0] for d in drawn])), torch.from_numpy(np.stack([d[1] for d in drawn]))
 

@@ -78,7 +78,9 @@ def lovasz_loss(logits: Tensor, mask: Tensor) -> Tensor:
     logits, mask = _flatten(logits, mask)
     errors = 1 - logits * (2 * mask - 1)  # (N, H*W); hinge: 0 and below is right by the margin
     errors, order = errors.sort(dim=1, descending=True, stable=True)
-    truth = (mask > 0.5).long().gather(1, order)  # whole numbers: their cumulative sums are exact, and repeatable on a GPU
+    truth = (
+        (mask > 0.5).long().gather(1, order)
+    )  # whole numbers: their cumulative sums are exact, and repeatable on a GPU
     weight = _jaccard_steps(truth).to(errors.dtype)
     return (F.relu(errors) * weight).sum(1).mean()
 
@@ -126,7 +128,12 @@ def bce_dice_loss(logits: Tensor, mask: Tensor, weight: float = 1.0, smooth: flo
 
 
 def dice_focal_loss(
-    logits: Tensor, mask: Tensor, weight: float = 1.0, gamma: float = 2.0, alpha: float | None = None, smooth: float = 1.0
+    logits: Tensor,
+    mask: Tensor,
+    weight: float = 1.0,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    smooth: float = 1.0,
 ) -> Tensor:
     """`dice_loss` + `weight` x `focal_loss`: overlap from the one, attention to hard pixels from the other.
 
@@ -141,5 +148,7 @@ def dice_focal_loss(
 def _flatten(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Both as float32 `(N, H*W)`. Raises ValueError when the shapes differ, which would broadcast silently."""
     if logits.shape != mask.shape:
-        raise ValueError(f"Logits {tuple(logits.shape)} and mask {tuple(mask.shape)} should have the same shape (N, 1, H, W).")
+        raise ValueError(
+            f"Logits {tuple(logits.shape)} and mask {tuple(mask.shape)} should have the same shape (N, 1, H, W)."
+        )
     return logits.float().flatten(1), mask.float().flatten(1)

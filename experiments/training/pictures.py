@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 
 from analysis.plots import panels
-from experiments.data.dataset import Photographs, as_input
+from experiments.data.dataset import ImageDataset, as_input
 from experiments.data.samples import read_mask
-from experiments.evaluation.evaluator import Scored
-from experiments.runtime.files import nobody_asks, write_whole
+from experiments.evaluation.evaluator import ScoredImage
+from experiments.runtime.files import no_check, write_atomically
 from experiments.training.loop import State
 
 SHOWN = 4  # photographs in a picture
 
 
-def save_validation(path: Path, state: State, validation: Photographs, confirm: Callable[[], None] = nobody_asks) -> None:
+def save_validation(path: Path, state: State, validation: ImageDataset, confirm: Callable[[], None] = no_check) -> None:
     """A panel of a few validation photographs, always the same, as the network sees them now."""
     chosen = list(range(0, len(validation), max(1, len(validation) // SHOWN)))[:SHOWN]
     images = torch.stack([torch.from_numpy(validation.photo(i).copy()) for i in chosen])
@@ -30,7 +30,9 @@ def save_validation(path: Path, state: State, validation: Photographs, confirm: 
     _save(path, rows, confirm)
 
 
-def save_worst(path: Path, test: Photographs, lowest: Sequence[Scored], confirm: Callable[[], None] = nobody_asks) -> None:
+def save_worst(
+    path: Path, test: ImageDataset, lowest: Sequence[ScoredImage], confirm: Callable[[], None] = no_check
+) -> None:
     """A panel of the test photographs with the lowest Dice, at their own size."""
     rows = [
         (
@@ -46,4 +48,4 @@ def save_worst(path: Path, test: Photographs, lowest: Sequence[Scored], confirm:
 
 def _save(path: Path, rows: list, confirm: Callable[[], None]) -> None:
     path.parent.mkdir(exist_ok=True)
-    write_whole(path, panels.panel_png(rows), confirm=confirm)
+    write_atomically(path, panels.panel_png(rows), confirm=confirm)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records import run_files
-from experiments.config.schema import Machine, RunConfig, without_password
+from experiments.config.schema import RunConfig, RuntimeConfig, without_password
 from experiments.runtime import files as runtime_files
 from experiments.runtime import leases
 from experiments.runtime.environment import git_commit, versions
-from experiments.runtime.errors import naming
+from experiments.runtime.errors import name_file
 from experiments.training import checkpoint
 from registry import InputError
 
@@ -25,14 +25,14 @@ SEALED = ("metrics.jsonl", "scores.csv", "scores_last.csv")  # what result.json 
 
 
 @dataclass(frozen=True)
-class Record:
+class RunFolder:
     """The folder `outputs/runs/<key>/`. Its `result.json`, written last, means that the run is finished.
 
     Who writes into it gives `confirm`, which raises Busy once the run is another process's: then nothing is written.
     """
 
     folder: Path
-    confirm: Callable[[], None] = runtime_files.nobody_asks
+    confirm: Callable[[], None] = runtime_files.no_check
 
     @property
     def key(self) -> str:
@@ -46,12 +46,12 @@ class Record:
         """The settings of the run, as config.json has them."""
         return (_json(self.folder / "config.json") or {}).get("config")
 
-    def begin(self, config: RunConfig, machine: Machine, command: list[str]) -> None:
+    def begin(self, config: RunConfig, machine: RuntimeConfig, command: list[str]) -> None:
         """Make the folder and write config.json, or check that the one that is there is this run's."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "config.json"
         if path.exists():
-            self.refuse_altered(config)
+            self.verify_config(config)
             return
         content = {
             "key": self.key, "config": config.to_dict(), "machine": _places(machine), "versions": versions(),
@@ -59,7 +59,7 @@ class Record:
         }  # fmt: skip
         self.write(path.name, json.dumps(content, indent=1))
 
-    def refuse_altered(self, config: RunConfig) -> None:
+    def verify_config(self, config: RunConfig) -> None:
         """Raise InputError unless config.json says what it said when the run began."""
         saved = (_json(self.folder / "config.json") or {}).get("config")
         if saved != config.to_dict():
@@ -68,7 +68,7 @@ class Record:
                 f"Change it back, or give the run up: rm -r {self.folder}"
             )
 
-    def refuse_unsealed(self) -> None:
+    def verify_checksums(self) -> None:
         """Raise InputError where a number of this finished run was changed after its end (runs of old have no seal)."""
         result = self.result() or {}
         wrong = [name for name, wanted in result.get("sha256", {}).items() if digest(self.folder / name) != wanted]
@@ -92,7 +92,7 @@ class Record:
         """The settings, numbers and scores, without weights and pictures: what MLflow gets, too."""
         return [path for path in sorted(self.folder.iterdir()) if path.suffix in (".json", ".jsonl", ".csv")]
 
-    def keep_epochs(self, last: int) -> None:
+    def truncate_after(self, last: int) -> None:
         """Forget the lines of epochs after `last`: those epochs will be trained again.
 
         Raises InputError where an epoch up to `last` is missing or there twice: a line is on the disk before its checkpoint.
@@ -106,9 +106,9 @@ class Record:
         """Append one line to metrics.jsonl or timing.jsonl, to the disk before it returns.
 
         Whose run it is, is asked with the file open: who takes it over puts new files in the place of these two
-        (`keep_epochs`), so what a process writes that was stopped just after it asked goes into a file that is no more.
+        (`truncate_after`), so what a process writes that was stopped just after it asked goes into a file that is no more.
         """
-        with naming(self.folder / name), open(self.folder / name, "a", encoding="utf-8") as file:
+        with name_file(self.folder / name), open(self.folder / name, "a", encoding="utf-8") as file:
             self.confirm()
             file.write(json.dumps(row) + "\n")
             file.flush()
@@ -132,7 +132,7 @@ class Record:
             self._refuse_gap(name, run_files.read(self.folder / name), result["epochs"])
         self._finish(result)
 
-    def adopt(self, config: RunConfig, result: dict[str, Any] | None) -> None:
+    def import_result(self, config: RunConfig, result: dict[str, Any] | None) -> None:
         """Note a trial that was finished elsewhere, of which there is a result and nothing else, in a folder that is new.
 
         One that diverged has no result, but the reason.
@@ -142,7 +142,9 @@ class Record:
             self.fail("It diverged elsewhere.", diverged=True)
         else:
             self._finish({"key": config.key, "seed": config.seed, "learning_rate": config.learning_rate, **result})
-        self.write("config.json", json.dumps({"key": config.key, "config": config.to_dict(), "published": True}, indent=1))
+        self.write(
+            "config.json", json.dumps({"key": config.key, "config": config.to_dict(), "published": True}, indent=1)
+        )
 
     def _finish(self, result: dict[str, Any]) -> None:
         sealed = {path.name: digest(path) for name in SEALED if (path := self.folder / name).exists()}
@@ -153,7 +155,7 @@ class Record:
 
     def write(self, name: str, content: str) -> None:
         """Write one of the run's files, whole or not at all."""
-        runtime_files.write_whole(self.folder / name, content.encode(), confirm=self.confirm)
+        runtime_files.write_atomically(self.folder / name, content.encode(), confirm=self.confirm)
 
     def _refuse_gap(self, name: str, rows: list[dict[str, Any]], last: int) -> None:
         if [row.get("epoch") for row in rows] != list(range(1, last + 1)):
@@ -187,7 +189,7 @@ def digest(path: Path) -> str:
         return ""
 
 
-def refuse_changed(config: RunConfig, machine: Machine) -> None:
+def refuse_changed(config: RunConfig, machine: RuntimeConfig) -> None:
     """Refuse to begin anew where the same command left a run unfinished whose data, weights or machine differ from now.
 
     Such a run can neither be taken up (its numbers would mix two things) nor silently be left behind.
@@ -195,9 +197,9 @@ def refuse_changed(config: RunConfig, machine: Machine) -> None:
     for path in sorted(machine.runs_dir.glob("*/config.json")):
         saved = _json(path) or {}
         old = saved.get("config", {})
-        same_command = {k: old.get(k) for k in config.settings()} == config.settings() and saved.get("machine") == _places(
-            machine
-        )
+        same_command = {k: old.get(k) for k in config.settings()} == config.settings() and saved.get(
+            "machine"
+        ) == _places(machine)
         if path.parent.name == config.key or not same_command or (path.parent / "result.json").exists():
             continue
         changed = _difference(old, config.to_dict())
@@ -214,7 +216,7 @@ def refuse_changed(config: RunConfig, machine: Machine) -> None:
         )
 
 
-def _places(machine: Machine) -> dict[str, Any]:
+def _places(machine: RuntimeConfig) -> dict[str, Any]:
     """Where the inputs lie: what makes two commands the same although it does not change the result."""
     paths = {"data_dir": machine.data_dir, "split_file": machine.split_file, "weights_file": machine.weights_file}
     return {name: str(path.absolute()) if path else None for name, path in paths.items()}
@@ -224,7 +226,8 @@ def _difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
     old, new = old or {}, new or {}
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return (
-        "; ".join(f"{name.replace('_', ' ')} {old.get(name)} -> {new.get(name)}" for name in names) or "the file cannot be read"
+        "; ".join(f"{name.replace('_', ' ')} {old.get(name)} -> {new.get(name)}" for name in names)
+        or "the file cannot be read"
     )
 
 

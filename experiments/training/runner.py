@@ -18,38 +18,38 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.config.schema import Machine, RunConfig
+from experiments.config.schema import RunConfig, RuntimeConfig
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels, open_cache
-from experiments.data.prepare import Prepared
+from experiments.data.prepare import RunInputs
 from experiments.data.samples import CHANGED, fingerprint
 from experiments.runtime import progress
-from experiments.runtime.errors import Diverged, RunFailed, disk_trouble
+from experiments.runtime.errors import Diverged, RunFailed, disk_error_message
 from experiments.runtime.interrupts import Interrupted, Stop
 from experiments.runtime.leases import Lease, hold
 from experiments.tracking import tracker as tracking
 from experiments.training import checkpoint
-from experiments.training.dry_run import rehearse
-from experiments.training.epochs import Job, take_up, tell_past, train_epochs
+from experiments.training.dry_run import dry_run
+from experiments.training.epochs import TrainingJob, backfill_tracker, resume, train_epochs
 from experiments.training.final_evaluation import score, test_metrics
 from experiments.training.loop import State, start
-from experiments.training.run_folder import Record, refuse_changed
+from experiments.training.run_folder import RunFolder, refuse_changed
 from registry import LOSSES, MODELS, InputError
 
 
 @dataclass(frozen=True)
-class Kind:
+class RunType:
     """What a training is for: a run, whose result is scored on the test cars, or a tuning trial, which never sees them."""
 
-    folder: Callable[[Machine], Path]
-    conclude: Callable[[Prepared, Pixels, State, Record, tracking.Tracker, Stop], dict[str, Any]]
+    folder: Callable[[RuntimeConfig], Path]
+    conclude: Callable[[RunInputs, Pixels, State, RunFolder, tracking.Tracker, Stop], dict[str, Any]]
     numbers: Callable[[dict[str, Any]], dict[str, float]]  # of the result, for MLflow
     pictures: bool
     weights: bool  # whether the checkpoints are kept when it is finished
 
 
 def validated(
-    prepared: Prepared, pixels: Pixels, state: State, record: Record, tracker: tracking.Tracker, stop: Stop
+    prepared: RunInputs, pixels: Pixels, state: State, record: RunFolder, tracker: tracking.Tracker, stop: Stop
 ) -> dict[str, Any]:
     """The result of a trial: the validation Dice of its last epoch, which nothing has selected."""
     config = prepared.config
@@ -61,17 +61,17 @@ def validated(
     }  # fmt: skip
 
 
-RUN = Kind(lambda machine: machine.runs_dir, score, test_metrics, pictures=True, weights=True)
+RUN = RunType(lambda machine: machine.runs_dir, score, test_metrics, pictures=True, weights=True)
 
-TRIAL = Kind(lambda machine: machine.trials_dir, validated, lambda result: {"value": result["value"]}, False, False)
+TRIAL = RunType(lambda machine: machine.trials_dir, validated, lambda result: {"value": result["value"]}, False, False)
 
 
 def run(
-    prepared: Prepared,
+    prepared: RunInputs,
     stop: Stop,
     command: list[str] | None = None,
     *,
-    kind: Kind = RUN,
+    kind: RunType = RUN,
     session: tracking.Session | None = None,
     tags: Mapping[str, str] | None = None,
     parent: str = "",
@@ -87,44 +87,48 @@ def run(
     config, machine = prepared.config, prepared.machine
     if kind is TRIAL:
         prepared = prepared.without_test()
-    record = Record(kind.folder(machine) / config.key)
+    record = RunFolder(kind.folder(machine) / config.key)
     finished = record.result()
     if finished is not None:
-        record.refuse_altered(config)
-        record.refuse_unsealed()
-        checkpoint.sweep(record.folder)
-        progress.say(f"The run {config.key} is finished; this is its result again. Another --seed makes another run.")
+        record.verify_config(config)
+        record.verify_checksums()
+        checkpoint.remove_temporary_files(record.folder)
+        progress.log(f"The run {config.key} is finished; this is its result again. Another --seed makes another run.")
         return finished
     if kind is RUN:
         refuse_changed(config, machine)
     if config.threads:  # the order of sums depends on it; a Ray worker, say, begins with another number
         torch.set_num_threads(config.threads)
     model = build_model(config, machine)  # before anything is written: a model may refuse its options
-    rehearse(model, config, len(prepared.parts.train))
+    dry_run(model, config, len(prepared.parts.train))
     with contextlib.ExitStack() as opened:
         lease = lease or opened.enter_context(hold(record.folder))
-        checkpoint.sweep(record.folder, lease.confirm)  # before anything is read: what lies ready now is not renamed any more
+        checkpoint.remove_temporary_files(
+            record.folder, lease.confirm
+        )  # before anything is read: what lies ready now is not renamed any more
         if (finished := record.result()) is not None:  # by another process, a moment ago
             return finished
         if session is None:
-            session = opened.enter_context(tracking.session(machine.tracking_uri, machine.output_dir, progress.say))
+            session = opened.enter_context(tracking.session(machine.tracking_uri, machine.output_dir, progress.log))
         tracker, held = tracking.Tracker(session, tags, parent), lease
-        job = Job(prepared, Record(record.folder, held.confirm), held, tracker, stop.also(lambda: held.lost), kind.pictures)
+        job = TrainingJob(
+            prepared, RunFolder(record.folder, held.confirm), held, tracker, stop.also(lambda: held.lost), kind.pictures
+        )
         try:
             return _carry_out(job, kind, model, command or sys.argv)
         except OSError as error:  # before there was a record to note it in
-            if (reason := disk_trouble(error, machine.output_dir)) is None:
+            if (reason := disk_error_message(error, machine.output_dir)) is None:
                 raise
             raise RunFailed(reason) from error
 
 
-def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> dict[str, Any]:
+def _carry_out(job: TrainingJob, kind: RunType, model: nn.Module, command: list[str]) -> dict[str, Any]:
     prepared, record, tracker, stop = job.prepared, job.record, job.tracker, job.stop
     config, machine = prepared.config, prepared.machine
     began = time.perf_counter()
     loss = LOSSES[config.loss].build(**config.loss_kwargs)
     _refuse_other_data(prepared)
-    with progress.counting("decoding photographs", stop.check) as show:
+    with progress.progress_counter("decoding photographs", stop.check) as show:
         pixels = open_cache(prepared.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
     record.begin(config, machine, command)
     record.write("split.csv", splitting.manifest(prepared.parts))
@@ -135,8 +139,8 @@ def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> di
     status, numbers, tags = "FAILED", {}, {}
     try:
         state = start(model, config)
-        take_up(state, record, config)
-        tell_past(record, tracker)
+        resume(state, record, config)
+        backfill_tracker(record, tracker)
         train_epochs(job, pixels, state, loss)
         result = kind.conclude(prepared, pixels, state, record, tracker, stop)
         _refuse_other_data(prepared)
@@ -150,7 +154,7 @@ def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> di
         job.lease.confirm()  # it is another process now that goes on with it
         raise
     except (RunFailed, checkpoint.Damaged, torch.OutOfMemoryError, RuntimeError, MemoryError, OSError) as error:
-        reason = explain(error, config)
+        reason = explain_failure(error, config)
         diverged = isinstance(error, Diverged)
         tags = {"diverged": str(diverged).lower()}
         job.lease.confirm()
@@ -166,18 +170,18 @@ def _carry_out(job: Job, kind: Kind, model: nn.Module, command: list[str]) -> di
     return result
 
 
-def _refuse_other_data(prepared: Prepared) -> None:
+def _refuse_other_data(prepared: RunInputs) -> None:
     """Raise RunFailed where the files are no longer those of the run's fingerprint, which may be days old in a study."""
     if fingerprint(prepared.samples) != prepared.config.data_fingerprint:
         raise RunFailed(CHANGED.format(prepared.samples[0].image.parent))
 
 
-def try_model(config: RunConfig, machine: Machine) -> None:
+def try_model(config: RunConfig, machine: RuntimeConfig) -> None:
     """Raise InputError or OptionError where the model refuses its options, the size or the batch. Nothing is kept."""
-    rehearse(build_model(config, machine), config, config.batch_size)
+    dry_run(build_model(config, machine), config, config.batch_size)
 
 
-def build_model(config: RunConfig, machine: Machine) -> nn.Module:
+def build_model(config: RunConfig, machine: RuntimeConfig) -> nn.Module:
     """The model of `config`; its initial weights depend on the seed alone."""
     torch.manual_seed(config.seed)
     options = dict(config.model_kwargs)
@@ -195,7 +199,7 @@ NO_MEMORY = (  # the words of PyTorch, the system, C++, CUDA and CUDA's librarie
 )  # fmt: skip
 
 
-def explain(error: BaseException, config: RunConfig) -> str | None:
+def explain_failure(error: BaseException, config: RunConfig) -> str | None:
     """What happened to a run, in a sentence with advice; None for what nobody foresaw, which deserves its traceback."""
     text = str(error)
     if isinstance(error, RunFailed):
@@ -203,8 +207,10 @@ def explain(error: BaseException, config: RunConfig) -> str | None:
     if isinstance(error, checkpoint.Damaged):
         return f"{error}. The same command trains the run again."
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in text for words in NO_MEMORY):
-        return f"Out of memory. Try a smaller --batch-size than {config.batch_size}, a smaller --size, or fewer --workers."
-    if isinstance(error, OSError) and (sentence := disk_trouble(error)):
+        return (
+            f"Out of memory. Try a smaller --batch-size than {config.batch_size}, a smaller --size, or fewer --workers."
+        )
+    if isinstance(error, OSError) and (sentence := disk_error_message(error)):
         return sentence
     if "DataLoader worker" in text:
         return f"A worker that loads photographs died ({' '.join(text.split())}). Try --workers 0, or fewer, and repeat the command: it resumes."

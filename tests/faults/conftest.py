@@ -58,4 +58,6 @@ def injected(words, code):
     """A command in a process of its own in which `code` is executed first: what it patches there fails there."""
     text = f"{code}\nimport run, sys; sys.exit(run.main({[str(word) for word in words]!r}))"
     command = [sys.executable, "-c", text]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)  # one that hangs fails
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )  # one that hangs fails

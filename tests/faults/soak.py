@@ -126,10 +126,16 @@ def complaints(output: Path, wanted: Digests) -> list[str]:
         for key, name in sorted(wanted.keys() | found.keys())
         if found.get((key, name)) != wanted.get((key, name))
     ]
-    said = collections.Counter(match.group() for log in output.glob("worker*.log") for match in ENDED.finditer(log.read_text()))
+    said = collections.Counter(
+        match.group() for log in output.glob("worker*.log") for match in ENDED.finditer(log.read_text())
+    )
     wrong += [f"said to have ended {times} times: {text}" for text, times in said.items() if times > 1]
-    subprocess.run([sys.executable, "run.py", "sync", "--output-dir", str(output)], cwd=ROOT, check=True, capture_output=True)
-    runs = collections.Counter(run.data.tags.get("key") for run in store(output)[1] if "mlflow.parentRunId" not in run.data.tags)
+    subprocess.run(
+        [sys.executable, "run.py", "sync", "--output-dir", str(output)], cwd=ROOT, check=True, capture_output=True
+    )
+    runs = collections.Counter(
+        run.data.tags.get("key") for run in store(output)[1] if "mlflow.parentRunId" not in run.data.tags
+    )
     keys = {key.removeprefix("runs/") for key, _ in wanted if key.startswith("runs/")}
     wrong += [f"MLflow has {key} {runs[key]} times" for key in keys if runs[key] != 1]
     return wrong + [
@@ -151,12 +157,15 @@ def main() -> int:
     folder = given.folder or Path(tempfile.mkdtemp(prefix="soak-"))
     folder.mkdir(exist_ok=True)
     write_cars(folder / "cars", cars=8, seed=0, size=(96, 64))
-    (folder / "soak.toml").write_text(PLAN.format(epochs=given.epochs, seeds=list(range(given.seeds))), encoding="utf-8")
+    (folder / "soak.toml").write_text(
+        PLAN.format(epochs=given.epochs, seeds=list(range(given.seeds))), encoding="utf-8"
+    )
     began = time.monotonic()
     subprocess.run(words(folder, folder / "undisturbed"), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     wanted = digests(folder / "undisturbed")
     print(
-        f"Undisturbed: {len(wanted) - 1} files compared, {time.monotonic() - began:.0f} s. All of it is in {folder}", flush=True
+        f"Undisturbed: {len(wanted) - 1} files compared, {time.monotonic() - began:.0f} s. All of it is in {folder}",
+        flush=True,
     )
     return _rounds(given, folder, wanted)
 
@@ -168,11 +177,15 @@ def _rounds(given: argparse.Namespace, folder: Path, wanted: Digests) -> int:
         output, since = folder / f"round{number}", time.monotonic()
         killed = disturbed(folder, output, lives, (given.shortest, given.longest))
         wrong, kills = complaints(output, wanted), kills + killed
-        print(f"Round {number}: {killed} kills in {time.monotonic() - since:.0f} s, {len(wrong)} differences", flush=True)
+        print(
+            f"Round {number}: {killed} kills in {time.monotonic() - since:.0f} s, {len(wrong)} differences", flush=True
+        )
         if wrong:
             print("\n".join(wrong))
             return 1
-    print(f"{kills} kills in {number} rounds and {(time.monotonic() - began) / 60:.1f} minutes; every record as undisturbed.")
+    print(
+        f"{kills} kills in {number} rounds and {(time.monotonic() - began) / 60:.1f} minutes; every record as undisturbed."
+    )
     return 0
 
 

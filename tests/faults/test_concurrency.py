@@ -25,7 +25,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 def started(words):
     """Start a command and go on at once; what it prints and complains of is to be read together."""
     return subprocess.Popen(
-        [sys.executable, "run.py", *map(str, words)], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "run.py", *map(str, words)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
 
 
@@ -65,7 +69,9 @@ def test_a_worker_stopped_between_its_question_and_its_write_leaves_nothing_in_t
 ):
     words = small(made_cars, tmp_path / "out", tracking_uri=store_uri)
     text = f"{STOPS.format(call=call)}\nimport run, sys; sys.exit(run.main({[str(word) for word in words]!r}))"
-    late = subprocess.Popen([sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    late = subprocess.Popen(
+        [sys.executable, "-c", text], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
         assert any(line == "stopped\n" for line in iter(late.stdout.readline, ""))
         folder = run_folder(tmp_path / "out")
@@ -92,13 +98,17 @@ def test_a_worker_stopped_past_its_lease_is_taken_over_once_and_what_it_computes
     finally:
         late.kill()
     assert digests(folder) == digests(run_folder(tmp_path / "alone"))
-    assert typed(["sync", "--output-dir", tmp_path / "out"])[0] == 0  # the stopped one may have had the store in its hands
+    assert (
+        typed(["sync", "--output-dir", tmp_path / "out"])[0] == 0
+    )  # the stopped one may have had the store in its hands
     (tracked,) = store(tmp_path / "out")[1]
     assert tracked.info.status == "FINISHED"
 
 
 @pytest.mark.fault(15)
-def test_two_studies_with_common_cells_started_at_once_run_each_run_once_and_both_are_complete(made_cars, tmp_path, store_uri):
+def test_two_studies_with_common_cells_started_at_once_run_each_run_once_and_both_are_complete(
+    made_cars, tmp_path, store_uri
+):
     losses, workers = {"one": '"bce", "dice"', "other": '"dice", "focal"'}, []
     for name, pair in losses.items():
         (tmp_path / f"{name}.toml").write_text(TOML.replace('"bce", "dice"', pair))
@@ -134,9 +144,15 @@ def killed_in_a_trial(worker, trials):
 
 
 @pytest.mark.fault(17)
-def test_four_tuning_workers_of_which_one_is_killed_end_with_exactly_twenty_trials_none_twice(made_cars, tmp_path, store_uri):
+def test_four_tuning_workers_of_which_one_is_killed_end_with_exactly_twenty_trials_none_twice(
+    made_cars, tmp_path, store_uri
+):
     tuning = "[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 5\nseeds = [100, 101, 102, 103]\n"
-    text = TOML.replace('"bce", "dice"', '"bce"').replace("seeds = [0, 1]", "seeds = [0]").replace("epochs = 2", "epochs = 1")
+    text = (
+        TOML.replace('"bce", "dice"', '"bce"')
+        .replace("seeds = [0, 1]", "seeds = [0]")
+        .replace("epochs = 2", "epochs = 1")
+    )
     (tmp_path / "tiny.toml").write_text(text + tuning)
     given = ["--data-dir", made_cars, "--output-dir", tmp_path / "out", "--tracking-uri", store_uri]
     workers = [started(["tune", tmp_path / "tiny.toml", *given]) for _ in range(4)]
@@ -155,6 +171,8 @@ def test_four_tuning_workers_of_which_one_is_killed_end_with_exactly_twenty_tria
         rows = list(csv.DictReader(table))
     budget = plan["tuning"]["budget"]  # 20, and more of the same for every cell where the range had to be extended
     assert budget == 20 + 8 * plan["tuning"]["extended"] and len(rows) == budget
-    assert {row["state"] for row in rows} == {"finished"} and len({(row["rate"], row["seed"]) for row in rows}) == budget
+    assert {row["state"] for row in rows} == {"finished"} and len(
+        {(row["rate"], row["seed"]) for row in rows}
+    ) == budget
     said = [rate for text in (*shown, lost) for rate in re.findall(r"rate (\S+, seed \d+): validation", text)]
     assert len(said) == len(set(said)) and len(list((tmp_path / "out" / "trials").glob("*/result.json"))) == budget

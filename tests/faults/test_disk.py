@@ -71,7 +71,9 @@ def test_a_full_disk_is_named_with_the_path_and_the_run_goes_on_when_there_is_sp
     os.unlink(filler)
     code, shown, complaint = typed(words)
     assert code == 0, complaint
-    assert ("Resuming" in shown) == (moment in ("a checkpoint", "the scores", "the result")), shown  # what was there is intact
+    assert ("Resuming" in shown) == (moment in ("a checkpoint", "the scores", "the result")), (
+        shown
+    )  # what was there is intact
     assert digests(run_folder(disk / "out")) == digests(run_folder(finished))
 
 
@@ -113,10 +115,14 @@ def unfinish(finished, place):
 
 @pytest.mark.fault(11)
 @pytest.mark.parametrize("how", ["one is missing", "one is there twice", "one is damaged"])
-def test_epochs_that_were_changed_since_are_refused_and_not_mixed(finished, made_cars, tmp_path, command, store_uri, how):
+def test_epochs_that_were_changed_since_are_refused_and_not_mixed(
+    finished, made_cars, tmp_path, command, store_uri, how
+):
     output, metrics = unfinish(finished, tmp_path / "out")
     first, second = metrics.read_text().splitlines(keepends=True)
-    metrics.write_text({"one is missing": second, "one is there twice": first + first + second}.get(how, first[9:] + second))
+    metrics.write_text(
+        {"one is missing": second, "one is there twice": first + first + second}.get(how, first[9:] + second)
+    )
     code, _, complaint = command(*small(made_cars, output, tracking_uri=store_uri))
     assert code == 2 and "metrics.jsonl" in complaint and "rm -r" in complaint
     assert not (metrics.parent / "result.json").exists()
@@ -146,7 +152,9 @@ def test_a_photograph_that_changes_while_it_is_decoded_leaves_no_cache(made_cars
     folder = shutil.copytree(made_cars, tmp_path / "cars")
     samples = carvana.build(folder)
     with pytest.raises(InputError, match="were changed while they were in use"):
-        cache.open_cache(samples, (48, 32), tmp_path / "cache", "f00", lambda *_: shutil.copy(samples[1].image, samples[0].image))
+        cache.open_cache(
+            samples, (48, 32), tmp_path / "cache", "f00", lambda *_: shutil.copy(samples[1].image, samples[0].image)
+        )
     assert not list((tmp_path / "cache").glob("f00-48x32")) and not list((tmp_path / "cache").glob("*.building-*"))
 
 

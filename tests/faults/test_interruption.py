@@ -53,13 +53,13 @@ place.{function} = spy
 MIDDLE = """
 import os, signal
 from experiments.training import checkpoint
-kept = checkpoint.write_whole
+kept = checkpoint.write_atomically
 def spy(path, *parts, **asked):
     if path.name == "last.ckpt" and path.with_name("previous.ckpt").exists():
         checkpoint.temporary_name(path).write_bytes(bytes(parts[0])[: len(parts[0]) // 2])
         os.kill(os.getpid(), signal.SIGKILL)
     return kept(path, *parts, **asked)
-checkpoint.write_whole = spy
+checkpoint.write_atomically = spy
 """
 
 
@@ -80,10 +80,14 @@ def test_a_run_killed_in_the_first_a_middle_or_the_last_epoch_ends_as_one_that_w
 def test_a_killed_run_whose_network_draws_at_random_ends_as_one_that_was_not(made_cars, tmp_path, store_uri):
     """Dropout draws from torch's own generator at every step: its state belongs to a checkpoint."""
     net = ["--model-kwargs", "arch=FPN", "encoder=tu-mobilenetv3_small_050", "pretrained=false"]
-    words = [small(made_cars, tmp_path / name, size="64x32", model="smp", tracking_uri=store_uri) for name in ("killed", "not")]
+    words = [
+        small(made_cars, tmp_path / name, size="64x32", model="smp", tracking_uri=store_uri)
+        for name in ("killed", "not")
+    ]
     words = [[word for word in one if word not in ("--model-kwargs", "width=4")] + net for one in words]
     assert (
-        injected(words[0], killed_at("import experiments.training.loop as place", "take_step", 8)).returncode == -signal.SIGKILL
+        injected(words[0], killed_at("import experiments.training.loop as place", "take_step", 8)).returncode
+        == -signal.SIGKILL
     )
     for given in words:
         code, _, complaint = typed(given)
@@ -101,7 +105,9 @@ def test_a_killed_run_whose_network_draws_at_random_ends_as_one_that_was_not(mad
     ],
     ids=["half of it", "the last is the one before, and no new one", "a line without its checkpoint"],
 )
-def test_a_kill_while_a_checkpoint_or_a_line_is_written_costs_nothing(undisturbed, made_cars, tmp_path, store_uri, code):
+def test_a_kill_while_a_checkpoint_or_a_line_is_written_costs_nothing(
+    undisturbed, made_cars, tmp_path, store_uri, code
+):
     words = small(made_cars, tmp_path, epochs=EPOCHS, tracking_uri=store_uri)
     assert injected(words, code).returncode == -signal.SIGKILL
     done, _, complaint = typed(words)
@@ -147,13 +153,17 @@ def test_a_signal_leaves_a_checkpoint_within_ten_seconds_no_orphan_and_a_run_tha
     process.communicate(timeout=60)
     last = run_folder(tmp_path) / "last.ckpt"
     assert process.returncode == code and 0 <= last.stat().st_mtime - asked < 10
-    assert load(last)["epoch"] >= 2 and load(last)["step"] > 0  # saved in the midst of an epoch: not the one of an epoch's end
+    assert (
+        load(last)["epoch"] >= 2 and load(last)["step"] > 0
+    )  # saved in the midst of an epoch: not the one of an epoch's end
     assert len(family) >= 2 and not psutil.wait_procs(family, timeout=10)[1]
     assert "interrupted" in typed(["runs", "--output-dir", tmp_path])[1]
 
 
 @pytest.mark.fault(4)
-def test_a_signal_to_the_whole_group_interrupts_the_run_and_does_not_fail_it(undisturbed, made_cars, tmp_path, store_uri):
+def test_a_signal_to_the_whole_group_interrupts_the_run_and_does_not_fail_it(
+    undisturbed, made_cars, tmp_path, store_uri
+):
     """As `timeout`, a scheduler's time limit or systemd send it: those that load photographs have it, too."""
     words = small(made_cars, tmp_path, epochs=500, workers=2, tracking_uri=store_uri)
     process = subprocess.Popen(
@@ -164,7 +174,9 @@ def test_a_signal_to_the_whole_group_interrupts_the_run_and_does_not_fail_it(und
     os.killpg(process.pid, signal.SIGTERM)
     complaint = process.communicate(timeout=60)[1]
     assert process.returncode == 143 and "The same command goes on" in complaint
-    assert not (run_folder(tmp_path) / "failed.json").exists() and load(run_folder(tmp_path) / "last.ckpt")["epoch"] >= 2
+    assert (
+        not (run_folder(tmp_path) / "failed.json").exists() and load(run_folder(tmp_path) / "last.ckpt")["epoch"] >= 2
+    )
 
 
 WORKER = """
@@ -187,11 +199,15 @@ def test_a_loaders_worker_that_is_killed_ends_the_run_with_a_sentence_and_the_sa
 ):
     words = small(made_cars, tmp_path, epochs=EPOCHS, workers=1, tracking_uri=store_uri)
     done = injected(words, WORKER)
-    assert done.returncode == 1 and "A worker that loads photographs died" in done.stderr and "--workers 0" in done.stderr
+    assert (
+        done.returncode == 1 and "A worker that loads photographs died" in done.stderr and "--workers 0" in done.stderr
+    )
     assert "Traceback" not in done.stderr
     noted = json.loads((run_folder(tmp_path) / "failed.json").read_text())
     killed = float(re.search(r"killed at (\S+)", done.stdout)[1])
-    assert "died" in noted["reason"] and noted["time"] - killed < 60  # it takes one or two, more on a machine that is busy
+    assert (
+        "died" in noted["reason"] and noted["time"] - killed < 60
+    )  # it takes one or two, more on a machine that is busy
     code, shown, complaint = typed(words)
     assert code == 0 and "Resuming" in shown, complaint
     assert digests(run_folder(tmp_path)) == undisturbed and not (run_folder(tmp_path) / "failed.json").exists()
@@ -210,7 +226,9 @@ place.checkpoint.load = spy
 
 
 @pytest.mark.fault(3)
-def test_best_weights_damaged_before_they_are_scored_end_the_run_with_a_sentence(undisturbed, made_cars, tmp_path, store_uri):
+def test_best_weights_damaged_before_they_are_scored_end_the_run_with_a_sentence(
+    undisturbed, made_cars, tmp_path, store_uri
+):
     words = small(made_cars, tmp_path, epochs=EPOCHS, tracking_uri=store_uri)
     done = injected(words, SPOILT)
     assert (

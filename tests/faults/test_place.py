@@ -14,7 +14,7 @@ from filelock import FileLock
 from experiments.config.schema import RunConfig
 from experiments.runtime import leases
 from experiments.training.checkpoint import load
-from experiments.training.runner import explain
+from experiments.training.runner import explain_failure
 from tests.conftest import run_folder, small
 from tests.faults.conftest import injected, typed
 from tests.test_study import TOML
@@ -48,7 +48,9 @@ AS_ON_CUDA = GREEDY.replace("torch.empty(2**50, device=logits.device)", 'raise t
 @pytest.mark.slow
 @pytest.mark.fault(7)
 @pytest.mark.parametrize("greedy", [GREEDY, AS_ON_CUDA], ids=["here", "as on CUDA"])
-def test_a_run_that_is_out_of_memory_fails_alone_with_advice_and_the_study_goes_on(made_cars, tmp_path, store_uri, greedy):
+def test_a_run_that_is_out_of_memory_fails_alone_with_advice_and_the_study_goes_on(
+    made_cars, tmp_path, store_uri, greedy
+):
     (tmp_path / "tiny.toml").write_text(TOML.replace("seeds = [0, 1]", "seeds = [0]"))
     given = ["--data-dir", made_cars, "--output-dir", tmp_path / "out", "--tracking-uri", store_uri]
     done = injected(["study", tmp_path / "tiny.toml", *given], greedy)
@@ -80,9 +82,9 @@ def test_out_of_memory_on_cuda_ends_with_the_same_advice(made_cars, tmp_path, st
     "[Errno 12] Cannot allocate memory",
 ])  # fmt: skip
 def test_whatever_words_a_library_has_for_out_of_memory_the_advice_is_the_same(words):
-    assert "smaller --batch-size than 4" in explain(RuntimeError(words), RunConfig(batch_size=4))
+    assert "smaller --batch-size than 4" in explain_failure(RuntimeError(words), RunConfig(batch_size=4))
     other = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`")
-    assert explain(other, RunConfig()) is None  # what nobody foresaw keeps its traceback
+    assert explain_failure(other, RunConfig()) is None  # what nobody foresaw keeps its traceback
 
 
 @pytest.mark.slow
@@ -145,12 +147,16 @@ def test_strange_folders_and_another_working_directory_work_and_make_no_second_s
     code, _, complaint = typed(small(made_cars, tmp_path / name / "out put", epochs=1, seed=1), cwd=elsewhere)
     assert code == 0 and not list(elsewhere.iterdir()), complaint
     with closing(sqlite3.connect(tmp_path / name / "out put" / "mlflow.db")) as store:
-        assert store.execute("SELECT count(*) FROM runs").fetchone() == (2,)  # that of the other folder is in the one store
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (
+            2,
+        )  # that of the other folder is in the one store
 
 
 @pytest.mark.fault(28)
 @pytest.mark.parametrize("jump", [-1e6, 1e6])
-def test_a_clock_that_jumps_neither_frees_the_run_of_a_live_process_nor_keeps_that_of_a_dead_one(tmp_path, jump, monkeypatch):
+def test_a_clock_that_jumps_neither_frees_the_run_of_a_live_process_nor_keeps_that_of_a_dead_one(
+    tmp_path, jump, monkeypatch
+):
     """The jump is seen where it would be: in the times of files that were written before it."""
     with leases.hold(tmp_path / "run"):
         moment = time.time() + jump
@@ -165,8 +171,12 @@ def test_a_clock_that_jumps_neither_frees_the_run_of_a_live_process_nor_keeps_th
         os.utime(tmp_path / "run.lease", (moment, moment))
         assert leases.owner(tmp_path / "run") is not None
     lease = tmp_path / "dead.lease"
-    lease.write_text(json.dumps({"host": "elsewhere", "machine": "elsewhere", "process": 1, "began": 0.0, "token": "x"}))
-    with monkeypatch.context() as patch:  # this machine's clock jumped alone: what counts is that of the folder's machine
+    lease.write_text(
+        json.dumps({"host": "elsewhere", "machine": "elsewhere", "process": 1, "began": 0.0, "token": "x"})
+    )
+    with (
+        monkeypatch.context() as patch
+    ):  # this machine's clock jumped alone: what counts is that of the folder's machine
         patch.setattr(time, "time", lambda: moment)
         with pytest.raises(leases.Busy), leases.hold(tmp_path / "dead"):
             pass
@@ -180,7 +190,7 @@ def test_a_clock_that_jumps_does_not_end_the_wait_for_a_lock(tmp_path, monkeypat
     held, clock = FileLock(tmp_path / "lock"), itertools.count(time.time(), 1e6)
     held.acquire()
     monkeypatch.setattr(time, "time", lambda: next(clock))
-    with leases.turn(tmp_path / "lock", ask=held.release, patience=60):  # given back at the first look
+    with leases.wait_for_lock(tmp_path / "lock", ask=held.release, patience=60):  # given back at the first look
         assert not held.is_locked
 
 

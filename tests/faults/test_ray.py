@@ -17,7 +17,10 @@ from tests.conftest import ROOT
 from tests.test_study import TOML
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install -r requirements-ray.txt")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="Ray's clusters are for Linux and macOS")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="Ray's clusters are for Linux and macOS"),
+]
 
 STUDY = TOML.replace("epochs = 2", "epochs = 12")
 LETHAL = """
@@ -48,7 +51,17 @@ def store(tmp_path_factory):
 
 
 def words(folder, cars, store, *more):
-    return ["study", folder / "tiny.toml", "--data-dir", cars, "--output-dir", folder / "outputs", "--tracking-uri", store, *more]
+    return [
+        "study",
+        folder / "tiny.toml",
+        "--data-dir",
+        cars,
+        "--output-dir",
+        folder / "outputs",
+        "--tracking-uri",
+        store,
+        *more,
+    ]
 
 
 def begin(folder, cars, store, text=STUDY, *more):
@@ -56,7 +69,9 @@ def begin(folder, cars, store, text=STUDY, *more):
     (folder / "tiny.toml").write_text(text)
     command = [sys.executable, str(ROOT / "run.py"), *map(str, words(folder, cars, store, *more))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
-    return subprocess.Popen(command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def on(cluster):
@@ -122,7 +137,9 @@ def test_a_run_whose_worker_dies_each_time_fails_alone_and_all_track_to_one_stor
 
     (tmp_path / "lethal.py").write_text(LETHAL)
     text = (
-        STUDY.replace('"dice"]', '"lethal:loss"]').replace("seeds = [0, 1]", "seeds = [0]").replace("epochs = 12", "epochs = 1")
+        STUDY.replace('"dice"]', '"lethal:loss"]')
+        .replace("seeds = [0, 1]", "seeds = [0]")
+        .replace("epochs = 12", "epochs = 1")
     )
     store = f"sqlite:///{tmp_path / 'mlflow.db'}"
     process = begin(tmp_path, made_cars, store, text, *on(cluster))
@@ -135,7 +152,9 @@ def test_a_run_whose_worker_dies_each_time_fails_alone_and_all_track_to_one_stor
     assert statuses == [("bce", "FINISHED")]  # the other may have died before the store heard of it
 
 
-def test_an_interrupted_study_stops_its_workers_where_they_can_be_taken_up_again(cluster, alone, made_cars, tmp_path, store):
+def test_an_interrupted_study_stops_its_workers_where_they_can_be_taken_up_again(
+    cluster, alone, made_cars, tmp_path, store
+):
     process = begin(tmp_path, made_cars, store, STUDY, *on(cluster))
     workers = wait_for(lambda: under_way(tmp_path), process)
     process.send_signal(signal.SIGINT)

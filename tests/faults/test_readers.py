@@ -17,14 +17,22 @@ from registry import InputError, OptionError, UnknownName
 from tests.test_study import SETTINGS
 
 ANSWERS = (InputError, UnknownName, OptionError)
-WORDS = st.sampled_from(["unet", "bce", "dice", "demo", "192x128", "1e-3", "inf", "nan", "-1", "0", "9" * 5000, "٣", "", "a\nb"])
+WORDS = st.sampled_from(
+    ["unet", "bce", "dice", "demo", "192x128", "1e-3", "inf", "nan", "-1", "0", "9" * 5000, "٣", "", "a\nb"]
+)
 ATOMS = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 300), st.floats(), st.text(max_size=8), WORDS, st.integers(10**400, 10**401)
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 300),
+    st.floats(),
+    st.text(max_size=8),
+    WORDS,
+    st.integers(10**400, 10**401),
 )
 VALUES = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | WORDS, inner, max_size=3)
 )
-NAMES = st.sampled_from([*setting_fields(), *reading.MACHINE_WORDS, "preset", "label"]) | st.text(max_size=6)
+NAMES = st.sampled_from([*setting_fields(), *reading.RUNTIME_SETTINGS, "preset", "label"]) | st.text(max_size=6)
 QUICK = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -44,7 +52,9 @@ def test_a_name_with_a_line_end_is_refused_on_one_line(tmp_path, command, letter
     path = tmp_path / "settings.yaml"
     path.write_text(json.dumps({f"a{letter}b": 1}))
     code, _, complaint = command("--config", path)
-    assert code == 2 and complaint.endswith(".\n") and len(complaint.splitlines()) == 1 and repr(letter)[1:-1] in complaint
+    assert (
+        code == 2 and complaint.endswith(".\n") and len(complaint.splitlines()) == 1 and repr(letter)[1:-1] in complaint
+    )
 
 
 @pytest.mark.fault(27)
@@ -80,7 +90,9 @@ DESIGN = st.dictionaries(
     st.sampled_from(["seeds", "rope", "confirmatory", "pilot", "guess"]) | st.text(max_size=4), VALUES, max_size=4
 )
 TUNING = st.dictionaries(st.sampled_from(["low", "high", "points", "seeds", "sampler"]), VALUES, max_size=5)
-FACTORS = st.dictionaries(NAMES, st.lists(VALUES | st.dictionaries(NAMES, VALUES, max_size=3), max_size=3) | VALUES, max_size=3)
+FACTORS = st.dictionaries(
+    NAMES, st.lists(VALUES | st.dictionaries(NAMES, VALUES, max_size=3), max_size=3) | VALUES, max_size=3
+)
 STUDY = {
     "settings": st.dictionaries(NAMES, VALUES, max_size=3),
     "factors": FACTORS,
@@ -129,6 +141,16 @@ def test_labels_of_any_kind_give_cells_whose_ids_are_safe_in_paths_and_tables(tm
 @pytest.mark.parametrize("name", ["../up", "a b", "<script>", "a|b", "x\ny", ""])
 def test_a_name_that_is_no_name_is_refused_for_studies_and_grids(command, tmp_path, name):
     code, _, complaint = command(
-        "grid", "--models", "unet", "--losses", "bce", "--seeds", "0", "--name", name or " ", "--output-dir", tmp_path / "o"
+        "grid",
+        "--models",
+        "unet",
+        "--losses",
+        "bce",
+        "--seeds",
+        "0",
+        "--name",
+        name or " ",
+        "--output-dir",
+        tmp_path / "o",
     )
     assert code == 2 and "--name takes a-z" in complaint and not (tmp_path / "o").exists()

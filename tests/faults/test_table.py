@@ -34,7 +34,9 @@ def test_every_row_names_tests_that_exist_and_are_marked_as_its_own(page):
     rows, marks = named(page), marked()
     assert list(rows) == list(range(1, 29))
     assert all(rows.values()), "a row names no test"
-    assert {row: set(tests) - marks.get(row, set()) for row, tests in rows.items() if set(tests) - marks.get(row, set())} == {}
+    assert {
+        row: set(tests) - marks.get(row, set()) for row, tests in rows.items() if set(tests) - marks.get(row, set())
+    } == {}
 
 
 def test_both_languages_name_the_same_tests():

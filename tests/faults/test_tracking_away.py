@@ -95,7 +95,9 @@ def picture_of(uri):
             if not name.startswith("system/")
         }
         files = sorted(
-            item.path for place in (None, "pictures", "images") for item in client.list_artifacts(run.info.run_id, place)
+            item.path
+            for place in (None, "pictures", "images")
+            for item in client.list_artifacts(run.info.run_id, place)
         )
         names = [re.sub(r"timestamp\+\d+\+[0-9a-f-]{36}", "", path) for path in files]
         tags = {name: value for name, value in run.data.tags.items() if name != "owner"}
@@ -175,7 +177,9 @@ def test_tracking_that_is_away_never_fails_a_run_and_sync_uploads_it_once(
     assert once[2].keys() == live[2].keys() and once[2]["key"] == live[2]["key"]
     varying = {"images_per_second", "training_seconds", "peak_memory_gb"}
     assert once[4].keys() == live[4].keys()
-    assert {k: v for k, v in once[4].items() if k not in varying} == {k: v for k, v in live[4].items() if k not in varying}
+    assert {k: v for k, v in once[4].items() if k not in varying} == {
+        k: v for k, v in live[4].items() if k not in varying
+    }
     code, shown, _ = sync(command, output, fresh)
     assert code == 0 and "1 there already" in shown and picture_of(fresh) == [once]
 
@@ -183,9 +187,22 @@ def test_tracking_that_is_away_never_fails_a_run_and_sync_uploads_it_once(
 @contextlib.contextmanager
 def serving(uri, folder, port):
     """MLflow's own server; killed at the end if it still is there."""
-    words = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--backend-store-uri", uri, "--workers", "1"]
+    words = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--port",
+        str(port),
+        "--backend-store-uri",
+        uri,
+        "--workers",
+        "1",
+    ]
     words += ["--serve-artifacts", "--artifacts-destination", str(folder / "artifacts")]
-    process = subprocess.Popen(words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         for _ in range(240):
             with contextlib.suppress(OSError):
@@ -206,7 +223,9 @@ def test_a_server_that_dies_midway_costs_no_epoch_and_gets_the_rest_later(made_c
     address = f"http://127.0.0.1:{port}"
     words = small(made_cars, output, tracking_uri=address, epochs=40)
     with serving(uri, tmp_path, port) as server:
-        run = subprocess.Popen([sys.executable, str(ROOT / "run.py"), *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        run = subprocess.Popen(
+            [sys.executable, str(ROOT / "run.py"), *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+        )
         with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=30)) as there:
             for _ in range(1200):
                 if there.execute("select count(*) from metrics where key = 'val/dice'").fetchone()[0]:
@@ -257,7 +276,11 @@ def test_a_store_that_is_locked_midway_does_not_hold_a_run_up_for_good(made_cars
     output = tmp_path / "outputs"
     code = LOCKED_MIDWAY.format(path=str(tmp_path / "store" / "mlflow.db"))
     done = injected(small(made_cars, output, tracking_uri=fresh), code)
-    assert done.returncode == 0 and (done.stdout + done.stderr).count("is away") == 1 and "locked" in done.stdout + done.stderr
+    assert (
+        done.returncode == 0
+        and (done.stdout + done.stderr).count("is away") == 1
+        and "locked" in done.stdout + done.stderr
+    )
     said = sync(command, output, fresh)[1]
     assert "1 completed" in said or "1 uploaded" in said
     assert [one[0] for one in picture_of(fresh)] == ["FINISHED"]
@@ -283,7 +306,9 @@ def test_epochs_that_a_kill_kept_from_mlflow_are_sent_when_the_run_is_taken_up(m
     assert len([name for name in files if name.endswith(".png") and name.startswith("images")]) == 5
     assert "1 there already" in sync(command, output, fresh)[1]
     began = run_in(fresh).info.start_time
-    assert began <= moments_of(fresh, "val/dice")[0] and began == int((run_folder(output) / "config.json").stat().st_mtime * 1000)
+    assert began <= moments_of(fresh, "val/dice")[0] and began == int(
+        (run_folder(output) / "config.json").stat().st_mtime * 1000
+    )
 
 
 @pytest.mark.fault(22)
@@ -308,17 +333,21 @@ def test_what_is_damaged_is_left_out_of_an_upload_and_the_rest_is_not(made_cars,
     (output / "studies" / "torn").mkdir(parents=True)
     (output / "studies" / "torn" / "plan.json").write_text('{"name": "torn", "cel')
     code, shown, complaint = sync(command, output, fresh)
-    assert code == 0 and "2 damaged, left out" in shown and "1 uploaded" in shown and "plan.json cannot be read" in shown, (
-        complaint
-    )
+    assert (
+        code == 0 and "2 damaged, left out" in shown and "1 uploaded" in shown and "plan.json cannot be read" in shown
+    ), complaint
     assert [one[0] for one in picture_of(fresh)] == ["FINISHED"]
 
 
 @pytest.mark.fault(22)
-def test_a_run_left_running_by_a_kill_is_marked_killed_with_all_its_epochs_and_goes_on(made_cars, tmp_path, fresh, command):
+def test_a_run_left_running_by_a_kill_is_marked_killed_with_all_its_epochs_and_goes_on(
+    made_cars, tmp_path, fresh, command
+):
     output = tmp_path / "outputs"
     words = small(made_cars, output, tracking_uri=fresh, epochs=30)
-    process = subprocess.Popen([sys.executable, str(ROOT / "run.py"), *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "run.py"), *words], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
     with contextlib.closing(sqlite3.connect(tmp_path / "store" / "mlflow.db", timeout=30)) as there:
         for _ in range(2400):
             if there.execute("select count(*) from metrics where key = 'val/dice'").fetchone()[0]:
@@ -346,7 +375,9 @@ def test_four_processes_first_touch_one_fresh_store(tmp_path, folders):
         "print(there, client.create_run(there).info.run_id)"
     )
     each = [code.replace("NUMBER", str(number % folders)) for number in range(4)]
-    started = [subprocess.Popen([sys.executable, "-c", one], cwd=ROOT, stdout=subprocess.PIPE, text=True) for one in each]
+    started = [
+        subprocess.Popen([sys.executable, "-c", one], cwd=ROOT, stdout=subprocess.PIPE, text=True) for one in each
+    ]
     said = [process.communicate(timeout=300)[0].split() for process in started]
     assert [process.returncode for process in started] == [0] * 4
     assert len({experiment for experiment, _ in said}) == 1 and len({run for _, run in said}) == 4
@@ -360,7 +391,9 @@ def test_four_processes_first_touch_one_fresh_store(tmp_path, folders):
 def test_the_ui_shows_the_right_store_on_loopback_alone_and_refuses_foreign_pages(tracked, tmp_path):
     port = free_port()
     words = [sys.executable, str(ROOT / "run.py"), "ui", "--output-dir", str(tracked), "--port", str(port)]
-    process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True)
+    process = subprocess.Popen(
+        words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
     address = f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search"
 
     def asked(**headers):
@@ -388,9 +421,12 @@ def test_the_ui_shows_the_right_store_on_loopback_alone_and_refuses_foreign_page
 
 @pytest.mark.fault(25)
 @pytest.mark.parametrize(
-    ("given", "warns"), [([], False), (["--host", "::1"], False), (["--host", "0.0.0.0"], True), (["--host", "192.0.2.7"], True)]
+    ("given", "warns"),
+    [([], False), (["--host", "::1"], False), (["--host", "0.0.0.0"], True), (["--host", "192.0.2.7"], True)],
 )
-def test_another_address_is_listened_on_only_when_it_is_asked_for_and_with_a_warning(fresh, command, monkeypatch, given, warns):
+def test_another_address_is_listened_on_only_when_it_is_asked_for_and_with_a_warning(
+    fresh, command, monkeypatch, given, warns
+):
     started = []
     monkeypatch.setattr(os, "execv", lambda program, words: started.append(words))  # it would replace this process
     code, _, warned = command("ui", "--tracking-uri", fresh, *given)

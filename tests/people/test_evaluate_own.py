@@ -99,7 +99,9 @@ def test_the_calibration_error_is_that_of_torchmetrics():
         pairs = [made(seed, sharpness=sharpness), made(seed + 10, size=(31, 17), sharpness=sharpness)]
         bins = calibration.reliability(calibration.count(*pair) for pair in pairs)
         logits, truth = (torch.cat([torch.from_numpy(pair[i]).flatten() for pair in pairs]) for i in (0, 1))
-        expected = binary_calibration_error(torch.sigmoid(logits.double()), truth.long(), n_bins=calibration.BINS, norm="l1")
+        expected = binary_calibration_error(
+            torch.sigmoid(logits.double()), truth.long(), n_bins=calibration.BINS, norm="l1"
+        )
         assert calibration.expected_error(bins) == pytest.approx(float(expected), abs=1e-6)
 
 
@@ -108,7 +110,10 @@ def test_the_bins_are_fifteen_of_equal_width_that_hold_their_probabilities():
     assert [round(one.low * 15) for one in bins] == list(range(15)) and [round(one.high * 15) for one in bins] == list(
         range(1, 16)
     )
-    assert all(one.low <= one.confidence <= one.high for one in bins if one.pixels) and sum(one.pixels for one in bins) == 4000
+    assert (
+        all(one.low <= one.confidence <= one.high for one in bins if one.pixels)
+        and sum(one.pixels for one in bins) == 4000
+    )
 
 
 def test_a_calibrated_forecast_has_no_calibration_error_and_a_bold_one_has():

@@ -27,7 +27,9 @@ def exported(trained, tmp_path_factory):
     """The trained run's graph, and what the command printed."""
     folder = tmp_path_factory.mktemp("exported")
     words = ["export", "--run", trained.name, "--output-dir", trained.parent.parent, "--output", folder / "car.onnx"]
-    done = subprocess.run([sys.executable, "run.py", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "run.py", *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     return folder / "car.onnx", done
 
 
@@ -79,7 +81,9 @@ def test_the_padding_of_a_graph_is_that_of_the_network_pixel_for_pixel():
         assert torch.equal(looked_up, blocks.pad(image, multiple, least))
 
 
-def test_a_photograph_goes_in_as_it_is_and_the_mask_of_predict_comes_out(exported, command, trained, made_cars, tmp_path):
+def test_a_photograph_goes_in_as_it_is_and_the_mask_of_predict_comes_out(
+    exported, command, trained, made_cars, tmp_path
+):
     """At the run's own input size nothing is resized: the graph's mask is the command's."""
     from PIL import Image
 
@@ -97,7 +101,9 @@ def test_a_photograph_goes_in_as_it_is_and_the_mask_of_predict_comes_out(exporte
 
 def test_the_largest_difference_on_the_runs_validation_photographs_is_printed(exported):
     done = exported[1]
-    (number,) = re.findall(r"Largest difference from PyTorch's probabilities on 4 validation photographs: (\S+)", done.stdout)
+    (number,) = re.findall(
+        r"Largest difference from PyTorch's probabilities on 4 validation photographs: (\S+)", done.stdout
+    )
     assert 0 <= float(number) < 1e-4 and "Warning" not in done.stderr
 
 

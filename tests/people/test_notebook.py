@@ -36,7 +36,9 @@ def words(cell):
 def test_every_cell_runs_and_prints_and_draws_what_is_committed(committed, again):
     for cell, now in zip(code(committed), code(again), strict=True):
         assert words(now) == words(cell), cell.source
-        assert [output.output_type for output in now.outputs] == [output.output_type for output in cell.outputs], cell.source
+        assert [output.output_type for output in now.outputs] == [output.output_type for output in cell.outputs], (
+            cell.source
+        )
 
 
 def test_what_does_not_depend_on_the_training_is_printed_to_the_last_digit(committed, again):
@@ -45,7 +47,9 @@ def test_what_does_not_depend_on_the_training_is_printed_to_the_last_digit(commi
     assert before > 12
     for cell, now in zip(code(committed)[:before], code(again)[:before], strict=True):
         for found, stated in zip(re.findall(NUMBER, printed(now)), re.findall(NUMBER, printed(cell)), strict=True):
-            assert float(found) == pytest.approx(float(stated), abs=1.01 * unit(stated) if "." in stated else 0), cell.source
+            assert float(found) == pytest.approx(float(stated), abs=1.01 * unit(stated) if "." in stated else 0), (
+                cell.source
+            )
 
 
 def test_it_is_committed_as_it_ran_from_top_to_bottom_without_a_complaint(committed):
@@ -55,7 +59,9 @@ def test_it_is_committed_as_it_ran_from_top_to_bottom_without_a_complaint(commit
     assert sum("image/jpeg" in output.get("data", {}) for output in outputs) >= 8
     assert NOTEBOOK.stat().st_size < 1.5e6
     text = NOTEBOOK.read_text(encoding="utf-8")
-    assert not re.search(r"(/home/|/root/|/tmp/|/Users/|site-packages)", text) and str(ROOT) not in text  # no path of any machine
+    assert (
+        not re.search(r"(/home/|/root/|/tmp/|/Users/|site-packages)", text) and str(ROOT) not in text
+    )  # no path of any machine
 
 
 def test_what_the_lesson_builds_it_compares_with_the_project(committed):
@@ -76,7 +82,9 @@ def test_what_the_lesson_builds_it_compares_with_the_project(committed):
 def test_every_paragraph_of_the_lesson_is_there_in_both_languages(committed):
     for cell in (cell for cell in committed.cells if cell.cell_type == "markdown"):
         without_formulas = re.sub(r"\$\$.*?\$\$", "", cell.source, flags=re.DOTALL)
-        assert re.search(r"[\u4e00-\u9fff]{2}", without_formulas) and re.search(r"[A-Za-z]{3} ?[A-Za-z]*", without_formulas)
+        assert re.search(r"[\u4e00-\u9fff]{2}", without_formulas) and re.search(
+            r"[A-Za-z]{3} ?[A-Za-z]*", without_formulas
+        )
 
 
 def test_links_of_the_lesson_lead_somewhere(committed):

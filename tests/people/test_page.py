@@ -23,7 +23,8 @@ from tests.test_command_line import HEAVY, imported_by
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
 needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="no Chromium here; type apt-get install chromium chromium-driver, then make test-people"
+    not (CHROMIUM and DRIVER),
+    reason="no Chromium here; type apt-get install chromium chromium-driver, then make test-people",
 )
 pytest.importorskip("gradio", reason="no Gradio here; type pip install -r requirements-page.txt")
 LONGEST = 180  # seconds for the browser to show something
@@ -35,7 +36,17 @@ def served(trained, tmp_path_factory):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["page", "--run", trained.name, "--output-dir", str(trained.parent.parent), "--port", str(port), "--device", "cpu"]
+    words = [
+        "page",
+        "--run",
+        trained.name,
+        "--output-dir",
+        str(trained.parent.parent),
+        "--port",
+        str(port),
+        "--device",
+        "cpu",
+    ]
     folder = tmp_path_factory.mktemp("page")
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *words],
@@ -65,7 +76,13 @@ def browser(served, tmp_path):
 
     options = ChromeOptions()
     options.binary_location = CHROMIUM
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", f"--user-data-dir={tmp_path}/it"):
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}/it",
+    ):
         options.add_argument(flag)
     options.add_argument("--window-size=1200,1400")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
@@ -79,7 +96,9 @@ def browser(served, tmp_path):
 
 def drop(browser, path):
     """Hand a file to the page's upload."""
-    waiting(browser, lambda: browser.find_elements("css selector", "#photograph input[type=file]"))[0].send_keys(str(path))
+    waiting(browser, lambda: browser.find_elements("css selector", "#photograph input[type=file]"))[0].send_keys(
+        str(path)
+    )
 
 
 def waiting(browser, for_what):
@@ -118,7 +137,9 @@ def test_nothing_is_asked_of_any_other_machine(browser, tmp_path):
     Image.fromarray(scene(96, 64, 3)[0]).save(tmp_path / "car.jpg")
     drop(browser, tmp_path / "car.jpg")
     picture(browser, "mask")
-    log = "".join(entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent" in entry["message"])
+    log = "".join(
+        entry["message"] for entry in browser.get_log("performance") if "requestWillBeSent" in entry["message"]
+    )
     asked = set(re.findall(r'"url":"(?:https?|wss?)://([^/:"]+)', log))
     assert asked == {"127.0.0.1"}
 
@@ -135,7 +156,9 @@ def test_a_damaged_photograph_is_answered_by_a_sentence(browser, tmp_path):
 
 def test_it_is_served_on_loopback_alone(served):
     process, _ = served
-    listening = [c.laddr.ip for c in psutil.Process(process.pid).net_connections(kind="inet") if c.status == psutil.CONN_LISTEN]
+    listening = [
+        c.laddr.ip for c in psutil.Process(process.pid).net_connections(kind="inet") if c.status == psutil.CONN_LISTEN
+    ]
     assert listening and set(listening) == {"127.0.0.1"}
 
 
@@ -157,6 +180,8 @@ def test_a_port_that_does_not_exist_is_refused(command, port):
     assert code == 2 and "--port takes a" in complaint
 
 
-@pytest.mark.parametrize("words", [("page", "--help"), ("page", "--prot", "1"), ("page", "--port", "http")], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [("page", "--help"), ("page", "--prot", "1"), ("page", "--port", "http")], ids=" ".join
+)
 def test_help_and_the_answer_to_a_wrong_word_import_nothing_heavy(words):
     assert not (HEAVY | {"gradio"}) & imported_by(*words)

@@ -140,7 +140,9 @@ def probability(found, path):
 
 def test_several_runs_are_averaged_as_probabilities(made_cars):
     path = sorted((made_cars / "train").glob("*.jpg"))[0]
-    expected = (1 / (1 + np.exp(3)) + 1 / (1 + np.exp(-1)) + 1) / 3  # a logit of 200: where a mean of logits would be 66
+    expected = (
+        1 / (1 + np.exp(3)) + 1 / (1 + np.exp(-1)) + 1
+    ) / 3  # a logit of 200: where a mean of logits would be 66
     assert np.allclose(probability(of(Says(-3.0), Says(1.0), Says(200.0)), path), expected, atol=1e-6)
 
 
@@ -152,7 +154,9 @@ def test_flips_are_averaged_as_probabilities_each_turned_back(made_cars):
     assert np.allclose(probability(of(mirrored), path), expected, atol=1e-6)
 
 
-def test_an_ensemble_of_runs_of_two_input_sizes_works_from_the_command_line(predict, command, made_cars, trained, tmp_path):
+def test_an_ensemble_of_runs_of_two_input_sizes_works_from_the_command_line(
+    predict, command, made_cars, trained, tmp_path
+):
     other = tmp_path / "outputs"
     assert command(*small(made_cars, other, epochs=1, size="64x48"))[0] == 0
     source = sorted((made_cars / "train").glob("*.jpg"))[0]
@@ -234,7 +238,10 @@ def test_the_threshold_is_a_probability(predict, made_cars, tmp_path):
         areas.append(mask(tmp_path / "masks" / f"{source.stem}.png").sum())
     assert areas[0] > areas[1] > areas[2]
     single = of(Says(0.0)), of(Says(0.001))
-    assert [one.mask(one.read(source))().all() for one in single] == [False, True]  # 0.5 itself is background, as in scoring
+    assert [one.mask(one.read(source))().all() for one in single] == [
+        False,
+        True,
+    ]  # 0.5 itself is background, as in scoring
 
 
 def write_run(folder, dice, **config):

@@ -40,7 +40,10 @@ def test_what_is_encoded_is_decoded_to_the_same_mask(height, width, random):
     [
         ([[0, 0], [0, 0]], ""),
         ([[1, 1], [1, 1]], "1 4"),
-        ([[0, 1, 1], [1, 0, 1]], "2 3 6 1"),  # a run goes on in the next row; later competitions of Kaggle would write 2 2 5 2
+        (
+            [[0, 1, 1], [1, 0, 1]],
+            "2 3 6 1",
+        ),  # a run goes on in the next row; later competitions of Kaggle would write 2 2 5 2
         ([[1, 0, 0], [0, 0, 0]], "1 1"),
     ],
 )
@@ -90,7 +93,9 @@ def test_photographs_of_another_size_are_counted_at_the_competitions_size(comman
     assert command("submit", "--test-dir", tmp_path / "test", *words)[0] == 0
     (mask,) = read(tmp_path / "s.csv").values()
     assert command("predict", source, *words[:4], "--output", tmp_path)[0] == 0
-    small = np.asarray(Image.open(tmp_path / f"{source.stem}.png").resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)) > 0
+    small = (
+        np.asarray(Image.open(tmp_path / f"{source.stem}.png").resize((WIDTH, HEIGHT), Image.Resampling.NEAREST)) > 0
+    )
     assert (mask == small).mean() > 0.98
 
 

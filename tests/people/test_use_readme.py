@@ -39,13 +39,17 @@ def test_the_readmes_commands_run(words, command, there):
 
 def blocks(*having):
     """The README's Python blocks that hold all of these words, in English and in Chinese."""
-    return [block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if all(word in block for word in having)]
+    return [
+        block
+        for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        if all(word in block for word in having)
+    ]
 
 
 def test_a_model_a_loss_and_the_dataset_work_in_ones_own_code(there, made_cars):
     shutil.rmtree(there / "data" / "carvana")
     shutil.copytree(made_cars, there / "data" / "carvana")
-    found = blocks("Photographs(", "MODELS")
+    found = blocks("ImageDataset(", "MODELS")
     assert len(found) == 2
     for block in found:
         names = {}
@@ -58,7 +62,11 @@ def test_a_checkpoint_and_the_metrics_work_in_ones_own_code(there, command):
     for block in [*blocks("experiments.inference.trained_model"), *blocks("experiments.evaluation.metrics")]:
         names = {}
         exec(block, names)
-        assert names["found"].iou >= 0 if "found" in names else names["model"](torch.rand(1, 3, 40, 40)).shape == (1, 1, 40, 40)
+        assert (
+            names["found"].iou >= 0
+            if "found" in names
+            else names["model"](torch.rand(1, 3, 40, 40)).shape == (1, 1, 40, 40)
+        )
     assert len(blocks("experiments.inference.trained_model")) == len(blocks("experiments.evaluation.metrics")) == 2
 
 
@@ -81,7 +89,9 @@ def completed(script, *words):
 
 
 def test_bash_completes_commands_and_flags_of_both_names():
-    done = subprocess.run([sys.executable, "run.py", "completion", "bash"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "run.py", "completion", "bash"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     script = done.stdout
     for start in (["run_py"], ["python", "run.py"], ["python3", "./run.py"]):
         assert completed(script, *start, "pred") == ["predict"]

@@ -185,7 +185,9 @@ def smooth(x: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """A side profile (64, 3) through control points, its corners rounded."""
     fine = np.linspace(x[0], x[-1], 64)
     bell = np.exp(-0.5 * (np.arange(-6, 7) / 2.5) ** 2)
-    curves = [np.convolve(np.pad(np.interp(fine, x, z), 6, mode="edge"), bell / bell.sum(), "valid") for z in (low, high)]
+    curves = [
+        np.convolve(np.pad(np.interp(fine, x, z), 6, mode="edge"), bell / bell.sum(), "valid") for z in (low, high)
+    ]
     return np.stack([fine, *curves], 1)
 
 
@@ -196,7 +198,9 @@ def skin(pieces: Pieces, shell: Shell, faces: dict[str, int], t: np.ndarray, mat
         add(pieces, shell.points(face, np.linspace(-edge, edge, cells + 1), t), material, layer, shell.centre)
 
 
-def piece(pieces: Pieces, shell: Shell, face: str, across, t, material: str, layer: int, cells: tuple[int, int] = (1, 1)) -> None:
+def piece(
+    pieces: Pieces, shell: Shell, face: str, across, t, material: str, layer: int, cells: tuple[int, int] = (1, 1)
+) -> None:
     """A rectangle of a shell's surface in another material, from across[0] to across[1] and t[0] to t[1]."""
     grid = shell.points(face, np.linspace(across[0], across[1], cells[0] + 1), np.linspace(t[0], t[1], cells[1] + 1))
     add(pieces, grid, material, layer, shell.centre)
@@ -225,7 +229,9 @@ def add_face(pieces: Pieces, shell: Shell, face: str, lamp: str, rng) -> None:
     for sign in (-1, 1):
         piece(pieces, shell, face, (sign * inner, sign * edge), (low, high), lamp, ON_BODY, (4, 2))
     for side in ("left", "right"):
-        piece(pieces, shell, side, (forward * edge, forward * min(reach, edge - 0.01)), (low, high), lamp, ON_BODY, (2, 2))
+        piece(
+            pieces, shell, side, (forward * edge, forward * min(reach, edge - 0.01)), (low, high), lamp, ON_BODY, (2, 2)
+        )
     grille = rng.uniform(0.3, 0.62)
     if face == "front":
         piece(pieces, shell, face, (-grille, grille), (0.42, low + 0.06), "gap", ON_BODY, (6, 3))
@@ -290,7 +296,9 @@ def add_mirrors(pieces: Pieces, shell: Shell, style: Style, rng) -> None:
         plane = (0, sign, 0, style.width / 2)  # seen from the other side the car is in front of it
         head = np.array([foot[0], sign * (style.width / 2 + size[1] * 0.75), foot[2] + 0.05])
         arm = (foot + head) / 2 - np.array([0, 0, 0.05])
-        add(pieces, ellipsoid(arm, [0.04, abs(head[1] - foot[1]) / 2 + 0.04, 0.035]), "trim", OUTSIDE, arm, UNDER, plane)
+        add(
+            pieces, ellipsoid(arm, [0.04, abs(head[1] - foot[1]) / 2 + 0.04, 0.035]), "trim", OUTSIDE, arm, UNDER, plane
+        )
         add(pieces, ellipsoid(head, size), material, OUTSIDE, head, UNDER, plane)
 
 
@@ -298,7 +306,15 @@ def add_rails(pieces: Pieces, shell: Shell, style: Style) -> None:
     for side, sign in (("left", 1), ("right", -1)):
         foot = shell.points(side, np.array([-0.1]), np.array([1.1]))[0, 0]
         radii = [(shell.levels[-1, 1] - shell.levels[-1, 2]) * 0.42, 0.025, 0.05]
-        add(pieces, ellipsoid(foot + np.array([0, 0, 0.03]), radii), "chrome", OUTSIDE, foot, ON_DECK, (0, sign, 0, abs(foot[1])))
+        add(
+            pieces,
+            ellipsoid(foot + np.array([0, 0, 0.03]), radii),
+            "chrome",
+            OUTSIDE,
+            foot,
+            ON_DECK,
+            (0, sign, 0, abs(foot[1])),
+        )
 
 
 def add_spoiler(pieces: Pieces, style: Style, rng) -> None:
@@ -318,4 +334,6 @@ def add_antenna(pieces: Pieces, cabin: Shell, lower: Shell, style: Style, rng) -
     tip = foot + rng.uniform(0.25, 0.6) * np.array([-rng.uniform(0.1, 0.8), 0, 1])
     rod = np.stack([foot - np.array([0, 0, 0.05]), (foot + tip) / 2, tip, (foot + tip) / 2])
     layers = np.array([OUTSIDE]), np.array([ON_DECK])
-    pieces.append(Body(rod[None], np.zeros((1, 3)), np.array([MATERIALS.index("antenna")]), *layers, np.array([plane], float)))
+    pieces.append(
+        Body(rod[None], np.zeros((1, 3)), np.array([MATERIALS.index("antenna")]), *layers, np.array([plane], float))
+    )

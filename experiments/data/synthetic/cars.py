@@ -60,7 +60,9 @@ def holds(folder: Path, record: dict) -> bool:
     try:
         found = json.loads((folder / RECORD).read_text())
     except (OSError, ValueError):
-        raise InputError(f"{folder} holds no synthetic cars but other things; give a new folder with --data-dir.") from None
+        raise InputError(
+            f"{folder} holds no synthetic cars but other things; give a new folder with --data-dir."
+        ) from None
     if found != record:
         advice = "delete it or give another folder with --data-dir"
         raise InputError(f"{folder} holds other synthetic cars ({found}, not {record}); {advice}.")
@@ -77,7 +79,9 @@ def draw_all(folder: Path, record: dict, progress: Progress | None) -> None:
     (folder / "train_masks").mkdir()
     pool = ThreadPoolExecutor(thread_count())
     try:
-        drawn = [pool.submit(write_car, folder, car, record["seed"], tuple(record["size"])) for car in range(record["cars"])]
+        drawn = [
+            pool.submit(write_car, folder, car, record["seed"], tuple(record["size"])) for car in range(record["cars"])
+        ]
         for done, car in enumerate(as_completed(drawn), 1):
             car.result()
             if progress:
@@ -122,7 +126,11 @@ def write_mask(path: Path, mask: np.ndarray) -> None:
 def pair_paths(folder: Path, car: str) -> list[Path]:
     """Photo, mask, photo, mask ... of the 16 views."""
     names = [f"{car}_{view:02d}" for view in range(1, VIEWS + 1)]
-    return [path for name in names for path in (folder / "train" / f"{name}.jpg", folder / "train_masks" / f"{name}_mask.gif")]
+    return [
+        path
+        for name in names
+        for path in (folder / "train" / f"{name}.jpg", folder / "train_masks" / f"{name}_mask.gif")
+    ]
 
 
 def digest(car: int, seed: int) -> bytes:

@@ -47,7 +47,9 @@ class Look:
     light: float
 
 
-def photograph(body: Body, camera: Camera, room: Room, materials: dict, look: Look, rng) -> tuple[np.ndarray, np.ndarray]:
+def photograph(
+    body: Body, camera: Camera, room: Room, materials: dict, look: Look, rng
+) -> tuple[np.ndarray, np.ndarray]:
     """One view: photo (H, W, 3) uint8 and mask (H, W) uint8."""
     colours = shade(body, camera, materials, room, look)
     canvas = draw_car(body, camera, colours, SCALE)
@@ -162,7 +164,9 @@ def shadow(body: Body, camera: Camera, look: Look) -> np.ndarray:
 def compose(scene: np.ndarray, canvas: np.ndarray, cover: np.ndarray, camera: Camera, look: Look) -> None:
     """Put the car before the scene; a part of the wall shines through its windows."""
     box = crop(cover)
-    car = shrink(canvas, camera)[box][..., :3].astype(np.float32) / 255  # black outside, so already weighted by its cover
+    car = (
+        shrink(canvas, camera)[box][..., :3].astype(np.float32) / 255
+    )  # black outside, so already weighted by its cover
     glass = shrink(np.uint8(255) * (canvas[..., 3] == GLASS), camera)[box] * np.float32(look.through / 255)
     hidden = cover[box] / np.float32(255)
     car += cv2.merge([1 - hidden] * 3) * scene[box]

@@ -144,7 +144,9 @@ def furnish(floor: np.ndarray, rng, camera: Camera) -> None:
         radius = min(radius, 0.9 * camera.distance)
         circle = camera.project(np.stack([radius * np.cos(around), radius * np.sin(around), 0 * around], -1))
         tone = floor.mean((0, 1)) * rng.uniform(0.7, 1.15)
-        cv2.polylines(floor, [(circle * 16).astype(np.int32)], True, tone.tolist(), int(rng.integers(1, 3)), cv2.LINE_AA, SHIFT)
+        cv2.polylines(
+            floor, [(circle * 16).astype(np.int32)], True, tone.tolist(), int(rng.integers(1, 3)), cv2.LINE_AA, SHIFT
+        )
     if rng.random() < 0.3:
         edge = int(floor.shape[0] * rng.uniform(0.9, 0.97))
         floor[edge:] *= rng.uniform(0.2, 0.6)
