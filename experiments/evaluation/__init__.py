@@ -1,1 +1,5 @@
-"""Segmentation metrics, per-image scoring of models, calibration."""
+"""Segmentation metrics, per-image evaluation of models, calibration."""
+
+from experiments.evaluation.metrics import Scores, score
+
+__all__ = ["Scores", "score"]
