@@ -11,7 +11,7 @@ from experiments.config.schema import RunConfig
 from registry import AUGMENTATIONS
 from tests.test_run import macs_of_unet
 
-WORK = step.Work(
+WORK = step.Workload(
     RunConfig(
         model="unet", model_kwargs={"width": 4}, size=(48, 32), batch_size=2, precision="fp32", device="cpu", epochs=99
     ),
@@ -36,14 +36,14 @@ def test_the_roofline_counts_arithmetic_where_memory_is_free_and_traffic_where_a
 def test_ways_are_measured_in_turns_after_a_warm_up_and_compared_round_by_round():
     calls, count = [], itertools.count(1)
     ways = {name: lambda name=name: calls.append(name) or float(next(count)) for name in ("a", "b")}
-    rounds = step.in_turns(ways, 2)
+    rounds = step.alternate(ways, 2)
     assert calls == ["a", "b"] * 3 and rounds == {"a": [3.0, 5.0], "b": [4.0, 6.0]}
     assert step.ratio([2.0, 9.0, 4.0], [1.0, 1.0, 1.0]) == 4.0
 
 
 def test_both_loops_learn_from_the_same_photographs():
     """The plain loop is no straw man: it trains the same network as well."""
-    photographs = step.made_photographs(WORK, 4)
+    photographs = step.synthetic_images(WORK, 4)
     assert len({photographs[i][0].sum().item() for i in range(4)}) == 4
     assert all(0.1 < photographs[i][1].mean() < 0.6 for i in range(4))
     own, plain = step.own_loop(WORK), step.plain_loop(WORK)
@@ -64,7 +64,7 @@ def test_each_loop_has_a_process_of_its_own_and_a_larger_batch_takes_more_memory
 def test_bench_prints_every_figure_as_a_table_and_as_json(command, made_cars, monkeypatch, capsys):
     monkeypatch.setattr("experiments.bench.report.SECONDS", 0.05)
     monkeypatch.setattr(
-        "experiments.bench.roofline.machine", lambda device: {"fp32": 1e12, "bf16": 2e12, "bandwidth": 1e10}
+        "experiments.bench.roofline.machine_peaks", lambda device: {"fp32": 1e12, "bf16": 2e12, "bandwidth": 1e10}
     )
     words = [
         "bench",
@@ -83,7 +83,7 @@ def test_bench_prints_every_figure_as_a_table_and_as_json(command, made_cars, mo
     assert code == 0, complaint
     found = json.loads(shown)
     assert set(found) == {"machine", "work", "step", "loader", "scoring"}
-    report.show(found, as_json=False)
+    report.print_results(found, as_json=False)
     shown = capsys.readouterr().out
     for text in (
         "this project's train",

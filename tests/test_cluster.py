@@ -46,8 +46,8 @@ class Losing:
 
 
 def carried_out(deaths, jobs, parallel):
-    made = ray_executor.RayExecutor(Losing(deaths), ray_executor.Need(1, 0), parallel, interrupts.Stop())
-    return list(made.each(None, None, jobs))
+    made = ray_executor.RayExecutor(Losing(deaths), ray_executor.Resources(1, 0), parallel, interrupts.Stop())
+    return list(made.run_tasks(None, None, jobs))
 
 
 def test_equal_jobs_are_lost_one_by_one():
@@ -65,10 +65,10 @@ def test_a_job_is_handed_out_again_so_often_and_no_more(deaths):
 
 def test_a_share_of_a_gpu_says_how_many_runs_fit_and_parallel_is_the_limit():
     whole = {"CPU": 16.0, "GPU": 1.0, "memory": 1e9}
-    assert [ray_executor.Need(1, share).fits(whole) for share in (0.25, 0.3, 0.5, 1.0)] == [4, 3, 2, 1]
-    assert ray_executor.Need(6, 0.25).fits(whole) == 2 and ray_executor.Need(1, 0.25).fits({"CPU": 16.0}) == 0
+    assert [ray_executor.Resources(1, share).fits(whole) for share in (0.25, 0.3, 0.5, 1.0)] == [4, 3, 2, 1]
+    assert ray_executor.Resources(6, 0.25).fits(whole) == 2 and ray_executor.Resources(1, 0.25).fits({"CPU": 16.0}) == 0
     ray = Losing([])
-    made = ray_executor.RayExecutor(ray, ray_executor.Need(1, 0), 3, interrupts.Stop())
+    made = ray_executor.RayExecutor(ray, ray_executor.Resources(1, 0), 3, interrupts.Stop())
     most, going = 0, ray.wait
 
     def wait(handed, **_):
@@ -77,4 +77,4 @@ def test_a_share_of_a_gpu_says_how_many_runs_fit_and_parallel_is_the_limit():
         return going(handed)
 
     ray.wait = wait
-    assert len(list(made.each(None, None, [(number,) for number in range(10)]))) == 10 and most == 3
+    assert len(list(made.run_tasks(None, None, [(number,) for number in range(10)]))) == 10 and most == 3

@@ -275,13 +275,13 @@ def few(study):
 
 def shrink_studies(folder, monkeypatch):
     """The committed studies with the least of everything: one cell, one seed, one short epoch on two small cars."""
-    from experiments.studies import parsing
+    from experiments.studies import study_file
 
     least = {
         "epochs": "1", "epoch_steps": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"', "precision": '"fp32"',
         "model_kwargs": "{ width = 4 }", "model": '["unet"]', "loss": '["bce"]', "points": "4",
     }  # fmt: skip
-    for path in parsing.STUDIES.glob("*.toml"):
+    for path in study_file.STUDIES.glob("*.toml"):
         text = path.read_text(encoding="utf-8")
         lines = re.sub(
             r"^\w+ = \[\n(.*\n)*?\]", lambda m: re.sub(r",?\n", ",", m[0]).replace("[,", "["), text, flags=re.MULTILINE
@@ -308,7 +308,7 @@ def shrink_studies(folder, monkeypatch):
         (folder / path.name).write_text(text, encoding="utf-8")
         for name in re.findall(r'"(weights/[^"]+)"', text):
             put_weights(folder / name)
-    monkeypatch.setattr(parsing, "STUDIES", folder)
+    monkeypatch.setattr(study_file, "STUDIES", folder)
 
 
 def put_weights(path):

@@ -14,7 +14,7 @@ import pytest
 from experiments.data.samples import Sample
 from experiments.runtime import files
 from experiments.studies import plan as study_plan
-from experiments.studies.parsing import STUDIES, parse, read
+from experiments.studies.study_file import STUDIES, parse_study, read_study
 from registry import InputError
 from tests.conftest import ROOT
 from tests.test_command_line import HEAVY, imported_by
@@ -49,7 +49,7 @@ def content(**other):
 
 
 def study(**other):
-    return parse("tiny", content(**other), "The study file tiny.toml")
+    return parse_study("tiny", content(**other), "The study file tiny.toml")
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_wrong_words_of_a_grid_are_answered_by_a_sentence(command, tmp_path, giv
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_committed_study_is_valid_and_asks_its_question_in_both_languages(path):
-    found = read(path)
+    found = read_study(path)
     assert found.question["en"] and found.question["zh"] and len(found.cells()) >= 2
 
 
@@ -205,7 +205,7 @@ def test_every_committed_study_can_be_planned(path, tmp_path, monkeypatch):
     for name in re.findall(r'"(weights/[^"]+)"', path.read_text()):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).touch()
-    plan, found = study_plan.build(read(path), {}), read(path)
+    plan, found = study_plan.build(read_study(path), {}), read_study(path)
     assert len(plan.cells) == len(found.cells())
     assert {len({s.group for s in cell.base.parts.test}) for cell in plan.cells} == {54}
 

@@ -22,14 +22,14 @@ from PIL import Image
 from experiments.runtime import leases
 from experiments.runtime.errors import RunFailed
 from experiments.runtime.interrupts import Interrupted
-from experiments.studies import files
+from experiments.studies import study_folder
 from experiments.studies import trials as tune_trial
 from experiments.studies import tuning as tune_cells
 from experiments.studies.definition import Tuning
 from experiments.studies.plan import Rate
-from experiments.studies.trial_queue import TrialQueue, grid
-from experiments.studies.trials import Ended
-from experiments.studies.tuning import choose, extension
+from experiments.studies.trial_queue import TrialQueue, learning_rate_grid
+from experiments.studies.trials import TrialOutcome
+from experiments.studies.tuning import choose_rate, extend_range
 from tests.conftest import ROOT, small
 from tests.test_study import TOML, one_thread, shared
 
@@ -104,7 +104,7 @@ def test_what_was_tried_before_an_interruption_is_in_the_table(made_cars, tmp_pa
         return kept(*given, **named)
 
     monkeypatch.setattr(tune_trial, "run", stopped)
-    monkeypatch.setattr(tune_cells, "SELDOM", 3600)
+    monkeypatch.setattr(tune_cells, "WRITE_INTERVAL", 3600)
     file = study_file(tmp_path, losses='"bce", "dice", "focal"')
     command(*words(file, made_cars, tmp_path / "out"), *shared)
     assert [(row["cell"], row["state"]) for row in trials(tmp_path / "out")] == [("bce", "finished")]
@@ -112,11 +112,11 @@ def test_what_was_tried_before_an_interruption_is_in_the_table(made_cars, tmp_pa
 
 def test_the_large_study_tries_the_rates_that_the_small_one_has_tried():
     """So that --published need not try them again; a rate is part of a trial's key to its last digit."""
-    from experiments.studies.parsing import STUDIES, read
+    from experiments.studies.study_file import STUDIES, read_study
 
-    small_one, large = (read(STUDIES / f"{name}.toml").tuning for name in ("two_by_two", "models_x_losses"))
-    further = extension([small_one], [Rate(small_one.high, edge=True)])
-    assert set(grid(large)) <= {*grid(small_one), *grid(further)}
+    small_one, large = (read_study(STUDIES / f"{name}.toml").tuning for name in ("two_by_two", "models_x_losses"))
+    further = extend_range([small_one], [Rate(small_one.high, edge=True)])
+    assert set(learning_rate_grid(large)) <= {*learning_rate_grid(small_one), *learning_rate_grid(further)}
 
 
 def test_a_trials_record_says_what_it_did_and_never_saw_a_test_car(tuned):
@@ -221,14 +221,14 @@ def test_the_rate_is_the_top_of_the_curve_and_not_the_luckiest_trial():
     rates = np.geomspace(1e-4, 1e-1, 7)
     smooth = [0.98 - 0.01 * (np.log10(rate) + 2.5) ** 2 for rate in rates]
     lucky = [value + 0.004 * (i == 4) for i, value in enumerate(smooth)]
-    found = choose([row(rate, value) for pair in (smooth, lucky) for rate, value in zip(rates, pair, strict=True)])
+    found = choose_rate([row(rate, value) for pair in (smooth, lucky) for rate, value in zip(rates, pair, strict=True)])
     assert abs(np.log10(found.value) + 2.5) < 0.15 and not found.edge and found.low <= found.value <= found.high
 
 
 def test_one_trial_a_rate_does_not_show_how_sure_the_rate_is():
     rates = np.geomspace(1e-4, 1e-1, 7)
     once = [row(rate, 0.98 - 0.01 * (np.log10(rate) + 2.5) ** 2 + 1e-4 * (i % 2)) for i, rate in enumerate(rates)]
-    found, twice = choose(once), choose([*once, *({**one, "value": one["value"] + 1e-4} for one in once)])
+    found, twice = choose_rate(once), choose_rate([*once, *({**one, "value": one["value"] + 1e-4} for one in once)])
     assert (
         found.value is not None
         and (found.low, found.high) == (None, None)
@@ -239,24 +239,24 @@ def test_one_trial_a_rate_does_not_show_how_sure_the_rate_is():
         and twice.low < twice.value < twice.high
         and twice.interval(" to ") == f"{twice.low:.2g} to {twice.high:.2g}"
     )
-    assert files.numbers({"rate": found.value, "rate_low": None, "rate_high": None}, 7) == {
+    assert study_folder.tuning_metrics({"rate": found.value, "rate_low": None, "rate_high": None}, 7) == {
         "rate": found.value,
         "trials": 7.0,
     }
 
 
 def test_a_cell_whose_trials_diverged_has_no_rate_but_a_reason():
-    found = choose([row(rate, None) for rate in (1e-3, 1e-2, 1e-1, 1.0)])
+    found = choose_rate([row(rate, None) for rate in (1e-3, 1e-2, 1e-1, 1.0)])
     assert found.value is None and found.edge and "diverged" in found.reason
 
 
 @pytest.mark.parametrize(("rate", "side"), [(1e-3, "low"), (3e-2, "high")])
 def test_the_range_is_extended_in_the_grids_own_steps_at_the_end_where_the_best_rate_lies(rate, side):
-    further = extension([TUNING], [Rate(5e-3), Rate(rate, edge=True)])
-    together = sorted(grid(TUNING) + grid(further))
+    further = extend_range([TUNING], [Rate(5e-3), Rate(rate, edge=True)])
+    together = sorted(learning_rate_grid(TUNING) + learning_rate_grid(further))
     assert np.allclose(np.diff(np.log(together)), np.log(30) / 3, atol=1e-4) and further.points == 2
     assert (together[0] < 1e-3) == (side == "low") and further.seeds == TUNING.seeds
-    assert extension([TUNING], [Rate(5e-3), Rate(6e-3)]) is None
+    assert extend_range([TUNING], [Rate(5e-3), Rate(6e-3)]) is None
 
 
 def asked(folder, tuning, count, name="a/b"):
@@ -275,7 +275,10 @@ def asked(folder, tuning, count, name="a/b"):
 
 def test_the_grid_is_every_rate_with_every_seed_once_and_then_the_budget_is_spent(tmp_path):
     found = asked(tmp_path, TUNING, 10)
-    assert sorted(found) == sorted((rate, seed) for rate in grid(TUNING) for seed in TUNING.seeds) and len(found) == 8
+    assert (
+        sorted(found) == sorted((rate, seed) for rate in learning_rate_grid(TUNING) for seed in TUNING.seeds)
+        and len(found) == 8
+    )
 
 
 @pytest.mark.fault(18)
@@ -447,7 +450,7 @@ def test_wrong_words_of_a_tuning_are_answered_by_a_sentence(made_cars, tmp_path,
 ])  # fmt: skip
 def test_trials_that_another_worker_made_up_for_are_no_failures_of_this_one(monkeypatch, unfinished, ends):
     looks = [set(keys) for keys in unfinished]
-    answers = iter([Ended("x failed", {"x": "out of memory"}), Ended("y failed", {"y": "out of memory"})])
+    answers = iter([TrialOutcome("x failed", {"x": "out of memory"}), TrialOutcome("y failed", {"y": "out of memory"})])
     here = {"now": looks[0]}
 
     def left(_):
@@ -457,23 +460,23 @@ def test_trials_that_another_worker_made_up_for_are_no_failures_of_this_one(monk
     monkeypatch.setattr(tune_cells, "_left", left)
     monkeypatch.setattr(tune_cells, "_open", lambda _: sorted(here["now"]))
     monkeypatch.setattr(tune_cells, "all_rows", lambda *given: [])
-    monkeypatch.setattr(tune_cells, "PAUSE", 0)
-    monkeypatch.setattr(tune_cells.files, "write_trials", lambda *given: None)
+    monkeypatch.setattr(tune_cells, "POLL_SECONDS", 0)
+    monkeypatch.setattr(tune_cells.study_folder, "write_trials", lambda *given: None)
 
     class Executor:
         turns = 0
 
-        def at_once(self):
+        def capacity(self):
             return 1
 
-        def each(self, act, plan, jobs):
+        def run_tasks(self, act, plan, jobs):
             self.turns += 1
             assert self.turns < 20, "it waits for ever"
             return [(job, next(answers, None)) for job in jobs]
 
     plan = SimpleNamespace(cells=["cell"])
     if ends is None:
-        tune_cells._carry_out(plan, [["work"]], Executor())
+        tune_cells._run_trials(plan, [["work"]], Executor())
     else:
         with pytest.raises(RunFailed, match=ends):
-            tune_cells._carry_out(plan, [["work"]], Executor())
+            tune_cells._run_trials(plan, [["work"]], Executor())

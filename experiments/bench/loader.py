@@ -17,10 +17,10 @@ from experiments.evaluation.evaluator import ceiling, enlarge
 from experiments.evaluation.metrics import score
 from registry import AUGMENTATIONS
 
-FEW = 96  # photographs, of as many cars as there are
+IMAGES = 96  # photographs, of as many cars as there are
 
 
-def spread(samples: list[Sample], count: int = FEW) -> list[Sample]:
+def spread(samples: list[Sample], count: int = IMAGES) -> list[Sample]:
     """`count` samples from all over the list."""
     return samples[:: max(1, len(samples) // count)][:count]
 

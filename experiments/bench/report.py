@@ -28,7 +28,7 @@ def measure(
     config: RunConfig, machine: RuntimeConfig, parts: tuple[str, ...], steps: int, repeats: int
 ) -> dict[str, Any]:
     """Measure the parts that are asked for, in the order of PARTS; nested plain data, ready for JSON."""
-    work = step.Work(config, steps, repeats)
+    work = step.Workload(config, steps, repeats)
     found: dict[str, Any] = {
         "machine": {**versions(), "device": config.device, "threads": config.threads},
         "work": _work(config),
@@ -47,7 +47,7 @@ def measure(
     return found
 
 
-def show(found: dict[str, Any], as_json: bool) -> None:
+def print_results(found: dict[str, Any], as_json: bool) -> None:
     """Print what `measure` found."""
     if as_json:
         print(json.dumps(found, indent=1))
@@ -67,7 +67,7 @@ def show(found: dict[str, Any], as_json: bool) -> None:
             console.print(table)
 
 
-def need_parts(words: list[str] | None) -> tuple[str, ...]:
+def parse_parts(words: list[str] | None) -> tuple[str, ...]:
     """The parts that were typed; all of them without any. Raises InputError for an unknown one."""
     for word in words or []:
         if word not in PARTS:
@@ -75,9 +75,9 @@ def need_parts(words: list[str] | None) -> tuple[str, ...]:
     return tuple(words) if words else PARTS
 
 
-def _step(work: step.Work) -> dict[str, Any]:
+def _step(work: step.Workload) -> dict[str, Any]:
     found = step.step_speeds(work)
-    peaks, flop = roofline.machine(work.config.device), roofline.step_flop(work)
+    peaks, flop = roofline.machine_peaks(work.config.device), roofline.step_flop(work)
     own = found["images_per_second"]["own"]
     found["gflop_per_image"] = flop / 1e9
     found["peak"] = peaks

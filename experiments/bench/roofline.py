@@ -15,12 +15,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from experiments.bench.step import Work
+from experiments.bench.step import Workload
 
 BYTES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def step_flop(work: Work) -> float:
+def step_flop(work: Workload) -> float:
     """Floating-point operations of forward and backward pass for one image: a multiplication and an addition are two."""
     with FlopCounterMode(display=False) as counter:
         _forward_and_backward(work, torch.float32)
@@ -40,14 +40,14 @@ def bandwidth(device: str, megabytes: int, repeats: int = 6) -> float:
     return 2 * source.numel() / min(_seconds(device, lambda: target.copy_(source)) for _ in range(repeats))
 
 
-def machine(device: str) -> dict[str, float]:
+def machine_peaks(device: str) -> dict[str, float]:
     """Peaks in operations a second, fp32 and bf16, and bandwidth in bytes a second."""
     size, megabytes = (8192, 2000) if device == "cuda" else (2048, 400)
     peaks = {name: matrix_peak(device, BYTES[name], size) for name in ("fp32", "bf16")}
     return {**peaks, "bandwidth": bandwidth(device, megabytes)}
 
 
-def roofline(work: Work, peak: float, bytes_a_second: float) -> float:
+def roofline(work: Workload, peak: float, bytes_a_second: float) -> float:
     """Images a second that nothing could exceed which executes the operations of the network one after another."""
     with _Least(peak, bytes_a_second) as least:
         _forward_and_backward(work, BYTES[work.config.precision])
@@ -72,7 +72,7 @@ class _Least(TorchDispatchMode):
         return result
 
 
-def _forward_and_backward(work: Work, kind: torch.dtype) -> None:
+def _forward_and_backward(work: Workload, kind: torch.dtype) -> None:
     """Of two images, on the meta device: shapes are followed and nothing is computed."""
     width, height = work.config.size
     model = work.model().to("meta", kind)

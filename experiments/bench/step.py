@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 @dataclass(frozen=True)
-class Work:
+class Workload:
     """What the step is measured on: model, loss, size, batch and precision of `config`, `steps` a turn, `repeats` turns."""
 
     config: RunConfig
@@ -44,7 +44,7 @@ class Work:
         return LOSSES[self.config.loss].build(**self.config.loss_kwargs)
 
 
-def made_photographs(work: Work, count: int) -> ImageDataset:
+def synthetic_images(work: Workload, count: int) -> ImageDataset:
     """Photographs of noise with a disc for a mask, in memory: the step does not care what it sees."""
     width, height = work.config.size
     images = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
@@ -54,20 +54,20 @@ def made_photographs(work: Work, count: int) -> ImageDataset:
     return ImageDataset(samples, work.config.size, pixels=Pixels(images, np.repeat(disc[None], count, 0)))
 
 
-def own_loop(work: Work) -> Callable[[], float]:
+def own_loop(work: Workload) -> Callable[[], float]:
     """A function that runs one epoch of this project's `train` and returns images a second (training alone)."""
-    photographs = made_photographs(work, work.steps * work.config.batch_size)
+    photographs = synthetic_images(work, work.steps * work.config.batch_size)
     batches = Batches(photographs, work.config.batch_size, pin_memory=work.config.device == "cuda")
-    epochs = train(start(work.model(), work.config), batches, made_photographs(work, 1), work.loss(), work.config)
+    epochs = train(start(work.model(), work.config), batches, synthetic_images(work, 1), work.loss(), work.config)
     return lambda: next(epochs).images_per_second
 
 
-def plain_loop(work: Work, autocast: bool = False) -> Callable[[], float]:
+def plain_loop(work: Workload, autocast: bool = False) -> Callable[[], float]:
     """The same work written the usual way: contiguous float32, Adam as it comes, the loss read at every step.
 
     With `autocast` its forward pass runs in bfloat16, still without anything else.
     """
-    photographs = made_photographs(work, work.steps * work.config.batch_size)
+    photographs = synthetic_images(work, work.steps * work.config.batch_size)
     loader = torch.utils.data.DataLoader(photographs, work.config.batch_size, shuffle=True)
     device = torch.device(work.config.device)
     model, loss = work.model().to(device), work.loss()
@@ -89,10 +89,10 @@ def plain_loop(work: Work, autocast: bool = False) -> Callable[[], float]:
     return epoch
 
 
-class Process:
+class BenchmarkProcess:
     """A loop in a fresh process of its own: what it sets (memory, threads) does not reach the other, which stays plain."""
 
-    def __init__(self, work: Work, way: str) -> None:
+    def __init__(self, work: Workload, way: str) -> None:
         words = [sys.executable, "-c", f"from experiments.bench.step import serve; serve({way!r})"]
         surroundings = {name: value for name, value in os.environ.items() if way == "own" or name != "GOMP_SPINCOUNT"}
         self._process = subprocess.Popen(
@@ -129,7 +129,7 @@ class Process:
 def serve(way: str) -> None:
     """The other side of `Process`: one line in, one number out."""
     asked = json.loads(input())
-    work = Work(RunConfig.from_dict(asked["config"]), asked["steps"])
+    work = Workload(RunConfig.from_dict(asked["config"]), asked["steps"])
     before = peak_memory()
     print(before, flush=True)
     loop = own_loop(work) if way == "own" else plain_loop(work, autocast=way != "plain")
@@ -141,7 +141,7 @@ def serve(way: str) -> None:
         print(loop(), flush=True)
 
 
-def in_turns(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def alternate(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Each way once to warm up, then `repeats` rounds of all of them one after another."""
     for way in ways.values():
         way()
@@ -154,18 +154,18 @@ def ratio(over: list[float], under: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
-def step_speeds(work: Work) -> dict[str, Any]:
+def step_speeds(work: Workload) -> dict[str, Any]:
     """Images a second of the own loop and of the plain one (and of its autocast form on a GPU), their ratios and memory."""
     names = ["own", "plain"] + (["plain, autocast"] if work.config.device == "cuda" else [])
-    processes = {name: Process(work, name) for name in names}
-    rounds = in_turns({name: process.speed for name, process in processes.items()}, work.repeats)
+    processes = {name: BenchmarkProcess(work, name) for name in names}
+    rounds = alternate({name: process.speed for name, process in processes.items()}, work.repeats)
     memory = {name: process.close() for name, process in processes.items()}
     speeds = {name: statistics.median(values) for name, values in rounds.items()}
     over = {name: ratio(rounds["own"], values) for name, values in rounds.items() if name != "own"}
     return {"images_per_second": speeds, "own_over": over, "rounds": rounds, "peak_memory_gb": memory}
 
 
-def largest_batch(work: Work, most: int = 4096) -> int:
+def largest_batch(work: Workload, most: int = 4096) -> int:
     """The largest power of two of photographs that a step on the GPU has memory for."""
     import dataclasses
 

@@ -52,9 +52,9 @@ def study(
 
     Example: python run.py study two_by_two --dry-run
     """
-    from experiments.studies import parsing
+    from experiments.studies import study_file
 
-    found = parsing.read(parsing.find(name))
+    found = study_file.read_study(study_file.find_study_file(name))
     machine = _machine(
         output_dir, data_dir=data_dir, workers=workers, tracking_uri=tracking_uri, optuna_storage=optuna_storage
     )
@@ -140,9 +140,9 @@ def robustness(
     Example: python run.py robustness augmentation --elsewhere pairs
     """
     from experiments.config import values
-    from experiments.studies import parsing
+    from experiments.studies import study_file
 
-    found = parsing.read(parsing.find(study))
+    found = study_file.read_study(study_file.find_study_file(study))
     count = values.whole("--views", views)
     from experiments.studies import robustness as scoring
 
@@ -164,9 +164,9 @@ def tune(
 
     Example: python run.py tune two_by_two
     """
-    from experiments.studies import parsing
+    from experiments.studies import study_file
 
-    found = parsing.read(parsing.find(study))
+    found = study_file.read_study(study_file.find_study_file(study))
     if found.tuning is None:
         raise InputError(f"The study {found.name} has no [tuning]: its cells train with the rate that is set.")
     machine = _machine(

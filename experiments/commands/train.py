@@ -81,9 +81,9 @@ def bench(wanted: ParsedArgs, words: list[str] | None, steps: int, repeats: int,
     """Measure the machine, and show what was found."""
     from experiments.bench import report
 
-    parts = report.need_parts(words)
+    parts = report.parse_parts(words)
     config, machine, _ = resolve(wanted)
-    report.show(report.measure(config, machine, parts, steps, repeats), as_json)
+    report.print_results(report.measure(config, machine, parts, steps, repeats), as_json)
     return 0
 
 
@@ -109,7 +109,7 @@ def tune_one(study: Study, wanted: ParsedArgs) -> int:
         with at_work(plan, stop, None) as (executor, session):
             tuning.tune(plan, executor, session)
         write_plan(plan)
-        display.rates(plan)
+        display.print_rates(plan)
         rate = plan.rate(plan.cells[0])
         found.extend([] if rate.value is None else [rate.value])
         return 0 if found else 1

@@ -11,7 +11,7 @@ import numpy as np
 from analysis.records.run_files import read_score_table
 from analysis.statistics import power
 from analysis.statistics.power import Spread, spread_of
-from experiments.bench.step import Work, own_loop
+from experiments.bench.step import Workload, own_loop
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.training.run_folder import RunFolder
 
@@ -36,7 +36,7 @@ class Speed:
     source: str  # "finished runs", "a timed handful of steps", or why neither
 
 
-def speeds(plan: Plan) -> dict[str, Speed]:
+def estimate_speeds(plan: Plan) -> dict[str, Speed]:
     """The speed of every cell: from finished runs of the same network on this kind of machine, else timed here and now."""
     known, found = _recorded(plan), {}
     for cell in plan.cells:
@@ -47,7 +47,7 @@ def speeds(plan: Plan) -> dict[str, Speed]:
     return found
 
 
-def seconds(cell: PlannedCell, speed: Speed, scored: bool = True) -> float:
+def run_seconds(cell: PlannedCell, speed: Speed, scored: bool = True) -> float:
     """How long one run of a cell takes (a trial is not `scored`): validation costs a third of a training photograph."""
     parts, config = cell.base.parts, cell.config
     trained = cell.steps * config.batch_size + len(parts.val) / 3
@@ -65,7 +65,7 @@ def _tried(cell: PlannedCell) -> Speed:
 def _timed(cell: PlannedCell) -> float:
     """Photographs a second over a few steps, after as many to warm up; whose weights the network begins with does not matter."""
     options = {name: False if name == "pretrained" else value for name, value in cell.config.model_kwargs.items()}
-    measure = own_loop(Work(dataclasses.replace(cell.config, model_kwargs=options, epochs=2), steps=3))
+    measure = own_loop(Workload(dataclasses.replace(cell.config, model_kwargs=options, epochs=2), steps=3))
     measure()
     return measure()
 

@@ -8,15 +8,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.studies import cost, files
+from experiments.studies import cost, study_folder
 from experiments.studies.executor import matrix
 from experiments.studies.plan import Plan
-from experiments.studies.trial_queue import grid
+from experiments.studies.trial_queue import learning_rate_grid
 
 MARKS = {"done": "", "running": "running", "failed": "FAILED", "missing": "-"}
 
 
-def plan(found: Plan, spreads: Mapping[str, Any], limits: Mapping[str, Any], trials: int) -> None:
+def print_plan(found: Plan, spreads: Mapping[str, Any], limits: Mapping[str, Any], trials: int) -> None:
     """The plan: what is compared, how many runs, what is finished, how long it takes, what it can detect."""
     study = found.study
     for notice in found.notices:
@@ -69,20 +69,20 @@ def _tuning(found: Plan, trials: int) -> str:
 
 def _committed(found: Plan) -> int:
     """Trials that were tried elsewhere and will be taken from there when it is their turn."""
-    rates = {rate for part in found.rounds for rate in grid(part)}
+    tried_rates = {rate for part in found.rounds for rate in learning_rate_grid(part)}
     return sum(
-        row["rate"] in rates and not (found.machine.trials_dir / key).exists() for key, row in found.tried.items()
+        row["rate"] in tried_rates and not (found.machine.trials_dir / key).exists() for key, row in found.tried.items()
     )
 
 
 def _time(found: Plan, trials: int) -> str:
     """The time that is left, from this machine's own runs where there are any."""
-    speeds = cost.speeds(found)
+    speeds = cost.estimate_speeds(found)
     runs = dict.fromkeys([*cost.pilot_runs(found), *found.runs()])
-    left = [cell for cell, seed in runs if files.state(found, cell, seed)[0] in ("missing", "running")]
-    total = sum(cost.seconds(cell, speeds[cell.id]) for cell in left)
+    left = [cell for cell, seed in runs if study_folder.run_state(found, cell, seed)[0] in ("missing", "running")]
+    total = sum(cost.run_seconds(cell, speeds[cell.id]) for cell in left)
     if found.study.tuning:
-        per_trial = sum(cost.seconds(c, speeds[c.id], scored=False) for c in found.cells) / len(found.cells)
+        per_trial = sum(cost.run_seconds(c, speeds[c.id], scored=False) for c in found.cells) / len(found.cells)
         total += per_trial * (found.budget * len(found.cells) - trials - _committed(found))
     sources = " and ".join(sorted({speed.source for speed in speeds.values()}))
     return f"about {_duration(total)} on this machine in one process: an estimate, from {sources}"
@@ -119,7 +119,7 @@ def _detectable(found: Plan, spreads: Mapping[str, Any], limits: Mapping[str, An
     return rows
 
 
-def status(found: Plan, trials: int) -> None:
+def print_status(found: Plan, trials: int) -> None:
     """The matrix of cells and seeds, and the reasons of what failed."""
     states = matrix(found)
     table = Table(
@@ -140,7 +140,7 @@ def status(found: Plan, trials: int) -> None:
             print(f"{cell.id}, seed {seed}: {state} ({word})")
 
 
-def rates(found: Plan) -> None:
+def print_rates(found: Plan) -> None:
     """The rates that tuning found, with their uncertainty and what they cost."""
     table = Table("cell", "rate", "95 % of the rate", "trials", "", title="Learning rates", title_justify="left")
     for cell in found.cells:

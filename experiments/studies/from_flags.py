@@ -10,7 +10,7 @@ from experiments.config.resolve import choose_preset
 from experiments.config.schema import PRESETS
 from experiments.config.values import ParsedArgs
 from experiments.studies.definition import Study, grid_name
-from experiments.studies.parsing import parse
+from experiments.studies.study_file import parse_study
 from registry import InputError
 
 POINTS, SEEDS = 7, ("100", "101")  # what a tuning gets where nothing else is said
@@ -30,7 +30,7 @@ def grid(wanted: ParsedArgs, factors: Mapping[str, Sequence[str]], words: Mappin
     name = words.get("name") or grid_name(content)
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise InputError(f"--name takes a-z, 0-9 and _ only, not '{name}'.")
-    return parse(name, content, "The grid")
+    return parse_study(name, content, "The grid")
 
 
 def single(wanted: ParsedArgs, words: Mapping[str, Any]) -> Study:
@@ -44,7 +44,7 @@ def single(wanted: ParsedArgs, words: Mapping[str, Any]) -> Study:
         "design": {"seeds": [fields.get("seed", 0)]},
         "tuning": _tuning(wanted, words),
     }
-    return parse(grid_name(content).replace("grid", "tune"), content, "The tuning")
+    return parse_study(grid_name(content).replace("grid", "tune"), content, "The tuning")
 
 
 def numbers(flag: str, words: Sequence[str]) -> list[int]:

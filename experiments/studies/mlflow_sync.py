@@ -21,7 +21,7 @@ from experiments.config.schema import RunConfig
 from experiments.runtime import leases, progress
 from experiments.runtime.errors import RunFailed
 from experiments.runtime.progress import log
-from experiments.studies import files
+from experiments.studies import study_folder
 from experiments.tracking import store, tracker
 from experiments.tracking import tracker as tracking
 from experiments.training.epochs import logged_epochs as epochs_of
@@ -174,18 +174,21 @@ def _read_plan(plan: Path, found: Studies) -> None:
     content = json.loads(plan.read_text(encoding="utf-8"))
     for cell in content["cells"]:
         for key in cell["runs"].values():
-            found.runs[key] |= files.run_tags(content["name"], cell["cell"])
+            found.runs[key] |= study_folder.run_tags(content["name"], cell["cell"])
         if content["tuning"] and cell["rate"] is not None:
-            numbers = files.numbers(cell, content["tuning"]["budget"])
-            found.groups[files.group(content["name"], cell["cell"])] = numbers, plan.with_name("trials.csv")
+            numbers = study_folder.tuning_metrics(cell, content["tuning"]["budget"])
+            found.groups[study_folder.parent_run_name(content["name"], cell["cell"])] = (
+                numbers,
+                plan.with_name("trials.csv"),
+            )
 
 
 def _read_trials(trials: Path, found: Studies) -> None:
     study = trials.parent.name
     with open(trials, encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            found.parents.setdefault(row["key"], files.group(study, row["cell"]))
-            found.trials[row["key"]] |= files.trial_tags(study, row["cell"], int(row["trial"]))
+            found.parents.setdefault(row["key"], study_folder.parent_run_name(study, row["cell"]))
+            found.trials[row["key"]] |= study_folder.trial_tags(study, row["cell"], int(row["trial"]))
 
 
 def write(found: Answer, output_dir: Path, uri: str | None) -> None:

@@ -22,14 +22,14 @@ from experiments.data.samples import Sample, read_mask, read_photo
 from experiments.data.synthetic import cars
 from experiments.evaluation.evaluator import enlarge
 from experiments.inference.trained_model import TrainedModel
-from experiments.studies.reproduce import config_of
+from experiments.studies.reproduce import load_config
 from registry import InputError
 
 MODELS, SHOWN = 5, 3  # beside each other; photographs
 
 
 @dataclass(frozen=True)
-class Shower:
+class TrainedCell:
     """A cell's trained network and the size at which it looks at photographs."""
 
     label: str
@@ -40,18 +40,18 @@ class Shower:
 def command(places: Places, asked: str | None, photographs: str, credit: str | None) -> None:
     """`report --photographs`: draw the strip beside the study's other pictures."""
     name = one_study(places, asked, f"--photographs {photographs}")
-    content = draw(answer(load_study(places, name)), places.output_dir, photographs, credit)
+    content = draw_strip(answer(load_study(places, name)), places.output_dir, photographs, credit)
     (places.results / name).mkdir(parents=True, exist_ok=True)
     write_atomically(places.results / name / "strip.png", content)
 
 
-def draw(found: Answer, output_dir: Path, photographs: str, credit: str | None) -> bytes:
+def draw_strip(found: Answer, output_dir: Path, photographs: str, credit: str | None) -> bytes:
     """The strip as a PNG: the highest cells' last weights, of their first seed, on `photographs` ("synthetic", or images/ and masks/).
 
     Raises InputError where the weights are not under `output_dir`, and for photographs without a credit.
     """
     samples, credit = _samples(photographs, credit)
-    showers = list(_showers(found, output_dir))
+    showers = list(_trained_cells(found, output_dir))
     if not showers:
         raise InputError(
             f"No checkpoint of the study {found.study.name} lies under {output_dir / 'runs'}, so its models cannot be shown."
@@ -76,19 +76,19 @@ def _samples(photographs: str, credit: str | None) -> tuple[list[Sample], str]:
     return folder.build(photographs), credit
 
 
-def _showers(found: Answer, output_dir: Path) -> Iterator[Shower]:
+def _trained_cells(found: Answer, output_dir: Path) -> Iterator[TrainedCell]:
     """The networks of the highest cells whose checkpoints lie under `output_dir`."""
     for row in found.measured[:MODELS]:
         path = output_dir / "runs" / row.keys[0] / "last.ckpt"
         if row.keys[0] not in found.study.configs or not path.exists():
             continue
-        config = config_of(found.study, row.keys[0])
+        config = load_config(found.study, row.keys[0])
         model = TrainedModel(path, config, {}).model()  # with all its weights from the checkpoint: nothing is fetched
-        yield Shower(row.label, model, config.size)
+        yield TrainedCell(row.label, model, config.size)
 
 
 @torch.no_grad()
-def _shown(sample: Sample, showers: list[Shower]) -> Shown:
+def _shown(sample: Sample, showers: list[TrainedCell]) -> Shown:
     truth = read_mask(sample.mask)
     height, width = truth.shape
     predictions = []

@@ -68,7 +68,7 @@ class PlannedCell:
 
 @dataclass
 class Plan:
-    """A study with its cells ready to run; `rates` is filled by tuning, `published` and `tried` by `experiments.studies.published`."""
+    """A study with its cells ready to run; `rates` is filled by tuning, `published` and `tried` by `experiments.studies.committed_results`."""
 
     study: Study
     cells: list[PlannedCell]

@@ -22,17 +22,17 @@ from typing import Any
 
 from experiments.runtime import progress
 from experiments.runtime.interrupts import Interrupted, Stop, handle_signals
-from experiments.studies.executor import Task, Work, WorkerLost
+from experiments.studies.executor import Task, TaskFunction, WorkerLost
 from experiments.studies.plan import Plan
 from experiments.studies.ray_options import RayOptions
 from experiments.tracking import tracker
 from registry import InputError
 
 RETRIES = 3  # how often a run is handed out again whose worker died
-PATIENCE = 60.0  # seconds in which workers that were asked to stop should have done so
-LOOK = 0.5  # seconds between two looks at whether to stop
+STOP_TIMEOUT = 60.0  # seconds in which workers that were asked to stop should have done so
+POLL_SECONDS = 0.5  # seconds between two looks at whether to stop
 ROOT = Path(__file__).parent.parent.parent
-HANDED_ON = (
+FORWARDED_VARIABLES = (
     "MLFLOW_",
     "OPTUNA_",
     "GOMP_",
@@ -43,7 +43,7 @@ HANDED_ON = (
 
 
 @dataclass(frozen=True)
-class Need:
+class Resources:
     """What one run takes of a machine."""
 
     cpus: int
@@ -56,7 +56,7 @@ class Need:
 
 
 @dataclass(frozen=True)
-class Origin:
+class Invocation:
     """The command that was typed, and where."""
 
     folder: str
@@ -66,27 +66,27 @@ class Origin:
 class RayExecutor:
     """An open connection to Ray: an `Executor`."""
 
-    def __init__(self, ray: Any, need: Need, parallel: int | None, stop: Stop) -> None:
+    def __init__(self, ray: Any, need: Resources, parallel: int | None, stop: Stop) -> None:
         self._ray, self._need, self._parallel, self._stop = ray, need, parallel, stop
         # tried again here and not by Ray, which would do so without a word, and for ever where memory runs out
-        self._work = ray.remote(num_cpus=need.cpus, num_gpus=need.gpus, max_retries=0)(_work)
+        self._work = ray.remote(num_cpus=need.cpus, num_gpus=need.gpus, max_retries=0)(_run_in_worker)
         self._warned: set[str] = set()
 
-    def at_once(self) -> int:
+    def capacity(self) -> int:
         """Twice what fits: the second half waits for its turn, and shows an autoscaler that there is more to do."""
-        return self._parallel or max(1, 2 * sum(self._need.fits(one["Resources"]) for one in _machines(self._ray)))
+        return self._parallel or max(1, 2 * sum(self._need.fits(one["Resources"]) for one in _alive_nodes(self._ray)))
 
-    def each(self, act: Work, plan: Plan, jobs: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+    def run_tasks(self, act: TaskFunction, plan: Plan, jobs: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """See `Executor.each`. Whatever is still going on when the caller turns away is asked to stop, and waited for."""
         # by number: of equal jobs, as the trials of one cell are, each is lost by itself
         shared, left, lost = self._ray.put(plan), deque(enumerate(jobs)), Counter[int]()
         going: dict[Any, tuple[int, Task]] = {}
         try:
             while left or going:
-                while left and len(going) < self.at_once():
+                while left and len(going) < self.capacity():
                     number, job = left.popleft()
-                    going[self._work.remote(act, shared, job, Origin(os.getcwd(), tuple(sys.argv)))] = number, job
-                ended, _ = self._ray.wait(list(going), timeout=LOOK)
+                    going[self._work.remote(act, shared, job, Invocation(os.getcwd(), tuple(sys.argv)))] = number, job
+                ended, _ = self._ray.wait(list(going), timeout=POLL_SECONDS)
                 self._stop.check()
                 for handed in ended:
                     number, job = going.pop(handed)
@@ -127,7 +127,7 @@ class RayExecutor:
         progress.log(f"Asking {len(going)} runs to stop where they can be taken up again ...")
         for handed in going:
             self._ray.cancel(handed, force=False)  # SIGINT for the worker: see `_work`
-        _, deaf = self._ray.wait(going, num_returns=len(going), timeout=PATIENCE)
+        _, deaf = self._ray.wait(going, num_returns=len(going), timeout=STOP_TIMEOUT)
         for handed in deaf:
             self._ray.cancel(handed, force=True)
 
@@ -135,7 +135,7 @@ class RayExecutor:
 @contextlib.contextmanager
 def open_cluster(pool: RayOptions, plan: Plan, stop: Stop) -> Iterator[RayExecutor]:
     """Ray for the length of a `with` block: the cluster at the pool's address, or one of this machine alone."""
-    need = _need(pool, plan)
+    need = _resources_per_run(pool, plan)
     _refuse_unreachable(pool.address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
@@ -149,13 +149,15 @@ def open_cluster(pool: RayOptions, plan: Plan, stop: Stop) -> Iterator[RayExecut
         raise InputError(f"Ray at {pool.address or 'this machine'} cannot be used: {_first_sentence(error)}.") from None
     try:
         _refuse_small(ray, need)
-        _tell(ray, plan)
+        _log_cluster(ray, plan)
         yield RayExecutor(ray, need, pool.parallel, stop)
     finally:
         ray.shutdown()
 
 
-def _work(act: Work, plan: Plan, job: Task, origin: Origin) -> tuple[Any, InputError | None, list[str]]:
+def _run_in_worker(
+    act: TaskFunction, plan: Plan, job: Task, origin: Invocation
+) -> tuple[Any, InputError | None, list[str]]:
     """In a worker: what came out, the InputError that did instead, and warnings. Ray cancels with SIGINT, which is heard here."""
     warnings: list[str] = []
     machine = plan.machine
@@ -179,14 +181,14 @@ def _work(act: Work, plan: Plan, job: Task, origin: Origin) -> tuple[Any, InputE
         return None, InputError(str(error)), warnings
 
 
-def _need(pool: RayOptions, plan: Plan) -> Need:
+def _resources_per_run(pool: RayOptions, plan: Plan) -> Resources:
     """A run on the CPU takes as many CPUs as it has threads; one on a GPU its share of it, and one CPU."""
     configs = [cell.config for cell in plan.cells]
     if all(config.device != "cuda" for config in configs):
         if pool.gpus_per_run is not None:
             raise InputError("--gpus-per-run is for runs on a GPU, and these train on the CPU: leave it out.")
-        return Need(max(config.threads for config in configs) or 1, 0)
-    return Need(
+        return Resources(max(config.threads for config in configs) or 1, 0)
+    return Resources(
         max(1, *(config.threads for config in configs)), 1.0 if pool.gpus_per_run is None else pool.gpus_per_run
     )
 
@@ -206,9 +208,9 @@ def _refuse_unreachable(address: str | None) -> None:
         ) from None
 
 
-def _refuse_small(ray: Any, need: Need) -> None:
+def _refuse_small(ray: Any, need: Resources) -> None:
     """A run that fits on no machine would wait for ever."""
-    if not any(need.fits(one["Resources"]) for one in _machines(ray)):
+    if not any(need.fits(one["Resources"]) for one in _alive_nodes(ray)):
         share = f" and {need.gpus:g} GPU" if need.gpus else ""
         raise InputError(
             f"No machine of the Ray cluster has {need.cpus} CPUs{share}, which one run takes. Fewer threads a run: put "
@@ -216,10 +218,10 @@ def _refuse_small(ray: Any, need: Need) -> None:
         )
 
 
-def _tell(ray: Any, plan: Plan) -> None:
-    hosts = {one["NodeManagerHostname"] for one in _machines(ray)}
+def _log_cluster(ray: Any, plan: Plan) -> None:
+    hosts = {one["NodeManagerHostname"] for one in _alive_nodes(ray)}
     cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
-    progress.log(f"Ray: {len(_machines(ray))} nodes on {len(hosts)} machines, {cpus} CPUs, {gpus} GPUs.")
+    progress.log(f"Ray: {len(_alive_nodes(ray))} nodes on {len(hosts)} machines, {cpus} CPUs, {gpus} GPUs.")
     if len(hosts) > 1 and (plan.machine.tracking_uri or "sqlite:").startswith("sqlite:"):
         progress.log(
             "MLflow's store is a file, which several machines cannot write safely: "
@@ -227,13 +229,13 @@ def _tell(ray: Any, plan: Plan) -> None:
         )
 
 
-def _machines(ray: Any) -> list[dict[str, Any]]:
+def _alive_nodes(ray: Any) -> list[dict[str, Any]]:
     return [one for one in ray.nodes() if one["Alive"]]
 
 
-def _environment(need: Need) -> dict[str, str]:
+def _environment(need: Resources) -> dict[str, str]:
     """What a worker's process begins with. GOMP_SPINCOUNT counts before torch is imported; Ray would set one thread."""
-    handed_on = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
+    handed_on = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED_VARIABLES)}
     places = [str(ROOT), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**handed_on, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": str(need.cpus)}
 

@@ -44,7 +44,7 @@ def verify(study: Study, count: int, output_dir: Path, data_dir: Path | None, st
 
     Raises InputError where there is no run that can be repeated here, and Interrupted.
     """
-    chosen = draw(study, count)
+    chosen = draw_runs(study, count)
     differing = sum(not _same(study, key, output_dir.absolute(), data_dir, stop) for key in chosen)
     log(f"{len(chosen) - differing} of {len(chosen)} repeated runs gave the same scores bit for bit.")
     if differing:
@@ -54,7 +54,7 @@ def verify(study: Study, count: int, output_dir: Path, data_dir: Path | None, st
     return int(differing > 0)
 
 
-def draw(study: Study, count: int, generator: random.Random | None = None) -> list[str]:
+def draw_runs(study: Study, count: int, generator: random.Random | None = None) -> list[str]:
     """The keys of `count` finished CPU runs, or of all there are. Raises InputError where there is none."""
     finished = [key for key in study.finished.key if study.configs.get(key, {}).get("device") == "cpu"]
     if not finished:
@@ -66,7 +66,7 @@ def draw(study: Study, count: int, generator: random.Random | None = None) -> li
 
 def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop: Stop) -> bool:
     """Whether a run, repeated, gives the scores that were recorded."""
-    config = config_of(study, key)
+    config = load_config(study, key)
     machine = _machine(config, key, output_dir, data_dir)
     shutil.rmtree(machine.runs_dir / key, ignore_errors=True)  # of a verification that was interrupted
     prepared = prepare(replace(config, data_fingerprint=""), machine, stop.check)
@@ -90,7 +90,7 @@ def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop:
     return same
 
 
-def config_of(study: Study, key: str) -> RunConfig:
+def load_config(study: Study, key: str) -> RunConfig:
     """The run's config. Raises InputError where this version of the code means something else by it."""
     commit = study.finished[study.finished.key == key].git_commit.iloc[0]
     try:

@@ -32,12 +32,12 @@ from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop
 from experiments.studies.definition import Study
 from experiments.studies.plan import Plan, build
-from experiments.studies.tuning import look
+from experiments.studies.tuning import load_rates
 from experiments.training.run_folder import RunFolder
 from registry import InputError
 
 
-class Corrupted(ImageDataset):
+class CorruptedDataset(ImageDataset):
     """Photographs as a network sees them under a condition."""
 
     def __init__(self, samples: Sequence[Sample], size: tuple[int, int], condition: str) -> None:
@@ -61,7 +61,7 @@ def score_robustness(study: Study, machine: Mapping[str, Any], elsewhere: Path |
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
-        look(plan)
+        load_rates(plan)
         runs = dict(_finished(plan))
         if not runs:
             raise InputError(
@@ -110,7 +110,7 @@ def _score(
     rows: list[dict[str, Any]] = []
     for (size, samples), twins in alike.items():
         models = [one.model().to(device) for one in twins]
-        photographs = Corrupted(samples, size, condition if others is None else CLEAN)
+        photographs = CorruptedDataset(samples, size, condition if others is None else CLEAN)
         with progress.progress_counter(f"{condition}, {len(models)} networks", stop.check) as show:
             for done, scored in enumerate(evaluator.evaluate(models, photographs, device, "test"), 1):
                 rows += [

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.config import schema
 from experiments.runtime import interrupts, progress
 from experiments.runtime.interrupts import Stop
-from experiments.studies import cost, display, files, published, ray_executor, tuning
+from experiments.studies import committed_results, cost, display, ray_executor, study_folder, tuning
 from experiments.studies import executor as study_run
 from experiments.studies.definition import Study
 from experiments.studies.executor import Executor, LocalExecutor
@@ -35,10 +35,10 @@ def run_study(
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         if results is not None:
-            published.count(plan, results)
-        trials = tuning.look(plan)
+            committed_results.count_committed(plan, results)
+        trials = tuning.load_rates(plan)
         if status:
-            display.status(plan, trials)
+            display.print_status(plan, trials)
             return 0
         _show_plan(plan, trials)
         if dry_run:
@@ -53,7 +53,7 @@ def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = Non
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
-        trials = tuning.look(plan)
+        trials = tuning.load_rates(plan)
         print(
             f"{len(plan.cells)} cells x {plan.budget} trials each = {len(plan.cells) * plan.budget}, {trials} have ended."
         )
@@ -61,7 +61,7 @@ def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = Non
         with at_work(plan, stop, pool) as (executor, session):
             tuning.tune(plan, executor, session)
         write_plan(plan)
-        display.rates(plan)
+        display.print_rates(plan)
         return 0
 
     return interrupts.interruptible(work)
@@ -83,26 +83,26 @@ def _run(plan: Plan, stop: Stop, pool: RayOptions | None) -> int:
     with at_work(plan, stop, pool) as (executor, session):
         if plan.study.tuning:
             tuning.tune(plan, executor, session)
-            display.rates(plan)
+            display.print_rates(plan)
         write_plan(plan)
         pilot = cost.pilot_runs(plan)
         if pilot and cost.pilot_scores(plan) is None:
             progress.log("The pilot comes first: it measures how much seeds and cars vary.")
             study_run.run_all(plan, pilot, executor, session)
-            _show_plan(plan, tuning.look(plan))
+            _show_plan(plan, tuning.load_rates(plan))
             write_plan(plan)
         failed = study_run.run_all(plan, plan.runs(), executor, session)
     write_plan(plan)
-    display.status(plan, tuning.look(plan))
+    display.print_status(plan, tuning.load_rates(plan))
     print(f"What it means: python run.py report {plan.study.name}{schema.output_flag(plan.machine.output_dir)}")
     return 1 if failed or any(plan.rate(cell).value is None for cell in plan.cells) else 0
 
 
 def _show_plan(plan: Plan, trials: int) -> None:
     spreads = cost.variances(plan)
-    display.plan(plan, spreads, cost.detectable(plan, spreads), trials)
+    display.print_plan(plan, spreads, cost.detectable(plan, spreads), trials)
 
 
 def write_plan(plan: Plan) -> None:
     spreads = cost.variances(plan)
-    files.write_plan(plan, spreads, cost.detectable(plan, spreads))
+    study_folder.write_plan(plan, spreads, cost.detectable(plan, spreads))

@@ -28,7 +28,7 @@ from experiments.studies.definition import Tuning
 from registry import InputError
 
 ROUNDED = 1e-5  # the grid's rates have six digits, and so may lie beyond the ends of the range
-Place = Callable[[float, int], Path]  # the folder of the trial with this rate and seed
+TrialFolder = Callable[[float, int], Path]  # the folder of the trial with this rate and seed
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class TrialQueue:
     Raises InputError for a storage that cannot be opened.
     """
 
-    def __init__(self, output_dir: Path, name: str, tuning: Tuning, place: Place, storage: str | None = None) -> None:
+    def __init__(
+        self, output_dir: Path, name: str, tuning: Tuning, place: TrialFolder, storage: str | None = None
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name, self.tuning, self.place = name, tuning, place
         self._lock = output_dir / "optuna.lock"
@@ -144,7 +146,7 @@ class TrialQueue:
     def _sampler(self, asked: int) -> BaseSampler:
         if self.tuning.sampler == "tpe":  # seeded alike, it would repeat its first suggestions after every start
             return TPESampler(seed=1000 + asked, n_startup_trials=max(4, self.tuning.budget // 2))
-        return GridSampler({"learning_rate": grid(self.tuning), "seed": list(self.tuning.seeds)}, seed=0)
+        return GridSampler({"learning_rate": learning_rate_grid(self.tuning), "seed": list(self.tuning.seeds)}, seed=0)
 
     def _asked(self) -> list[FrozenTrial]:
         """All trials but those that a kill left without their rate: such a one was never run, and is not counted."""
@@ -162,12 +164,12 @@ class TrialQueue:
             return None
 
 
-def grid(tuning: Tuning) -> list[float]:
+def learning_rate_grid(tuning: Tuning) -> list[float]:
     """The log-spaced rates that all cells share, to six digits."""
     return [float(f"{rate:.6g}") for rate in np.geomspace(tuning.low, tuning.high, tuning.points)]
 
 
-def begun(output_dir: Path) -> bool:
+def has_storage(output_dir: Path) -> bool:
     """Whether a tuning was ever begun here: what only looks should make no storage."""
     return (output_dir / "optuna.lock").exists()
 

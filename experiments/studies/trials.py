@@ -21,7 +21,7 @@ from experiments.runtime import progress
 from experiments.runtime.errors import Busy, Diverged, RunFailed
 from experiments.runtime.interrupts import Stop
 from experiments.runtime.leases import Lease
-from experiments.studies import files
+from experiments.studies import study_folder
 from experiments.studies.definition import Tuning
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.studies.trial_queue import Trial, TrialQueue
@@ -29,11 +29,11 @@ from experiments.tracking import tracker
 from experiments.training.run_folder import RunFolder
 from experiments.training.runner import TRIAL, run
 
-Job = tuple[int, frozenset[str]]  # the cell's number, and the keys of trials that failed in this command
+TrialTask = tuple[int, frozenset[str]]  # the cell's number, and the keys of trials that failed in this command
 
 
 @dataclass(frozen=True)
-class Work:
+class CellTrials:
     """One cell in one range of rates."""
 
     planned: PlannedCell
@@ -44,10 +44,10 @@ class Work:
         return self.planned.prepared(seed, rate)
 
 
-def work_of(plan: Plan, number: int) -> Work:
+def trials_of_cell(plan: Plan, number: int) -> CellTrials:
     """The cell of this number in the last range of rates."""
     first, cell = sum(part.budget for part in plan.rounds[:-1]), plan.cells[number]
-    return Work(cell, _cell(plan, cell, plan.rounds[-1]), first)
+    return CellTrials(cell, _cell(plan, cell, plan.rounds[-1]), first)
 
 
 def _cell(plan: Plan, cell: PlannedCell, tuning: Tuning) -> TrialQueue:
@@ -65,16 +65,16 @@ def _name(plan: Plan, cell: PlannedCell, tuning: Tuning) -> str:
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrialOutcome:
     """How a trial ended: a line about it, and the key and reason of one that failed."""
 
     said: str
     failed: dict[str, str]
 
 
-def run_one(plan: Plan, job: Job, stop: Stop, session: tracker.Session) -> Ended | None:
+def run_trial(plan: Plan, job: TrialTask, stop: Stop, session: tracker.Session) -> TrialOutcome | None:
     """Run one trial of a cell, if one is free."""
-    work, failed = work_of(plan, job[0]), job[1]
+    work, failed = trials_of_cell(plan, job[0]), job[1]
     broken: dict[str, str] = {}
 
     def is_failed(trial: Trial) -> bool:
@@ -86,7 +86,7 @@ def run_one(plan: Plan, job: Job, stop: Stop, session: tracker.Session) -> Ended
         trial, lease = found
         prepared = work.prepared(trial.rate, trial.seed)
         name = plan.study.name
-        tags = files.trial_tags(name, work.planned.id, work.first + trial.number)
+        tags = study_folder.trial_tags(name, work.planned.id, work.first + trial.number)
         began = time.perf_counter()
         try:
             _adopt(plan, prepared, lease)
@@ -99,7 +99,7 @@ def run_one(plan: Plan, job: Job, stop: Stop, session: tracker.Session) -> Ended
                     kind=TRIAL,
                     session=session,
                     tags=tags,
-                    parent=files.group(name, work.planned.id),
+                    parent=study_folder.parent_run_name(name, work.planned.id),
                     lease=lease,
                 )
             work.trials.tell(trial, result["value"])
@@ -113,7 +113,7 @@ def run_one(plan: Plan, job: Job, stop: Stop, session: tracker.Session) -> Ended
             broken[prepared.config.key] = said = f"failed: {error}"
     number = work.first + trial.number + 1
     said = f"rate {trial.rate:.2e}, seed {trial.seed}: {said}, {time.perf_counter() - began:.0f} s"
-    return Ended(f"trial {number:>2}/{plan.budget} of {work.planned.id}: {said}", broken)
+    return TrialOutcome(f"trial {number:>2}/{plan.budget} of {work.planned.id}: {said}", broken)
 
 
 def _adopt(plan: Plan, prepared: RunInputs, lease: Lease) -> None:
@@ -126,14 +126,14 @@ def _adopt(plan: Plan, prepared: RunInputs, lease: Lease) -> None:
         record.import_result(prepared.config, ended if row["state"] == "finished" else None)
 
 
-def all_rows(plan: Plan, rounds: list[list[Work]]) -> list[dict[str, Any]]:
+def all_rows(plan: Plan, rounds: list[list[CellTrials]]) -> list[dict[str, Any]]:
     """The rows of trials.csv: of all trials that have ended, cell by cell."""
     works = [work for cells in zip(*rounds, strict=True) for work in cells]
     rows = [_row(plan, work, trial) for work in works for trial, _ in work.trials.trials()]
     return [row for row in rows if row is not None]
 
 
-def _row(plan: Plan, work: Work, trial: Trial) -> dict[str, Any] | None:
+def _row(plan: Plan, work: CellTrials, trial: Trial) -> dict[str, Any] | None:
     """A trial as a row of trials.csv; None for one that is still under way. Raises InputError for one that was changed since.
 
     The value is as the committed file has it: both must lead to the same rate.

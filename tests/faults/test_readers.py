@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from experiments.config import values as reading
 from experiments.config.schema import setting_fields
 from experiments.runtime.errors import on_one_line
-from experiments.studies import parsing
+from experiments.studies import study_file
 from experiments.studies.definition import slug
 from registry import InputError, OptionError, UnknownName
 from tests.test_study import SETTINGS
@@ -109,7 +109,7 @@ def test_any_tables_of_a_study_are_a_study_or_refused_by_a_sentence(tables, kept
     """One table is drawn and the others are sound, or all are drawn."""
     sound = {"settings": SETTINGS, "factors": {"loss": ["bce", "dice"]}, "design": {"seeds": [0, 1]}}
     content = {**sound, **{name: tables[name] for name in kept if name in tables}} if kept else tables
-    found = answers(lambda: parsing.parse("fuzz", content, "The study file fuzz.toml"))
+    found = answers(lambda: study_file.parse_study("fuzz", content, "The study file fuzz.toml"))
     assert found is None or found.cells()
 
 
@@ -120,7 +120,7 @@ def test_any_tables_of_a_study_are_a_study_or_refused_by_a_sentence(tables, kept
 def test_any_bytes_of_a_study_file_are_refused_by_a_sentence(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.toml"
     path.write_bytes(content)
-    assert answers(lambda: parsing.read(path)) is None
+    assert answers(lambda: study_file.read_study(path)) is None
 
 
 NASTY = ["<script>alert(1)</script>", "a|b\nc", "../../up", "[red]x[/y]", "$x_1$ & 50 %", "名 前", "-", "."]
@@ -131,7 +131,7 @@ def test_labels_of_any_kind_give_cells_whose_ids_are_safe_in_paths_and_tables(tm
     levels = [{"label": name, "weight_decay": n / 100} for n, name in enumerate(NASTY)]
     listed = json.dumps(levels, ensure_ascii=False).replace('": ', '" = ')
     text = f"[factors]\nstart = {listed}\n[design]\nseeds = [0]\n"
-    found = parsing.parse("tiny", tomllib.loads(text), "The study file tiny.toml")
+    found = study_file.parse_study("tiny", tomllib.loads(text), "The study file tiny.toml")
     ids = [cell.id for cell in found.cells()]
     assert len(set(ids)) == len(NASTY) and all(re.fullmatch(r"[a-z0-9_.+-]+", name) for name in ids)
     assert all(slug(name) == slug(slug(name)) for name in NASTY)

@@ -21,7 +21,7 @@ from experiments.studies.plan import Plan
 from registry import InputError
 
 
-def count(plan: Plan, results: Path) -> None:
+def count_committed(plan: Plan, results: Path) -> None:
     """Fill `plan.published` and `plan.tried`. Raises InputError where nothing is committed, or it cannot be read."""
     name = plan.study.name
     if plan.study.pilot is not None:

@@ -21,7 +21,7 @@ from registry import InputError, OptionError, UnknownName
 STUDIES = Path(__file__).parent
 
 
-def find(name: str) -> Path:
+def find_study_file(name: str) -> Path:
     """The file of a study, by its name or its path. Raises InputError with the nearest name."""
     if name.endswith(".toml"):
         path = Path(name)
@@ -36,7 +36,7 @@ def find(name: str) -> Path:
     return STUDIES / f"{name}.toml"
 
 
-def read(path: Path) -> Study:
+def read_study(path: Path) -> Study:
     """The study in a file. Raises InputError with the key that is wrong."""
     if not re.fullmatch(r"[a-z0-9_]+", path.stem):
         raise InputError(f"The study file {path} should be named with a-z, 0-9 and _ only: its name is the study's.")
@@ -44,10 +44,10 @@ def read(path: Path) -> Study:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"The study file {path} cannot be read: {' '.join(str(error).split())}.") from None
-    return parse(path.stem, content, f"The study file {path}")
+    return parse_study(path.stem, content, f"The study file {path}")
 
 
-def parse(name: str, content: Mapping[str, Any], where: str) -> Study:
+def parse_study(name: str, content: Mapping[str, Any], where: str) -> Study:
     """A study from the tables of its file; `where` begins the sentence of every error."""
     whole = Table(content, where, "")
     whole.refuse_unknown(("question", "settings", "factors", "design", "tuning"))

@@ -74,19 +74,19 @@ def trial_tags(study: str, cell: str, number: int) -> dict[str, str]:
     return {f"tuning.{study}": "true", "trial": str(number), "cell": cell}
 
 
-def group(study: str, cell: str) -> str:
+def parent_run_name(study: str, cell: str) -> str:
     """The name, in MLflow, of what a cell's trials are nested in."""
     return f"tune/{study}/{cell}"
 
 
-def numbers(rate: Mapping[str, Any], budget: int) -> dict[str, float]:
+def tuning_metrics(rate: Mapping[str, Any], budget: int) -> dict[str, float]:
     """What MLflow shows of a cell's tuning: the rate with its interval (`rate`, `rate_low`, `rate_high`) as far as they are known, and
     its trials."""
     known = {name: float(rate[name]) for name in ("rate", "rate_low", "rate_high") if rate[name] is not None}
     return {**known, "trials": float(budget)}
 
 
-def state(plan: Plan, cell: PlannedCell, seed: int) -> tuple[str, str]:
+def run_state(plan: Plan, cell: PlannedCell, seed: int) -> tuple[str, str]:
     """What the disk says of one run, and a word on it: done (Dice), running (where), failed (why) or missing."""
     prepared = plan.run(cell, seed)
     if prepared is None:
