@@ -90,7 +90,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
     return type_it
 
 
-def small(data: Path, output: Path, **other: object) -> list[str]:
+def small(data: Path, output: Path, /, **other: object) -> list[str]:
     """The words of a run that takes a second: two epochs of a narrow U-Net at 48x32 on the synthetic cars."""
     settings = {
         "data": "carvana", "data_dir": data, "output_dir": output, "size": "48x32", "epochs": 2, "batch_size": 16,
