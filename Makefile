@@ -1,21 +1,33 @@
-# make demo: the main job on synthetic cars.   make test: the tests.   Both make .venv first if need be.
+# make demo: the main job on synthetic cars.   make test: what every change needs.   make test-all: the rest.
+# All of them create .venv first if necessary.
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet
+# Two processes with one thread each: small images need no more, and more would wait for each other.
+PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-people test-faults readme walk notebook lint
+.PHONY: demo test test-all test-people test-faults simulate fuzz readme walk notebook lint
 
 demo: .venv/runtime
 	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
 
-test: .venv/development
+test: .venv/development # contracts, numbers, a real run, the README's commands: four minutes on two cores
 	.venv/bin/python run.py report --check
-	.venv/bin/python -m pytest --ignore=tests/people -m "not slow" --numprocesses 2 --dist loadfile
+	$(PYTEST) --ignore=tests/people -m "not slow"
 
-test-people: .venv/development # what people do with a trained model, the notebook, and the page in Chromium (where there is one)
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest tests/people --numprocesses 2 --dist loadfile
+test-all: .venv/complete # every test that make test leaves out: slow ones, all injected faults, Ray, what users do
+	$(PYTEST) -m slow
 
-test-faults: .venv/development # the faults of docs/reliability.md, really injected, the slow ones too
-	.venv/bin/python -m pytest -m "fault or slow" --numprocesses 2 --dist loadfile
+test-people: .venv/complete # what users do with a trained model, the notebook, the demo page (in Chromium, if installed)
+	$(PYTEST) tests/people
+
+test-faults: .venv/complete # every fault of docs/reliability.md, injected
+	$(PYTEST) -m fault
+
+simulate: .venv/development # the simulations of make test-all, ten times: about five minutes
+	SIMULATIONS=10 $(PYTEST) tests/test_simulate.py
+
+fuzz: .venv/development # the property-based tests with twenty times the examples: about ten minutes
+	FUZZ=20 $(PYTEST) -m hypothesis
 
 readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
 	.venv/bin/python -m analysis.report.readme
@@ -39,6 +51,10 @@ lint: .venv/development
 	$(PIP) -r requirements.txt
 	@touch $@
 
-.venv/development: requirements-dev.txt requirements-page.txt .venv/runtime
+.venv/development: requirements-dev.txt .venv/runtime
 	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+.venv/complete: requirements-page.txt requirements-ray.txt .venv/development
+	$(PIP) -r requirements-dev.txt -r requirements-page.txt -r requirements-ray.txt
 	@touch $@

@@ -11,12 +11,27 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hypothesis import settings
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as run.py does, before anything imports torch
 
 ROOT = Path(__file__).parent.parent
 CARS = 8
+FUZZ = int(os.environ.get("FUZZ", "1"))  # how many times the examples of the property-based tests: make fuzz
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All of tests/people is slow, and all of tests/faults belongs to make test-faults."""
+    for item in items:
+        for folder, mark in (("people", pytest.mark.slow), ("faults", pytest.mark.fault)):
+            if item.path.parent.name == folder:
+                item.add_marker(mark)
+
+
+def examples(count: int) -> settings:
+    """So many examples of a property-based test; no deadline, since the first one may pay for an import."""
+    return settings(max_examples=count * FUZZ, deadline=None)
 
 
 @pytest.fixture(scope="session")
@@ -29,36 +44,49 @@ def made_cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def stores_at_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A new MLflow store is a copy of one that MLflow has made: its migrations commit some hundred times, which takes seconds.
+@pytest.fixture(scope="session")
+def copy_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+    """Copy an MLflow store, as MLflow creates it, to a path. Its migrations take seconds, so all test processes share one."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # the same folder in every worker
+    template = folder / "mlflow-template.db"
 
-    Only in this process: the processes that tests start make theirs as everybody does.
-    """
+    def copy(path: Path) -> None:
+        with FileLock(folder / "mlflow-template.lock"):
+            if not template.exists():
+                from mlflow import MlflowClient
+
+                logging.getLogger("mlflow").setLevel("ERROR")  # as the project does; it would report each migration
+                MlflowClient(tracking_uri=f"sqlite:///{template}").search_experiments()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                shutil.copy(template, path)
+
+    return copy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stores_from_template(copy_store: Callable[[Path], None]) -> Iterator[None]:
+    """Every new MLflow store of this process is a copy; processes that tests start create their own."""
     from experiments.tracking import store, ui
 
-    made, opened = tmp_path_factory.mktemp("store") / "mlflow.db", store.open_store
+    original = store.open_store
 
     def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
-        place = Path(uri.removeprefix("sqlite:///"))
-        if uri.startswith("sqlite:///") and not place.exists():
-            output_dir.mkdir(parents=True, exist_ok=True)
-            with FileLock(output_dir / "mlflow.lock"):
-                if not made.exists():
-                    from mlflow import MlflowClient
-
-                    logging.getLogger("mlflow").setLevel(
-                        "ERROR"
-                    )  # as the project does; it would tell of each migration
-                    MlflowClient(tracking_uri=f"sqlite:///{made}").search_experiments()
-                if not place.exists() and place.parent.exists():
-                    shutil.copy(made, place)
-        return opened(uri, output_dir)
+        if uri.startswith("sqlite:///") and uri != "sqlite:///":
+            copy_store(Path(uri.removeprefix("sqlite:///")))
+        return original(uri, output_dir)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "open_store", open_store)
         patch.setattr(ui, "open_store", open_store)
         yield
+
+
+@pytest.fixture
+def stocked(tmp_path: Path, copy_store: Callable[[Path], None]) -> None:
+    """Put a store into `tmp_path` as an output folder, for processes that a test starts there."""
+    copy_store(tmp_path / "mlflow.db")
 
 
 @pytest.fixture

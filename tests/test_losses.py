@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from monai.losses import DiceFocalLoss, DiceLoss, TverskyLoss
 from segmentation_models_pytorch import losses as smp_losses
@@ -22,6 +22,7 @@ from experiments.training.losses import (
     lovasz_loss,
     tversky_loss,
 )
+from tests.conftest import examples
 
 LOSSES = {
     "bce": bce_loss, "dice": dice_loss, "focal": focal_loss, "bce_dice": bce_dice_loss, "dice_focal": dice_focal_loss,
@@ -98,14 +99,14 @@ def slow_lovasz(logits, mask) -> float:
     return sum(scores) / len(scores)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(name=st.sampled_from(sorted(LOSSES)), seed=st.integers(0, 10**6), n=st.integers(1, 4), scale=st.floats(0, 8))
 def test_each_loss_equals_its_slow_twin_in_float64(name, seed, n, scale):
     logits, mask = batch(n=n, seed=seed, scale=scale)
     assert LOSSES[name](logits, mask).item() == pytest.approx(slow_loss(name, logits, mask), rel=2e-5, abs=1e-6)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(gamma=st.floats(0, 6), alpha=st.none() | st.floats(0, 1), weight=st.floats(0, 5), smooth=st.floats(0.01, 100))
 def test_each_option_does_what_the_slow_twin_does(gamma, alpha, weight, smooth):
     logits, mask = batch(seed=1)
@@ -285,7 +286,7 @@ def test_values_and_gradients_are_finite_at_extreme_logits(loss, value, truth):
         assert torch.isfinite(logits.grad).all(), (sign, option)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(gamma=st.floats(0, 100), values=st.lists(st.floats(-1000, 1000, width=32), min_size=6, max_size=6))
 def test_the_gradient_of_focal_is_finite_for_any_gamma(gamma, values):
     logits = torch.tensor(values * 2).view(1, 1, 4, 3).requires_grad_()

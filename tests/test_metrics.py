@@ -9,11 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from experiments.evaluation.metrics import Scores, pooled_iou, score
+from tests.conftest import examples
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*always_return_as_numpy:FutureWarning")  # MONAI warns about itself
 RATIOS = ("dice", "iou", "precision", "recall", "boundary_iou")
@@ -93,7 +94,7 @@ def mask_pairs(draw):
     return prediction, other ^ prediction if draw(st.booleans()) else other
 
 
-some_pairs = settings(max_examples=150, deadline=None)  # no deadline: the first example pays for the oracle's import
+some_pairs = examples(150)
 
 
 # --- oracles ---

@@ -11,7 +11,7 @@ import safetensors.torch
 import segmentation_models_pytorch as smp
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from models import weights as weights_module
@@ -21,6 +21,7 @@ from models.blocks import Normalize, crop, pad
 from models.resnet_unet import resnet_unet
 from models.unet import UNet, unet
 from models.weights import WeightsNotFetched
+from tests.conftest import examples
 
 MODELS = {
     "unet": lambda: unet(width=4),
@@ -154,7 +155,7 @@ def test_no_forward_pass_looks_at_values(name):
         assert model(torch.empty(2, 3, height, width, device="meta")).shape == (2, 1, height, width)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(height=st.integers(32, 150), width=st.integers(32, 150), least=st.integers(32, 300))
 def test_a_small_image_is_mirrored_again_and_again_up_to_what_is_needed(height, width, least):
     image = torch.arange(3.0 * height * width).view(1, 3, height, width)
@@ -164,7 +165,7 @@ def test_a_small_image_is_mirrored_again_and_again_up_to_what_is_needed(height, 
     assert torch.equal(padded, torch.from_numpy(np.pad(image.numpy(), extra, mode="reflect")))
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(height=st.integers(32, 200), width=st.integers(32, 200), multiple=st.sampled_from([16, 32]))
 def test_crop_undoes_pad_and_pad_adds_less_than_one_multiple(height, width, multiple):
     image = torch.arange(3.0 * height * width).view(1, 3, height, width)

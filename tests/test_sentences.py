@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
@@ -19,6 +19,7 @@ from analysis.text.notes import notes
 from analysis.text.sentences import sentences, verdict
 from analysis.text.tables import main_effects
 from analysis.verdicts.answer import answer
+from tests.conftest import examples
 from tests.made_study import write_study
 
 MODELS = ("unet", "attention_unet", "resnet_unet")
@@ -79,7 +80,7 @@ def test_main_effects_come_first_where_the_plan_names_them_and_pairs_where_it_na
     assert all("(exploratory)" in text for text in texts[1:])
 
 
-@settings(max_examples=12, deadline=None)
+@examples(12)
 @given(
     effects=st.lists(st.sampled_from([0.0, 0.0003, 0.001, 0.003, 0.01]), min_size=2, max_size=4),
     sd=st.sampled_from([1e-5, 3e-4, 2e-3]), seeds=st.integers(1, 4),
@@ -407,7 +408,7 @@ def six(tmp_path_factory):
 
 
 @given(edges=st.lists(st.booleans(), min_size=6, max_size=6))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_no_sentence_speaks_of_all_where_some_are_not_judged(six, edges):
     folder, plan = six
     for cell, edge in zip(plan["cells"], edges, strict=True):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from experiments.data.samples import Sample
 from experiments.data.splits import PARTS, arm, first_cars, manifest, read_manifest, split
 from registry import InputError
+from tests.conftest import examples
 
 
 def cars(n, views=16):
@@ -25,6 +26,7 @@ def groups(samples):
     return list(dict.fromkeys(s.group for s in samples))
 
 
+@examples(100)
 @given(st.integers(3, 120), st.integers(1, 3))
 def test_a_car_is_never_in_two_parts_of_the_split(n, views):
     parts = split(cars(n, views))
@@ -50,6 +52,7 @@ def test_the_split_is_the_one_that_it_has_always_been():
     assert (groups(parts.test), groups(parts.val)) == (["0004", "0008"], ["0005"])
 
 
+@examples(100)
 @given(st.integers(6, 60), st.integers(2, 6))
 def test_over_all_folds_every_car_is_tested_exactly_once(n, folds):
     tested = [g for k in range(folds) for g in groups(split(cars(n, 1), fold=(k, folds)).test)]

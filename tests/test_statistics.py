@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
 from analysis.statistics.comparisons import Comparison, adjust, compare, compare_all, read
 from analysis.statistics.estimator import Estimate, contrast, summarise
+from tests.conftest import examples
 
 RNG = np.random.default_rng(0)
 
@@ -124,7 +125,7 @@ tables = st.builds(
 )  # fmt: skip
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(tables, st.randoms(use_true_random=False))
 def test_the_order_of_the_two_mirrors_and_the_order_of_seeds_and_cars_changes_nothing(pair, random):
     a, b = pair
@@ -135,7 +136,7 @@ def test_the_order_of_the_two_mirrors_and_the_order_of_seeds_and_cars_changes_no
     assert (found.p <= 0.05) == (found.low > 0 or found.high < 0)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(tables, st.floats(-5, 5), st.sampled_from([0.25, 8.0, 100.0]))
 def test_another_zero_and_another_unit_change_nothing_but_the_unit(pair, zero, unit):
     a, b = pair

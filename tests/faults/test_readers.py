@@ -14,6 +14,7 @@ from experiments.runtime.errors import on_one_line
 from experiments.studies import study_file
 from experiments.studies.definition import slug
 from registry import InputError, OptionError, UnknownName
+from tests.conftest import examples
 from tests.test_study import SETTINGS
 
 ANSWERS = (InputError, UnknownName, OptionError)
@@ -33,7 +34,7 @@ VALUES = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | WORDS, inner, max_size=3)
 )
 NAMES = st.sampled_from([*setting_fields(), *reading.RUNTIME_SETTINGS, "preset", "label"]) | st.text(max_size=6)
-QUICK = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(examples(400), suppress_health_check=list(HealthCheck))
 
 
 def answers(read):

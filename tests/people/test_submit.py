@@ -6,12 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from experiments.inference.kaggle_submission import NATIVE
 from experiments.inference.rle import encode
+from tests.conftest import examples
 
 WIDTH, HEIGHT = 1918, 1280
 
@@ -28,7 +29,7 @@ def decode(text, height, width):
     return np.array(pixels)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 7), st.integers(1, 7), st.randoms(use_true_random=False))
 def test_what_is_encoded_is_decoded_to_the_same_mask(height, width, random):
     mask = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)])
