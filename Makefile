@@ -11,7 +11,6 @@ demo: .venv/runtime
 	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
 
 test: .venv/development # contracts, numbers, a real run, the README's commands: four minutes on two cores
-	.venv/bin/python run.py report --check
 	$(PYTEST) --ignore=tests/people -m "not slow"
 
 test-all: .venv/complete # every test that make test leaves out: slow ones, all injected faults, Ray, what users do

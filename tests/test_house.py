@@ -148,10 +148,9 @@ def test_no_photograph_and_no_data_is_in_the_repository():
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readmes_tables_are_rendered_from_the_registry():
-    from analysis.report.readme import rendered
-
-    assert rendered(README) == README, "type make readme"
+def test_what_the_readme_shows_is_rendered_from_the_registry_and_the_committed_results(command):
+    code, shown, complaint = command("report", "--check")
+    assert code == 0, f"{shown}{complaint}: type make readme"
 
 
 def test_the_tables_of_speed_are_rendered_from_what_bench_printed():
