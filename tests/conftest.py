@@ -1,4 +1,4 @@
-"""What the tests share: small cars made on the spot, real ones where CARVANA_DIR names them, and the command line."""
+"""Shared fixtures: small synthetic cars, real ones if CARVANA_DIR is set, MLflow stores, and the command line."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def examples(count: int) -> settings:
 
 @pytest.fixture(scope="session")
 def made_cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight synthetic cars of 96x64 pixels in Carvana's layout; to be read only."""
+    """Eight synthetic cars of 96x64 pixels in Carvana's layout; read-only."""
     from experiments.data.synthetic.cars import write_cars
 
     folder = tmp_path_factory.mktemp("made") / "cars"
@@ -91,35 +91,35 @@ def stocked(tmp_path: Path, copy_store: Callable[[Path], None]) -> None:
 
 @pytest.fixture
 def cars(made_cars: Path, tmp_path: Path) -> Path:
-    """A copy of the synthetic cars that a test may spoil."""
+    """A copy of the synthetic cars that a test may modify."""
     return Path(shutil.copytree(made_cars, tmp_path / "cars"))
 
 
 @pytest.fixture(scope="session")
 def carvana() -> Path:
-    """Real Carvana photographs; skipped where CARVANA_DIR does not name them."""
+    """The folder of real Carvana images; skips the test if CARVANA_DIR is not set."""
     place = os.environ.get("CARVANA_DIR")
     if not place:
-        pytest.skip("CARVANA_DIR does not name real Carvana photographs")
+        pytest.skip("CARVANA_DIR does not name a folder of real Carvana images")
     return Path(place)
 
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Types a command line in this process: (exit code, what it printed, what it complained of)."""
+    """Run a command line in this process and return (exit code, stdout, stderr)."""
     import run
 
-    def type_it(*words: object) -> tuple[int, str, str]:
+    def run_command(*words: object) -> tuple[int, str, str]:
         capsys.readouterr()
         code = run.main([str(word) for word in words])
         shown = capsys.readouterr()
         return code, shown.out, shown.err
 
-    return type_it
+    return run_command
 
 
 def small(data: Path, output: Path, /, **other: object) -> list[str]:
-    """The words of a run that takes a second: two epochs of a narrow U-Net at 48x32 on the synthetic cars."""
+    """Arguments of a run that takes a second: two epochs of a narrow U-Net at 48x32 on the synthetic cars."""
     settings = {
         "data": "carvana", "data_dir": data, "output_dir": output, "size": "48x32", "epochs": 2, "batch_size": 16,
         "model": "unet", "model_kwargs": "width=4", "loss": "bce_dice", "preset": "demo", "precision": "fp32", "workers": 0,
@@ -128,6 +128,6 @@ def small(data: Path, output: Path, /, **other: object) -> list[str]:
 
 
 def run_folder(output: Path) -> Path:
-    """The folder of the only run under `output`."""
+    """Return the folder of the only run under `output`."""
     (folder,) = [path for path in (output / "runs").iterdir() if path.is_dir()]
     return folder

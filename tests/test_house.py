@@ -1,22 +1,28 @@
-"""The house: which way imports go, who opens which door, what the top level holds, and that the README is true."""
+"""The layers: which package may import which, the one door of each heavy library, and whether what the README shows is true."""
 
 import ast
 import itertools
 import re
 import shlex
+import subprocess
 
 import pytest
 
 from tests.conftest import ROOT, small
 
-# Imports only go down: a package may import what stands before it in its row. `experiments` may import `analysis` (its report only
-# from the commands); `analysis` and `models` import nothing of `experiments`.
+# A package may import those that stand before it in its row. `experiments` may import `analysis` (`analysis.report` from the
+# commands only); `analysis` and `models` import nothing of `experiments`.
 LAYERS = (
     ("runtime", "config", "data", "tracking", "evaluation", "training", "bench", "inference", "studies", "commands"),
     ("statistics", "records", "verdicts", "text", "plots", "report"),
 )
-ALLOWED = {"run": {"registry", "experiments", "analysis"}, "registry": set(), "models": {"registry"}, "analysis": {"registry"},
-           "experiments": {"registry", "models", "analysis"}}  # fmt: skip
+ALLOWED = {
+    "run": {"registry", "experiments", "analysis"},
+    "registry": set(),
+    "models": {"registry"},
+    "analysis": {"registry"},
+    "experiments": {"registry", "models", "analysis"},
+}
 DOORS = {
     "mlflow": {"experiments.tracking"},
     "optuna": {"experiments.studies.trial_queue"},
@@ -38,16 +44,18 @@ TOP = {
 
 
 def modules():
-    for path in [
-        ROOT / "run.py",
-        ROOT / "registry.py",
-        *(p for f in ("models", "experiments", "analysis") for p in (ROOT / f).rglob("*.py")),
-    ]:
+    """Every module of the production code, by its dotted name, as a syntax tree."""
+    folders = [path for name in ("models", "experiments", "analysis") for path in (ROOT / name).rglob("*.py")]
+    for path in [ROOT / "run.py", ROOT / "registry.py", *folders]:
         if path.name != "__init__.py":
             yield ".".join(path.relative_to(ROOT).with_suffix("").parts), ast.parse(path.read_text(encoding="utf-8"))
 
 
+MODULES = dict(modules())
+
+
 def imports(tree):
+    """The dotted names that a module imports, wherever in it."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
@@ -55,94 +63,76 @@ def imports(tree):
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
 
-def inside(name, known):
-    """The project's module that an imported name is or lies in."""
-    parts = name.split(".")
-    return next((m for n in range(len(parts), 0, -1) if (m := ".".join(parts[:n])) in known), None)
-
-
-KNOWN = dict(modules())
+def project_imports(name):
+    """The project's modules that a module imports."""
+    for imported in imports(MODULES[name]):
+        parts = imported.split(".")
+        prefixes = (".".join(parts[:n]) for n in range(len(parts), 0, -1))
+        yield from itertools.islice((prefix for prefix in prefixes if prefix in MODULES), 1)
 
 
 def refusal(importer, imported):
-    """Why one module may not import the other; None where it may."""
-    (mine, *inner), (other, *within) = importer.split("."), imported.split(".")
-    if mine != other:
-        if other not in ALLOWED[mine]:
-            return f"{mine} imports nothing of {other}"
-        upstairs = mine == "experiments" and within[:1] == ["report"] and inner[0] != "commands"
-        return "only the commands import analysis.report" if upstairs else None
+    """Why one module may not import the other; None if it may."""
+    (root, *inner), (other, *within) = importer.split("."), imported.split(".")
+    if root != other:
+        if other not in ALLOWED[root]:
+            return f"{root} imports nothing of {other}"
+        report = root == "experiments" and within[:1] == ["report"] and inner[0] != "commands"
+        return "only the commands import analysis.report" if report else None
     layers = next((row for row in LAYERS if inner and inner[0] in row), ())
     if layers and layers.index(within[0]) > layers.index(inner[0]):
         return f"{inner[0]} lies below {within[0]}"
     return None
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", MODULES)
 def test_imports_only_go_down(name):
-    for imported in filter(None, (inside(i, KNOWN) for i in imports(KNOWN[name]))):
+    for imported in project_imports(name):
         assert refusal(name, imported) is None, f"{name} imports {imported}: {refusal(name, imported)}"
 
 
-def test_no_module_lies_flat_and_each_package_is_in_its_row():
-    for name in KNOWN:
+def test_no_module_lies_flat_and_every_package_has_a_layer():
+    for name in MODULES:
         root, *inner = name.split(".")
         if root in ("experiments", "analysis"):
             assert len(inner) > 1 and any(inner[0] in row for row in LAYERS), name
 
 
-def test_imports_do_not_go_in_circles():
-    below = {
-        name: {i for i in (inside(i, KNOWN) for i in imports(tree)) if i and i != name} for name, tree in KNOWN.items()
-    }
-    while ready := [name for name, needs in below.items() if not needs]:
-        for name in ready:
-            del below[name]
-        below = {name: needs - set(ready) for name, needs in below.items()}
-    assert not below, f"circles among {sorted(below)}"
+def test_imports_form_no_cycle():
+    left = {name: set(project_imports(name)) - {name} for name in MODULES}
+    while ready := [name for name, needed in left.items() if not needed]:
+        left = {name: needed - set(ready) for name, needed in left.items() if name not in ready}
+    assert not left, f"cycles among {sorted(left)}"
 
 
 @pytest.mark.parametrize("package", DOORS)
 def test_each_heavy_library_has_one_door(package):
-    through = {name for name, tree in KNOWN.items() if any(i.split(".")[0] == package for i in imports(tree))}
-    assert all(any(name == door or name.startswith(f"{door}.") for door in DOORS[package]) for name in through), through
+    users = {name for name, tree in MODULES.items() if any(i.split(".")[0] == package for i in imports(tree))}
+    assert all(any(f"{name}.".startswith(f"{door}.") for door in DOORS[package]) for name in users), users
 
 
-def test_models_know_nothing_of_experiments_and_analysis_nothing_of_torch_or_mlflow():
-    for name, tree in KNOWN.items():
-        roots = {i.split(".")[0] for i in imports(tree)}
-        if name.startswith("models"):
-            assert not roots & {"experiments", "analysis"}, name
-        if name.startswith("analysis"):
-            assert not roots & {"models", "torch", "mlflow"}, name
-            assert not {
-                i
-                for i in imports(tree)
-                if i.startswith("experiments") and not i.startswith("experiments.runtime.errors.")
-            }, name
+def test_analysis_imports_neither_torch_nor_mlflow():
+    for name in MODULES:
+        roots = {imported.split(".")[0] for imported in imports(MODULES[name])}
+        assert not name.startswith("analysis.") or not roots & {"torch", "mlflow"}, name
 
 
-def test_no_module_is_a_drawer_for_everything():
-    assert not {path.stem for path in ROOT.rglob("*.py") if ".venv" not in path.parts} & {
-        "utils",
-        "helpers",
-        "common",
-        "misc",
-    }
+def tracked():
+    """The paths in the repository."""
+    done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
 
 
-def test_the_top_level_holds_what_belongs_there_and_tool_files():
-    import subprocess
-
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert {path.split("/")[0] for path in tracked} <= TOP
+def test_no_module_is_a_catch_all():
+    assert not {path.rpartition("/")[2] for path in tracked()} & {"utils.py", "helpers.py", "common.py", "misc.py"}
 
 
-def test_no_photograph_and_no_data_is_in_the_repository():
-    import subprocess
+def test_the_top_level_holds_only_what_belongs_there():
+    assert {path.split("/")[0] for path in tracked()} <= TOP
 
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    assert not [path for path in tracked if path.lower().endswith((".jpg", ".jpeg", ".gif", ".ckpt", ".pth", ".db"))]
+
+def test_the_repository_holds_no_data_or_weights():
+    assert not [path for path in tracked() if path.lower().endswith((".jpg", ".jpeg", ".gif", ".ckpt", ".pth", ".db"))]
 
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")

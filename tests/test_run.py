@@ -180,11 +180,16 @@ def test_the_same_command_elsewhere_gives_the_same_record_bit_for_bit(
     assert digests(run_folder(tmp_path)) == digests(run_folder(finished))
 
 
+SLOW = pytest.mark.slow
+
+
+# Five steps an epoch: killed in the first epoch, at its end, in the last, at the end.
 @pytest.mark.parametrize(
-    "step", [1, 4, 8, 10]
-)  # five steps an epoch: in the first, at its end, in the last, at the end
+    "step", [pytest.param(1, marks=SLOW), pytest.param(4, marks=SLOW), 8, pytest.param(10, marks=SLOW)]
+)
+@pytest.mark.usefixtures("same_threads", "stocked")
 @pytest.mark.fault(1)
-def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, made_cars, tmp_path, command, same_threads, step):
+def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, made_cars, tmp_path, command, step):
     words = small(made_cars, tmp_path)
     assert killed(words, at(step)).returncode == -signal.SIGKILL
     assert not (run_folder(tmp_path) / "result.json").exists()
@@ -387,6 +392,7 @@ def test_the_other_models_go_the_same_road(made_cars, tmp_path, command, model):
     assert "test Dice" in shown
 
 
+@pytest.mark.slow
 def test_weights_given_as_a_file_count_by_their_bytes(made_cars, tmp_path, command):
     from registry import MODELS
 
@@ -419,6 +425,7 @@ def test_folds_split_files_and_fewer_cars_reach_the_record(made_cars, tmp_path, 
     assert json.loads((run_folder(tmp_path / "two") / "config.json").read_text())["config"]["split"].startswith("file:")
 
 
+@pytest.mark.slow
 @pytest.mark.fault(4)
 def test_no_process_is_left_behind_by_a_stopped_run_with_workers(made_cars, tmp_path):
     words = small(made_cars, tmp_path, workers=2, epochs=500)

@@ -276,6 +276,7 @@ def test_a_studys_runs_lie_at_the_top_of_mlflow_with_its_tag(finished):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.fault(1)
 def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(
     finished, made_cars, tmp_path, command, shared
@@ -302,6 +303,7 @@ def test_a_study_that_was_asked_to_stop_says_so_and_goes_on(finished, made_cars,
     assert command(*given)[0] == 0 and scores(tmp_path) == scores(finished[0])
 
 
+@pytest.mark.slow
 @pytest.mark.fault(15)
 def test_two_processes_share_one_study_and_run_nothing_twice(finished, made_cars, tmp_path, shared):
     given = words(finished[1], made_cars, tmp_path) + shared

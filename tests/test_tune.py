@@ -69,6 +69,7 @@ def tuned(made_cars, tmp_path_factory, one_thread):
     return folder / "outputs", file, shown
 
 
+@pytest.mark.slow
 @pytest.mark.fault(17)
 def test_two_workers_on_one_cell_give_exactly_the_budget(tuned):
     output, _, shown = tuned
@@ -82,6 +83,7 @@ def test_two_workers_on_one_cell_give_exactly_the_budget(tuned):
     assert all(f"{budget} trials" in text for text in shown)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(17)
 def test_what_a_worker_that_was_behind_wrote_is_made_whole(tuned, made_cars, tmp_path, command):
     """It may write the table when another has carried out the last range, of which it does not know yet."""
@@ -119,6 +121,7 @@ def test_the_large_study_tries_the_rates_that_the_small_one_has_tried():
     assert set(learning_rate_grid(large)) <= {*learning_rate_grid(small_one), *learning_rate_grid(further)}
 
 
+@pytest.mark.slow
 def test_a_trials_record_says_what_it_did_and_never_saw_a_test_car(tuned):
     output = tuned[0]
     for row in trials(output):
@@ -136,6 +139,7 @@ def test_a_trials_record_says_what_it_did_and_never_saw_a_test_car(tuned):
     assert not list((output / "runs").glob("*"))
 
 
+@pytest.mark.slow
 def test_trials_are_nested_in_mlflow_and_not_among_the_studys_runs(tuned):
     from tests.test_tracking import store
 
@@ -150,6 +154,7 @@ def test_trials_are_nested_in_mlflow_and_not_among_the_studys_runs(tuned):
     assert not [r for r in runs if "study.tiny" in r.data.tags] and "rate" in parent.data.metrics
 
 
+@pytest.mark.slow
 def test_the_study_takes_the_rate_that_was_found_and_the_plan_says_how_sure_it_is(tuned, made_cars, command, tmp_path):
     import shutil
 
@@ -164,6 +169,7 @@ def test_the_study_takes_the_rate_that_was_found_and_the_plan_says_how_sure_it_i
     assert config["learning_rate"] == cell["rate"] and config["seed"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.fault(18)
 def test_a_tuning_that_was_killed_ends_with_the_same_trials(tuned, made_cars, tmp_path, command, shared):
     from tests.test_run import at, killed
@@ -175,6 +181,7 @@ def test_a_tuning_that_was_killed_ends_with_the_same_trials(tuned, made_cars, tm
     assert trials(tmp_path) == trials(tuned[0])
 
 
+@pytest.mark.slow
 def test_the_trials_do_not_change_when_the_test_cars_do(tuned, cars, tmp_path, command, shared):
     """Noise instead of the test cars' photographs gives the same trials: only the data's fingerprint differs."""
     from experiments.data import carvana
@@ -189,6 +196,7 @@ def test_the_trials_do_not_change_when_the_test_cars_do(tuned, cars, tmp_path, c
     assert values[0] == values[1] and not {row["key"] for row in rows[0]} & {row["key"] for row in rows[1]}
 
 
+@pytest.mark.slow
 def test_where_one_cell_is_at_the_end_of_the_range_every_cell_gets_the_further_trials(
     made_cars, tmp_path, command, shared
 ):
@@ -202,6 +210,7 @@ def test_where_one_cell_is_at_the_end_of_the_range_every_cell_gets_the_further_t
     assert any(cell["edge"] for cell in plan["cells"]) == ("no verdict" in shown)
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverges_is_shown_as_such_and_counts(made_cars, tmp_path, command):
     from tests.test_tracking import store
 
@@ -318,6 +327,7 @@ def test_a_storage_that_fails_is_named_with_what_to_do(tmp_path):
     assert [ended for _, ended in cell.trials()] == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(11)
 def test_a_trial_whose_value_was_changed_is_refused(tuned, made_cars, tmp_path, command, shared):
     output, file, _ = tuned
