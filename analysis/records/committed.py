@@ -16,7 +16,6 @@ import csv
 import gzip
 import io
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records.gather import read_json, read_trials, with_levels
+from analysis.records.files import read_json, write_atomically
+from analysis.records.gather import read_trials, with_levels
 from analysis.records.study_results import CURVES, ROBUSTNESS, RUN, SCORES, Study, compact, number, typed
 from registry import InputError
 
@@ -230,10 +230,3 @@ def _folded(configs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
 
 def _unfolded(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {key: {**content.get("shared", {}), **own} for key, own in content.get("runs", {}).items()}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)

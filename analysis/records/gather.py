@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records import run_files
+from analysis.records.files import read_json, sha256_of
 from analysis.records.run_files import read_scores
 from analysis.records.study_results import (
     CURVES,
@@ -100,15 +99,6 @@ def with_levels(runs: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
     return runs
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where the file is missing or holds something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
 def read_trials(path: Path) -> pd.DataFrame:
     """The tuning trials of a study; none where there is no file. Raises InputError for a file that holds something else."""
     if not path.exists():
@@ -149,7 +139,7 @@ def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
     row |= _result(result) | {"state": "finished", "reason": "", "val_rise": rise(curve.val_dice.to_numpy(float))}
     row |= {
         "val_dice_last": curve.val_dice.iloc[-1] if len(curve) else None,
-        "scores_sha256": _digest(folder / "scores_last.csv"),
+        "scores_sha256": sha256_of(scores) if (scores := folder / "scores_last.csv").exists() else "",
     }
     return Run(row, folder, curve, config)
 
@@ -157,7 +147,7 @@ def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
 def _spoilt(folder: Path, result: dict[str, Any]) -> str:
     """What was changed in a finished run's folder since its end, in words; empty where all is as it was."""
     for name, wanted in (result.get("sha256") or {}).items():
-        if (folder / name).exists() and _digest(folder / name) != wanted:
+        if (folder / name).exists() and sha256_of(folder / name) != wanted:
             return f"{name} was changed since the run was finished"
     if result.get("seal", "") not in ("", run_files.seal(result)):
         return "result.json was changed since the run was finished"
@@ -226,10 +216,6 @@ def _placeless(value: Any) -> Any:
     if isinstance(value, list):
         return [_placeless(part) for part in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 PLACE = "robustness"  # the folder of a study's files under outputs/

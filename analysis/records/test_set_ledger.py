@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.records.committed import write_atomically
+from analysis.records.files import write_atomically
 from analysis.records.study_results import Study
 
 COLUMNS = ("study", "data_fingerprint", "split", "test_cars", "cars_sha256", "runs", "keys")

@@ -17,6 +17,7 @@ from analysis.plots import comparison, training
 from analysis.plots import robustness as robustness_plot
 from analysis.plots.style import style, svg
 from analysis.records import committed, test_set_ledger
+from analysis.records.files import write_atomically
 from analysis.records.places import Places, load_study, one_study, study_names
 from analysis.report import readme
 from analysis.text import tables
@@ -43,7 +44,7 @@ def report(places: Places, name: str) -> Answer:
     for picture in PICTURES:
         path = folder / f"{picture}.svg"
         if picture in drawn:
-            committed.write_atomically(path, drawn[picture].encode())
+            write_atomically(path, drawn[picture].encode())
         else:
             path.unlink(missing_ok=True)  # of an earlier state: it would show what is no longer so
     return found
@@ -66,7 +67,7 @@ def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
         text = readme.read(page)
         made = readme.rendered(text, page, places.results, known)
         if made != text:
-            committed.write_atomically(page, made.encode())
+            write_atomically(page, made.encode())
     text = readme.read(places.readme)
     return [
         f"{places.readme.name} has no place for the study {name}: where it should stand, put the lines <!-- study {name} en --> and "
@@ -79,7 +80,7 @@ def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
 def write_latex(places: Places, found: Answer) -> Path:
     """The table for a paper, beside the committed files."""
     path = places.results / found.study.name / f"{found.study.name}.tex"
-    committed.write_atomically(path, tables.latex(found).encode())
+    write_atomically(path, tables.latex(found).encode())
     return path
 
 
@@ -98,7 +99,7 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
         found, test_set_ledger.read(places.results), drawn, strip.read_bytes() if strip.exists() else None
     )
     try:
-        committed.write_atomically(path, content.encode())
+        write_atomically(path, content.encode())
     except OSError as error:
         raise InputError(
             f"The page cannot be written to {path} ({error.strerror}). Name another file with --html."

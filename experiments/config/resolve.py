@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from experiments.config.schema import DATA_DIRS, PRESETS, RunConfig, RuntimeConfig
 from experiments.config.values import ParsedArgs
 from experiments.runtime.environment import processor
+from experiments.runtime.files import sha256_of
 from registry import DATASETS, LOSSES, MODELS, InputError
 
 
@@ -154,6 +154,4 @@ def _weights(options: dict[str, Any]) -> tuple[dict[str, Any], str, Path | None]
         raise InputError(
             f"There is no weights file {path}. Type pretrained=true, pretrained=false, or the path of a file."
         )
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {**options, "pretrained": "file"}, digest, path.absolute()
+    return {**options, "pretrained": "file"}, sha256_of(path), path.absolute()

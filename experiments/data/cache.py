@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from experiments.data.samples import CHANGED, Sample, read_mask, read_photo
 from experiments.data.samples import fingerprint as samples_print
-from experiments.runtime.errors import name_file
+from experiments.runtime.files import name_file, read_json, sha256_of
 from experiments.runtime.leases import wait_for_lock
 from registry import InputError
 
@@ -185,14 +185,14 @@ def _complete(folder: Path, shape: tuple[int, int, int]) -> bool:
     """Whether the folder holds a whole cache of this shape under its own name: sizes and bytes are compared, not trusted."""
     pixels = shape[0] * shape[1] * shape[2]
     try:
-        about = json.loads((folder / "cache.json").read_text())
+        about = read_json(folder / "cache.json")
         stats = [(folder / name).stat() for name in FILES]
         if [stat.st_size for stat in stats] != [3 * pixels, pixels]:
             return False
         digests = {
             name: _digest(folder / name, stat.st_mtime_ns, stat.st_ino) for name, stat in zip(FILES, stats, strict=True)
         }
-    except (OSError, ValueError):
+    except OSError:
         return False
     return about == {"format": FORMAT, "shape": list(shape), "name": folder.name, "sha256": digests}
 
@@ -200,8 +200,7 @@ def _complete(folder: Path, shape: tuple[int, int, int]) -> bool:
 @functools.lru_cache(maxsize=16)  # the runs of a study open the same cache again and again: its bytes are read once
 def _digest(path: Path, changed: int, number: int) -> str:
     """The SHA-256 of a file; `changed` (when) and `number` (its inode) tell it from another of the same name."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _need_space(needed: int, folder: Path) -> None:

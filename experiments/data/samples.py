@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from experiments.runtime.files import sha256_of
 from registry import InputError
 
 # Pillow refuses more than twice this: 268 million pixels, 16384x16384. A damaged header may claim any number of them.
@@ -101,15 +102,10 @@ def fingerprint(samples: Sequence[Sample]) -> str:
 def _fingerprint(stats: tuple[tuple[Sample, int, int, int, int], ...]) -> str:
     samples = [row[0] for row in stats]
     with ThreadPoolExecutor(4) as pool:
-        digests = pool.map(_digest, (path for s in samples for path in (s.image, s.mask)))
+        digests = pool.map(sha256_of, (path for s in samples for path in (s.image, s.mask)))
         pairs = list(zip(digests, digests, strict=True))
     lines = sorted(f"{s.name}\t{s.group}\t{image}\t{mask}\n" for s, (image, mask) in zip(samples, pairs, strict=True))
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import gzip
 import io
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from experiments.inference.predictor import Photo, Predictor, each
 from experiments.inference.rle import encode
 from experiments.inference.trained_model import find_all
 from experiments.runtime import progress
+from experiments.runtime.files import open_atomically
 from experiments.runtime.interrupts import Stop, interruptible
 from registry import InputError
 
@@ -83,13 +83,9 @@ def _encoded(_: Photo, mask: NDArray[np.bool_]) -> str:
 @contextmanager
 def _whole(path: Path) -> Iterator[IO[str]]:
     """A text file, compressed if its name ends in .gz, that has its name only once it is whole; the same text, the same bytes."""
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        with contextlib.ExitStack() as opened:
-            raw: Any = opened.enter_context(open(temporary, "wb"))
-            if path.suffix == ".gz":
-                raw = opened.enter_context(gzip.GzipFile(path.stem, "wb", 6, raw, mtime=0))
-            yield opened.enter_context(io.TextIOWrapper(raw, encoding="utf-8", newline=""))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with open_atomically(path) as file, contextlib.ExitStack() as opened:
+        compressed = path.suffix == ".gz"
+        raw: Any = opened.enter_context(gzip.GzipFile(path.stem, "wb", 6, file, mtime=0)) if compressed else file
+        text = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+        yield text
+        text.detach()  # flushes it, and leaves the file open for its fsync

@@ -20,6 +20,7 @@ from torch import nn
 from experiments.config.schema import RunConfig
 from experiments.config.values import nearest
 from experiments.data.splits import LEAKING
+from experiments.runtime.files import read_json
 from experiments.runtime.progress import log_to_stderr
 from experiments.training import checkpoint, run_index
 from registry import MODELS, InputError
@@ -70,12 +71,12 @@ def at(path: Path) -> TrainedModel:
     """The checkpoint at `path`, or that of the run whose folder `path` is. Raises InputError where config.json is not beside it."""
     path = path / BEST if path.is_dir() else path
     try:
-        saved = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))
+        saved = read_json(path.parent / "config.json") or {}
         known = {field.name for field in dataclasses.fields(RunConfig)}
         values = {name: value for name, value in saved["config"].items() if name in known}
         values |= {name: tuple(values[name]) for name in ("size", "fold") if values.get(name)}
         return TrainedModel(path, RunConfig(**values), saved.get("machine") or {})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"There is no config.json of a run beside {path}; without it nobody knows what network the weights belong to. "
             "Copy it there from the run's folder."
@@ -149,6 +150,6 @@ def _validated_on(config: dict[str, Any]) -> str:
 
 def _validation_dice(folder: Path) -> float | None:
     try:
-        return float(json.loads((folder / "result.json").read_text(encoding="utf-8"))["validation_dice"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float((read_json(folder / "result.json") or {})["validation_dice"])
+    except (ValueError, KeyError, TypeError):
         return None

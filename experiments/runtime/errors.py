@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 from registry import InputError
 
@@ -25,16 +22,6 @@ class Busy(InputError):
 def on_one_line(sentence: str) -> str:
     """A sentence as it is shown: what a name in it has of line ends and other invisible characters is escaped."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
-
-
-@contextmanager
-def name_file(path: Path) -> Iterator[None]:
-    """An error within that names no file names this one: a full disk is noticed by `write`, which only has a number for it."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
 
 
 def disk_error_message(error: OSError, place: object = None) -> str | None:

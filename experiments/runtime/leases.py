@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from experiments.runtime import interrupts
 from experiments.runtime.errors import Busy, RunFailed
-from experiments.runtime.files import write_atomically
+from experiments.runtime.files import read_json, write_atomically
 
 PATIENCE = 120.0  # seconds without a heartbeat after which a lease is free
 
@@ -51,7 +51,7 @@ class Lease:
 
     def is_mine(self) -> bool:
         """Whether the run still belongs to this process."""
-        return (read(self._path) or {}).get("token") == self._token
+        return (read_json(self._path) or {}).get("token") == self._token
 
     def release(self) -> None:
         """Give the run back."""
@@ -63,7 +63,7 @@ class Lease:
 
     def _beat(self) -> None:
         while not self._end.wait(BEAT):
-            there = read(self._path)
+            there = read_json(self._path)
             if there is not None and there.get("token") != self._token:
                 self.lost = True
                 return
@@ -94,30 +94,22 @@ def hold(folder: Path) -> Iterator[Lease]:
 
 def _pass_over_stopped(folder: Path) -> None:
     """Leave a stopped owner its lock and make a new one: the lease, which `owner` found free, is what counts for it."""
-    lock, content = Path(f"{folder}.lock"), read(Path(f"{folder}.lease"))
+    lock, content = Path(f"{folder}.lock"), read_json(Path(f"{folder}.lease"))
     if content is not None and content.get("machine") == _here()["machine"] and _is_stopped(content):
         lock.unlink(missing_ok=True)
 
 
 def owner(folder: Path) -> str | None:
     """Who holds the run, as `host:process`; None when nobody alive does."""
-    content = read(Path(f"{folder}.lease"))
+    content = read_json(Path(f"{folder}.lease"))
     if content is None or _is_free(Path(f"{folder}.lease"), content):
         return None
     return f"{content['host']}:{content['process']}"
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """A lease's content; None where there is none."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
 def _take(path: Path) -> Lease | None:
     """The lease at `path`, unless somebody alive holds it. Two that take over at once: the later token stays, its owner has it."""
-    content = read(path)
+    content = read_json(path)
     if content is not None and not _is_free(path, content):
         return None
     token = uuid.uuid4().hex

@@ -20,6 +20,7 @@ from analysis.verdicts.answer import Answer
 from experiments.config.schema import RunConfig
 from experiments.runtime import leases, progress
 from experiments.runtime.errors import RunFailed
+from experiments.runtime.files import read_json
 from experiments.runtime.progress import log
 from experiments.studies import study_folder
 from experiments.tracking import store, tracker
@@ -120,9 +121,9 @@ def _one(record: RunFolder, kind: RunType, studies: Studies, session: tracking.S
 def _past(record: RunFolder, kind: RunType, studies: Studies) -> _Past | str:
     """What there is to say of a folder, or why there is nothing."""
     try:
-        saved = json.loads((record.folder / "config.json").read_text(encoding="utf-8"))
+        saved = read_json(record.folder / "config.json") or {}
         config = RunConfig.from_dict(saved["config"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return "without readable settings, left out"
     tags, parent = dict(studies.runs.get(record.key, {})), ""
     if kind is TRIAL:

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from analysis.plots.panels import Shown, png, strip
-from analysis.records.committed import write_atomically
 from analysis.records.places import Places, load_study, one_study
 from analysis.verdicts.answer import Answer, answer
 from experiments.config.schema import DATA_DIRS
@@ -22,6 +21,7 @@ from experiments.data.samples import Sample, read_mask, read_photo
 from experiments.data.synthetic import cars
 from experiments.evaluation.evaluator import enlarge
 from experiments.inference.trained_model import TrainedModel
+from experiments.runtime.files import write_atomically
 from experiments.studies.reproduce import load_config
 from registry import InputError
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 import shutil
 import signal
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +15,7 @@ from analysis.records.study_results import Study
 from experiments.config.schema import DATA_DIRS, RunConfig, RuntimeConfig
 from experiments.data.prepare import prepare
 from experiments.runtime.environment import git_commit, processor
+from experiments.runtime.files import read_json, sha256_of
 from experiments.runtime.interrupts import Interrupted, Stop, handle_signals
 from experiments.runtime.progress import log
 from experiments.training import runner
@@ -83,7 +80,7 @@ def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop:
         torch.set_num_threads(threads)
     row = study.finished[study.finished.key == key].iloc[0]
     repeated = machine.runs_dir / key / "scores_last.csv"
-    same = _digest(repeated) == row.scores_sha256
+    same = sha256_of(repeated) == row.scores_sha256
     log(f"{row.cell}, seed {row.seed}, run {key}: {'the same bits' if same else f'OTHER SCORES, see {repeated}'}")
     if same:
         shutil.rmtree(machine.runs_dir / key)
@@ -108,12 +105,12 @@ def load_config(study: Study, key: str) -> RunConfig:
 
 def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | None) -> RuntimeConfig:
     """Where the run's inputs lie: as asked, else as its record says, else in the usual place."""
-    places = _recorded(output_dir / "runs" / key / "config.json")
+    places = (read_json(output_dir / "runs" / key / "config.json") or {}).get("machine") or {}
     found = data_dir or places.get("data_dir") or DATA_DIRS.get(config.data, Path("data"))
     split, weights = (Path(places[name]) if places.get(name) else None for name in ("split_file", "weights_file"))
     if config.weights and weights is None:
         weights = next(
-            (path for path in sorted(WEIGHTS.glob("*")) if path.is_file() and _digest(path) == config.weights), None
+            (path for path in sorted(WEIGHTS.glob("*")) if path.is_file() and sha256_of(path) == config.weights), None
         )
         if weights is None:
             raise InputError(
@@ -123,15 +120,3 @@ def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | Non
     return RuntimeConfig(
         data_dir=Path(found), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights
     )
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _recorded(path: Path) -> Mapping[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8")).get("machine") or {}
-    except (OSError, ValueError):
-        return {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import time
@@ -14,10 +13,9 @@ from typing import Any
 
 from analysis.records import run_files
 from experiments.config.schema import RunConfig, RuntimeConfig, without_password
-from experiments.runtime import files as runtime_files
 from experiments.runtime import leases
 from experiments.runtime.environment import git_commit, versions
-from experiments.runtime.errors import name_file
+from experiments.runtime.files import name_file, no_check, read_json, sha256_of, write_atomically
 from experiments.training import checkpoint
 from registry import InputError
 
@@ -32,7 +30,7 @@ class RunFolder:
     """
 
     folder: Path
-    confirm: Callable[[], None] = runtime_files.no_check
+    confirm: Callable[[], None] = no_check
 
     @property
     def key(self) -> str:
@@ -40,11 +38,11 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """The result of a finished run, or None."""
-        return _json(self.folder / "result.json")
+        return read_json(self.folder / "result.json")
 
     def config(self) -> dict[str, Any] | None:
         """The settings of the run, as config.json has them."""
-        return (_json(self.folder / "config.json") or {}).get("config")
+        return (read_json(self.folder / "config.json") or {}).get("config")
 
     def begin(self, config: RunConfig, machine: RuntimeConfig, command: list[str]) -> None:
         """Make the folder and write config.json, or check that the one that is there is this run's."""
@@ -61,7 +59,7 @@ class RunFolder:
 
     def verify_config(self, config: RunConfig) -> None:
         """Raise InputError unless config.json says what it said when the run began."""
-        saved = (_json(self.folder / "config.json") or {}).get("config")
+        saved = (read_json(self.folder / "config.json") or {}).get("config")
         if saved != config.to_dict():
             raise InputError(
                 f"{self.folder / 'config.json'} was changed since the run began ({_difference(config.to_dict(), saved)}). "
@@ -71,7 +69,8 @@ class RunFolder:
     def verify_checksums(self) -> None:
         """Raise InputError where a number of this finished run was changed after its end (runs of old have no seal)."""
         result = self.result() or {}
-        wrong = [name for name, wanted in result.get("sha256", {}).items() if digest(self.folder / name) != wanted]
+        sealed = {name: (self.folder / name, checksum) for name, checksum in result.get("sha256", {}).items()}
+        wrong = [name for name, (path, checksum) in sealed.items() if not path.exists() or sha256_of(path) != checksum]
         if result.get("seal", "") not in ("", run_files.seal(result)):
             wrong.append("result.json")
         if wrong:
@@ -147,7 +146,7 @@ class RunFolder:
         )
 
     def _finish(self, result: dict[str, Any]) -> None:
-        sealed = {path.name: digest(path) for name in SEALED if (path := self.folder / name).exists()}
+        sealed = {path.name: sha256_of(path) for name in SEALED if (path := self.folder / name).exists()}
         content = {**result, "sha256": sealed}
         content["seal"] = run_files.seal(json.loads(json.dumps(content)))
         self.write("result.json", json.dumps(content, indent=1))
@@ -155,7 +154,7 @@ class RunFolder:
 
     def write(self, name: str, content: str) -> None:
         """Write one of the run's files, whole or not at all."""
-        runtime_files.write_atomically(self.folder / name, content.encode(), confirm=self.confirm)
+        write_atomically(self.folder / name, content.encode(), confirm=self.confirm)
 
     def _refuse_gap(self, name: str, rows: list[dict[str, Any]], last: int) -> None:
         if [row.get("epoch") for row in rows] != list(range(1, last + 1)):
@@ -178,15 +177,7 @@ class RunFolder:
 
     def failure(self) -> dict[str, Any] | None:
         """What `fail` noted of a run that has not been finished since: reason, diverged, time; or None."""
-        return None if self.result() else _json(self.folder / "failed.json")
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes; empty for a file that cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return ""
+        return None if self.result() else read_json(self.folder / "failed.json")
 
 
 def refuse_changed(config: RunConfig, machine: RuntimeConfig) -> None:
@@ -195,7 +186,7 @@ def refuse_changed(config: RunConfig, machine: RuntimeConfig) -> None:
     Such a run can neither be taken up (its numbers would mix two things) nor silently be left behind.
     """
     for path in sorted(machine.runs_dir.glob("*/config.json")):
-        saved = _json(path) or {}
+        saved = read_json(path) or {}
         old = saved.get("config", {})
         same_command = {k: old.get(k) for k in config.settings()} == config.settings() and saved.get(
             "machine"
@@ -229,11 +220,3 @@ def _difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:
         "; ".join(f"{name.replace('_', ' ')} {old.get(name)} -> {new.get(name)}" for name in names)
         or "the file cannot be read"
     )
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content if isinstance(content, dict) else None

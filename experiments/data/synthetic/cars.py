@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data.synthetic.photo import VIEWS, car_pictures
+from experiments.runtime.files import read_json
 from registry import InputError
 
 GENERATOR = 1  # counts the changes of the pictures; an older folder is refused, not mixed with new ones
@@ -57,12 +58,9 @@ def holds(folder: Path, record: dict) -> bool:
     """Whether the folder is complete with these cars; False if there is nothing yet, InputError if it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
-    try:
-        found = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
-        raise InputError(
-            f"{folder} holds no synthetic cars but other things; give a new folder with --data-dir."
-        ) from None
+    found = read_json(folder / RECORD)
+    if found is None:
+        raise InputError(f"{folder} holds no synthetic cars but other things; give a new folder with --data-dir.")
     if found != record:
         advice = "delete it or give another folder with --data-dir"
         raise InputError(f"{folder} holds other synthetic cars ({found}, not {record}); {advice}.")
@@ -168,11 +166,8 @@ def build(
 
 def _record(folder: Path) -> dict:
     """What the folder says about its cars; empty where it says nothing that can be read."""
-    try:
-        record = json.loads((folder / RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    whole = isinstance(record, dict) and record.get("generator") == GENERATOR
+    record = read_json(folder / RECORD) or {}
+    whole = record.get("generator") == GENERATOR
     return record if whole and set(record) == {"cars", "seed", "size", "generator"} else {}
 
 
