@@ -62,12 +62,12 @@ def test_a_process_that_died_and_whose_parent_has_not_asked_how_holds_nothing(tm
 
 def test_a_lease_that_was_given_back_is_nobodys(tmp_path):
     with leases.hold(tmp_path / "run"):
-        assert leases.read(tmp_path / "run.lease")
+        assert leases.read_json(tmp_path / "run.lease")
     assert (tmp_path / "run.lease").read_text() == "" and leases.owner(tmp_path / "run") is None
     with leases.hold(tmp_path / "run") as lease:
         leases.write_atomically(tmp_path / "run.lease", b'{"token": "another"}')
         assert not lease.is_mine()
-    assert leases.read(tmp_path / "run.lease") == {"token": "another"}
+    assert leases.read_json(tmp_path / "run.lease") == {"token": "another"}
 
 
 def test_a_number_that_was_given_to_another_process_since_does_not_keep_a_lease_alive(tmp_path):

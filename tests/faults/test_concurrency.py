@@ -133,7 +133,7 @@ def killed_in_a_trial(worker, trials):
         worker.send_signal(signal.SIGSTOP)
         while psutil.Process(worker.pid).status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
             time.sleep(0.001)
-        mine = [path for path in trials.glob("*.lease") if (leases.read(path) or {}).get("process") == worker.pid]
+        mine = [path for path in trials.glob("*.lease") if (leases.read_json(path) or {}).get("process") == worker.pid]
         folders = [path.with_suffix("") for path in mine]
         if any((folder / "config.json").exists() and not (folder / "result.json").exists() for folder in folders):
             break
