@@ -16,7 +16,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,15 +25,22 @@ class InputError(ValueError):
     """The command or its input is wrong. The text is one clear sentence that says what to type; exit code 2."""
 
 
-class UnknownName(KeyError):
-    """A name that no table holds; the text suggests the nearest."""
+class UnknownName(InputError, KeyError):
+    """A name that is in no table; the message suggests the nearest."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would print the repr
 
 
-class OptionError(TypeError):
-    """An option that a target does not take, or a value that it refuses; the text names the options it takes."""
+class OptionError(InputError, TypeError):
+    """An option or value that a target does not accept; the message lists its options."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean '...'?)" with the nearest of the known names; empty where none is near."""
+    by_lower_case = {word.lower(): word for word in known}
+    near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
+    return f" (did you mean '{by_lower_case[near[0]]}'?)" if near else ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ class Entry:
         for name, value in options.items():
             if name not in known:
                 raise OptionError(
-                    f"The {self.kind} '{self.name}' has no option '{name}'{_nearest(name, known)}. {takes}"
+                    f"The {self.kind} '{self.name}' has no option '{name}'{did_you_mean(name, known)}. {takes}"
                 )
             wanted = known[name].annotation
             if not _accepts(wanted, value):
@@ -132,7 +139,7 @@ class Table(Mapping[str, Entry]):
         if ":" in name and all(part.isidentifier() for part in name.replace(":", ".").split(".")):
             return self._entry(name, name, f"your own {self.kind}", "自己的实现", name, kind=self.kind)
         raise UnknownName(
-            f"Unknown {self.kind} '{name}'{_nearest(name, self._entries)}. Choose from: {', '.join(self._entries)}."
+            f"Unknown {self.kind} '{name}'{did_you_mean(name, self._entries)}. Choose from: {', '.join(self._entries)}."
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -148,11 +155,6 @@ def _parameters(target: Callable[..., Any]) -> list[tuple[str, inspect.Parameter
 
 def _typed(options: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in options.items()) or "its defaults"
-
-
-def _nearest(name: str, known: typing.Iterable[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.5)
-    return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _accepts(annotation: Any, value: Any) -> bool:

@@ -29,9 +29,8 @@ smp 的任意架构，配 smp 或 timm 的任意编码器。
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,7 @@ from torch import Tensor, nn
 
 from models.blocks import SMALLEST, Normalize, crop, pad
 from models.weights import WeightsNotFetched, cached_or_downloaded, read_weights
+from registry import did_you_mean
 
 ARCHITECTURES = {architecture.__name__: architecture for architecture in smp.MODEL_ARCHITECTURES_MAPPING.values()}
 STRIDE = 32  # of nearly every encoder: five halvings
@@ -122,10 +122,12 @@ class EncoderDecoder(nn.Module):
 def assemble(arch: str, encoder: str) -> nn.Module:
     """The network with random weights and one logit a pixel. Raises ValueError for parts that are unknown or do not match."""
     if arch not in ARCHITECTURES:
-        raise ValueError(f"Unknown arch '{arch}'{_nearest(arch, ARCHITECTURES)}. smp has: {', '.join(ARCHITECTURES)}.")
+        raise ValueError(
+            f"Unknown arch '{arch}'{did_you_mean(arch, ARCHITECTURES)}. smp has: {', '.join(ARCHITECTURES)}."
+        )
     ours = smp.encoders.get_encoder_names()
     if encoder not in ours and not (encoder.startswith("tu-") and timm.is_model(_timm_name(encoder).split(".")[0])):
-        nearest = _nearest(encoder, [*ours, *(f"tu-{name}" for name in timm.list_models())])
+        nearest = did_you_mean(encoder, [*ours, *(f"tu-{name}" for name in timm.list_models())])
         raise ValueError(
             f"Unknown encoder '{encoder}'{nearest}. The usual ones: resnet18, 34, 50, 101, 152, mobilenet_v2."
         )
@@ -255,9 +257,3 @@ def _not_fetched(encoder: str) -> WeightsNotFetched:
         f"The ImageNet weights of {encoder} could not be fetched (no network?). Train from scratch with "
         "--model-kwargs pretrained=false, or give a file you have: --model-kwargs pretrained=PATH."
     )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    lower = {word.lower(): word for word in known}
-    near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.0)
-    return f" (did you mean '{lower[near[0]]}'?)" if near else ""

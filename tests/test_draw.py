@@ -1,7 +1,7 @@
 """The pictures of the networks hold what the built networks hold."""
 
 from analysis.plots.architecture import Level
-from experiments.commands.draw import draw, gate, levels, trace
+from experiments.training.architecture_diagrams import draw, gate, levels, trace
 from registry import MODELS
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from analysis.records import committed
 from analysis.records.gather import gather, planned
 from analysis.records.study_results import Study
-from registry import InputError
+from registry import InputError, did_you_mean
 
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
@@ -33,10 +32,8 @@ def study_names(places: Places, asked: str | None) -> list[str]:
     if asked is None:
         return known
     if asked not in known or not NAME.fullmatch(asked):
-        near = difflib.get_close_matches(asked, known, n=1, cutoff=0.5)
-        guess = f" (did you mean '{near[0]}'?)" if near else ""
         raise InputError(
-            f"There is no plan of a study '{asked}'{guess} under {places.output_dir / 'studies'} and no result under {places.results}. "
+            f"There is no plan of a study '{asked}'{did_you_mean(asked, known)} under {places.output_dir / 'studies'} and no result under {places.results}. "
             f"Begin it with: python run.py study {asked if NAME.fullmatch(asked) else 'NAME'}"
         )
     return [asked]

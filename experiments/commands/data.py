@@ -1,108 +1,126 @@
-"""The commands `run.py data …` and `run.py runs …`: their words and help. The work is imported when it is asked for."""
+"""The commands `run.py data …`. The work is imported once the flags are checked."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App
 
-from experiments.config.schema import DATA_DIRS, RUNTIME_HELP, setting_fields
+from experiments.commands.flags import flag, setting
+from experiments.config import types, values
+from experiments.config.schema import DATA_DIRS
 from registry import DATASETS
 
-Output = Annotated[Path, Parameter(help="where the runs and the cache lie")]
-DataDir = Annotated[Path, Parameter(help="the folder of the photographs")]
+DataDir = Annotated[Path, flag("dataset directory", "Data")]
 
+Show = Callable[[int, int], None]  # (done, of how many)
 
-def _help(name: str) -> str:
-    return str(setting_fields()[name].metadata["help"])
-
-
-data = App(name="data", help="Get, make and check photographs.\n\nExample: python run.py data make --cars 8")
+data = App(name="data", help="Download, make and verify data sets.\n\nExample: python run.py data make --cars 8")
 
 
 @data.command(name="verify")
 def verify_data(
     *,
-    data: Annotated[str, Parameter(help=f"the data set: {', '.join(DATASETS)}")] = "carvana",
-    data_dir: Annotated[str | None, Parameter(help=RUNTIME_HELP["data_dir"], show_default=False)] = None,
-    group_pattern: Annotated[str | None, Parameter(help=_help("group_pattern"), show_default=False)] = None,
-    split: Annotated[str | None, Parameter(help=_help("split"), show_default=False)] = None,
-    split_file: Annotated[str | None, Parameter(help=RUNTIME_HELP["split_file"], show_default=False)] = None,
-    fold: Annotated[str | None, Parameter(help=_help("fold"), show_default=False)] = None,
-    seed: Annotated[str | None, Parameter(help="the seed of --split image", show_default=False)] = None,
+    data: Annotated[str, flag(f"data set: {', '.join(DATASETS)} (default: carvana)", "Data")] = "carvana",
+    data_dir: Annotated[Path | None, setting("data_dir")] = None,
+    group_pattern: Annotated[str | None, setting("group_pattern")] = None,
+    split: Annotated[types.SplitBy | None, setting("split")] = None,
+    split_file: Annotated[Path | None, setting("split_file")] = None,
+    fold: Annotated[types.Fold | None, setting("fold")] = None,
+    seed: Annotated[types.CountOrZero | None, flag("seed of --split image (default: 0)", "Data")] = None,
 ) -> int:
-    """Decode every photograph and mask and list what is wrong: exit code 0 if nothing is, 1 if something is.
+    """Decode every image and mask and list the problems; exit code 0 if there are none, else 1.
 
-    Missing, truncated, empty and unreadable files, masks that are not binary or mark nothing, sizes that differ,
-    duplicates, near-duplicates on two sides of the split; and which publicly known faulty masks of Carvana are there.
+    Missing, truncated, empty and unreadable files, masks that are not binary or are empty, sizes that differ,
+    duplicates, near-duplicates across the split, and which of Carvana's known faulty masks are present.
 
     Example: python run.py data verify --data folder --data-dir pairs
     """
-    given = {name: value for name, value in locals().items() if value is not None}
-    from experiments.config import values
+    args = values.read({name: value for name, value in locals().items() if value is not None})
+    from experiments.data import verification
 
-    wanted = values.read(given)
-    from experiments.commands import data_tools
-
-    return data_tools.verify_data(wanted)
+    return verification.verify_data(args)
 
 
 @data.command
 def make(
-    *, data_dir: DataDir = DATA_DIRS["synthetic"], cars: str = "24", seed: str = "0", size: str = "480x320"
+    *,
+    data_dir: DataDir = DATA_DIRS["synthetic"],
+    cars: Annotated[types.Count, flag("number of cars (default: 24)")] = 24,
+    seed: Annotated[types.CountOrZero, flag("seed (default: 0)")] = 0,
+    size: Annotated[types.Size, flag("image size (default: 480x320)")] = (480, 320),
 ) -> int:
-    """Write synthetic cars, 16 photographs with exact masks of each, in Carvana's layout.
+    """Render synthetic cars, 16 images with exact masks each, in Carvana's layout.
 
     Example: python run.py data make --data-dir data/synthetic --cars 24 --seed 0 --size 480x320
     """
-    from experiments.commands import data_tools
+    from experiments.data.synthetic.cars import write_cars
 
-    return data_tools.make_cars(data_dir, cars, seed, size)
+    def work(show: Show) -> list[str]:
+        write_cars(data_dir, cars, seed, size, show)
+        return [
+            f"{data_dir} holds {cars} synthetic car{'s' if cars > 1 else ''}: "
+            f"{16 * cars} images of {size[0]}x{size[1]} with their masks.",
+            f"Train on them: python run.py --data synthetic --data-dir {data_dir}",
+        ]
+
+    return _write(data_dir, f"making synthetic cars in {data_dir}", work)
 
 
 @data.command
-def download(name: str, /, *, data_dir: DataDir = DATA_DIRS["carvana"]) -> int:
-    """Fetch Carvana from Kaggle through kagglehub (pip install kagglehub; the rules must have been accepted).
+def download(name: Literal["carvana"], /, *, data_dir: DataDir = DATA_DIRS["carvana"]) -> int:
+    """Download Carvana from Kaggle through kagglehub (pip install kagglehub; accept the competition's rules first).
 
     Example: python run.py data download carvana
     """
-    from experiments.commands import data_tools
+    from experiments.data.download import fetch
 
-    return data_tools.download(name, data_dir)
+    archives = fetch()
+    print("kagglehub caches the zips; they may be deleted: " + " ".join(map(str, archives)))
+    return _unpack(archives, data_dir)
 
 
 @data.command(name="import")
 def import_zips(files: list[Path], /, *, data_dir: DataDir = DATA_DIRS["carvana"]) -> int:
-    """Unpack Kaggle's train.zip and train_masks.zip, or the zip that holds both: all of it or nothing.
+    """Unpack Kaggle's train.zip and train_masks.zip, or one zip with both: all of it or nothing.
 
     Example: python run.py data import train.zip train_masks.zip --data-dir data/carvana
     """
-    from experiments.commands import data_tools
-
-    return data_tools.import_zips(files, data_dir)
+    return _unpack(files, data_dir)
 
 
-runs = App(name="runs", help="List the runs, and free the cache.\n\nExample: python run.py runs")
+def _unpack(archives: Sequence[Path], data_dir: Path) -> int:
+    from experiments.data.archives import unpack
+
+    def work(show: Show) -> list[str]:
+        imported = unpack(archives, data_dir, show)
+        more = " …" if len(imported.left_out) > 3 else ""
+        present = f" ({imported.there} more were already there)" if imported.there else ""
+        return [
+            *(
+                [f"Skipped, as training does not need it: {', '.join(imported.left_out[:3])}{more}"]
+                if imported.left_out
+                else []
+            ),
+            f"{imported.new} new images and masks in {data_dir}{present}.",
+            f"Verify them: python run.py data verify --data carvana --data-dir {data_dir}",
+        ]
+
+    return _write(data_dir, f"unpacking into {data_dir}", work)
 
 
-@runs.default
-def list_runs(*, output_dir: Output = Path("outputs")) -> int:
-    """List the runs with their state (finished, interrupted, running, failed), test Dice and size on disk.
+def _write(folder: Path, what: str, work: Callable[[Show], list[str]]) -> int:
+    """Do `work` with a progress counter and print what it returns; a signal stops it at the next file."""
+    from experiments.runtime import progress
+    from experiments.runtime.errors import disk_errors
+    from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
 
-    Example: python run.py runs
-    """
-    from experiments.commands import data_tools
+    def counted(stop: Stop) -> int:
+        with disk_errors(folder, "another folder"), progress.progress_counter(what, stop.check) as show:
+            sentences = work(show)
+        print("\n".join(sentences))
+        return 0
 
-    return data_tools.list_runs(output_dir)
-
-
-@runs.command(name="clean-cache")
-def clean_cache(*, output_dir: Output = Path("outputs")) -> int:
-    """Delete the decoded photographs under --output-dir and nothing else; the next run makes them again.
-
-    Example: python run.py runs clean-cache
-    """
-    from experiments.commands import data_tools
-
-    return data_tools.clean_cache(output_dir)
+    return interruptible(counted, NOTHING_CHANGED)

@@ -1,83 +1,51 @@
-"""Pictures of the networks, from the shapes that the built networks really make."""
+"""The commands `run.py draw` and `run.py list`. The work is imported once the flags are checked."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-
-from analysis.plots.architecture import Level, Shape, save_gate, save_unet
-from registry import MODELS
-
-Shapes = dict[str, Shape]
+from experiments.commands.flags import flag
+from experiments.config import types
+from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
 
 
-def draw(folder: Path, width: int = 64, size: tuple[int, int] = (512, 512)) -> list[Path]:
-    """Write U-Net.png into `folder`, and the network with attention gates and one gate into its docs/; the paths."""
-    docs = folder / "docs"
-    docs.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "U-Net.png", docs / "attention-unet.png", docs / "attention-gate.png"]
-    for path, name, words in ((paths[0], "unet", "U-Net"), (paths[1], "attention_unet", "Attention U-Net")):
-        model = MODELS[name].build(width=width)
-        shapes, macs = trace(model, size)
-        count = sum(p.numel() for p in model.parameters())
-        title = f"{words}: {count:,} parameters, {macs / 1e9:.1f} GMACs for a photograph of {size[0]}×{size[1]}"
-        save_unet(path, levels(shapes), shapes["head"], title)
-    save_gate(paths[2], **gate(shapes), title="An attention gate: the decoder says where to look (Oktay et al. 2018)")
-    return paths
+def draw(
+    *,
+    output: Annotated[Path, flag("folder for U-Net.png and docs/ (default: .)")] = Path("."),
+    width: Annotated[types.Count, flag("channels at full resolution (default: 64)")] = 64,
+    size: Annotated[types.Size, flag("image size (default: 512x512)")] = (512, 512),
+) -> int:
+    """Draw the U-Net, the Attention U-Net and an attention gate from the shapes of the built networks.
+
+    Example: python run.py draw
+    """
+    from experiments.training import architecture_diagrams
+
+    for path in architecture_diagrams.draw(output, width, size):
+        print(path)
+    return 0
 
 
-def trace(model: nn.Module, size: tuple[int, int]) -> tuple[Shapes, float]:
-    """The shape (C, H, W) of what each module of `model` gives for a photograph of `size`, and its multiply-adds."""
-    shapes: Shapes = {}
+def list_choices() -> int:
+    """Show every model, loss, augmentation and data set with its source.
 
-    def note(name: str) -> None:
-        def hook(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            shapes[name] = _shape(output)
-            shapes.setdefault(f"{name} in", _shape(inputs[0]))
+    Example: python run.py list
+    """
+    from rich.console import Console
+    from rich.table import Table
 
-        model.get_submodule(name).register_forward_hook(hook)
-
-    for name, _ in model.named_modules():
-        if name:
-            note(name)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model.to("meta").eval()(torch.empty(1, 3, size[1], size[0], device="meta"))
-    return shapes, counter.get_total_flops() / 2
-
-
-def levels(shapes: Shapes) -> list[Level]:
-    """The traced shapes of a UNet by resolution, finest first."""
-    depth = sum(name.startswith("encoder.") and name.count(".") == 1 and " " not in name for name in shapes)
-    found = []
-    for number in range(depth):
-        up = f"decoder.{depth - 1 - number}"
-        found.append(
-            Level(
-                _double(shapes, f"encoder.{number}"),
-                shapes[f"{up}.up"],
-                _double(shapes, f"{up}.conv")[1:],
-                shapes.get(f"{up}.gate"),
-            )
-        )
-    return [*found, Level(_double(shapes, "bottleneck"))]
-
-
-def gate(shapes: Shapes) -> dict[str, Shape]:
-    """The shapes in the finest attention gate."""
-    last = max(name for name in shapes if name.endswith(".gate")).removesuffix(".gate")
-    skip = shapes[f"{last}.gate in"]
-    inner = shapes[f"{last}.gate.theta"]
-    return {"skip": skip, "signal": shapes[f"{last}.gate.phi in"], "inner": inner, "alpha": (1, skip[1], skip[2])}
-
-
-def _double(shapes: Shapes, name: str) -> list[Shape]:
-    """What enters a double convolution, and what each of its two convolutions gives."""
-    return [shapes[f"{name} in"], shapes[f"{name}.0"], shapes[f"{name}.3"]]
-
-
-def _shape(feature_map: torch.Tensor) -> Shape:
-    _, channels, height, width = feature_map.shape
-    return channels, height, width
+    console = Console()
+    for flag_name, choices in (
+        ("--model", MODELS),
+        ("--loss", LOSSES),
+        ("--augment", AUGMENTATIONS),
+        ("--data", DATASETS),
+    ):
+        table = Table(title=flag_name, title_justify="left")
+        for name in ("name", "what it is", "中文", "source"):
+            table.add_column(name, overflow="fold")
+        for entry in choices.values():
+            table.add_row(entry.name, entry.summary, entry.summary_zh, entry.source)
+        console.print(table)
+    return 0

@@ -1,128 +1,113 @@
-"""The words that several commands of run.py take: their flags, help and defaults. Nothing heavy is imported here."""
+"""Flags shared by several commands: their types, help and groups. Nothing heavy is imported here."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
-from experiments.config.schema import PRESETS, RUNTIME_HELP, setting_fields
-from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
+from experiments.config import types, values
+from experiments.config.schema import PRESETS, RunConfig, RuntimeConfig, setting_fields, setting_types
+from experiments.config.types import Count, Gpus, RateRange, Seeds
+from experiments.config.values import TABLES, ParsedArgs, PresetName
 
-TABLES = {"model": MODELS, "loss": LOSSES, "augment": AUGMENTATIONS, "data": DATASETS}
+GROUPS = {
+    name: Group(name, sort_key=number)
+    for number, name in enumerate(("Model and loss", "Data", "Training", "Tuning", "Machine", "Tracking"), 1)
+}
+
+
+def flag(text: str, group: str = "", **more: Any) -> Parameter:
+    """A flag whose default is not shown: the text says what it is, where it needs saying."""
+    return Parameter(help=text, group=GROUPS[group] if group else None, show_default=False, **more)
+
+
+def switch(text: str, group: str = "") -> Parameter:
+    """A flag without a value."""
+    return flag(text, group, negative=())
+
+
+def many(text: str, group: str = "") -> Parameter:
+    """A flag with several values."""
+    return flag(text, group, consume_multiple=True, negative=())
+
+
+def setting(name: str) -> Parameter:
+    """The flag of a setting: its help and group are those that RunConfig or RuntimeConfig declares."""
+    field = {**setting_fields(RunConfig), **setting_fields(RuntimeConfig)}[name]
+    text = field.metadata["help"]
+    if name in TABLES:
+        text += f": {', '.join(TABLES[name])}"
+    if name in setting_fields(RunConfig) and field.default not in (None, dataclasses.MISSING):
+        default = "the preset's" if any(name in preset for preset in PRESETS.values()) else field.default
+        text += f" (default: {default})"
+    return flag(text, field.metadata["group"])
 
 
 def run_flags(without: tuple[str, ...] = ()) -> type:
-    """A dataclass of everything that decides a run, as it is typed: text, or None where nothing was given.
+    """A dataclass of the flags that decide a run; None stands for a flag that is not given.
 
-    It is made from RunConfig's own fields, so the command line cannot drift from what a run consists of.
+    It is made from RunConfig's fields, so that the command line cannot drift from what a run consists of.
     """
-    fields: list[tuple[str, Any, Any]] = []
-    for name, field in setting_fields().items():
-        if name in without:
-            continue
-        text = field.metadata["help"]
-        if name in TABLES:
-            text += f": {', '.join(TABLES[name])}"
-        many = name.endswith("_kwargs")
-        default = "the preset's" if any(name in preset for preset in PRESETS.values()) else _shown(field.default)
-        default = "" if many or field.default is None else f" (default: {default})"
-        kind = list[str] | None if many else str | None
-        parameter = Parameter(help=text + default, consume_multiple=True, negative_iterable=(), show_default=False)
-        fields.append((name, Annotated[kind, parameter], None))
-    for name, text in RUNTIME_HELP.items():
-        fields.append((name, Annotated[str | None, Parameter(help=text, show_default=False)], None))
-    return Parameter(name="*")(
-        dataclasses.make_dataclass("Words", fields, kw_only=True, namespace={"__module__": __name__})
-    )
-
-
-def _shown(default: Any) -> str:
-    return "x".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    names = [name for name in setting_fields(RunConfig) if name not in without] + ["data_dir", "workers", "split_file"]
+    fields: list[Any] = [(name, Annotated[setting_types()[name] | None, setting(name)], None) for name in names]
+    made = dataclasses.make_dataclass("RunFlags", fields, kw_only=True, namespace={"__module__": __name__})
+    return Parameter(name="*")(made)
 
 
 RunFlags: Any = run_flags()
-Output = Annotated[Path, Parameter(help="where runs, the cache and MLflow's store lie")]
-Tracking = Annotated[
-    str | None, Parameter(help="an MLflow server or store (default: sqlite under --output-dir)", show_default=False)
-]
-Preset = Annotated[
-    str | None, Parameter(help=f"{', '.join(PRESETS)} (default: what fits the data that is there)", show_default=False)
-]
-Config = Annotated[
-    Path | None, Parameter(help="settings from a YAML or TOML file; the command line wins", show_default=False)
-]
-DataDir = Annotated[Path | None, Parameter(help=RUNTIME_HELP["data_dir"], show_default=False)]
-OptunaStorage = Annotated[
-    str | None,
-    Parameter(
-        help="where Optuna keeps the trials, such as postgresql+pg8000://… (default: sqlite under --output-dir)",
-        show_default=False,
-    ),
-]
-Workers = Annotated[str | None, Parameter(help=RUNTIME_HELP["workers"], show_default=False)]
+OutputDir = Annotated[Path, setting("output_dir")]
+TrackingUri = Annotated[str | None, setting("tracking_uri")]
+Preset = Annotated[PresetName | None, flag("preset (default: the one that fits the available data)", "Training")]
+ConfigFile = Annotated[Path | None, flag("YAML or TOML file with settings; flags win over it", "Training")]
+DataDir = Annotated[Path | None, setting("data_dir")]
+OptunaStorage = Annotated[str | None, setting("optuna_storage")]
+Workers = Annotated[types.CountOrZero | None, setting("workers")]
+Device = Annotated[types.Device, flag("device; auto is CUDA, else MPS, else CPU", "Machine")]
 
 
 @Parameter(name="*")
 @dataclasses.dataclass(kw_only=True)
 class TuningFlags:
-    """How a learning rate is found: trials on validation cars, a curve fitted to all of them."""
+    """How the learning rate is found: trials on validation cars, and a curve fitted to all of them."""
 
-    tune: Annotated[bool, Parameter(help="first find the learning rate, by trials on validation cars", negative=())] = (
-        False
-    )
+    tune: Annotated[bool, switch("first find the learning rate, by trials on validation cars", "Tuning")] = False
     tune_range: Annotated[
-        str | None,
-        Parameter(help="the rates to try, LOW:HIGH (default: a tenth to ten times the preset's)", show_default=False),
+        RateRange | None, flag("learning rates to try (default: a tenth to ten times the preset's)", "Tuning")
     ] = None
-    tune_points: Annotated[
-        str | None, Parameter(help="how many rates in that range (default: 7)", show_default=False)
-    ] = None
+    tune_points: Annotated[Count | None, flag("number of learning rates in that range (default: 7)", "Tuning")] = None
     tune_seeds: Annotated[
-        list[str] | None,
-        Parameter(
-            help="the seeds of the trials, never those of reported runs (default: 100 101)",
-            show_default=False, consume_multiple=True, negative_iterable=(),
-        ),
-    ] = None  # fmt: skip
+        Seeds | None, flag("seeds of the trials, never those of reported runs (default: 100 101)", "Tuning")
+    ] = None
     tune_sampler: Annotated[
-        str | None, Parameter(help="grid (the same rates for every cell) or tpe (default: grid)", show_default=False)
+        Literal["grid", "tpe"] | None,
+        flag("grid tries the same learning rates for every cell (default: grid)", "Tuning"),
     ] = None
 
 
 @Parameter(name="*")
 @dataclasses.dataclass(kw_only=True)
 class ExecutorFlags:
-    """Where the runs of a study are carried out."""
+    """Where the runs of a study are executed."""
 
     executor: Annotated[
-        str, Parameter(help="here (one run after another), or ray: many at a time, on many machines")
+        Literal["here", "ray"],
+        flag("here (one run after another) or ray (many at a time, on many machines) (default: here)", "Machine"),
     ] = "here"
     ray_address: Annotated[
-        str | None,
-        Parameter(help="a Ray cluster, HOST:PORT or auto (default: Ray on this machine alone)", show_default=False),
+        str | None, flag("Ray cluster, HOST:PORT or auto (default: Ray on this machine alone)", "Machine")
     ] = None
     gpus_per_run: Annotated[
-        str | None,
-        Parameter(help="the share of a GPU that a run takes: 0.25 puts four on each (default: 1)", show_default=False),
+        Gpus | None, flag("fraction of a GPU per run: 0.25 puts four runs on each (default: 1)", "Machine")
     ] = None
-    parallel: Annotated[str | None, Parameter(help="runs at a time (default: as many as fit)", show_default=False)] = (
-        None
-    )
+    parallel: Annotated[Count | None, flag("number of concurrent runs (default: as many as fit)", "Machine")] = None
 
 
 def parse_flags(
-    run_flags: Any, preset: str | None, config: Path | None, output_dir: Path, tracking_uri: str | None
-) -> Any:
-    """What was typed, checked."""
-    given = {name: value for name, value in vars(run_flags).items() if value is not None} if run_flags else {}
-    given |= {
-        name: value for name, value in {"preset": preset, "tracking_uri": tracking_uri}.items() if value is not None
-    }
-    from experiments.config import values
-
-    found = values.read(given, config)
-    found.machine["output_dir"] = output_dir
-    return found
+    flags: Any, preset: str | None, config: Path | None, output_dir: Path | None, tracking_uri: str | None
+) -> ParsedArgs:
+    """The flags and the config file, checked and typed."""
+    given = {**(vars(flags) if flags else {}), "preset": preset, "output_dir": output_dir, "tracking_uri": tracking_uri}
+    return values.read({name: value for name, value in given.items() if value is not None}, config)

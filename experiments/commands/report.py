@@ -1,13 +1,12 @@
-"""The command `run.py report`: its words and help. The work is imported when it is asked for."""
+"""The command `run.py report`. The work is imported once the flags are checked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from experiments.commands.flags import Output, Tracking
+from experiments.commands.flags import OutputDir, TrackingUri, flag
+from experiments.config import types
 
 
 def report(
@@ -15,38 +14,25 @@ def report(
     /,
     *,
     check: Annotated[
-        bool, Parameter(help="write nothing; exit 1 where the README is not what the committed results give")
+        bool, flag("write nothing; exit 1 where the README differs from what the committed results give")
     ] = False,
-    latex: Annotated[bool, Parameter(help="write the table for a paper, too")] = False,
-    html: Annotated[
-        Path | None, Parameter(help="write one self-contained page to this file", show_default=False)
-    ] = None,
+    latex: Annotated[bool, flag("also write a LaTeX table")] = False,
+    html: Annotated[Path | None, flag("write one self-contained HTML page to this file")] = None,
     verify: Annotated[
-        int, Parameter(help="train so many runs again and compare their scores bit for bit", show_default=False)
+        types.CountOrZero, flag("re-run N training runs and check that scores are bit-identical", metavar="N")
     ] = 0,
-    data_dir: Annotated[
-        Path | None, Parameter(help="with --verify: where the photographs lie", show_default=False)
-    ] = None,
+    data_dir: Annotated[Path | None, flag("with --verify: dataset directory")] = None,
     photographs: Annotated[
-        str | None,
-        Parameter(
-            help="draw the models' strip on these: synthetic, or a folder of images/ and masks/", show_default=False
-        ),
+        str | None, flag("images of the qualitative figure: synthetic, or a folder of images/ and masks/")
     ] = None,
-    credit: Annotated[
-        str | None, Parameter(help="whose --photographs are, and their licence", show_default=False)
-    ] = None,
-    tag: Annotated[bool, Parameter(help="set the verdicts as tags of the runs in MLflow, too")] = False,
-    output_dir: Output = Path("outputs"),
-    tracking_uri: Tracking = None,
-    results_dir: Annotated[
-        Path | None, Parameter(help="the committed results (default: analysis/results)", show_default=False)
-    ] = None,
-    readme: Annotated[
-        Path | None, Parameter(help="the page with the tables (default: README.md)", show_default=False)
-    ] = None,
+    credit: Annotated[str | None, flag("source and licence of --photographs")] = None,
+    tag: Annotated[bool, flag("also set the verdicts as tags of the runs in MLflow")] = False,
+    output_dir: OutputDir = Path("outputs"),
+    tracking_uri: TrackingUri = None,
+    results_dir: Annotated[Path | None, flag("directory of committed results (default: analysis/results)")] = None,
+    readme: Annotated[Path | None, flag("page with the tables (default: README.md)")] = None,
 ) -> int:
-    """Make tables, pictures and verdicts of a study, or of all, from the records or from the committed results.
+    """Write tables, figures and verdicts of one study, or of all, from run folders or committed results.
 
     Example: python run.py report two_by_two --html two_by_two.html
     """

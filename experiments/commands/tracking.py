@@ -1,37 +1,38 @@
-"""The commands `run.py ui` and `run.py sync`: their words and help. The work is imported when it is asked for."""
+"""The commands `run.py ui` and `run.py sync`. The work is imported once the flags are checked."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
-
-from experiments.commands.flags import Output, Tracking
+from experiments.commands.flags import OutputDir, TrackingUri, flag
+from experiments.config import types
 
 
 def ui(
     *,
-    output_dir: Output = Path("outputs"),
-    tracking_uri: Tracking = None,
-    port: int = 5000,
-    host: Annotated[str, Parameter(help="the address to listen on; any but 127.0.0.1 lets others in")] = "127.0.0.1",
+    output_dir: OutputDir = Path("outputs"),
+    tracking_uri: TrackingUri = None,
+    port: Annotated[types.Port, flag("port (default: 5000)")] = 5000,
+    host: Annotated[
+        str, flag("address to listen on; any but 127.0.0.1 admits other machines (default: 127.0.0.1)")
+    ] = "127.0.0.1",
 ) -> int:
-    """Open MLflow's pages on this machine, with the runs of this project in them.
+    """Open the MLflow UI on this machine, with this project's runs.
 
     Example: python run.py ui
     """
-    from experiments.tracking import ui as pages
+    from experiments.tracking import ui as server
 
-    pages.serve(output_dir, tracking_uri, port, host)
+    server.serve(output_dir, tracking_uri, port, host)
     return 0
 
 
-def sync(*, output_dir: Output = Path("outputs"), tracking_uri: Tracking = None) -> int:
-    """Upload to MLflow whatever it lacks of the runs on the disk, after it was away. Twice is once.
+def sync(*, output_dir: OutputDir = Path("outputs"), tracking_uri: TrackingUri = None) -> int:
+    """Backfill MLflow with local runs it is missing. Idempotent.
 
     Example: python run.py sync
     """
-    from experiments.studies import mlflow_sync as uploading
+    from experiments.studies import mlflow_sync
 
-    return uploading.upload(output_dir, tracking_uri)
+    return mlflow_sync.upload(output_dir, tracking_uri)

@@ -1,125 +1,172 @@
-"""What decides a result (RunConfig), what does not (Machine), and the presets.
+"""What decides a result (RunConfig), what does not (RuntimeConfig), and the presets.
 
 A run's identity is the hash of its RunConfig: the name of its folder, a tag in MLflow, and the reason why a finished
 run is skipped and an interrupted one is resumed. So every field of RunConfig must be able to change the result, and
-nothing that can change it may be missing. Paths, workers and addresses live in Machine.
+nothing that can change it may be missing. Paths, workers and addresses live in RuntimeConfig.
+
+Keys are for ever. A field added later is declared with `since=VERSION` and defaults to the old behaviour: it is left out of
+`to_dict` (and so of the key) while it has its default, and counts as its default where a saved config lacks it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import re
+import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Raised by hand whenever the code's meaning changes: the numbers of two protocols are never put into one table.
+from experiments.config.types import (
+    Compile,
+    Count,
+    CountOrZero,
+    Device,
+    Fold,
+    NonNegative,
+    Optimizer,
+    Options,
+    Positive,
+    Precision,
+    Schedule,
+    Share,
+    Size,
+    SplitBy,
+    without_none,
+)
+from experiments.runtime.files import relative_to_cwd
+
+# Results of two protocols are never put into one table. New behaviour is a new field, so this stays 1.
 PROTOCOL = 1
 
-PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 
-DEVICES = ("auto", "cuda", "mps", "cpu")
-
-OPTIMIZERS = ("adam", "adamw")
-
-SCHEDULES = ("cosine", "one-cycle", "constant")
-
-COMPILE = ("off", "default", "graphs")
-
-SPLITS = ("car", "image", "siblings", "strangers")  # see data/split.py
-
-
-def setting(default: Any, text: str) -> Any:
-    """A field that a user sets: its default and its line in `--help`."""
+def setting(default: Any, text: str, group: str = "Training", since: str | None = None) -> Any:
+    """A field that a user sets: its default, its line and group in `--help`, and the version that added it."""
+    metadata = {"help": text, "group": group} | ({"since": since} if since else {})
     if isinstance(default, dict):
-        return field(default_factory=dict, metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides the result of one run. The first block is set by the user, the second found out."""
+    """Everything that decides the result of one run. The user sets the first block; the second is determined."""
 
-    model: str = setting("unet", "the network")
-    model_kwargs: Mapping[str, Any] = setting({}, "the model's options, as KEY=VALUE words")
-    loss: str = setting("bce_dice", "the loss function")
-    loss_kwargs: Mapping[str, Any] = setting({}, "the loss's options, as KEY=VALUE words")
-    augment: str = setting("flip", "the augmentation of the training photographs")
-    data: str = setting("carvana", "the data set")
+    model: str = setting("unet", "network", "Model and loss")
+    model_kwargs: Options = setting({}, "model options, as KEY=VALUE", "Model and loss")
+    loss: str = setting("bce_dice", "loss function", "Model and loss")
+    loss_kwargs: Options = setting({}, "loss options, as KEY=VALUE", "Model and loss")
+    augment: str = setting("flip", "augmentation of the training images", "Data")
+    data: str = setting("carvana", "data set", "Data")
     group_pattern: str | None = setting(
-        None, "folder data: a regular expression whose (first) group names a photo's group"
+        None, "folder data: regular expression whose (first) group is an image's group", "Data"
     )
-    size: tuple[int, int] = setting((192, 128), "the size that the network sees, WIDTHxHEIGHT in pixels")
-    epochs: int = setting(10, "passes over the training photographs")
-    batch_size: int = setting(8, "photographs in a step")
-    epoch_steps: int | None = setting(
-        None, "steps in an epoch (default: as many as show each training photograph once)"
+    size: Size = setting((192, 128), "input size of the network, in pixels", "Data")
+    epochs: Count = setting(10, "number of epochs")
+    batch_size: Count = setting(8, "batch size")
+    epoch_steps: Count | None = setting(None, "steps per epoch (default: one pass over the training set)")
+    learning_rate: Positive = setting(1e-3, "peak learning rate")
+    optimizer: Optimizer = setting("adamw", "optimizer")
+    weight_decay: NonNegative = setting(0.01, "weight decay (adamw: decoupled; adam: L2)")
+    schedule: Schedule = setting("one-cycle", "learning-rate schedule (cosine and constant start with a warm-up)")
+    clip: Positive = setting(1.0, "gradient-clipping norm")
+    early_stopping: CountOrZero = setting(0, "early-stopping patience, in epochs (0 disables)")
+    progressive: Share = setting(0.0, "fraction of the epochs, from the first, at half the input size, for speed")
+    accumulate: Count = setting(
+        1, "gradient accumulation: number of micro-batches per step (BatchNorm statistics are per micro-batch)"
     )
-    learning_rate: float = setting(1e-3, "the highest learning rate of the schedule")
-    optimizer: str = setting("adamw", "adam or adamw")
-    weight_decay: float = setting(0.01, "decay of the weights (adamw: decoupled; adam: L2)")
-    schedule: str = setting("one-cycle", "cosine (after a warm-up), one-cycle or constant (after a warm-up)")
-    clip: float = setting(1.0, "largest norm of the gradient")
-    early_stopping: int = setting(0, "stop after this many epochs without a better validation Dice (0: never)")
-    progressive: float = setting(
-        0.0, "share of the epochs, from the first, that see photographs at half the size, for speed"
+    compile: Compile = setting(
+        "off", "torch.compile mode; graphs uses CUDA graphs, for small steps on a GPU", "Machine"
     )
-    accumulate: int = setting(1, "divide each batch into so many parts, for less memory; BatchNorm then sees the parts")
-    compile: str = setting("off", "torch.compile: off, default, or graphs (with CUDA graphs, for small steps on a GPU)")
-    seed: int = setting(0, "decides initial weights, batch order and augmentation")
-    split: str = setting(
+    seed: CountOrZero = setting(0, "seed of the initial weights, batch order and augmentation")
+    split: SplitBy | str = setting(  # or "file:" and the hash of --split-file
         "car",
-        "car; image (by photograph), siblings and strangers (with and without others of the test cars) measure the leak",
+        "split by car or by image; siblings and strangers (with and without other views of the test cars) measure leakage",
+        "Data",
     )
-    fold: tuple[int, int] | None = setting(None, "cross-validation over cars: K/N is fold K of N, counted from 0")
-    train_cars: int | None = setting(None, "train on the first N training cars only")
-    precision: str = setting("auto", "auto, bf16, fp16 or fp32")
-    device: str = setting("auto", "auto (CUDA, else MPS, else CPU), cuda, mps or cpu")
+    fold: Fold | None = setting(None, "cross-validation over cars: fold K of N, counted from 0", "Data")
+    train_cars: Count | None = setting(None, "train on the first N training cars only", "Data")
+    precision: Precision = setting("auto", "floating-point precision of training", "Machine")
+    device: Device = setting("auto", "device; auto is CUDA, else MPS, else CPU", "Machine")
 
-    data_fingerprint: str = ""  # of the photographs and masks themselves
+    data_fingerprint: str = ""  # of the images and masks themselves
     weights: str = ""  # SHA-256 of the file that `pretrained=PATH` names
     threads: int = 0  # on the CPU they decide the order of sums, hence the last bits; 0 elsewhere
     protocol: int = PROTOCOL
 
     @property
     def key(self) -> str:
-        """The run's identity: 16 hexadecimal digits of the SHA-256 of all fields."""
+        """The run's identity: 16 hexadecimal digits of the SHA-256 of `to_dict`."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON knows them (tuples are lists)."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        """The fields as JSON types (tuples are lists), without those added later that have their default."""
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        added = self.added_later()
+        return {name: value for name, value in values.items() if name not in added or value != added[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> RunConfig:
-        """The inverse of `to_dict`. Raises TypeError for a field that is not known or missing."""
-        missing = {f.name for f in dataclasses.fields(cls)} - set(values)
+        """The inverse of `to_dict`. Raises TypeError for an unknown field and for a missing original one."""
+        complete = {**cls.added_later(), **values}
+        missing = {f.name for f in dataclasses.fields(cls)} - set(complete)
         if missing:
             raise TypeError(f"missing fields: {', '.join(sorted(missing))}")
-        pairs = {name: tuple(values[name]) for name in ("size", "fold") if values[name] is not None}
-        return cls(**{**values, **pairs})
+        fields: dict[str, Any] = {
+            n: tuple(value) if isinstance(value, list) else value for n, value in complete.items()
+        }
+        return cls(**fields)
+
+    @classmethod
+    def added_later(cls) -> dict[str, Any]:
+        """The fields that were added after the first version, with their defaults as JSON types."""
+        return {f.name: json.loads(json.dumps(_default(f))) for f in dataclasses.fields(cls) if "since" in f.metadata}
 
     def settings(self) -> dict[str, Any]:
-        """The fields that a user sets, as JSON knows them: what "the same command" means."""
-        names = setting_fields()
+        """The fields that a user sets, as in `to_dict`."""
+        names = setting_fields(type(self))
         return {name: value for name, value in self.to_dict().items() if name in names}
+
+    def same_settings(self, saved: Mapping[str, Any]) -> bool:
+        """Whether a saved config has the same settings: whether the same command made it."""
+        added = self.added_later()
+        own, other = {**added, **self.to_dict()}, {**added, **saved}
+        return all(other.get(name) == own[name] for name in setting_fields(type(self)))
+
+
+def _default(setting: dataclasses.Field[Any]) -> Any:
+    return setting.default if setting.default_factory is MISSING else setting.default_factory()
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
     """Where and how a run is carried out: none of it changes the result, so none of it is in the key."""
 
-    data_dir: Path = Path("data/carvana")
-    output_dir: Path = Path("outputs")
-    tracking_uri: str | None = None
-    optuna_storage: str | None = None
-    workers: int | None = None
-    split_file: Path | None = None
+    data_dir: Path = setting(Path("data/carvana"), "dataset directory (default: data/ and the data set's name)", "Data")
+    output_dir: Path = setting(
+        Path("outputs"), "directory of runs, cache and the MLflow store (default: outputs)", "Tracking"
+    )
+    tracking_uri: str | None = setting(None, "MLflow server or store (default: SQLite in --output-dir)", "Tracking")
+    optuna_storage: str | None = setting(
+        None, "Optuna storage URL, such as postgresql+pg8000://… (default: SQLite in --output-dir)", "Tuning"
+    )
+    workers: CountOrZero | None = setting(
+        None, "data-loading worker processes (default: none on the CPU, up to 8 with a GPU)", "Machine"
+    )
+    split_file: Path | None = setting(
+        None, "CSV of image,part that defines the split; a group may be in one part only", "Data"
+    )
     weights_file: Path | None = None
-    progress: bool = True
+
+    @property
+    def output_flag(self) -> str:
+        """What a command needs to find `output_dir`: nothing for the default."""
+        place = relative_to_cwd(self.output_dir)
+        return "" if place == Path("outputs") else f" --output-dir {place}"
 
     @property
     def runs_dir(self) -> Path:
@@ -139,17 +186,17 @@ def without_password(text: str) -> str:
     return re.sub(r"(\w://[^\s/:@]*):[^\s/]*@", r"\1:***@", text)
 
 
-# The lines of `--help` for what a user sets of Machine.
-RUNTIME_HELP = {
-    "data_dir": "where the photographs lie (default: data/ and the data set's name)",
-    "workers": "processes that load photographs (default: none on the CPU, up to 8 with a GPU)",
-    "split_file": "a CSV of image,part that divides the data by hand; no group may be on two sides",
-}
+def setting_fields(config: type = RunConfig) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of RunConfig (or RuntimeConfig) that a user sets, by name."""
+    return {f.name: f for f in dataclasses.fields(config) if "help" in f.metadata}
 
 
-def setting_fields() -> dict[str, dataclasses.Field[Any]]:
-    """The fields of RunConfig that a user sets, by name."""
-    return {f.name: f for f in dataclasses.fields(RunConfig) if "help" in f.metadata}
+@functools.cache
+def setting_types() -> dict[str, Any]:
+    """The type of each setting of both configs, without `| None`: one of `config.types`, str or Path."""
+    hints = typing.get_type_hints(RuntimeConfig, include_extras=True)
+    hints |= typing.get_type_hints(RunConfig, include_extras=True)
+    return {name: without_none(hints[name]) for name in (*setting_fields(), *setting_fields(RuntimeConfig))}
 
 
 # What a preset sets; `width` goes to the models that take it. The command line and the config file win over a preset.
@@ -171,12 +218,3 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # Where each data set is looked for when `--data-dir` is not given.
 DATA_DIRS = {"carvana": Path("data/carvana"), "folder": Path("data/folder"), "synthetic": Path("data/synthetic")}
-
-
-def output_flag(output_dir: Path) -> str:
-    """What to add to a command that is to look there: nothing for the folder that it would look in anyway."""
-    return "" if near(output_dir) == Path("outputs") else f" --output-dir {near(output_dir)}"
-
-
-def near(place: Path) -> Path:
-    return place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place

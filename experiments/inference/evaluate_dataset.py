@@ -23,10 +23,10 @@ from experiments.data.prepare import list_samples
 from experiments.data.samples import Sample, fingerprint
 from experiments.evaluation import calibration
 from experiments.evaluation import evaluator as scoring
-from experiments.inference.predict import writing
 from experiments.inference.predictor import Flipped
 from experiments.inference.trained_model import TrainedModel, find_all
 from experiments.runtime import progress
+from experiments.runtime.errors import disk_errors
 from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop, interruptible
 from registry import DATASETS, InputError
@@ -75,7 +75,7 @@ def _evaluate(
             show(len(scored), len(samples))
     part = parts(trained, wanted.data, place)
     rows = [{**one.rows[0], "set": part.get(str(one.rows[0]["image"]), "test")} for one in scored]
-    with writing(output):
+    with disk_errors(output, "another --output"):
         output.mkdir(parents=True, exist_ok=True)
         scoring.write_scores(output / "scores.csv", rows)
         found = _show(trained, output, rows)

@@ -25,9 +25,8 @@ from experiments.data.cache import photo_at
 from experiments.data.prepare import list_samples
 from experiments.data.synthetic.cars import write_cars
 from experiments.inference.input_files import gather
-from experiments.inference.predict import writing
 from experiments.inference.trained_model import TrainedModel, find_all
-from experiments.runtime.errors import RunFailed
+from experiments.runtime.errors import RunFailed, disk_errors
 from experiments.runtime.progress import log_to_stderr
 from experiments.tracking import onnx_model
 from registry import InputError
@@ -63,7 +62,7 @@ def export(
         raise InputError(f"{output} is there already. Remove it, or name another --output.")
     shown, said = comparison(trained, photographs)
     model = Deployed(trained.model()).eval()
-    with writing(output), tempfile.TemporaryDirectory() as place:
+    with disk_errors(output, "another --output"), tempfile.TemporaryDirectory() as place:
         output.parent.mkdir(parents=True, exist_ok=True)
         graph = Path(place) / "model.onnx"
         graph.write_bytes(to_onnx(model, described(trained)))

@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.resolve import find_device
-from experiments.inference.predict import name_skipped, threads, writing
+from experiments.inference.predict import name_skipped, threads
 from experiments.inference.predictor import Photo, Predictor, each
 from experiments.inference.rle import encode
 from experiments.inference.trained_model import find_all
 from experiments.runtime import progress
+from experiments.runtime.errors import disk_errors
 from experiments.runtime.files import open_atomically
 from experiments.runtime.interrupts import Stop, interruptible
 from registry import InputError
@@ -58,7 +59,7 @@ def _submit(photographs: list[Path], predictor: Predictor, output: Path, workers
     skipped: list[str] = []
     began = time.perf_counter()
     with (
-        writing(output),
+        disk_errors(output, "another --output"),
         _whole(output) as file,
         progress.progress_counter("predicting and encoding", stop.check) as show,
     ):

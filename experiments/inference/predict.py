@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +17,7 @@ from experiments.inference.input_files import gather
 from experiments.inference.predictor import Photo, Predictor, each
 from experiments.inference.trained_model import find_all
 from experiments.runtime import progress
-from experiments.runtime.errors import RunFailed
+from experiments.runtime.errors import disk_errors
 from experiments.runtime.interrupts import Stop, interruptible
 from registry import InputError
 
@@ -69,7 +66,7 @@ def _predict(wanted: PredictArgs, names: dict[Path, Path], predictor: Predictor,
 
     skipped: list[str] = []
     began = time.perf_counter()
-    with writing(wanted.output), progress.progress_counter("predicting", stop.check) as show:
+    with disk_errors(wanted.output, "another --output"), progress.progress_counter("predicting", stop.check) as show:
         done = each(list(names), predictor, write, threads(wanted.workers), cut, pictures)
         for number, (_, outcome) in enumerate(done, 1):
             skipped += [str(outcome)] if isinstance(outcome, InputError) else []
@@ -107,16 +104,3 @@ def name_skipped(skipped: list[str]) -> int:
 def threads(workers: int | None) -> int:
     """Threads that read and write photographs."""
     return workers or min(16, os.cpu_count() or 1)
-
-
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """What the disk refuses, in a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise RunFailed(f"The disk of {place} is full. Free some space and repeat the command.") from None
-        raise InputError(
-            f"{error.filename or place} cannot be written ({error.strerror}). Name another --output."
-        ) from None

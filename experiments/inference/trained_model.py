@@ -18,12 +18,11 @@ from typing import Any
 from torch import nn
 
 from experiments.config.schema import RunConfig
-from experiments.config.values import nearest
 from experiments.data.splits import LEAKING
 from experiments.runtime.files import read_json
 from experiments.runtime.progress import log_to_stderr
 from experiments.training import checkpoint, run_index
-from registry import MODELS, InputError
+from registry import MODELS, InputError, did_you_mean
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -96,7 +95,9 @@ def find(asked: str, output_dir: Path) -> TrainedModel:
     keys = sorted(path.parent.name for path in runs.glob("*/config.json"))
     found = [key for key in keys if key.startswith(asked)]
     if len(found) != 1:
-        what = f"Several runs begin with '{asked}'" if found else f"There is no run '{asked}'{nearest(asked, keys)}"
+        what = (
+            f"Several runs begin with '{asked}'" if found else f"There is no run '{asked}'{did_you_mean(asked, keys)}"
+        )
         raise InputError(
             f"{what} under {runs}. See them: python run.py runs --output-dir {output_dir}; or type --run best."
         )

@@ -37,3 +37,17 @@ def disk_error_message(error: OSError, place: object = None) -> str | None:
             f"{where} cannot be written ({error.strerror}). Choose another --output-dir, or let this user write there."
         )
     return None
+
+
+@contextmanager
+def disk_errors(place: Path, instead: str) -> Iterator[None]:
+    """Raise RunFailed for a full disk and InputError for any other refusal; `instead` is what to name in its place."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or place
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunFailed(f"The disk is full ({where}). Free some space and repeat the command.") from None
+        raise InputError(
+            f"{where} cannot be written ({error.strerror}). Name {instead}, or let this user write there."
+        ) from None

@@ -1,5 +1,7 @@
 """Atomic files, SHA-256 and JSON: the functions of `analysis.records.files`, where analysis can import them, too."""
 
+from pathlib import Path
+
 from analysis.records.files import (
     move_into_place,
     name_file,
@@ -12,5 +14,11 @@ from analysis.records.files import (
 )
 
 __all__ = [
-    "move_into_place", "name_file", "no_check", "open_atomically", "read_json", "sha256_of", "temporary_name", "write_atomically",
+    "move_into_place", "name_file", "no_check", "open_atomically", "read_json", "relative_to_cwd", "sha256_of",
+    "temporary_name", "write_atomically",
 ]  # fmt: skip
+
+
+def relative_to_cwd(path: Path) -> Path:
+    """`path` as it is typed from the working directory, where it lies below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+NOTHING_CHANGED = "Nothing was changed; the same command starts over."
+
 
 def interruptible(work: Callable[[Stop], int], then: str = "The same command goes on from here.") -> int:
     """Do `work` so that a signal stops it at the next step, and say what `then`; the exit code."""

@@ -1,4 +1,4 @@
-"""From the words of `run.py grid` and `run.py --tune` to a Study, by the road that a study file takes."""
+"""From the flags of `run.py grid` and `run.py --tune` to a Study, parsed as a study file is."""
 
 from __future__ import annotations
 
@@ -13,79 +13,54 @@ from experiments.studies.definition import Study, grid_name
 from experiments.studies.study_file import parse_study
 from registry import InputError
 
-POINTS, SEEDS = 7, ("100", "101")  # what a tuning gets where nothing else is said
-WIDTH = 10.0  # its range: from a tenth of the preset's rate to ten times that
+POINTS, SEEDS = 7, [100, 101]  # the defaults of a tuning
+WIDTH = 10.0  # its range: from a tenth of the preset's learning rate to ten times that
 
 
-def grid(wanted: ParsedArgs, factors: Mapping[str, Sequence[str]], words: Mapping[str, Any]) -> Study:
-    """The study of `run.py grid`: `factors` are lists of names, `words` the words of its other flags (None: not given)."""
-    seeds = numbers("--seeds", words["seeds"])
+def grid(args: ParsedArgs, factors: Mapping[str, Sequence[str]], flags: Mapping[str, Any]) -> Study:
+    """The study of `run.py grid`: `factors` are lists of names, `flags` the other flags (None: not given)."""
+    rope = {} if flags.get("rope") is None else {"rope": flags["rope"]}
     content: dict[str, Any] = {
-        "settings": _settings(wanted),
+        "settings": _settings(args),
         "factors": {name: list(levels) for name, levels in factors.items()},
-        "design": {"seeds": seeds} | ({"rope": _number("--rope", words["rope"])} if words.get("rope") else {}),
+        "design": {"seeds": flags["seeds"], **rope},
     }
-    if words.get("tune"):
-        content["tuning"] = _tuning(wanted, words)
-    name = words.get("name") or grid_name(content)
+    if flags.get("tune"):
+        content["tuning"] = _tuning(args, flags)
+    name = flags.get("name") or grid_name(content)
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise InputError(f"--name takes a-z, 0-9 and _ only, not '{name}'.")
     return parse_study(name, content, "The grid")
 
 
-def single(wanted: ParsedArgs, words: Mapping[str, Any]) -> Study:
-    """The tuning of the one combination that was asked for, as a study with one cell and one seed."""
-    if "learning_rate" in wanted.fields:
+def single(args: ParsedArgs, flags: Mapping[str, Any]) -> Study:
+    """The tuning of a single combination, as a study with one cell and one seed."""
+    if "learning_rate" in args.fields:
         raise InputError("--tune finds the learning rate: leave out --learning-rate.")
-    fields = {"model": "unet", **wanted.fields}
+    fields = {"model": "unet", **args.fields}
     content = {
-        "settings": {k: v for k, v in _settings(wanted).items() if k not in ("model", "early_stopping")},
+        "settings": {k: v for k, v in _settings(args).items() if k not in ("model", "early_stopping")},
         "factors": {"model": [fields["model"]]},
         "design": {"seeds": [fields.get("seed", 0)]},
-        "tuning": _tuning(wanted, words),
+        "tuning": _tuning(args, flags),
     }
     return parse_study(grid_name(content).replace("grid", "tune"), content, "The tuning")
 
 
-def numbers(flag: str, words: Sequence[str]) -> list[int]:
-    """Seeds: whole numbers and ranges such as 0-4."""
-    found: list[int] = []
-    for word in words:
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", str(word).strip())
-        if not match or int(match[2] or match[1]) < int(match[1]):
-            raise InputError(f"{flag} takes whole numbers or ranges, such as 0 1 2 or 0-4, not '{word}'.")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
-    return found
-
-
-def _settings(wanted: ParsedArgs) -> dict[str, Any]:
+def _settings(args: ParsedArgs) -> dict[str, Any]:
     """The settings that all cells share, as a study file has them."""
-    fields = {name: list(v) if isinstance(v, tuple) else v for name, v in wanted.fields.items() if name != "seed"}
-    return fields | ({"preset": wanted.preset} if wanted.preset else {})
+    fields = {name: list(v) if isinstance(v, tuple) else v for name, v in args.fields.items() if name != "seed"}
+    return fields | ({"preset": args.preset} if args.preset else {})
 
 
-def _tuning(wanted: ParsedArgs, words: Mapping[str, Any]) -> dict[str, Any]:
-    low, high = _range(wanted, words.get("tune_range"))
-    points = words.get("tune_points") or str(POINTS)
+def _tuning(args: ParsedArgs, flags: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = flags.get("tune_range") or _range(args)
     return {
-        "low": low, "high": high, "points": int(points) if points.isdigit() else points,
-        "seeds": numbers("--tune-seeds", words.get("tune_seeds") or SEEDS), "sampler": words.get("tune_sampler") or "grid",
+        "low": low, "high": high, "points": flags.get("tune_points") or POINTS,
+        "seeds": flags.get("tune_seeds") or SEEDS, "sampler": flags.get("tune_sampler") or "grid",
     }  # fmt: skip
 
 
-def _range(wanted: ParsedArgs, text: str | None) -> tuple[float, float]:
-    if text is None:
-        preset, _ = choose_preset(wanted)
-        rate = PRESETS[preset]["learning_rate"]
-        return rate / WIDTH, rate * WIDTH
-    low, colon, high = text.partition(":")
-    if not colon:
-        raise InputError(f"--tune-range takes LOW:HIGH, such as 3e-4:3e-2, not '{text}'.")
-    return _number("--tune-range", low), _number("--tune-range", high)
-
-
-def _number(flag: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InputError(f"{flag} takes numbers, not '{text}'.") from None
+def _range(args: ParsedArgs) -> tuple[float, float]:
+    rate = PRESETS[choose_preset(args)[0]]["learning_rate"]
+    return rate / WIDTH, rate * WIDTH

@@ -14,7 +14,7 @@ from experiments.config.values import ParsedArgs
 from experiments.data.prepare import RunInputs, divide, list_samples
 from experiments.data.samples import Sample, fingerprint
 from experiments.studies.definition import Cell, Study, Tuning, merged
-from registry import InputError, OptionError, UnknownName
+from registry import InputError
 
 # What must be the same in every cell, unless it is what the study asks about.
 EQUAL = ("epochs", "batch_size", "accumulate", "size", "progressive", "epoch_steps")
@@ -144,7 +144,7 @@ def _resolve(study: Study, cell: Cell, machine: Mapping[str, Any]) -> tuple[RunC
     fields = merged(iter((study.settings, cell.fields)))
     try:
         config, found, notices = resolve(ParsedArgs(fields, dict(machine), study.preset))
-    except (InputError, UnknownName, OptionError) as error:
+    except InputError as error:
         raise InputError(f"The cell {cell.id} of the study {study.name} cannot run: {error}") from None
     return dataclasses.replace(config, seed=study.seeds[0], early_stopping=0), found, notices
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from analysis.records.gather import COLUMNS, PLACE, file_name, read_file
 from analysis.records.study_results import DIGITS
-from experiments.config import schema
 from experiments.config.resolve import find_device
 from experiments.data import folder
 from experiments.data.cache import resized
@@ -71,7 +70,7 @@ def score_robustness(study: Study, machine: Mapping[str, Any], elsewhere: Path |
             _score(plan, runs, condition, None, views, stop)
         if place is not None:
             _score(plan, runs, place, others, len(others), stop)
-        print(f"What it means: python run.py report {study.name}{schema.output_flag(plan.machine.output_dir)}")
+        print(f"What it means: python run.py report {study.name}{plan.machine.output_flag}")
         return 0
 
     return interrupts.interruptible(work)

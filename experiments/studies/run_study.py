@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.config import schema
+from experiments.config.values import ParsedArgs
 from experiments.runtime import interrupts, progress
 from experiments.runtime.interrupts import Stop
 from experiments.studies import committed_results, cost, display, ray_executor, study_folder, tuning
@@ -17,6 +18,7 @@ from experiments.studies.executor import Executor, LocalExecutor
 from experiments.studies.plan import Plan, build
 from experiments.studies.ray_options import RayOptions
 from experiments.tracking import tracker
+from experiments.training.single_run import train_one
 
 
 def run_study(
@@ -67,6 +69,26 @@ def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = Non
     return interrupts.interruptible(work)
 
 
+def tune_and_train(study: Study, args: ParsedArgs) -> int:
+    """Find the learning rate of one configuration, then train it with that."""
+    rates: list[float] = []
+
+    def work(stop: Stop) -> int:
+        plan = build(study, args.machine, stop.check)
+        with at_work(plan, stop, None) as (executor, session):
+            tuning.tune(plan, executor, session)
+        write_plan(plan)
+        display.print_rates(plan)
+        rate = plan.rate(plan.cells[0])
+        rates.extend([] if rate.value is None else [rate.value])
+        return 0 if rates else 1
+
+    code = interrupts.interruptible(work)
+    if code:
+        return code
+    return train_one(dataclasses.replace(args, fields={**args.fields, "learning_rate": rates[0]}))
+
+
 @contextlib.contextmanager
 def at_work(plan: Plan, stop: Stop, pool: RayOptions | None) -> Iterator[tuple[Executor, tracker.Session]]:
     """Who does the work, this process or a cluster, and the way to MLflow."""
@@ -94,7 +116,7 @@ def _run(plan: Plan, stop: Stop, pool: RayOptions | None) -> int:
         failed = study_run.run_all(plan, plan.runs(), executor, session)
     write_plan(plan)
     display.print_status(plan, tuning.load_rates(plan))
-    print(f"What it means: python run.py report {plan.study.name}{schema.output_flag(plan.machine.output_dir)}")
+    print(f"What it means: python run.py report {plan.study.name}{plan.machine.output_flag}")
     return 1 if failed or any(plan.rate(cell).value is None for cell in plan.cells) else 0
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config import values
-from experiments.config.schema import PRESETS, setting_fields
-from experiments.config.values import nearest
+from experiments.config.schema import setting_fields
 from experiments.studies.definition import GUESS, KWARGS, ROPE, SAMPLERS, Level, Pilot, Study, Tuning
-from registry import InputError, OptionError, UnknownName
+from registry import InputError, did_you_mean
 
 STUDIES = Path(__file__).parent
 
@@ -31,7 +30,7 @@ def find_study_file(name: str) -> Path:
     known = sorted(path.stem for path in STUDIES.glob("*.toml"))
     if name not in known:
         raise InputError(
-            f"Unknown study '{name}'{nearest(name, known)}. Studies: {', '.join(known) or 'none'}; or give a path that ends in .toml."
+            f"Unknown study '{name}'{did_you_mean(name, known)}. Studies: {', '.join(known) or 'none'}; or give a path that ends in .toml."
         )
     return STUDIES / f"{name}.toml"
 
@@ -95,7 +94,7 @@ def _settings(table: Table) -> tuple[str | None, dict[str, Any]]:
     preset = given.pop("preset", None)
     if preset is not None:
         with table.naming("preset"):
-            values.one_of("preset", preset, PRESETS)
+            values.typed("preset", preset)
     shared = {name: _typed(table, name, value) for name, value in given.items()}
     if shared.get("early_stopping"):
         raise table.wrong("early_stopping", "must be 0: in a study every cell makes the same number of steps")
@@ -151,7 +150,7 @@ def _level(table: Table, factor: str, level: Any) -> Level:
     if factor not in known:
         raise table.wrong(
             factor,
-            f"is no setting of a run{nearest(factor, known)}; give its levels as tables: {{ label = …, KEY = … }}",
+            f"is no setting of a run{did_you_mean(factor, known)}; give its levels as tables: {{ label = …, KEY = … }}",
         )
     value = _typed(table, factor, level)
     return Level("x".join(map(str, value)) if isinstance(value, tuple) else str(value), {factor: value})
@@ -162,7 +161,9 @@ def _names(design: Table, key: str, known: tuple[str, ...]) -> tuple[str, ...]:
     names = names if isinstance(names, list) else [names]
     for name in names:
         if name not in known:
-            raise design.wrong(key, f"names '{name}'{nearest(str(name), list(known))}; it takes {', '.join(known)}")
+            raise design.wrong(
+                key, f"names '{name}'{did_you_mean(str(name), list(known))}; it takes {', '.join(known)}"
+            )
     return tuple(dict.fromkeys(names))
 
 
@@ -171,7 +172,9 @@ def _baseline(table: Table, factors: Mapping[str, tuple[Level, ...]], asked: Seq
     for factor, level in table.content.items():
         labels = [one.label for one in factors[factor]]
         if str(level) not in labels:
-            raise table.wrong(factor, f"is '{level}'{nearest(str(level), labels)}; its levels are {', '.join(labels)}")
+            raise table.wrong(
+                factor, f"is '{level}'{did_you_mean(str(level), labels)}; its levels are {', '.join(labels)}"
+            )
     return {factor: str(level) for factor, level in table.content.items()}
 
 
@@ -202,7 +205,9 @@ def _tuning(table: Table, seeds: tuple[int, ...]) -> Tuning:
         raise table.wrong("seeds", f"must not hold {shared[0]}, which is among the reported seeds of [design]")
     sampler = table.text("sampler", "grid")
     if sampler not in SAMPLERS:
-        raise table.wrong("sampler", f"is '{sampler}'{nearest(sampler, SAMPLERS)}; it takes {' or '.join(SAMPLERS)}")
+        raise table.wrong(
+            "sampler", f"is '{sampler}'{did_you_mean(sampler, SAMPLERS)}; it takes {' or '.join(SAMPLERS)}"
+        )
     return Tuning(low, high, table.whole("points", None, least=4), tuning, sampler)
 
 
@@ -232,7 +237,7 @@ class Table:
         known = list(known)
         for key in self.content:
             if key not in known:
-                raise self.wrong(key, f"is unknown{nearest(key, known)}; known are {', '.join(known)}")
+                raise self.wrong(key, f"is unknown{did_you_mean(key, known)}; known are {', '.join(known)}")
 
     def wrong(self, key: str, what: str) -> InputError:
         """The error that says what is wrong with `key`."""
@@ -244,7 +249,7 @@ class Table:
         """What is refused within is refused with this key's name before it."""
         try:
             yield
-        except (InputError, UnknownName, OptionError) as error:
+        except InputError as error:
             raise InputError(f"{self.where}: [{self.name}] {key}: {error}") from None
 
     def text(self, key: str, default: str) -> str:

@@ -94,7 +94,10 @@ def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     for name in ("last.ckpt", "previous.ckpt"):
         if (folder / name).exists():
             try:
-                return load(folder / name), passed_over
+                content = load(folder / name)
+                if not content.get("pruned"):
+                    return content, passed_over
+                passed_over.append(f"{folder / name} holds only weights since `runs prune`")
             except Damaged as damaged:
                 passed_over.append(str(damaged))
     return None, passed_over

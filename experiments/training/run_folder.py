@@ -188,9 +188,7 @@ def refuse_changed(config: RunConfig, machine: RuntimeConfig) -> None:
     for path in sorted(machine.runs_dir.glob("*/config.json")):
         saved = read_json(path) or {}
         old = saved.get("config", {})
-        same_command = {k: old.get(k) for k in config.settings()} == config.settings() and saved.get(
-            "machine"
-        ) == _places(machine)
+        same_command = config.same_settings(old) and saved.get("machine") == _places(machine)
         if path.parent.name == config.key or not same_command or (path.parent / "result.json").exists():
             continue
         changed = _difference(old, config.to_dict())

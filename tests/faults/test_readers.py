@@ -9,15 +9,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from experiments.config import values as reading
-from experiments.config.schema import setting_fields
+from experiments.config.schema import setting_types
 from experiments.runtime.errors import on_one_line
 from experiments.studies import study_file
 from experiments.studies.definition import slug
-from registry import InputError, OptionError, UnknownName
+from registry import InputError
 from tests.conftest import examples
 from tests.test_study import SETTINGS
 
-ANSWERS = (InputError, UnknownName, OptionError)
 WORDS = st.sampled_from(
     ["unet", "bce", "dice", "demo", "192x128", "1e-3", "inf", "nan", "-1", "0", "9" * 5000, "٣", "", "a\nb"]
 )
@@ -33,7 +32,7 @@ ATOMS = st.one_of(
 VALUES = st.recursive(
     ATOMS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5) | WORDS, inner, max_size=3)
 )
-NAMES = st.sampled_from([*setting_fields(), *reading.RUNTIME_SETTINGS, "preset", "label"]) | st.text(max_size=6)
+NAMES = st.sampled_from([*setting_types(), "preset", "label"]) | st.text(max_size=6)
 QUICK = settings(examples(400), suppress_health_check=list(HealthCheck))
 
 
@@ -41,7 +40,7 @@ def answers(read):
     """Call `read`; what it refuses, it refuses in a sentence of one line."""
     try:
         return read()
-    except ANSWERS as error:
+    except InputError as error:
         text = error.args[0]
         assert isinstance(text, str) and len(on_one_line(text).splitlines()) == 1
         return None

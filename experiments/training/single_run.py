@@ -1,0 +1,68 @@
+"""Train one configuration and print its scores: `run.py` without a command."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.config.resolve import resolve
+from experiments.config.schema import RuntimeConfig
+from experiments.config.values import ParsedArgs
+from experiments.data.prepare import prepare
+from experiments.data.splits import LEAKING
+from experiments.runtime.files import relative_to_cwd
+from experiments.runtime.interrupts import Stop, interruptible
+from experiments.training import runner
+
+
+def train_one(args: ParsedArgs) -> int:
+    """Train the configuration, or resume it, and print its scores; the exit code."""
+    began = time.perf_counter()
+    config, machine, notices = resolve(args)
+    for notice in notices:
+        print(notice, flush=True)
+    runner.try_model(config, machine)  # a wrong option is found before cars are made or images are read
+
+    def work(stop: Stop) -> int:
+        result = runner.run(prepare(config, machine, stop.check), stop)
+        show_result(result, machine, time.perf_counter() - began)
+        return 0
+
+    return interruptible(work)
+
+
+def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float) -> None:
+    """Print the scores of a run as a table, and the command that opens it in MLflow."""
+    test, cars = result["test"]["best"], result["cars"]
+    print(
+        f"\n{result['model']} with {result['loss']}: {test['images']} images of {cars['test']} unseen {result['data']} cars"
+    )
+    table = Table(show_header=False)
+    for name, value in (
+        ("test Dice", f"{test['dice']:.4f}"),
+        ("test IoU", f"{test['iou']:.4f}"),
+        ("test boundary IoU", f"{test['boundary_iou']:.4f}"),
+        ("test HD95, median", f"{test['hd95_median']:.1f} px ({test['hd95_failures']} failures)"),
+        ("parameters", f"{result['parameters']:,}"),
+        ("time", f"training {result['seconds']['training']:.0f} s, total {seconds:.0f} s"),
+    ):
+        table.add_row(name, value)
+    Console().print(table)
+    width, height = result["size"]
+    print(
+        f"Best weights by validation Dice (epoch {result['best_epoch']} of {result['epochs']}), "
+        "scored at the images' original size."
+    )
+    print(
+        f"Upper bound at {width}x{height} pixels: the ground truth, downscaled and upscaled again, "
+        f"scores {result['ceiling']:.4f}."
+    )
+    if result["split"] in LEAKING:
+        print(f"WARNING: data leakage - --split {result['split']} trains on other images of the test cars.")
+    if result["data"] == "synthetic":
+        print("These are SYNTHETIC CARS: the scores say nothing about real images.")
+    print(f"Run folder: {relative_to_cwd(machine.runs_dir) / result['key']}")
+    print(f"Open it in MLflow: python run.py ui{machine.output_flag}")
