@@ -43,11 +43,11 @@ def contents(folder):
 
 def test_kaggles_zips_become_the_cars_that_they_hold(command, zips, made_cars, tmp_path):
     code, shown, _ = command("data", "import", *zips, "--data-dir", tmp_path / "data" / "carvana")
-    assert code == 0 and "256 pictures are new" in shown
+    assert code == 0 and "256 new images and masks" in shown
     expected = {name: data for name, data in contents(made_cars).items() if name.startswith("train")}
     assert contents(tmp_path / "data" / "carvana") == expected
     code, shown, _ = command("data", "import", *zips, "--data-dir", tmp_path / "data" / "carvana")
-    assert code == 0 and "0 pictures are new" in shown and "256 more were there already" in shown
+    assert code == 0 and "0 new images and masks" in shown and "256 more were already there" in shown
     assert command("data", "verify", "--data-dir", tmp_path / "data" / "carvana")[0] == 0
 
 
@@ -291,7 +291,7 @@ def test_what_kaggle_gives_is_unpacked(command, zips, tmp_path, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "kagglehub", types.SimpleNamespace(competition_download=competition_download))
     code, shown, _ = command("data", "download", "carvana", "--data-dir", tmp_path / "cars")
-    assert code == 0 and "256 pictures are new" in shown and len(carvana.build(tmp_path / "cars")) == 128
+    assert code == 0 and "256 new images and masks" in shown and len(carvana.build(tmp_path / "cars")) == 128
 
 
 def test_the_data_tools_do_not_import_torch(zips, tmp_path):

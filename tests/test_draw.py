@@ -35,6 +35,6 @@ def test_pictures_are_written_and_follow_the_model(tmp_path):
 def test_draw_says_what_it_wrote_and_refuses_what_it_cannot_draw(command, tmp_path):
     code, shown, _ = command("draw", "--output", tmp_path, "--width", "4", "--size", "64x64")
     assert code == 0 and "U-Net.png" in shown and (tmp_path / "U-Net.png").exists()
-    for words, sentence in ((["--width", "0"], "from 1 up"), (["--size", "8x8"], "at least 32x32")):
+    for words, sentence in ((["--width", "0"], "Must be >= 1"), (["--size", "8x8"], "at least 32x32")):
         code, _, complaint = command("draw", "--output", tmp_path / "no", *words)
         assert code == 2 and sentence in complaint and not (tmp_path / "no").exists()

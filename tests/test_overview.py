@@ -127,3 +127,92 @@ def test_caches_being_built_stay_and_torn_ones_go_and_what_is_no_cache_is_not_to
 def test_a_wrong_word_of_runs_is_answered_by_a_sentence(command, words, sentence):
     code, shown, complaint = command("runs", *words)
     assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1 and not shown
+
+
+def loads(folder):
+    """What the commands load of a run: its best and its last weights."""
+    from experiments.training import checkpoint
+
+    return [checkpoint.load(folder / name)["model"] for name in ("best.ckpt", "last.ckpt")]
+
+
+def same(one, other):
+    return all(
+        weights.keys() == others.keys() and all((weights[name] == others[name]).all() for name in weights)
+        for weights, others in zip(one, other, strict=True)
+    )
+
+
+@pytest.fixture
+def finished(output):
+    """The finished run among them, with a previous.ckpt."""
+    folder = next(run.folder for run in run_index.runs(output / "runs") if run.state == "finished")
+    shutil.copy(folder / "last.ckpt", folder / "previous.ckpt")
+    return folder
+
+
+def test_pruning_without_a_terminal_and_without_yes_changes_nothing(command, output, finished):
+    before = contents(output)
+    code, shown, _ = command("runs", "prune", "--output-dir", output)
+    assert code == 0 and "1 finished run: " in shown and "Nothing was changed: add --yes" in shown
+    assert contents(output) == before
+
+
+@pytest.mark.parametrize(("answer", "freed"), [("y", True), ("n", False), ("", False)])
+def test_pruning_asks_on_a_terminal(command, output, finished, monkeypatch, answer, freed):
+    asked = []
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda question: asked.append(question) or answer)
+    code, shown, _ = command("runs", "prune", "--output-dir", output)
+    assert code == 0 and len(asked) == 1 and "[y/N]" in asked[0] and ("Freed" in shown) == freed
+    assert (finished / "previous.ckpt").exists() != freed
+
+
+def test_pruning_keeps_the_weights_of_finished_runs_and_everything_of_all_others(command, output, finished):
+    before, weights = contents(output), loads(finished)
+    size = disk_size(finished)
+    code, shown, _ = command("runs", "prune", "--yes", "--output-dir", output)
+    after = contents(output)
+    freed = size - disk_size(finished)
+    changed = {path for path in before if after.get(path) != before[path]}
+    own = finished.relative_to(output)
+    assert code == 0 and changed == {own / "last.ckpt", own / "previous.ckpt"}
+    assert same(loads(finished), weights) and not (finished / "previous.ckpt").exists()
+    assert freed > disk_size(finished) / 4 and f"Freed {freed / 1e6:.1f} MB" in shown
+    assert f"{freed / 1e6:.0f}" == shown.split("1 finished run: ")[1].split(".")[0]  # what it announced
+    assert "Nothing to free" in command("runs", "prune", "--yes", "--output-dir", output)[1]
+
+
+def test_a_pruned_run_serves_every_command(command, output, finished, made_cars, tmp_path):
+    image = next((made_cars / "train").glob("*.jpg"))
+    words = ["predict", image, "--run", finished.name, "--output-dir", output, "--output"]
+    assert command(*words, tmp_path / "before")[0] == 0
+    assert command("runs", "prune", "--yes", "--output-dir", output)[0] == 0
+    assert command(*words, tmp_path / "after")[0] == 0
+    assert contents(tmp_path / "before") == contents(tmp_path / "after")
+    code, shown, complaint = command(*small(made_cars, output, epochs=1))
+    assert code == 0 and "is finished" in shown + complaint
+    assert command("export", "--run", finished.name, "--output", tmp_path / "x.onnx", "--output-dir", output)[0] == 0
+    assert (
+        command(
+            "evaluate", "--run", finished.name, "--data", "carvana", "--data-dir", made_cars, "--output-dir", output
+        )[0]
+        == 0
+    )
+
+
+def test_a_pruned_run_whose_result_is_gone_is_trained_again(command, output, finished, made_cars):
+    scores = (finished / "scores.csv").read_bytes()
+    assert command("runs", "prune", "--yes", "--output-dir", output)[0] == 0
+    (finished / "result.json").unlink()
+    code, shown, complaint = command(*small(made_cars, output, epochs=1))
+    assert code == 0 and "holds only weights" in shown + complaint and (finished / "scores.csv").read_bytes() == scores
+
+
+def test_a_run_that_another_process_holds_is_not_pruned(command, output, finished):
+    from experiments.runtime.leases import hold
+
+    with hold(finished):
+        before = contents(finished)
+        code, shown, _ = command("runs", "prune", "--yes", "--output-dir", output)
+        assert code == 0 and contents(finished) == before and "Freed" not in shown

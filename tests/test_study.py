@@ -131,7 +131,7 @@ WRONG = [
     ({"factors": {"start": ["a", "b"]}}, r"\[factors\] start is no setting of a run"),
     ({"factors": {"start": [{"label": "a"}]}}, r"\[factors\] start has a level without a label or without a setting"),
     ({"factors": {"start": [{"label": "a", "epocs": 1}]}}, r"\[factors.start\] epocs is unknown \(did you mean 'epochs'\?\)"),
-    ({"factors": {"epochs": [2, 0]}}, r"\[factors\] epochs: --epochs takes a whole number"),
+    ({"factors": {"epochs": [2, 0]}}, r"\[factors\] epochs: Invalid value \"0\" for epochs"),
     ({"factors": {"epochs": [2, 3]}}, r"epochs sets epochs, which \[settings\] sets too"),
     ({"settings": SETTINGS | {"seed": 1}}, r"\[settings\] seed belongs into \[design\]"),
     ({"settings": SETTINGS | {"early_stopping": 3}}, r"\[settings\] early_stopping must be 0"),

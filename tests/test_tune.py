@@ -441,10 +441,10 @@ def test_one_combination_is_tuned_and_then_trained_with_the_rate_that_was_found(
     [
         (["--tune", "--learning-rate", "1e-3"], "leave out --learning-rate"),
         (["--tune-points", "5"], "add --tune"),
-        (["--tune", "--tune-points", "0"], "points should be a whole number from 4 up"),
+        (["--tune", "--tune-points", "0"], "Must be >= 1"),
         (["--tune", "--tune-range", "3e-2"], "LOW:HIGH"),
         (["--tune", "--tune-seeds", "0"], "must not hold 0"),
-        (["--tune", "--tune-sampler", "gird"], "did you mean 'grid'?"),
+        (["--tune", "--tune-sampler", "gird"], 'Did you mean "grid"?'),
     ],
 )
 def test_wrong_words_of_a_tuning_are_answered_by_a_sentence(made_cars, tmp_path, command, given, sentence):

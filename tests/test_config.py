@@ -1,0 +1,192 @@
+"""RunConfig: keys are for ever, fields may be added, and one table of types serves flags, config files and study files."""
+
+import csv
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from analysis.records.places import RESULTS
+from experiments.config import resolve as resolving
+from experiments.config import schema, values
+from experiments.config.resolve import resolve
+from experiments.config.schema import PRESETS, RunConfig, setting, setting_fields, setting_types
+from experiments.config.values import ParsedArgs
+from experiments.studies import parsing
+from experiments.studies.definition import merged
+from registry import InputError
+from tests.conftest import ROOT
+
+OLD = RunConfig(model_kwargs={"width": 4})
+
+
+@dataclass(frozen=True)
+class Newer(RunConfig):
+    """A RunConfig of a later version, with a field that the committed ones lack."""
+
+    test_views: int = setting(16, "views per test car", "Data", since="0.2")
+
+
+NEWER = Newer(**dataclasses.asdict(OLD))
+
+
+def test_a_field_added_later_changes_no_key_while_it_has_its_default():
+    assert NEWER.key == OLD.key and NEWER.to_dict() == OLD.to_dict() and NEWER.settings() == OLD.settings()
+    assert dataclasses.replace(NEWER, test_views=4).key != OLD.key
+    assert dataclasses.replace(NEWER, test_views=4).to_dict() == {**OLD.to_dict(), "test_views": 4}
+
+
+def test_a_field_added_later_counts_as_its_default_where_a_config_lacks_it():
+    assert Newer.from_dict(OLD.to_dict()) == NEWER
+    assert Newer.from_dict({**OLD.to_dict(), "test_views": 4}).test_views == 4
+    assert NEWER.same_settings(OLD.to_dict())
+    assert not NEWER.same_settings({**OLD.to_dict(), "test_views": 4})
+    assert not dataclasses.replace(NEWER, test_views=4).same_settings(OLD.to_dict())
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(RunConfig)])
+def test_a_config_that_lacks_an_original_field_is_refused(name):
+    config = {key: value for key, value in OLD.to_dict().items() if key != name}
+    for version in (RunConfig, Newer):
+        with pytest.raises(TypeError, match=name):
+            version.from_dict(config)
+
+
+def test_a_config_with_an_unknown_field_is_refused():
+    with pytest.raises(TypeError, match="test_views"):
+        RunConfig.from_dict({**OLD.to_dict(), "test_views": 4})
+
+
+def test_a_run_folder_of_an_older_version_is_the_same_run(tmp_path):
+    from experiments.config.schema import RuntimeConfig
+    from experiments.training.run_folder import RunFolder
+
+    folder = RunFolder(tmp_path / OLD.key)
+    folder.begin(OLD, RuntimeConfig(), ["run.py"])
+    folder.verify_config(NEWER)
+    with pytest.raises(InputError, match="test views 4"):
+        folder.verify_config(dataclasses.replace(NEWER, test_views=4))
+    content = json.loads((tmp_path / OLD.key / "config.json").read_text())
+    del content["config"]["seed"]
+    (tmp_path / OLD.key / "config.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="seed"):
+        folder.verify_config(NEWER)
+
+
+def test_every_field_of_the_first_version_is_in_every_key():
+    assert not RunConfig.added_later() and set(OLD.to_dict()) == {field.name for field in dataclasses.fields(RunConfig)}
+    assert schema.PROTOCOL == 1
+
+
+def committed():
+    """The committed configs: (study, key, config)."""
+    for path in sorted(RESULTS.glob("*/configs.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for key, own in content["runs"].items():
+            yield path.parent.name, key, {**content["shared"], **own}
+
+
+COMMITTED = list(committed())
+
+
+def test_every_committed_key_follows_from_its_config():
+    assert len(COMMITTED) > 150
+    for study, key, config in COMMITTED:
+        assert RunConfig.from_dict(config).key == key, (study, key)
+
+
+def planned(study, weights):
+    """The configs of a study's cells on another machine than the committed runs': data, threads and rate are theirs."""
+    for cell in study.cells():
+        fields = merged(iter((study.settings, cell.fields))) | {"device": "cpu"}
+        config = resolve(ParsedArgs(fields, {}, study.preset))[0]
+        yield cell, dataclasses.replace(config, early_stopping=0, weights=weights if config.weights else "")
+
+
+@pytest.fixture
+def imagenet(monkeypatch):
+    """Weights files count as those that the committed runs began from."""
+    digests = {config["weights"] for *_, config in COMMITTED if config["weights"]}
+    (digest,) = digests
+
+    def weights(options):
+        named = isinstance(options.get("pretrained"), str)
+        return ({**options, "pretrained": "file"}, digest, None) if named else (options, "", None)
+
+    monkeypatch.setattr(resolving, "_weights", weights)
+    return digest
+
+
+def odd_presets(monkeypatch):
+    odd = {
+        "data": "synthetic", "size": (64, 64), "width": 5, "epochs": 3, "batch_size": 5, "learning_rate": 0.5,
+        "augment": "none", "optimizer": "adam", "weight_decay": 0.5, "schedule": "constant", "early_stopping": 7,
+    }  # fmt: skip
+    for preset, own in PRESETS.items():
+        monkeypatch.setitem(PRESETS, preset, {name: odd[name] for name in own})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "studies").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_study_file_takes_nothing_from_its_preset(path, imagenet, monkeypatch):
+    study = parsing.read(path)
+
+    def configs():
+        tuned = {"learning_rate": 0.0} if study.tuning else {}
+        return [dataclasses.replace(config, **tuned) for _, config in planned(study, imagenet)]
+
+    before = configs()
+    odd_presets(monkeypatch)
+    assert configs() == before
+
+
+@pytest.mark.parametrize("name", sorted({study for study, *_ in COMMITTED}))
+def test_every_committed_key_follows_from_its_study_file(name, imagenet):
+    study = parsing.read(ROOT / "experiments" / "studies" / f"{name}.toml")
+    cells = {cell.id: config for cell, config in planned(study, imagenet)}
+    of_machine = ("data_fingerprint", "threads", *(("learning_rate",) if study.tuning else ()))
+    for _, key, config in [row for row in COMMITTED if row[0] == name]:
+        assert config["seed"] in study.seeds
+        found = {name: config[name] for name in (*of_machine, "seed")}
+        assert key in {dataclasses.replace(cell, **found).key for cell in cells.values()}, key
+    example = next(config for study_name, _, config in COMMITTED if study_name == name)
+    with open(RESULTS / name / "trials.csv", encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            cell = dataclasses.replace(
+                cells[row["cell"]], seed=int(row["seed"]), learning_rate=float(row["rate"]),
+                data_fingerprint=example["data_fingerprint"], threads=example["threads"],
+            )  # fmt: skip
+            assert cell.key == row["key"], row
+
+
+@pytest.mark.parametrize("name", setting_fields())
+def test_the_default_of_every_setting_is_of_its_type(name):
+    default = getattr(RunConfig(), name)
+    if default is not None:
+        assert values.typed(name, default) == default
+    assert name in setting_types()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("epochs", 0, 'Invalid value "0" for epochs. Must be >= 1.'),
+        ("epochs", "2.5", 'Invalid value for epochs: "2.5" is not a whole number.'),
+        ("epochs", True, 'Invalid value for epochs: "True" is not a whole number.'),
+        ("learning_rate", "nan", 'Invalid value for learning_rate: "nan" is not a finite number.'),
+        ("progressive", 1.5, 'Invalid value "1.5" for progressive. Must be <= 1.'),
+        ("schedule", "cosin", 'Choose from: "cosine", "one-cycle", "constant". Did you mean "cosine"?'),
+        ("size", [64], '"[64]" is not WIDTHxHEIGHT'),
+        ("fold", "5/5", "There is no fold 5/5"),
+        ("model_kwargs", ["width"], '"width" is not KEY=VALUE'),
+        ("preset", "dmo", 'Did you mean "demo"?'),
+        ("loss", "bcedice", "did you mean 'bce_dice'?"),
+        ("workers", -1, "Must be >= 0."),
+        ("data_dir", "", "Must be a text."),
+        ("epoch", 3, "did you mean 'epochs'?"),
+    ],
+)
+def test_a_value_of_a_config_file_is_refused_in_the_words_of_the_flag(name, value, sentence):
+    with pytest.raises(InputError) as refused:
+        values.typed(name, value)
+    assert sentence in str(refused.value) and len(str(refused.value).splitlines()) == 1
