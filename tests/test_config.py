@@ -13,7 +13,7 @@ from experiments.config import schema, values
 from experiments.config.resolve import resolve
 from experiments.config.schema import PRESETS, RunConfig, setting, setting_fields, setting_types
 from experiments.config.values import ParsedArgs
-from experiments.studies import parsing
+from experiments.studies import study_file
 from experiments.studies.definition import merged
 from registry import InputError
 from tests.conftest import ROOT
@@ -129,7 +129,7 @@ def odd_presets(monkeypatch):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "experiments" / "studies").glob("*.toml")), ids=lambda path: path.stem)
 def test_a_study_file_takes_nothing_from_its_preset(path, imagenet, monkeypatch):
-    study = parsing.read(path)
+    study = study_file.read_study(path)
 
     def configs():
         tuned = {"learning_rate": 0.0} if study.tuning else {}
@@ -142,7 +142,7 @@ def test_a_study_file_takes_nothing_from_its_preset(path, imagenet, monkeypatch)
 
 @pytest.mark.parametrize("name", sorted({study for study, *_ in COMMITTED}))
 def test_every_committed_key_follows_from_its_study_file(name, imagenet):
-    study = parsing.read(ROOT / "experiments" / "studies" / f"{name}.toml")
+    study = study_file.read_study(ROOT / "experiments" / "studies" / f"{name}.toml")
     cells = {cell.id: config for cell, config in planned(study, imagenet)}
     of_machine = ("data_fingerprint", "threads", *(("learning_rate",) if study.tuning else ()))
     for _, key, config in [row for row in COMMITTED if row[0] == name]:
