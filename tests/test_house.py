@@ -310,7 +310,13 @@ def put_weights(path):
     torch.save(zoo.build("Unet", "mobilenet_v2", pretrained=False).network.encoder.state_dict(), path)
 
 
-@pytest.mark.parametrize("words", commands(), ids=" ".join)
+SLOW = {"pretraining", "augmentation"}  # studies of many configurations
+PARAMETERS = [
+    pytest.param(words, marks=pytest.mark.slow if "study" in words and SLOW & {*words} else ()) for words in commands()
+]
+
+
+@pytest.mark.parametrize("words", PARAMETERS, ids=lambda words: " ".join(words))
 def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypatch):
     """Training commands run for one short epoch on small cars; their other flags are kept as they are written."""
     from tests.test_data import write_pairs
