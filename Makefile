@@ -28,11 +28,11 @@ simulate: .venv/development # the simulations of make test-all, ten times: about
 fuzz: .venv/development # the property-based tests with twenty times the examples: about ten minutes
 	FUZZ=20 $(PYTEST) -m hypothesis
 
-readme: .venv/runtime # the rendered parts of the README (choices, demo, studies) and of docs/performance.md
+readme: .venv/runtime # renders the generated parts of the README (choices, demo, studies) and of docs/performance.md
 	.venv/bin/python -m analysis.report.readme
 	.venv/bin/python -m analysis.report.bench_tables
 
-walk: .venv/runtime # types the README's walk and keeps what it prints, in a fresh clone after make demo, where nothing else runs
+walk: .venv/runtime # runs the README's walkthrough and records its output; after make demo in a fresh clone, on an idle machine
 	.venv/bin/python reference/walk.py
 	.venv/bin/python -m analysis.report.readme
 

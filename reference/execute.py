@@ -1,6 +1,6 @@
-"""Runs the notebook from top to bottom and writes it back with its outputs: `make notebook`.
+"""Run the notebook from top to bottom and write it back with its outputs: `make notebook`.
 
-Times, counters and the interpreter's version are left out, so that the file changes where an output does.
+Times, counters and the interpreter's version are left out, so that the file only changes where an output does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LONGEST = 600  # seconds a cell may take
 
 
 def executed(path: Path = NOTEBOOK) -> nbformat.NotebookNode:
-    """The notebook at `path`, run from a clean start in its folder. Raises CellExecutionError for a cell that fails."""
+    """Return the notebook at `path`, run from a clean start in its folder. Raises CellExecutionError if a cell fails."""
     book = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
     NotebookClient(book, timeout=LONGEST, record_timing=False, coalesce_streams=True, resources=where).execute()
