@@ -11,7 +11,7 @@ import pytest
 import registry
 from tests import test_registry as contract
 from tests.conftest import ROOT, small
-from tests.test_house import README
+from tests.test_readme import README
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCKS = [textwrap.dedent(block) for block in re.findall(r"^ *```python\n(.*?)^ *```", PAGE, re.DOTALL | re.MULTILINE)]
@@ -64,7 +64,7 @@ def test_the_pages_entries_fulfil_the_contract_of_their_tables(added):
 
 
 def test_a_run_trains_with_all_that_the_page_adds(added, command, tmp_path):
-    from tests.test_house import write_pets
+    from tests.test_readme import write_pets
 
     write_pets(tmp_path / "pets")
     names = {

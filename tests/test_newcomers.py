@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.test_house import README
+from tests.test_readme import README
 
 HALVES = README.split("# 中文说明", 1)
 

@@ -12,7 +12,7 @@ import torch
 from tests.conftest import ROOT
 from tests.test_command_line import HEAVY, imported_by
 from tests.test_data import write_pairs
-from tests.test_house import README, commands
+from tests.test_readme import README, commands
 
 USED = ("predict", "evaluate", "submit", "export", "completion")
 
