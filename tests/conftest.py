@@ -46,7 +46,7 @@ def made_cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def copy_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
-    """Copy an MLflow store, as MLflow creates it, to a path. Its migrations take seconds, so all test processes share one."""
+    """Copy a new MLflow store to a path. All test processes share the original, whose migrations take seconds."""
     folder = tmp_path_factory.getbasetemp()
     folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # the same folder in every worker
     template = folder / "mlflow-template.db"

@@ -1,4 +1,4 @@
-"""The steps of CONTRIBUTING.md, carried out: what it says to write is written, registered, checked by the contract and trained."""
+"""The steps of CONTRIBUTING.md: every snippet is written, registered, checked by the contract tests and trained."""
 
 import importlib
 import re

@@ -8,7 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 
-# A package may import those that stand before it in its row. `experiments` may import `analysis` (`analysis.report` from
+# A package may import those that stand before it in its row. `experiments` may import `analysis` (`analysis.report`
+# from
 # the commands only); `analysis` and `models` import nothing of `experiments`.
 LAYERS = (
     ("runtime", "config", "data", "tracking", "evaluation", "training", "bench", "inference", "studies", "commands"),

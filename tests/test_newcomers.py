@@ -1,6 +1,7 @@
-"""What the README tells newcomers is so: its links lead somewhere, its tables are the same in both languages."""
+"""What newcomers read holds: links and names lead somewhere, both languages agree, outsiders run the same tests."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -24,6 +25,24 @@ def test_links_within_the_repository_lead_to_a_file_and_a_heading(page):
         if place:
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
             assert place in map(anchor, headings), (target, place)
+
+
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
+NEW = {"my_net", "my_losses", "pets"}  # what CONTRIBUTING and the README add as examples
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_file_and_module_that_a_page_names_exists(page):
+    text = page.read_text(encoding="utf-8")
+    folders = "(?:experiments|analysis|models|tests|reference)"
+    for name in re.findall(rf"(?<![\w/.-])({folders}/[\w/]+\.(?:py|toml|ipynb))", text):
+        assert (ROOT / name).exists() or Path(name).stem in NEW, name
+    for name in re.findall(rf"(?<![\w/.])({folders}(?:\.\w+)+)", text):
+        *parents, last = name.split(".")
+        parent = ROOT.joinpath(*parents)
+        source = parent.with_suffix(".py") if parent.with_suffix(".py").exists() else parent / "__init__.py"
+        path = parent / last
+        assert path.is_dir() or path.with_suffix(".py").exists() or last in source.read_text() or last in NEW, name
 
 
 def test_the_comparison_with_others_links_the_same_sources_in_both_languages():

@@ -128,7 +128,9 @@ def with_flags(given, short, names):
 
 
 def few(study):
-    """The text of a study whose levels set numbers of cars or steps, with 2, 3, ... for the cars and 1, 2, ... for the steps."""
+    """The text of a study whose levels set numbers of cars or steps, with 2, 3, ... for the cars and 1, 2, ... for the
+    steps.
+    """
     numbers = {"train_cars": itertools.count(2), "epoch_steps": itertools.count(1)}
     return re.sub(
         r"(\{[^{}]*?)(train_cars|epoch_steps) = \d+", lambda m: f"{m[1]}{m[2]} = {next(numbers[m[2]])}", study

@@ -1,4 +1,4 @@
-"""What the tests of faults share: a small disk of its own, and commands typed in a process of their own."""
+"""Shared fixtures of the fault tests: a small disk, and commands run in a separate process."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """Mounts a tmpfs of `size` at a new folder; skipped where this user may not mount."""
+    """Mount a tmpfs of `size` at a new folder; skips the test if this user may not mount."""
     mounted = []
 
     def mount(size):
@@ -30,7 +30,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture(scope="module")
 def one_thread():
-    """Small pictures need no more, and the number of threads is part of a key: the same here and in processes started here."""
+    """Use one thread, here and in child processes: small images need no more, and it is part of a run's key."""
     import torch
 
     before = torch.get_num_threads()
@@ -43,19 +43,19 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def store_uri(tmp_path_factory):
-    """One MLflow store for runs whose tracking is not looked at: making one takes seconds."""
+    """One MLflow store for all runs whose tracking a test does not check; creating one takes seconds."""
     return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
 
 
 def typed(words, **other):
-    """Type a command in a process of its own: (exit code, what it printed, what it complained of)."""
+    """Run a command in a separate process and return (exit code, stdout, stderr)."""
     command = [sys.executable, str(ROOT / "run.py"), *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, **{"cwd": ROOT} | other)
     return done.returncode, done.stdout, done.stderr
 
 
 def injected(words, code):
-    """A command in a process of its own in which `code` is executed first: what it patches there fails there."""
+    """Run a command in a separate process that first executes `code`, which patches what should fail there."""
     text = f"{code}\nimport run, sys; sys.exit(run.main({[str(word) for word in words]!r}))"
     command = [sys.executable, "-c", text]
     return subprocess.run(

@@ -1,4 +1,4 @@
-"""What the tests of people's commands share: a trained run, made once for each process of the tests."""
+"""Shared fixture of the inference tests: a trained run, one per test process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.conftest import run_folder, small
 
 @pytest.fixture(scope="session")
 def trained(made_cars: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder outputs/runs/KEY of a run that has learned something, on the synthetic cars; to be read only."""
+    """The folder outputs/runs/KEY of a run that has learned something, on the synthetic cars; read-only."""
     import run
 
     output = tmp_path_factory.mktemp("trained") / "outputs"
