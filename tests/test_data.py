@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments.data import cache, carvana, folder
-from experiments.data.samples import Sample, fingerprint, read_mask, read_photo
+from experiments.data.samples import Sample, fingerprint, read_image, read_mask
 from registry import InputError
 
 BLOB = np.zeros((40, 60), bool)
@@ -77,14 +77,14 @@ def test_empty_and_full_masks_are_masks(tmp_path):
 def test_photographs_of_every_mode_come_as_rgb(tmp_path, mode):
     path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
     Image.fromarray(PHOTO).convert(mode).save(path)
-    assert read_photo(path).shape == (40, 60, 3) and read_photo(path).dtype == np.uint8
+    assert read_image(path).shape == (40, 60, 3) and read_image(path).dtype == np.uint8
 
 
 @pytest.mark.fault(9)
 def test_a_photograph_of_16_bit_grey_keeps_its_range(tmp_path):
     ramp = np.linspace(0, 65535, 60).astype(np.uint16)[None].repeat(40, 0)
     Image.fromarray(ramp).save(tmp_path / "photo.png")
-    read = read_photo(tmp_path / "photo.png")
+    read = read_image(tmp_path / "photo.png")
     assert read[0, 0, 0] == 0 and read[0, -1, 0] == 255 and abs(int(read[0, 30, 0]) - 129) < 3
 
 
@@ -94,13 +94,13 @@ def test_a_photograph_on_its_side_is_turned_as_its_exif_says(tmp_path):
     exif = picture.getexif()
     exif[0x0112] = 6
     picture.save(tmp_path / "photo.jpg", exif=exif)
-    assert read_photo(tmp_path / "photo.jpg").shape == (60, 40, 3)
-    assert read_photo(tmp_path / "photo.jpg", at_least=(20, 30)).shape[0] >= 30
+    assert read_image(tmp_path / "photo.jpg").shape == (60, 40, 3)
+    assert read_image(tmp_path / "photo.jpg", at_least=(20, 30)).shape[0] >= 30
 
 
 def test_a_jpeg_is_decoded_smaller_but_never_below_what_is_asked(tmp_path):
     Image.fromarray(np.zeros((1280, 1918, 3), np.uint8)).save(tmp_path / "photo.jpg")
-    height, width = read_photo(tmp_path / "photo.jpg", at_least=(192, 128)).shape[:2]
+    height, width = read_image(tmp_path / "photo.jpg", at_least=(192, 128)).shape[:2]
     assert 192 <= width < 400 and 128 <= height < 300
 
 
@@ -128,7 +128,7 @@ def test_a_spoilt_photograph_is_named_with_what_to_do(tmp_path, spoil):
     spoil(path)
     for at_least in (None, (32, 32)):
         with pytest.raises(InputError, match=r"photo\.jpg"):
-            read_photo(path, at_least)
+            read_image(path, at_least)
 
 
 @pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_text, spoil_missing])
@@ -168,7 +168,7 @@ def test_a_missing_folder_says_what_to_type(tmp_path):
         carvana.build(tmp_path / "nowhere")
     (tmp_path / "train").mkdir()
     (tmp_path / "train_masks").mkdir()
-    with pytest.raises(InputError, match="No photographs"):
+    with pytest.raises(InputError, match="No images"):
         carvana.build(tmp_path)
     with pytest.raises(InputError, match="images"):
         folder.build(tmp_path)
@@ -263,8 +263,8 @@ def test_a_mask_pixel_is_true_where_the_object_covers_more_than_half():
     mask = np.zeros((4, 8), bool)
     mask[:, :3] = True  # whole, half and nothing of pixels that are 2 wide
     assert (
-        cache.mask_at(mask, (4, 2)).tolist() == [[1, 0, 0, 0]] * 2
-        or cache.mask_at(mask, (4, 2)).tolist() == [[1, 1, 0, 0]] * 2
+        cache.resize_mask(mask, (4, 2)).tolist() == [[1, 0, 0, 0]] * 2
+        or cache.resize_mask(mask, (4, 2)).tolist() == [[1, 1, 0, 0]] * 2
     )
 
 

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from filelock import FileLock
 
-from experiments.data.cache import clean, disk_size
+from experiments.data.cache import clean_cache, disk_size
 from experiments.training import run_index
 from tests.conftest import run_folder, small
 
@@ -106,14 +106,14 @@ def test_caches_being_built_stay_and_torn_ones_go_and_what_is_no_cache_is_not_to
         (tmp_path / name).mkdir()
         (tmp_path / name / "images.u8").write_bytes(b"12345")
     with FileLock(tmp_path / "bb-8x8.lock"):
-        assert clean(tmp_path) == (10, ["bb-8x8"])
+        assert clean_cache(tmp_path) == (10, ["bb-8x8"])
         assert {p.name for p in tmp_path.iterdir()} == {
             "bb-8x8.building-now",
             "bb-8x8.lock",
             "my photographs",
             "notes-8x8x8",
         }
-    assert clean(tmp_path) == (5, []) and {p.name for p in tmp_path.iterdir()} == {"my photographs", "notes-8x8x8"}
+    assert clean_cache(tmp_path) == (5, []) and {p.name for p in tmp_path.iterdir()} == {"my photographs", "notes-8x8x8"}
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_the_best_weights_score_the_same_in_a_script_of_ones_own(finished, made_
     import numpy as np
     from PIL import Image
 
-    from experiments.data.cache import photo_at
+    from experiments.data.cache import load_image
     from registry import MODELS
 
     folder = run_folder(finished)
@@ -157,7 +157,7 @@ def test_the_best_weights_score_the_same_in_a_script_of_ones_own(finished, made_
     for row in list(csv.DictReader((folder / "scores.csv").open()))[::7]:
         photo = made_cars / "train" / row["image"]
         truth = np.asarray(Image.open(made_cars / "train_masks" / f"{photo.stem}_mask.gif")) > 0
-        image = torch.tensor(photo_at(photo, (48, 32))).permute(2, 0, 1)[None].float() / 255
+        image = torch.tensor(load_image(photo, (48, 32))).permute(2, 0, 1)[None].float() / 255
         with torch.no_grad():
             logits = torch.nn.functional.interpolate(model(image), truth.shape, mode="bilinear", align_corners=False)
         found = logits[0, 0].numpy() > 0

@@ -104,7 +104,7 @@ def test_a_manifest_gives_back_the_split_that_wrote_it(tmp_path):
     ("lines", "complaint"),
     [
         ("0000_01.jpg,train\n0000_02.jpg,test\n0001_01.jpg,val", "group 0000 into train and into test"),
-        ("0000_01.jpg,train\n0001_01.jpg,val", "no photograph to 'test'"),
+        ("0000_01.jpg,train\n0001_01.jpg,val", "no image to 'test'"),
         ("0000_01.jpg,train\n0000_01.jpg,train\n0001_01.jpg,val\n0002_01.jpg,test", "twice"),
         ("nobody.jpg,train", "not in the data"),
         ("0000_01.jpg,training", "train, val or test"),

@@ -95,7 +95,7 @@ def test_stopped_after_any_step_and_taken_up_it_ends_with_the_same_weights(parts
     again = parts(
         replace(CONFIG, seed=5)
     )  # other weights and another generator state: all must come from what was saved
-    again[1].photographs.seed = CONFIG.seed
+    again[1].dataset.seed = CONFIG.seed
     again[0].load(saved)
     seen += finish(CONFIG, *again)
     assert seen == expected

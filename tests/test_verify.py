@@ -11,7 +11,7 @@ from PIL import Image
 
 from experiments.data import carvana, checks
 from experiments.data.carvana import KNOWN_FAULTY, is_known_faulty
-from experiments.data.samples import read_mask, read_photo
+from experiments.data.samples import read_image, read_mask
 from experiments.data.splits import split
 from registry import InputError
 from tests.conftest import run_folder, small
@@ -44,9 +44,9 @@ def no_mask(sample):
     return sample.image, "has no mask"
 
 
-def no_photograph(sample):
+def no_image(sample):
     sample.image.unlink()
-    return sample.mask, "has no photograph"
+    return sample.mask, "has no image"
 
 
 def other_size(sample):
@@ -72,8 +72,8 @@ def full_mask(sample):
 
 def other_format(sample):
     path = sample.image.with_name("car_99.png")
-    Image.fromarray(read_photo(sample.image)).save(path)
-    return path, "is passed over"
+    Image.fromarray(read_image(sample.image)).save(path)
+    return path, "is skipped"
 
 
 def giant_header(sample):
@@ -82,7 +82,7 @@ def giant_header(sample):
 
 
 FAULTS = [
-    truncated, empty_file, no_mask, no_photograph, other_size, grey_mask, empty_mask, full_mask, other_format, giant_header,
+    truncated, empty_file, no_mask, no_image, other_size, grey_mask, empty_mask, full_mask, other_format, giant_header,
 ]  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def copied(photo, how):
 @pytest.mark.parametrize("how", ["recoded", "smaller", "larger", "brighter", "darker"])
 def test_a_copy_on_the_other_side_of_the_split_is_found(command, cars, how):
     train, _, test = samples_by_part(cars)
-    photo = copied(read_photo(train[5].image), how)
+    photo = copied(read_image(train[5].image), how)
     Image.fromarray(photo).save(test[7].image, quality=90)
     mask = Image.fromarray(read_mask(train[5].mask).astype(np.uint8))
     mask.resize(photo.shape[1::-1], Image.Resampling.NEAREST).save(test[7].mask)
@@ -154,7 +154,7 @@ def test_a_copy_on_the_other_side_of_the_split_is_found(command, cars, how):
 
 def test_a_copy_on_the_same_side_is_no_leak(command, cars, tmp_path):
     train, _, test = samples_by_part(cars)
-    Image.fromarray(copied(read_photo(train[5].image), "darker")).save(test[7].image, quality=90)
+    Image.fromarray(copied(read_image(train[5].image), "darker")).save(test[7].image, quality=90)
     sides = {s.group: "train" for s in train} | {test[-1].group: "val"} | {s.group: "test" for s in train[:16]}
     sides[test[7].group] = sides[train[5].group]
     with open(tmp_path / "mine.csv", "w", newline="") as file:
@@ -179,7 +179,7 @@ def test_signatures_agree_with_a_slow_correlation_and_even_surfaces_are_like_not
         grey = photo @ np.array([0.299, 0.587, 0.114])
         fine.append((grey - gaussian_filter(grey, 1.0, mode="mirror", radius=4)).ravel())
     assert np.allclose(signs @ signs.T, np.corrcoef(fine), atol=0.02)
-    assert [pair[:2] for pair in checks.across(signs, ["a", "a", "a", "b"])] == [(0, 3)]
+    assert [pair[:2] for pair in checks.copies_across_parts(signs, ["a", "a", "a", "b"])] == [(0, 3)]
     assert not checks.signature(np.full((50, 70, 3), 255, np.uint8)).any()
 
 
@@ -187,8 +187,8 @@ def test_real_cars_are_not_taken_for_each_other(carvana):
     from experiments.data.carvana import build
 
     samples = build(carvana)[:64]
-    signs = np.stack([checks.signature(read_photo(s.image, at_least=(192, 128))) for s in samples])
-    assert not list(checks.across(signs, [s.name for s in samples]))
+    signs = np.stack([checks.signature(read_image(s.image, at_least=(192, 128))) for s in samples])
+    assert not list(checks.copies_across_parts(signs, [s.name for s in samples]))
 
 
 def test_known_faulty_masks_are_named_and_are_no_fault_of_the_copy(command, cars):
@@ -218,14 +218,14 @@ def test_a_mask_that_was_not_turned_with_its_photograph_is_explained(tmp_path):
     Image.open(mask).transpose(Image.Transpose.ROTATE_90).save(mask)
     from experiments.data.folder import listing
 
-    report = checks.verify(listing(folder), {})
+    report = checks.check_dataset(listing(folder), {})
     assert ["turned by its EXIF data" in problem.text for problem in report.problems] == [True]
 
 
 def test_floating_point_photographs_are_refused_and_not_shown_black(tmp_path):
     Image.fromarray(np.random.default_rng(0).random((40, 50), np.float32)).save(tmp_path / "x.tif")
     with pytest.raises(InputError, match="8 or 16 bits"):
-        read_photo(tmp_path / "x.tif")
+        read_image(tmp_path / "x.tif")
 
 
 def test_a_strangers_folder_goes_through_verify_training_and_scoring(command, tmp_path):

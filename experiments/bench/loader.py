@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from experiments.data.cache import Pixels, decode, mask_at
+from experiments.data.cache import Pixels, decode, resize_mask
 from experiments.data.dataset import Batches, ImageDataset
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.evaluator import ceiling, enlarge
@@ -70,7 +70,7 @@ def scoring_milliseconds(samples: list[Sample], size: tuple[int, int], count: in
 
 def blurred(truth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A prediction as a good network would make it: the truth at the input size, enlarged."""
-    small = mask_at(truth, size).astype(np.float32) - 0.5
+    small = resize_mask(truth, size).astype(np.float32) - 0.5
     return enlarge(small, (truth.shape[1], truth.shape[0])) > 0
 
 

@@ -61,7 +61,7 @@ def clean_cache(*, output_dir: OutputDir = Path("outputs")) -> int:
     folder = output_dir / "cache"
     used = {run.cache for run in run_index.runs(output_dir / "runs") if run.state == "running"}
     with disk_errors(folder, "another --output-dir"):
-        freed, left = cache.clean(folder, spare=used)
+        freed, left = cache.clean_cache(folder, spare=used)
     for name in left:
         print(f"Kept {folder / name}: a run is using it.")
     print(f"Freed {megabytes(freed)}; the next run decodes its images again.")

@@ -23,18 +23,18 @@ import psutil
 
 from registry import InputError
 
-WANTED = re.compile(r"train/\w[\w.-]*\.jpg|train_masks/\w[\w.-]*_mask\.gif", re.ASCII)
-PACKED = ("train.zip", "train_masks.zip")  # in the zip of the whole competition; its other parts are not needed
-LARGEST = 64 * 2**20  # bytes of one picture: Carvana's largest has less than one MiB
-RATIO = 100  # of unpacked to packed bytes: pictures hardly shrink in a zip, a bomb is a thousand times its size
-RESERVE = 64e6  # bytes that stay free on the disk
+PICTURE_NAME = re.compile(r"train/\w[\w.-]*\.jpg|train_masks/\w[\w.-]*_mask\.gif", re.ASCII)
+INNER_ZIPS = ("train.zip", "train_masks.zip")  # in the zip of the whole competition; its other parts are not needed
+MAX_PICTURE_BYTES = 64 * 2**20  # bytes of one picture: Carvana's largest has less than one MiB
+MAX_RATIO = 100  # of unpacked to packed bytes: pictures hardly shrink in a zip, a bomb is a thousand times its size
+DISK_RESERVE = 64e6  # bytes that stay free on the disk
 CHUNK = 2**20
 STAGING = ".importing-"  # and the number of the process
 Progress = Callable[[int, int], None]  # (done, of how many)
 
 
 @dataclass
-class Imported:
+class ImportResult:
     """What an import did: how many pictures are new, how many were there already, and which members were left out."""
 
     new: int = 0
@@ -42,7 +42,7 @@ class Imported:
     left_out: list[str] = field(default_factory=list)
 
 
-def unpack(archives: Sequence[Path], target: Path, progress: Progress | None = None) -> Imported:
+def unpack(archives: Sequence[Path], target: Path, progress: Progress | None = None) -> ImportResult:
     """Unpack `train/` and `train_masks/` of Kaggle's zips into `target`, all of it or nothing.
 
     `progress(done, total)` is told of every picture and may raise to stop. Raises InputError for what is not safe, not
@@ -54,7 +54,7 @@ def unpack(archives: Sequence[Path], target: Path, progress: Progress | None = N
     staging = target / f"{STAGING}{os.getpid()}"
     try:
         staging.mkdir(parents=True)
-        imported = Imported()
+        imported = ImportResult()
         with contextlib.ExitStack() as opened:
             members = [m for path in archives for m in _members(path, staging, imported.left_out, opened)]
             _refuse_collisions(members, target)
@@ -88,9 +88,9 @@ def _members(
     archive = opened.enter_context(_open(path, shown))
     _refuse_dangers(archive, path, shown)
     for info in archive.infolist():
-        if WANTED.fullmatch(info.filename):
+        if PICTURE_NAME.fullmatch(info.filename):
             yield Member(archive, info, shown)
-        elif info.filename in PACKED and not within:
+        elif info.filename in INNER_ZIPS and not within:
             inner = staging / info.filename
             _need_space(info.file_size, staging)
             _write(Member(archive, info, shown), inner, limit=info.file_size)
@@ -116,7 +116,7 @@ def _refuse_dangers(archive: zipfile.ZipFile, path: Path, shown: str) -> None:
         if reason := _danger(info):
             raise InputError(f"{shown} is refused: its member {info.orig_filename!r} {reason}. Nothing was unpacked.")
     unpacked = sum(info.file_size for info in infos)
-    if unpacked > RATIO * path.stat().st_size:
+    if unpacked > MAX_RATIO * path.stat().st_size:
         raise InputError(
             f"{shown} is refused: its {path.stat().st_size:,} bytes claim to hold {unpacked:,}, as a zip bomb does. "
             "Nothing was unpacked."
@@ -138,12 +138,12 @@ def _danger(info: zipfile.ZipInfo) -> str | None:
         return "is packed in a way that Kaggle does not use"
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         return "is packed in a way that Kaggle does not use"  # and that zipfile cannot unpack in bounded memory
-    if WANTED.fullmatch(info.filename) and info.file_size > LARGEST:
-        return f"claims {info.file_size:,} bytes, more than a photograph has"
+    if PICTURE_NAME.fullmatch(info.filename) and info.file_size > MAX_PICTURE_BYTES:
+        return f"claims {info.file_size:,} bytes, more than an image has"
     return None
 
 
-def _write(member: Member, path: Path, limit: int = LARGEST) -> None:
+def _write(member: Member, path: Path, limit: int = MAX_PICTURE_BYTES) -> None:
     """Unpack one member; what it really holds is bounded, not only what its header claims."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
@@ -208,14 +208,14 @@ def _refuse_collisions(members: Sequence[Member], target: Path) -> None:
 
 def _need_space(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
-    if needed + RESERVE > free:
+    if needed + DISK_RESERVE > free:
         raise InputError(
             f"Unpacking needs {needed / 1e9:.2f} GB under {folder}, where {free / 1e9:.2f} GB are free. "
             "Free some space or name another folder with --data-dir. Nothing was unpacked."
         )
 
 
-def _publish(members: Sequence[Member], unpacked: Path, target: Path, imported: Imported) -> Imported:
+def _publish(members: Sequence[Member], unpacked: Path, target: Path, imported: ImportResult) -> ImportResult:
     """Move the pictures that are new to their places; back again if that is interrupted."""
     names = [member.info.filename for member in members]
     there = [name for name in names if os.path.lexists(target / name)]

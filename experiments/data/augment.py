@@ -1,9 +1,8 @@
-"""Augmentations of the training photographs: albumentations pipelines, and the one way to draw from them.
+"""Augmentations of the training images: albumentations pipelines, and the one way to draw from them.
 
-Left to itself albumentations repeats: with DataLoader workers every worker draws the same numbers, and every epoch
-draws those of the last. So the pipeline is seeded before each photograph, from (seed, epoch, photograph) alone: the
-batches do not depend on the number of workers, no two photographs share draws, no epoch repeats another, and there is
-no random state to save.
+By default albumentations repeats itself: with DataLoader workers every worker draws the same numbers, and every epoch
+those of the last. So the pipeline is seeded before each image, from (seed, epoch, row) alone: the batches do not depend
+on the number of workers, no two images share draws, no epoch repeats another, and there is no random state to save.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 import warnings
 from collections.abc import Callable
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it calls home at import otherwise
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # otherwise it contacts a server at import
 
 import albumentations as A
 import cv2
@@ -24,29 +23,29 @@ Pipeline = A.Compose
 
 
 def none() -> A.Compose:
-    """The photographs as they are."""
+    """No augmentation."""
     return A.Compose([])
 
 
 def flip(p: float = 0.5) -> A.Compose:
-    """Left and right exchanged with probability `p`: a car's other side is a car. Never upside down."""
+    """Horizontal flip with probability `p`: a car's other side is a car. Never upside down."""
     return _pipeline(lambda: [A.HorizontalFlip(p=p)])
 
 
 def geometric(shift: float = 0.05, scale: float = 0.1, rotate: float = 10.0) -> A.Compose:
-    """Flip, then shift (a share of the size), scale (1 ± `scale`) and rotate (degrees) in every draw."""
+    """Flip, then shift (fraction of the size), scale (1 ± `scale`) and rotate (degrees) in every draw."""
     return _pipeline(lambda: [A.HorizontalFlip(p=0.5), _affine(shift, scale, rotate)])
 
 
 def photometric(strength: float = 0.2) -> A.Compose:
-    """Flip, then brightness, contrast, colour and gamma, up to `strength` of their range."""
+    """Flip, then brightness, contrast, colour and gamma, each up to `strength` of its range."""
     return _pipeline(lambda: [A.HorizontalFlip(p=0.5), *_light(strength)])
 
 
 def strong(shift: float = 0.1, scale: float = 0.25, rotate: float = 20.0, strength: float = 0.3) -> A.Compose:
-    """Geometric and photometric, wider, with noise or blur in half of the draws and holes in a quarter.
+    """Geometric and photometric with wider ranges, noise or blur in half of the draws, holes in a quarter.
 
-    The holes hide the photograph and not the mask: what is behind them has to be inferred.
+    The holes hide the image but not the mask: what is behind them has to be inferred.
     """
     return _pipeline(
         lambda: [
@@ -61,13 +60,13 @@ def strong(shift: float = 0.1, scale: float = 0.25, rotate: float = 20.0, streng
     )
 
 
-def draw(pipeline: A.Compose, image: Array, mask: Array, seed: int, epoch: int, photograph: int) -> tuple[Array, Array]:
-    """One draw for one photograph (H, W, 3) and its mask (H, W), decided by (seed, epoch, photograph) alone."""
+def draw(pipeline: A.Compose, image: Array, mask: Array, seed: int, epoch: int, row: int) -> tuple[Array, Array]:
+    """Augment an image (H, W, 3) and its mask (H, W); the draw is decided by (seed, epoch, row) alone."""
     if not pipeline.transforms:
         return image, mask
-    pipeline.set_random_seed(int(np.random.SeedSequence((seed, epoch, photograph)).generate_state(1)[0]))
-    drawn = pipeline(image=image, mask=mask)
-    return drawn["image"], drawn["mask"]
+    pipeline.set_random_seed(int(np.random.SeedSequence((seed, epoch, row)).generate_state(1)[0]))
+    augmented = pipeline(image=image, mask=mask)
+    return augmented["image"], augmented["mask"]
 
 
 def _affine(shift: float, scale: float, rotate: float) -> A.Affine:
@@ -75,7 +74,7 @@ def _affine(shift: float, scale: float, rotate: float) -> A.Affine:
         translate_percent={"x": (-shift, shift), "y": (-shift, shift)},
         scale=(1 - scale, 1 + scale),
         rotate=(-rotate, rotate),
-        border_mode=cv2.BORDER_REFLECT_101,  # a black frame would be a hint that no test photograph has
+        border_mode=cv2.BORDER_REFLECT_101,  # a black frame would be a hint that no test image has
         p=1.0,
     )
 
@@ -92,7 +91,7 @@ def _light(strength: float) -> list[A.BasicTransform]:
 
 
 def _pipeline(transforms: Callable[[], list[A.BasicTransform]]) -> A.Compose:
-    """Compose the transforms; a misspelt or impossible argument, which albumentations only warns of, is an error."""
+    """Compose the transforms; turn an unknown or impossible argument, a mere warning in albumentations, into an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

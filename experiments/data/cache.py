@@ -1,9 +1,9 @@
-"""Photographs decoded once, at the training size, and shared by every later run.
+"""Images decoded once, at the training size, and shared by every later run.
 
 `outputs/cache/<fingerprint>-<size>/` holds `images.u8` (N, H, W, 3), `masks.u8` (N, H, W; 0 or 1) and `cache.json`, which
-has the SHA-256 of both: a cache that was cut short, damaged or filled from other data is built again.
+has the SHA-256 of both: a cache that is truncated, damaged or filled from other data is built again.
 The bytes are written in order through a file, not through a memory map: a full disk is then an error with a name and
-not a bus error. The folder gets its name when it is complete, so an interrupted build leaves nothing that looks whole.
+not a bus error. The folder gets its name when it is complete, so an interrupted build leaves nothing that looks complete.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,45 +25,57 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from experiments.data.samples import CHANGED, Sample, read_mask, read_photo
-from experiments.data.samples import fingerprint as samples_print
+from experiments.data import samples as sample_files
+from experiments.data.samples import CHANGED_IN_USE, Sample, read_image, read_mask
 from experiments.runtime.files import name_file, read_json, sha256_of
 from experiments.runtime.leases import wait_for_lock
+from experiments.runtime.prefetch import prefetch
 from registry import InputError
 
-NAME = re.compile(r"^([0-9a-z]+-\d+x\d+)(\.lock|\.building-.*)?$")  # what this module puts into the cache's folder
-FORMAT = 2  # of the files; another number means that the cache is built again
+NAME = re.compile(r"^([0-9a-z]+-\d+x\d+)(\.lock|\.building-.*)?$")  # what this module puts into the cache folder
+FORMAT = 2  # of the files; a cache with another number is built again
 FILES = ("images.u8", "masks.u8")
-Progress = Callable[[int, int], None]  # (done, of how many)
+RESERVE = 64e6  # bytes left for what else a run writes meanwhile
+Progress = Callable[[int, int], None]  # (done, total)
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Decoded photographs (N, H, W, 3) and masks (N, H, W), memory-mapped uint8; row i belongs to sample i."""
+    """Decoded images (N, H, W, 3) and masks (N, H, W), memory-mapped uint8; row i belongs to sample i."""
 
     images: NDArray[np.uint8]
     masks: NDArray[np.uint8]
 
 
-def photo_at(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """The photograph at `size` = (width, height), averaged over areas: what a network sees, cached or not."""
-    return resized(read_photo(path, at_least=size), size)
+def load_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Read an RGB image at `size` = (width, height), by area averages: what a network sees, cached or not."""
+    return resize(read_image(path, at_least=size), size)
 
 
-def mask_at(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A mask at `size`: 1 where the object covers more than half of the pixel."""
-    return (resized(mask.astype(np.uint8) * 255, size) > 127).astype(np.uint8)
+def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize a mask to `size` = (width, height): 1 where the object covers more than half of the pixel."""
+    return (resize(mask.astype(np.uint8) * 255, size) > 127).astype(np.uint8)
+
+
+def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Resize to `size` = (width, height): area averages where the image shrinks, bilinear where it grows."""
+    height, width = image.shape[:2]
+    if (width, height) == size:
+        return image
+    interpolation = cv2.INTER_AREA if width >= size[0] and height >= size[1] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
 
 
 def decode(sample: Sample, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A sample's photograph and mask at `size`. Raises InputError where they cannot be used together."""
-    photo, mask = read_photo(sample.image, at_least=size), read_mask(sample.mask)
-    if not _same_shape(photo, mask):
+    """Read a sample's image (H, W, 3) and mask (H, W) at `size`. Raises InputError if they cannot be used together."""
+    image, mask = read_image(sample.image, at_least=size), read_mask(sample.mask)
+    if not _same_shape(image, mask):
         raise InputError(
-            f"The photograph {sample.image} and its mask {sample.mask} differ in size "
-            f"(about {photo.shape[1]}x{photo.shape[0]} and {mask.shape[1]}x{mask.shape[0]}). Make them one size or remove the pair."
+            f"The image {sample.image} and its mask {sample.mask} differ in size "
+            f"(about {image.shape[1]}x{image.shape[0]} and {mask.shape[1]}x{mask.shape[0]}). "
+            "Make them one size or remove the pair."
         )
-    return resized(photo, size), mask_at(mask, size)
+    return resize(image, size), resize_mask(mask, size)
 
 
 def open_cache(
@@ -74,9 +85,9 @@ def open_cache(
     fingerprint: str,
     progress: Progress | None = None,
 ) -> Pixels:
-    """The decoded pixels of `samples`, built in parallel if they are not there yet (or not whole).
+    """Open the decoded pixels of `samples`, building the cache first if it is missing or incomplete.
 
-    Raises InputError for a file that cannot be used (all are looked at, the first is named) and for too little space.
+    Raises InputError for a file that cannot be used (the first in order) and for too little disk space.
     """
     width, height = size
     folder = cache_dir / f"{fingerprint}-{width}x{height}"
@@ -91,10 +102,13 @@ def open_cache(
     return Pixels(images, masks)
 
 
-def clean(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list[str]]:
-    """Delete every cache in `cache_dir` but those named in `spare` and those being built; (bytes freed, names left).
+def clean_cache(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list[str]]:
+    """Delete every cache in `cache_dir` except those named in `spare` and those being built.
 
-    What is no cache by its name is left where it is. A process that has a cache open keeps its pixels on Linux and macOS.
+    Whatever is not a cache by its name is left alone. On Linux and macOS a process that has a cache open keeps its pixels.
+
+    Returns:
+        Bytes freed, and the names of the caches that were left.
     """
     freed, left = 0, []
     for name in sorted({match[1] for path in _entries(cache_dir) if (match := NAME.match(path.name))}):
@@ -104,11 +118,10 @@ def clean(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list[str]]
                 if name in spare:
                     left.append(name)
                     continue
-                for path in [
-                    p for p in _entries(cache_dir) if p.name == name or p.name.startswith(f"{name}.building-")
-                ]:
-                    freed += disk_size(path)
-                    shutil.rmtree(path)
+                for path in _entries(cache_dir):
+                    if path.name == name or path.name.startswith(f"{name}.building-"):
+                        freed += disk_size(path)
+                        shutil.rmtree(path)
                 Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             left.append(name)
@@ -118,12 +131,12 @@ def clean(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list[str]]
 
 
 def disk_size(path: Path) -> int:
-    """Bytes of a file, or of all files under a folder; links are not followed, what vanishes meanwhile counts nothing."""
+    """Bytes of all files under a folder. Links are not followed; files that vanish meanwhile count as 0."""
     total = 0
-    for place, _, files in os.walk(path):
+    for folder, _, files in os.walk(path):
         for name in files:
             with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_size
+                total += os.lstat(os.path.join(folder, name)).st_size
     return total
 
 
@@ -132,22 +145,17 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _build(samples: Sequence[Sample], size: tuple[int, int], folder: Path, progress: Progress | None) -> None:
-    _need_space(len(samples) * size[0] * size[1] * 4, folder.parent)
-    before = samples_print(samples)
+    _require_space(len(samples) * size[0] * size[1] * 4, folder.parent)
+    before = sample_files.fingerprint(samples)
     building = Path(tempfile.mkdtemp(prefix=f"{folder.name}.building-", dir=folder.parent))
     try:
         with name_file(folder):
             digests = _write_pixels(samples, size, building, progress)
-            if samples_print(samples) != before:
-                raise InputError(CHANGED.format(samples[0].image.parent))
-            about = {
-                "format": FORMAT,
-                "shape": [len(samples), size[1], size[0]],
-                "name": folder.name,
-                "sha256": digests,
-            }
-            (building / "cache.json").write_text(json.dumps(about))
-        shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
+            if sample_files.fingerprint(samples) != before:
+                raise InputError(CHANGED_IN_USE.format(samples[0].image.parent))
+            description = _description(folder, (len(samples), size[1], size[0]), digests)
+            (building / "cache.json").write_text(json.dumps(description))
+        shutil.rmtree(folder, ignore_errors=True)  # an incomplete one
         building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -156,11 +164,12 @@ def _build(samples: Sequence[Sample], size: tuple[int, int], folder: Path, progr
 def _write_pixels(
     samples: Sequence[Sample], size: tuple[int, int], building: Path, progress: Progress | None
 ) -> dict[str, str]:
-    """Decode all samples into the two files of a cache; the SHA-256 of each."""
+    """Decode all samples into the two files of a cache; return the SHA-256 of each."""
     digests = {name: hashlib.sha256() for name in FILES}
-    with contextlib.ExitStack() as opened:
-        files = {name: opened.enter_context(open(building / name, "wb")) for name in FILES}
-        for done, pair in enumerate(_decoded(samples, size), start=1):
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(open(building / name, "wb")) for name in FILES}
+        decoded = prefetch(lambda sample: decode(sample, size), samples, os.cpu_count() or 2, ahead=64)
+        for done, pair in enumerate(decoded, start=1):
             for name, pixels in zip(FILES, pair, strict=True):
                 data = pixels.tobytes()
                 digests[name].update(data)
@@ -173,56 +182,41 @@ def _write_pixels(
     return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
-def _decoded(samples: Sequence[Sample], size: tuple[int, int]) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-    """Decoded pairs in order, a bounded number of them ahead; Pillow decodes outside the interpreter's lock."""
-    workers = os.cpu_count() or 2
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(samples), 64):
-            yield from pool.map(lambda sample: decode(sample, size), samples[start : start + 64])
+def _description(folder: Path, shape: tuple[int, int, int], digests: dict[str, str]) -> dict[str, object]:
+    """Content of cache.json."""
+    return {"format": FORMAT, "shape": list(shape), "name": folder.name, "sha256": digests}
 
 
 def _complete(folder: Path, shape: tuple[int, int, int]) -> bool:
-    """Whether the folder holds a whole cache of this shape under its own name: sizes and bytes are compared, not trusted."""
+    """Whether the folder holds a complete cache of this shape under its own name, by sizes and by checksums."""
     pixels = shape[0] * shape[1] * shape[2]
     try:
-        about = read_json(folder / "cache.json")
-        stats = [(folder / name).stat() for name in FILES]
-        if [stat.st_size for stat in stats] != [3 * pixels, pixels]:
+        description = read_json(folder / "cache.json")
+        stats = {name: (folder / name).stat() for name in FILES}
+        if [stat.st_size for stat in stats.values()] != [3 * pixels, pixels]:
             return False
-        digests = {
-            name: _digest(folder / name, stat.st_mtime_ns, stat.st_ino) for name, stat in zip(FILES, stats, strict=True)
-        }
+        digests = {name: _digest(folder / name, stat.st_mtime_ns, stat.st_ino) for name, stat in stats.items()}
     except OSError:
         return False
-    return about == {"format": FORMAT, "shape": list(shape), "name": folder.name, "sha256": digests}
+    return description == _description(folder, shape, digests)
 
 
 @functools.lru_cache(maxsize=16)  # the runs of a study open the same cache again and again: its bytes are read once
-def _digest(path: Path, changed: int, number: int) -> str:
-    """The SHA-256 of a file; `changed` (when) and `number` (its inode) tell it from another of the same name."""
+def _digest(path: Path, modified: int, inode: int) -> str:
+    """SHA-256 of a file; `modified` and `inode` distinguish it from another file of the same name."""
     return sha256_of(path)
 
 
-def _need_space(needed: int, folder: Path) -> None:
+def _require_space(needed: int, folder: Path) -> None:
     free = shutil.disk_usage(folder).free
-    if free < needed * 1.05 + 64e6:  # what else a run writes meanwhile
+    if free < needed * 1.05 + RESERVE:
         raise InputError(
-            f"The decoded photographs need {needed / 1e9:.2f} GB under {folder}, where {free / 1e9:.2f} GB are free. "
+            f"The decoded images need {needed / 1e9:.2f} GB under {folder}, where {free / 1e9:.2f} GB are free. "
             "Free some space, or choose a smaller --size or another --output-dir."
         )
 
 
-def _same_shape(photo: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
-    """Whether the mask is as large as the photo, which may have been decoded at 1/2, 1/4 or 1/8 (rounded up)."""
-    (h, w), (mask_h, mask_w) = photo.shape[:2], mask.shape
-    return any((-(-mask_h // r), -(-mask_w // r)) == (h, w) for r in (1, 2, 4, 8))
-
-
-def resized(picture: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Area averages where the picture shrinks, bilinear where it grows; `size` is (width, height)."""
-    if (picture.shape[1], picture.shape[0]) == size:
-        return picture
-    shrinks = picture.shape[1] >= size[0] and picture.shape[0] >= size[1]
-    return np.asarray(
-        cv2.resize(picture, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR), np.uint8
-    )
+def _same_shape(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
+    """Whether the mask is as large as the image, which may have been decoded at 1/2, 1/4 or 1/8 (rounded up)."""
+    mask_height, mask_width = mask.shape
+    return any((-(-mask_height // r), -(-mask_width // r)) == image.shape[:2] for r in (1, 2, 4, 8))

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.data.listing import Listing, need_folder, need_photographs, no_mask, unpaired, unread
+from experiments.data.listing import (
+    Listing,
+    masks_without_image,
+    missing_mask,
+    require_folder,
+    require_images,
+    unread_files,
+)
 from experiments.data.samples import Sample
 
-# 23 masks that taking part in the competition showed to be wrong and that were never replaced; the list goes round
-# in the public solutions on GitHub (as "corrupted masks").
+# 23 masks that participants of the competition found to be wrong and that were never replaced; the list circulates
+# in public solutions on GitHub (as "corrupted masks").
 KNOWN_FAULTY = frozenset({
     "0d1a9caf4350_14", "1e89e1af42e7_07", "2a4a8964ebf3_08", "2ea62c1beee7_03", "2faf504842df_03", "2faf504842df_12",
     "3afec4b5ac07_05", "3afec4b5ac07_12", "3afec4b5ac07_13", "3afec4b5ac07_14", "3bca821c8c41_13", "4a4364d7fc6d_06",
@@ -18,7 +25,7 @@ KNOWN_FAULTY = frozenset({
 
 
 def is_known_faulty(image: str) -> bool:
-    """Whether the mask of the photograph `image` (a file name, as in scores.csv) is publicly listed as faulty.
+    """Whether the mask of `image` (a file name, as in scores.csv) is publicly listed as faulty.
 
     For tables with and without them: `[row for row in rows if not is_known_faulty(row["image"])]`.
     """
@@ -26,29 +33,29 @@ def is_known_faulty(image: str) -> bool:
 
 
 def build(data_dir: Path | str = "data/carvana") -> list[Sample]:
-    """The photographs under `data_dir` with their masks, sorted by name; the group is the car.
+    """The images under `data_dir` with their masks, sorted by name; the group is the car.
 
-    Raises InputError where the folder, the photographs or a mask is missing.
+    Raises InputError if the folder, the images or a mask is missing.
     """
     return listing(data_dir).usable()
 
 
 def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) -> Listing:
-    """What lies under `data_dir`. Raises InputError, with `advice`, where a folder or every photograph is missing."""
+    """List the pairs under `data_dir`. Raises InputError, with `advice`, if a folder or every image is missing."""
     root = Path(data_dir)
     advice = advice or (
-        f"Get them with: python run.py data download carvana, name another place with --data-dir, or try --data synthetic "
-        f"(looked in {root})."
+        "Get them with: python run.py data download carvana, name another folder with --data-dir, "
+        f"or try --data synthetic (looked in {root})."
     )
-    photos, masks = need_folder(root / "train", advice), need_folder(root / "train_masks", advice)
-    there = {path.name: path for path in masks.glob("*_mask.gif")}
+    images, masks = require_folder(root / "train", advice), require_folder(root / "train_masks", advice)
+    unpaired = {path.name: path for path in masks.glob("*_mask.gif")}
     samples, problems = [], []
-    for photo in need_photographs(photos.glob("*.jpg"), photos, advice):
-        mask = there.pop(f"{photo.stem}_mask.gif", None)
+    for image in require_images(images.glob("*.jpg"), images, advice):
+        mask = unpaired.pop(f"{image.stem}_mask.gif", None)
         if mask is None:
-            problems.append(no_mask(photo, masks))
+            problems.append(missing_mask(image, masks))
         else:
-            samples.append(Sample(photo, mask, photo.stem.rpartition("_")[0] or photo.stem))
-    strange = unread(photos, lambda p: p.suffix == ".jpg", "photographs are NAME.jpg here")
-    strange += unread(masks, lambda p: p.name.endswith("_mask.gif"), "masks are NAME_mask.gif here")
-    return Listing(samples, problems, unpaired(there.values()) + strange)
+            samples.append(Sample(image, mask, image.stem.rpartition("_")[0] or image.stem))
+    unread = unread_files(images, lambda p: p.suffix == ".jpg", "images are NAME.jpg here")
+    unread += unread_files(masks, lambda p: p.name.endswith("_mask.gif"), "masks are NAME_mask.gif here")
+    return Listing(samples, problems, masks_without_image(unpaired.values()) + unread)

@@ -1,8 +1,8 @@
-"""Photographs as a worse camera or worse light would give them: five corruptions at three strengths.
+"""Image corruptions as by a worse camera or worse light: five kinds at three strengths.
 
 Kinds after Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations"
-(ICLR 2019); strengths are chosen for photographs that are reduced before a network sees them. Each is applied at the
-photograph's own size, and blur is measured by its height: the same strength means the same at any size.
+(ICLR 2019); strengths are chosen for images that are downscaled before a network sees them. Each is applied
+at the image's own size, and blur is relative to its height: a strength means the same at any size.
 """
 
 from __future__ import annotations
@@ -19,32 +19,32 @@ from PIL import Image
 Array = NDArray[np.uint8]
 
 
-def blur(photo: Array, sigma: float, _: np.random.Generator) -> Array:
-    """A Gaussian blur whose standard deviation is `sigma` times the photograph's height."""
-    return np.asarray(cv2.GaussianBlur(photo, (0, 0), sigma * photo.shape[0]), np.uint8)
+def blur(image: Array, sigma: float, _: np.random.Generator) -> Array:
+    """Gaussian blur; its standard deviation is `sigma` times the image height."""
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma * image.shape[0]), np.uint8)
 
 
-def noise(photo: Array, sigma: float, draw: np.random.Generator) -> Array:
-    """Gaussian noise, drawn for each pixel and colour, whose standard deviation is `sigma` of the range."""
-    return _bytes(photo + 255 * sigma * draw.standard_normal(photo.shape, np.float32))
+def noise(image: Array, sigma: float, draw: np.random.Generator) -> Array:
+    """Gaussian noise per pixel and channel; its standard deviation is `sigma` times the value range."""
+    return _bytes(image + 255 * sigma * draw.standard_normal(image.shape, np.float32))
 
 
-def jpeg(photo: Array, quality: float, _: np.random.Generator) -> Array:
-    """Compressed as JPEG at `quality` (1 to 100) and decompressed."""
+def jpeg(image: Array, quality: float, _: np.random.Generator) -> Array:
+    """JPEG compression at `quality` (1 to 100)."""
     content = io.BytesIO()
-    Image.fromarray(photo).save(content, "JPEG", quality=int(quality))
+    Image.fromarray(image).save(content, "JPEG", quality=int(quality))
     return np.asarray(Image.open(content).convert("RGB"), np.uint8)
 
 
-def brightness(photo: Array, added: float, _: np.random.Generator) -> Array:
-    """Brighter by `added` of the range; what is then too bright is white."""
-    return _bytes(photo + np.float32(255 * added))
+def brightness(image: Array, added: float, _: np.random.Generator) -> Array:
+    """Brightness raised by `added` times the value range, clipped at white."""
+    return _bytes(image + np.float32(255 * added))
 
 
-def contrast(photo: Array, factor: float, _: np.random.Generator) -> Array:
-    """Every value's distance from the photograph's mean times `factor`."""
-    mean = photo.mean(dtype=np.float32)
-    return _bytes(mean + np.float32(factor) * (photo - mean))
+def contrast(image: Array, factor: float, _: np.random.Generator) -> Array:
+    """Distance of every value from the image's mean, scaled by `factor`."""
+    mean = image.mean(dtype=np.float32)
+    return _bytes(mean + np.float32(factor) * (image - mean))
 
 
 Corruption = Callable[[Array, float, np.random.Generator], Array]
@@ -59,15 +59,14 @@ CLEAN = "clean"
 CONDITIONS = (CLEAN, *(f"{name} {strength}" for name in CORRUPTIONS for strength in (1, 2, 3)))
 
 
-def corrupt(photo: Array, condition: str, name: str) -> Array:
-    """The RGB photograph (H, W, 3) under one of CONDITIONS ("clean", "blur 1" ...); what is drawn depends on its `name` alone."""
+def corrupt(image: Array, condition: str, name: str) -> Array:
+    """Apply one of CONDITIONS ("clean", "blur 1" ...) to an RGB image (H, W, 3); randomness depends on `name` alone."""
     if condition == CLEAN:
-        return photo
+        return image
     kind, _, strength = condition.partition(" ")
     change, strengths = CORRUPTIONS[kind]
-    return change(
-        photo, strengths[int(strength) - 1], np.random.default_rng((zlib.crc32(name.encode()), int(strength)))
-    )
+    generator = np.random.default_rng((zlib.crc32(name.encode()), int(strength)))
+    return change(image, strengths[int(strength) - 1], generator)
 
 
 def _bytes(values: NDArray[np.float32]) -> Array:

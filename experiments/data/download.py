@@ -1,7 +1,7 @@
-"""Kaggle's own zips through kagglehub, which is not among the requirements: who has the photographs does not need it.
+"""Download of Kaggle's zips with kagglehub, an optional dependency that only this needs.
 
 Only train.zip and train_masks.zip are fetched (0.4 GB of the competition's 24), into kagglehub's cache, where an
-interrupted download goes on. They are unpacked by `archives`, like zips that were downloaded by hand.
+interrupted download resumes. They are unpacked by `archives`, like zips that were downloaded by hand.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from registry import InputError
 
 COMPETITION = "carvana-image-masking-challenge"
 PAGE = f"https://www.kaggle.com/c/{COMPETITION}"
-BY_HAND = f"or download train.zip and train_masks.zip from {PAGE}/data and type: python run.py data import train.zip train_masks.zip"
+BY_HAND = (
+    f"or download train.zip and train_masks.zip from {PAGE}/data "
+    "and type: python run.py data import train.zip train_masks.zip"
+)
 
 
 def fetch() -> list[Path]:
-    """The paths of Kaggle's train.zip and train_masks.zip on this machine, downloaded if need be.
+    """Download Kaggle's train.zip and train_masks.zip if necessary; return their paths.
 
-    Raises InputError without kagglehub, a token or accepted rules, RunFailed where Kaggle cannot be reached.
+    Raises InputError without kagglehub, a token or accepted rules, RunFailed if Kaggle cannot be reached.
     """
     try:
         from kagglehub import competition_download
@@ -37,19 +40,17 @@ def _fetch(competition_download: Callable[..., str], name: str) -> Path:
 
 
 def _explained(error: Exception, name: str) -> InputError | RunFailed:
-    """What went wrong, in a sentence that says what to do."""
+    """The error as a sentence that says what to do."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     kind = type(error).__name__
     if status == 403:
-        return InputError(
-            f"Kaggle refuses {name}: accept the competition's rules at {PAGE}/rules, then repeat the command."
-        )
+        return InputError(f"Kaggle refuses {name}: accept the rules at {PAGE}/rules, then repeat the command.")
     if status == 401 or kind in ("UnauthenticatedError", "CredentialError"):
         return InputError(
-            "Kaggle does not know who asks. Make an API token at https://www.kaggle.com/settings/api, put it into the "
+            "Kaggle needs authentication. Create an API token at https://www.kaggle.com/settings/api, put it into the "
             f"variable KAGGLE_API_TOKEN, and accept the rules at {PAGE}/rules; {BY_HAND}"
         )
     if "Connection" in kind or "Timeout" in kind:
-        return RunFailed(f"Kaggle cannot be reached ({kind}). See to the network and repeat the command, {BY_HAND}")
+        return RunFailed(f"Kaggle cannot be reached ({kind}). Check the network and repeat the command, {BY_HAND}")
     text = " ".join(str(error).split())[:200]
     return RunFailed(f"Kaggle's {name} could not be downloaded ({kind}: {text}). Repeat the command, {BY_HAND}")

@@ -1,4 +1,4 @@
-"""What lies in a data folder: the pairs, and whatever is wrong before a single file is opened.
+"""Content of a data folder: the pairs, and whatever is wrong before a single file is opened.
 
 A run refuses the first problem; `data verify` lists them all. Both read the same listing, so they cannot disagree.
 """
@@ -15,7 +15,7 @@ from registry import InputError
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """Something wrong with a file: where, what in two words, and one sentence that names the file and what to do."""
+    """A problem with a file: the path, its kind in two words, and a sentence that names the file and what to do."""
 
     path: Path
     what: str
@@ -24,7 +24,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Listing:
-    """The pairs of a folder, the problems for which a run refuses it, and the files that a run passes over in silence."""
+    """The pairs of a folder, the problems for which a run refuses it, and the files that a run ignores."""
 
     samples: list[Sample]
     problems: list[Problem] = field(default_factory=list)
@@ -34,40 +34,39 @@ class Listing:
         """The pairs, sorted by name. Raises InputError with the first problem, if there is one."""
         if self.problems:
             more = len(self.problems) - 1
-            hint = f" ({more} more like it: python run.py data verify lists them.)" if more else ""
+            hint = f" ({more} more: python run.py data verify lists them.)" if more else ""
             raise InputError(min(self.problems).text + hint)
         return sorted(self.samples, key=lambda sample: sample.name)
 
 
-def need_folder(path: Path, advice: str) -> Path:
-    """`path`, if it is a folder; else InputError with what to type."""
+def require_folder(path: Path, advice: str) -> Path:
+    """Return `path` if it is a folder; otherwise raise InputError with `advice`."""
     if not path.is_dir():
         raise InputError(f"There is no folder {path}. {advice}")
     return path
 
 
-def need_photographs(photographs: Iterable[Path], folder: Path, advice: str) -> list[Path]:
-    """The photographs, sorted by name, if there are any; else InputError with what to type."""
-    found = sorted(photographs)
-    if not found:
-        raise InputError(f"No photographs under {folder}. {advice}")
-    return found
+def require_images(images: Iterable[Path], folder: Path, advice: str) -> list[Path]:
+    """Return the images, sorted by name; raise InputError with `advice` if there are none."""
+    paths = sorted(images)
+    if not paths:
+        raise InputError(f"No images under {folder}. {advice}")
+    return paths
 
 
-def no_mask(photograph: Path, masks: Path) -> Problem:
-    """A photograph whose mask is not among the masks."""
-    text = f"The photograph {photograph} has no mask in {masks}. Add the mask or remove the photograph."
-    return Problem(photograph, "no mask", text)
+def missing_mask(image: Path, masks: Path) -> Problem:
+    """The problem of an image whose mask is not in the folder `masks`."""
+    return Problem(image, "no mask", f"The image {image} has no mask in {masks}. Add the mask or remove the image.")
 
 
-def unpaired(paths: Iterable[Path]) -> list[Problem]:
-    """Masks to which there is no photograph: a run does without them."""
-    text = "The mask {} has no photograph. Add the photograph or remove the mask."
-    return [Problem(path, "no photograph", text.format(path)) for path in sorted(paths)]
+def masks_without_image(masks: Iterable[Path]) -> list[Problem]:
+    """The problems of masks that have no image; a run ignores them."""
+    text = "The mask {} has no image. Add the image or remove the mask."
+    return [Problem(path, "no image", text.format(path)) for path in sorted(masks)]
 
 
-def unread(folder: Path, is_read: Callable[[Path], bool], names: str) -> list[Problem]:
-    """What lies in `folder` without being read; hidden files and Windows' thumbnails do not count."""
-    text = "The file {} is passed over: {}. Convert it, rename it or remove it."
-    strange = [p for p in sorted(folder.iterdir()) if not is_read(p) and not p.name.startswith(".")]
-    return [Problem(p, "not read", text.format(p, names)) for p in strange if p.name.lower() != "thumbs.db"]
+def unread_files(folder: Path, is_read: Callable[[Path], bool], names: str) -> list[Problem]:
+    """The files in `folder` that are not read; hidden files and Windows' thumbnails do not count."""
+    text = "The file {} is skipped: {}. Convert it, rename it or remove it."
+    unread_files = [p for p in sorted(folder.iterdir()) if not is_read(p) and not p.name.startswith(".")]
+    return [Problem(p, "not read", text.format(p, names)) for p in unread_files if p.name.lower() != "thumbs.db"]

@@ -1,8 +1,8 @@
-"""Training, validation and test: whole cars, decided by the SHA-256 of the car's id and by nothing else.
+"""Training, validation and test: whole cars, decided by the SHA-256 of the car's id and nothing else.
 
-Sixteen photographs of one car are nearly the same photograph. A split by photograph puts on average 13.5 of a
-validation photo's 15 siblings into training (318 cars, 10 % validation): its score mixes memory with generalisation. Here a car is on one
-side only, and neither the order of the files nor the platform nor the seed can move it.
+The sixteen images of a car are nearly the same image. A split by image puts on average 13.5 of a validation image's 15
+siblings into training (318 cars, 10 % validation): its score mixes memorization with generalization. Here a car is in
+one part only, and neither file order nor platform nor seed can move it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TEST_SHARE, VAL_SHARE = 0.2, 0.1
 
 @dataclass(frozen=True)
 class Split:
-    """Three lists of samples, in the order of their groups' ranks (and by name within a group)."""
+    """Three lists of samples, ordered by the rank of their groups (and by name within a group)."""
 
     train: list[Sample]
     val: list[Sample]
@@ -34,21 +34,26 @@ class Split:
 
 
 def split(samples: Sequence[Sample], by: str = "car", seed: int = 0, fold: tuple[int, int] | None = None) -> Split:
-    """Divide `samples` by group: the first 20 % of the ranking are test, the next 10 % validation, the rest training.
+    """Split `samples` by group: the first 20 % of the ranking are test, the next 10 % validation, the rest training.
 
-    `fold=(k, K)`, k from 0, rotates the ranking so that over k = 0 … K-1 every group is tested exactly once.
-    `by="image"` divides photographs, drawn by `seed`: it leaks, and exists only to measure the leak.
-    Raises InputError for fewer than three groups, an unknown `by` and a fold that does not exist.
+    Args:
+        samples: The pairs, in any order.
+        by: "car" splits by group. "image" splits single images at random: it leaks, and exists to measure the leak.
+        seed: Of the random split by image; a split by group does not depend on it.
+        fold: (k, K), k from 0, rotates the ranking so that over k = 0 … K-1 every group is tested exactly once.
+
+    Raises:
+        InputError: Fewer than three groups, an unknown `by`, or a fold that does not exist.
     """
     if by not in ("car", "image"):
-        raise InputError(f"--split is car or image, not '{by}'; your own division is given with --split-file FILE.")
+        raise InputError(f"--split is car or image, not '{by}'; give your own split with --split-file FILE.")
     unit: Callable[[Sample], str] = (lambda s: s.group) if by == "car" else (lambda s: s.name)
     salt = "" if by == "car" else f"{seed}/"
     units = sorted({unit(s) for s in samples}, key=lambda u: (hashlib.sha256(f"{salt}{u}".encode()).hexdigest(), u))
     if len(units) < 3:
-        what = "groups" if by == "car" else "photographs"
+        what = "groups" if by == "car" else "images"
         raise InputError(
-            f"A split needs at least three {what} (training, validation, test); there are {len(units)} in the data."
+            f"A split needs at least three {what} (training, validation, test); the data have {len(units)}."
         )
     part = dict(zip(units, _parts(len(units), fold), strict=True))
     rank = {u: r for r, u in enumerate(units)}
@@ -76,47 +81,46 @@ def _parts(n: int, fold: tuple[int, int] | None) -> list[str]:
 
 
 def arm(samples: Sequence[Sample], by: str, cars: int | None = None, fold: tuple[int, int] | None = None) -> Split:
-    """One of the two arms that measure the leak: both are tested on the same photographs of the test cars, 20 % of each
-    car's, validated on the same cars, and trained on equally many photographs.
+    """One of the two arms that measure data leakage.
 
-    by="strangers": on those of the first `cars` training cars (None: of all), as in an honest split. by="siblings": on the other
-    photographs of the test cars, and only then on those training cars: as under a random split by photograph, in which nearly
-    all siblings of a test photograph are in training. Raises InputError as `split` and `first_cars` do.
+    Both are tested on the same 20 % of the images of each test car, validated on the same cars, and trained on equally
+    many images. by="strangers": images of the first `cars` training cars (None: of all), as in an honest split.
+    by="siblings": first the other images of the test cars, then those training cars, as under a random split by image,
+    in which nearly all siblings of a test image are in training. Raises InputError as `split` and `first_cars` do.
     """
-    whole = split(samples, fold=fold)
-    train = whole.train if cars is None else first_cars(whole.train, cars)
-    tested, siblings = _some_of_each(whole.test)
+    parts = split(samples, fold=fold)
+    train = parts.train if cars is None else first_cars(parts.train, cars)
+    tested, siblings = _divide_each_group(parts.test)
     if by == "siblings":
         train = [*siblings, *train][: len(train)]
-    return Split(train, whole.val, tested)
+    return Split(train, parts.val, tested)
 
 
-def _some_of_each(test: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
-    """The 20 % of each group's photographs with the smallest SHA-256 (at least one), and the others, group by group in turn."""
-    tested, rounds = [], []
+def _divide_each_group(test: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """The 20 % of each group's images with the smallest SHA-256 (at least one); the others, one group after another."""
+    tested, others = [], []
     for group in dict.fromkeys(s.group for s in test):
-        photographs = sorted(
-            (s for s in test if s.group == group), key=lambda s: hashlib.sha256(s.name.encode()).hexdigest()
-        )
-        count = max(1, round(TEST_SHARE * len(photographs)))
-        tested += photographs[:count]
-        rounds.append(photographs[count:])
-    return tested, [s for turn in zip_longest(*rounds) for s in turn if s is not None]
+        images = [s for s in test if s.group == group]
+        images.sort(key=lambda s: hashlib.sha256(s.name.encode()).hexdigest())
+        count = max(1, round(TEST_SHARE * len(images)))
+        tested += images[:count]
+        others.append(images[count:])
+    return tested, [s for turn in zip_longest(*others) for s in turn if s is not None]
 
 
 def first_cars(train: Sequence[Sample], cars: int) -> list[Sample]:
-    """The photographs of the first `cars` groups of the ranking. Raises InputError where there are fewer."""
+    """The images of the first `cars` groups of the ranking. Raises InputError where there are fewer."""
     groups = list(dict.fromkeys(s.group for s in train))
     if not 1 <= cars <= len(groups):
         raise InputError(
-            f"--train-cars {cars} is not possible: give a number from 1 to {len(groups)}, the cars in training."
+            f"--train-cars {cars} is not possible: give a number from 1 to {len(groups)}, the number of training cars."
         )
     keep = set(groups[:cars])
     return [s for s in train if s.group in keep]
 
 
 def manifest(parts: Split) -> str:
-    """The division as a CSV of `image,part`, which `read_manifest` reads."""
+    """The split as a CSV of `image,part`, which `read_manifest` reads."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(("image", "part"))
@@ -125,35 +129,44 @@ def manifest(parts: Split) -> str:
 
 
 def read_manifest(path: Path, samples: Sequence[Sample]) -> Split:
-    """The division that a CSV of `image,part` (part: train, val or test) describes; photos it does not name are left out.
+    """Read a split from a CSV of `image,part` (part: train, val or test); images that it does not name are left out.
 
-    Raises InputError for a file that cannot be read so, a photo that is unknown or named twice, an empty part, and
-    above all a group on two sides.
+    Raises InputError for a file that cannot be read, an image that is unknown or named twice, an empty part, and above
+    all a group in two parts.
     """
     by_name = {s.name: s for s in samples}
     parts: dict[str, list[Sample]] = {name: [] for name in PARTS}
-    side: dict[str, str] = {}
+    part_of: dict[str, str] = {}
     for image, part in _rows(path).items():
         if image not in by_name:
             raise InputError(
                 f"The manifest {path} names {image}, which is not in the data. Correct the name or remove the line."
             )
         sample = by_name[image]
-        if side.setdefault(sample.group, part) != part:
+        if part_of.setdefault(sample.group, part) != part:
             raise InputError(
-                f"The manifest {path} puts the group {sample.group} into {side[sample.group]} and into {part}: "
-                "its photographs would leak. Put each group on one side."
+                f"The manifest {path} puts the group {sample.group} into {part_of[sample.group]} and into {part}: "
+                "its images would leak. Put each group into one part."
             )
         parts[part].append(sample)
     empty = [name for name in PARTS if not parts[name]]
     if empty:
         raise InputError(
-            f"The manifest {path} gives no photograph to '{empty[0]}'. Name some: train, val and test are all needed."
+            f"The manifest {path} assigns no image to '{empty[0]}'. Name some: train, val and test are all needed."
         )
     return Split(**parts)
 
 
+def read_parts(folder: Path) -> dict[str, str]:
+    """The part (train, val or test) of each image in the `split.csv` of a run's folder; empty if it cannot be read."""
+    try:
+        return _rows(folder / "split.csv")
+    except InputError:
+        return {}
+
+
 def _rows(path: Path) -> dict[str, str]:
+    """The part of each image that a manifest names."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
@@ -166,9 +179,9 @@ def _rows(path: Path) -> dict[str, str]:
         ) from None
     for image, part in rows:
         if part not in PARTS:
-            raise InputError(f"The manifest {path} gives {image} the part '{part}'; a part is train, val or test.")
+            raise InputError(f"The manifest {path} assigns {image} to '{part}'; a part is train, val or test.")
     names = [image for image, _ in rows]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"The manifest {path} names {twice} twice. Keep one line a photograph.")
+        raise InputError(f"The manifest {path} names {twice} twice. Keep one line per image.")
     return dict(rows)

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.config.schema import DATA_DIRS
 from experiments.config.values import ParsedArgs
 from experiments.data import splits as splitting
-from experiments.data.checks import Report, verify
+from experiments.data.checks import DatasetReport, check_dataset
 from experiments.data.listing import Listing, Problem
 from experiments.runtime import progress
 from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
@@ -26,7 +26,7 @@ def verify_data(wanted: ParsedArgs) -> int:
 
     def work(stop: Stop) -> int:
         with progress.progress_counter("decoding images and masks", stop.check) as show:
-            report = verify(listing, part, show)
+            report = check_dataset(listing, part, show)
         problems = ([Problem(folder, "no split", undivided)] if undivided else []) + report.problems
         for problem in problems:
             print(f"{problem.what}: {problem.text}")
@@ -65,7 +65,7 @@ def _divided(wanted: ParsedArgs, listing: Listing) -> tuple[splitting.Split | No
         return None, str(error)
 
 
-def _show_known_faulty(report: Report) -> None:
+def _show_known_faulty(report: DatasetReport) -> None:
     if report.known_faulty:
         names = " ".join(sample.image.stem for sample in report.known_faulty)
         print(
@@ -73,11 +73,11 @@ def _show_known_faulty(report: Report) -> None:
         )
 
 
-def _summarise(report: Report, part: dict[str, str]) -> None:
-    groups = len({look.sample.group for look in report.looks})
+def _summarise(report: DatasetReport, part: dict[str, str]) -> None:
+    groups = len({pair.sample.group for pair in report.pairs})
     sizes = [f"{width}x{height}" for width, height in report.sizes]
     shown = f"{sizes[0]} to {sizes[-1]} ({len(sizes)} sizes)" if len(sizes) > 1 else "".join(sizes) or "no size"
-    line = f"{len(report.looks)} photographs with masks in {groups} groups, {shown}"
+    line = f"{len(report.pairs)} photographs with masks in {groups} groups, {shown}"
     if report.foreground:
         low, mean, high = (
             min(report.foreground),

@@ -1,7 +1,7 @@
-"""A model and samples -> one row of scores per photograph, at the resolution of its ground truth.
+"""Score models on samples: one row of scores per image, at the resolution of its ground truth.
 
-Each photograph and each mask is read once, whatever the number of models; photographs pass through, so memory does not
-grow with their number. The networks run in float32 here, so the scores do not depend on how many photos share a batch.
+Each image and each mask is read once, whatever the number of models; images are streamed, so memory does not grow with
+their number. The networks run in float32 here, so the scores do not depend on how many images share a batch.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from __future__ import annotations
 import csv
 import heapq
 import io
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,80 +22,81 @@ from torch import nn
 
 from experiments.data.dataset import ImageDataset, as_input
 from experiments.data.samples import Sample, read_mask
-from experiments.evaluation.metrics import score
+from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.files import no_check, write_atomically
+from experiments.runtime.prefetch import default_workers, prefetch
 
-COLUMNS = (
-    "set",
-    "group",
-    "image",
-    "tp",
-    "fp",
-    "fn",
-    "tn",
-    "dice",
-    "iou",
-    "precision",
-    "recall",
-    "boundary_iou",
-    "hd95",
-)
+COLUMNS = ("set", "group", "image", *(metric.name for metric in fields(Scores)))
 Row = dict[str, str | int | float]
-Measure = Callable[[NDArray[np.float32], NDArray[np.bool_]], Any]
+Logits = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+Measure = Callable[[Logits, Mask], Any]
 
 
 @dataclass(order=True)
 class ScoredImage:
-    """One photograph's scores: a row for each model, and the ceiling that the input size sets."""
+    """Scores of one image: a row for each model, and the ceiling that the input size sets."""
 
     dice: float  # of the first model; the order is by this
     index: int
     rows: list[Row] = field(compare=False)
     ceiling: float = field(compare=False)
-    predictions: list[NDArray[np.bool_]] = field(compare=False)
-    measured: Any = field(default=None, compare=False)  # what `measure` made of the first model's logits
+    predictions: list[Mask] = field(compare=False)
+    measured: Any = field(default=None, compare=False)  # result of `measure` for the first model's logits
 
 
 def evaluate(
     models: Sequence[nn.Module],
-    photographs: ImageDataset,
+    dataset: ImageDataset,
     device: torch.device,
     part: str = "test",
     batch_size: int = 8,
     workers: int | None = None,
     measure: Measure | None = None,
 ) -> Iterator[ScoredImage]:
-    """Score every photograph with every model, in order, in as many threads as there are cores (at most 16).
+    """Score every image with every model, in order.
 
-    `measure(logits, truth)`, both (H, W), may look at the first model's logits, too.
+    Args:
+        models: Networks on `device`.
+        dataset: The images at the input size; ground truth is read at its own resolution.
+        device: Where the networks run.
+        part: Value of the column `set`.
+        batch_size: Images per forward pass.
+        workers: Scoring threads; None for one per core, 16 at most.
+        measure: Called with the first model's logits and the ground truth, both (H, W); stored as `measured`.
     """
-    workers = workers or min(16, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[ScoredImage]] = deque()
-        for index, logits in _forward(models, photographs, device, batch_size):
-            waiting.append(pool.submit(_score, photographs, index, logits, part, measure))
-            if len(waiting) > 2 * max(batch_size, workers):
-                yield waiting.popleft().result()
-        for future in waiting:
-            yield future.result()
+    workers = workers or default_workers()
+
+    def scored(item: tuple[int, list[Logits]]) -> ScoredImage:
+        return _score(dataset, *item, part, measure)
+
+    forward = _forward(models, dataset, device, batch_size)
+    return prefetch(scored, forward, workers, ahead=2 * max(batch_size, workers) + 1)
 
 
-def enlarge(logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Logits (h, w) at `size` = (width, height), bilinear."""
+@torch.no_grad()
+def predict_logits(model: nn.Module, images: NDArray[np.uint8], device: torch.device) -> Logits:
+    """Run a network on uint8 RGB images (N, h, w, 3); return float32 logits (N, h, w)."""
+    logits = model(as_input(torch.from_numpy(images), device))
+    return np.asarray(logits.float().cpu().numpy()[:, 0])
+
+
+def enlarge(logits: Logits, size: tuple[int, int]) -> Logits:
+    """Resize logits (h, w) to `size` = (width, height), bilinearly."""
     return np.asarray(cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def ceiling(truth: NDArray[np.bool_], size: tuple[int, int]) -> float:
-    """Dice of the truth itself, reduced to the input size, enlarged and thresholded: what the size costs at best."""
+def ceiling(truth: Mask, size: tuple[int, int]) -> float:
+    """Dice of the ground truth itself after reduction to `size` = (width, height): the best score at this input size."""
     height, width = truth.shape
     share = cv2.resize(truth.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    back = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
-    total = int(back.sum()) + int(truth.sum())
-    return 2 * int((back & truth).sum()) / total if total else 1.0
+    enlarged = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    total = int(enlarged.sum()) + int(truth.sum())
+    return 2 * int((enlarged & truth).sum()) / total if total else 1.0
 
 
 def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = no_check) -> None:
-    """Write rows as CSV with the columns COLUMNS, whole or not at all; the same scores give the same bytes."""
+    """Write rows as CSV with the columns COLUMNS, atomically; the same scores give the same bytes."""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     table.writeheader()
@@ -107,45 +105,40 @@ def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = 
 
 
 def worst(scored: Iterable[ScoredImage], keep: int, collect: Callable[[ScoredImage], None]) -> list[ScoredImage]:
-    """Hand every Scored to `collect` and keep the `keep` of the lowest Dice, with their predictions, lowest first."""
+    """Pass every image to `collect`; return the `keep` images of the lowest Dice, with their predictions, lowest first."""
     heap: list[tuple[float, int, ScoredImage]] = []
-    for one in scored:
-        collect(one)
-        heapq.heappush(heap, (-one.dice, -one.index, one))
+    for image in scored:
+        collect(image)
+        heapq.heappush(heap, (-image.dice, -image.index, image))
         if len(heap) > keep:
             heapq.heappop(heap)
-    return sorted(one for _, _, one in heap)
+    return sorted(image for _, _, image in heap)
 
 
-@torch.no_grad()
 def _forward(
-    models: Sequence[nn.Module], photographs: ImageDataset, device: torch.device, batch_size: int
-) -> Iterator[tuple[int, list[NDArray[np.float32]]]]:
-    """(index, one logit map (h, w) per model) for each photograph."""
+    models: Sequence[nn.Module], dataset: ImageDataset, device: torch.device, batch_size: int
+) -> Iterator[tuple[int, list[Logits]]]:
+    """(index, logits (h, w) of each model) for each image."""
     for model in models:
         model.eval()
-    for at in range(0, len(photographs), batch_size):
-        indices = range(at, min(at + batch_size, len(photographs)))
-        stacked = torch.from_numpy(np.stack([photographs.photo(i) for i in indices]))
-        images = as_input(stacked, device)
-        maps = [model(images).float().cpu().numpy()[:, 0] for model in models]
-        yield from ((i, [m[n] for m in maps]) for n, i in enumerate(indices))
+    for start in range(0, len(dataset), batch_size):
+        indices = range(start, min(start + batch_size, len(dataset)))
+        images = np.stack([dataset.image(i) for i in indices])
+        logits = [predict_logits(model, images, device) for model in models]
+        yield from ((i, [maps[row] for maps in logits]) for row, i in enumerate(indices))
 
 
 def _score(
-    photographs: ImageDataset, index: int, logits: list[NDArray[np.float32]], part: str, measure: Measure | None
+    dataset: ImageDataset, index: int, logits: list[Logits], part: str, measure: Measure | None
 ) -> ScoredImage:
-    sample = photographs.samples[index]
+    sample = dataset.samples[index]
     truth = read_mask(sample.mask)
     enlarged = [enlarge(one, (truth.shape[1], truth.shape[0])) for one in logits]
     predictions = [one > 0 for one in enlarged]
     rows = [_row(sample, part, prediction, truth) for prediction in predictions]
     measured = measure(enlarged[0], truth) if measure else None
-    return ScoredImage(float(rows[0]["dice"]), index, rows, ceiling(truth, photographs.size), predictions, measured)
+    return ScoredImage(float(rows[0]["dice"]), index, rows, ceiling(truth, dataset.size), predictions, measured)
 
 
-def _row(sample: Sample, part: str, prediction: NDArray[np.bool_], truth: NDArray[np.bool_]) -> Row:
-    found = score(prediction, truth)
-    return {"set": part, "group": sample.group, "image": sample.name} | {
-        name: getattr(found, name) for name in COLUMNS[3:]
-    }
+def _row(sample: Sample, part: str, prediction: Mask, truth: Mask) -> Row:
+    return {"set": part, "group": sample.group, "image": sample.name} | vars(score(prediction, truth))

@@ -1,10 +1,10 @@
-"""The scores of one predicted mask against its ground truth: counts, overlap, and distance between the boundaries.
+"""Scores of one predicted mask against its ground truth: counts, overlap, and distance between the boundaries.
 
-Everything here is about one image at its own resolution; averages over photographs and cars come later, in `analysis`.
-Both masks are cut to the bounding box of their union first. Outside of it both are background, so no score changes,
+Everything here is about one image at its own resolution; averages over images and cars come later, in `analysis`.
+Both masks are first cropped to the bounding box of their union. Outside of it both are background, so no score changes,
 and the distance transforms, which cost nearly all the time, run on a fraction of the pixels.
 
-Everything is a pure function of its arguments: to the last bit, whatever the number of threads, and safe in a pool of them.
+All functions are pure: the same to the last bit whatever the number of threads, and thread-safe.
 """
 
 import math
@@ -20,7 +20,7 @@ CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 @dataclass(frozen=True)
 class Scores:
-    """What `score` found in one image: pixel counts, ratios between 0 and 1 (1 is best), and a distance in pixels (0 is best)."""
+    """Scores of one image: pixel counts, ratios from 0 to 1 (1 is best), and HD95 in pixels (0 is best)."""
 
     tp: int  # foreground in both
     fp: int  # in the prediction only
@@ -35,27 +35,29 @@ class Scores:
 
 
 def score(prediction: np.ndarray, truth: np.ndarray) -> Scores:
-    """Compare a predicted mask with the ground truth, two boolean arrays (H, W) of any memory layout.
+    """Compare a predicted mask with the ground truth.
 
-    Nothing to find and nothing found: every ratio is 1 and HD95 is 0. One mask empty and the other not: every ratio
-    is 0 and HD95 is the image's diagonal, the largest distance there could be, so that a miss is never left out of an average.
+    Nothing to find and nothing found: every ratio is 1 and HD95 is 0. One mask empty, the other not: every ratio is 0
+    and HD95 is the image diagonal, the largest possible distance, so that a miss is never left out of an average.
 
-    Raises ValueError for arrays that are not boolean, not (H, W), without pixels, or of two shapes.
+    Args:
+        prediction: Boolean array (H, W) of any memory layout.
+        truth: The same for the ground truth.
+
+    Raises:
+        ValueError: Arrays that are not boolean, not (H, W), without pixels, or of two shapes.
     """
     _check(prediction, truth)
     diagonal = math.hypot(*truth.shape)
     pixels = truth.size
-    prediction, truth = _cut_to_union(prediction, truth)
+    prediction, truth = _crop_to_union(prediction, truth)
     tp = cv2.countNonZero(prediction & truth)
     fp = cv2.countNonZero(prediction) - tp
     fn = cv2.countNonZero(truth) - tp
     counts = (tp, fp, fn, pixels - tp - fp - fn)
-    if not (tp + fp and tp + fn):  # at least one mask is empty, where ratios and distances are a convention
-        return (
-            Scores(*counts, 0.0, 0.0, 0.0, 0.0, 0.0, diagonal)
-            if fp + fn
-            else Scores(*counts, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0)
-        )
+    if not (tp + fp and tp + fn):  # at least one mask is empty: ratios and distance are a convention
+        ratio, distance = (0.0, diagonal) if fp + fn else (1.0, 0.0)
+        return Scores(*counts, ratio, ratio, ratio, ratio, ratio, distance)
     return Scores(
         *counts,
         dice=2 * tp / (2 * tp + fp + fn),
@@ -68,9 +70,9 @@ def score(prediction: np.ndarray, truth: np.ndarray) -> Scores:
 
 
 def pooled_iou(tp: int, fp: int, fn: int) -> float:
-    """IoU from counts, of one image or summed over a data set; 1 where there is nothing to find and nothing found."""
+    """IoU from counts, of one image or summed over a data set; 1 if there is nothing to find and nothing found."""
     union = tp + fp + fn
-    return float(tp / union) if union else 1.0  # a plain float from NumPy's sums too
+    return float(tp / union) if union else 1.0  # a plain float from NumPy's sums as well
 
 
 def _check(prediction: np.ndarray, truth: np.ndarray) -> None:
@@ -91,34 +93,34 @@ def _check(prediction: np.ndarray, truth: np.ndarray) -> None:
         )
 
 
-def _cut_to_union(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both masks as contiguous uint8 {0, 1}, cut to the smallest box that holds all foreground; (0, 0) without any."""
+def _crop_to_union(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both masks as contiguous uint8 {0, 1}, cropped to the bounding box of all foreground; (0, 0) without any."""
     left, top, width, height = cv2.boundingRect((prediction | truth).view(np.uint8))
     box = np.s_[top : top + height, left : left + width]
     return prediction[box].astype(np.uint8, order="C"), truth[box].astype(np.uint8, order="C")
 
 
 def _erode(mask: np.ndarray, kernel: np.ndarray, times: int = 1) -> np.ndarray:
-    """Binary erosion with background outside of the array, so that foreground on its rim goes too."""
+    """Binary erosion with background outside of the array, so that foreground on its rim is eroded as well."""
     return cv2.erode(mask, kernel, iterations=times, borderType=cv2.BORDER_CONSTANT, borderValue=0)
 
 
 def _boundary_iou(prediction: np.ndarray, truth: np.ndarray, width: int) -> float:
-    """IoU of the two inner bands of `width` pixels along the masks' outlines; neither mask may be empty.
+    """IoU of the inner bands of `width` pixels along both outlines; neither mask may be empty.
 
-    Cheng et al., "Boundary IoU", 2021, https://arxiv.org/abs/2103.16562; as in the authors' code the band is the mask
-    without its `width`-fold erosion by a 3x3 square.
+    Reference: Cheng et al., "Boundary IoU", 2021, https://arxiv.org/abs/2103.16562; as in the authors' code the band is
+    the mask without its `width`-fold erosion by a 3x3 square.
     """
-    # OpenCV does the repeated erosion at once, by a separable square of side 2 width + 1: the same result in about 1 ms.
+    # OpenCV erodes once, by a separable square of side 2 width + 1: the same result in about 1 ms.
     prediction, truth = (mask ^ _erode(mask, SQUARE, times=width) for mask in (prediction, truth))
     return cv2.countNonZero(prediction & truth) / cv2.countNonZero(prediction | truth)
 
 
 def _hd95(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """The larger of the two directed 95th percentiles of the distance between outlines, in pixels; neither mask may be empty.
+    """The larger of both directed 95th percentiles of the distance between outlines, in pixels; neither mask may be empty.
 
-    The definition of MONAI's `compute_hausdorff_distance(percentile=95)`: an outline is the foreground that touches background
-    (or the image's border) along one of its four sides.
+    Defined as MONAI's `compute_hausdorff_distance(percentile=95)`: an outline is the foreground that touches background
+    (or the image border) along one of its four sides.
     """
     prediction, truth = _outline(prediction), _outline(truth)
     return max(_directed_hd95(prediction, truth), _directed_hd95(truth, prediction))
@@ -134,9 +136,9 @@ def _directed_hd95(start: np.ndarray, goal: np.ndarray) -> float:
 
 
 def _distance_to(goal: np.ndarray) -> np.ndarray:
-    """Of every pixel, the Euclidean distance to the nearest pixel of `goal`: (H, W), the exact value rounded to float32."""
-    # With Intel's IPP, which OpenCV takes for small images or on one thread, the last digits depend on where the array lies in
-    # memory, and the same run would not give the same record twice. The setting belongs to the calling thread alone.
+    """Euclidean distance of every pixel to the nearest pixel of `goal`: (H, W), exact up to float32 rounding."""
+    # With Intel IPP, which OpenCV uses for small images or on one thread, the last digits depend on the array's memory
+    # address, and the same run would not give the same record twice. The setting is local to the calling thread.
     ipp = cv2.ipp.useIPP()
     cv2.ipp.setUseIPP(False)
     try:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from experiments.config.resolve import find_device
 from experiments.inference.predict import overlay
 from experiments.inference.predictor import Predictor
-from experiments.inference.trained_model import TrainedModel, find
+from experiments.inference.trained_model import TrainedModel, find_run
 from experiments.runtime.interrupts import Stop, interruptible
 from registry import InputError
 
@@ -34,7 +34,7 @@ def page(run: str, port: int, device: str, output_dir: Path) -> int:
         raise InputError(
             "The page needs Gradio, which is an option of its own. Type pip install -r requirements-page.txt."
         )
-    trained = find(run, output_dir)
+    trained = find_run(run, output_dir)
     print(trained.name, flush=True)
     predictor = Predictor([trained], find_device(device))
     return interruptible(

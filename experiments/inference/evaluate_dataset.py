@@ -19,12 +19,12 @@ from analysis.records import run_files
 from experiments.config.resolve import find_device
 from experiments.config.schema import DATA_DIRS, RuntimeConfig
 from experiments.data.dataset import ImageDataset
-from experiments.data.prepare import list_samples
+from experiments.data.run_inputs import list_samples
 from experiments.data.samples import Sample, fingerprint
 from experiments.evaluation import calibration
 from experiments.evaluation import evaluator as scoring
-from experiments.inference.predictor import Flipped
-from experiments.inference.trained_model import TrainedModel, find_all
+from experiments.inference.predictor import FlipEnsemble
+from experiments.inference.trained_model import TrainedModel, find_runs
 from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
 from experiments.runtime.files import write_atomically
@@ -51,7 +51,7 @@ class EvaluateArgs:
 
 def evaluate(wanted: EvaluateArgs) -> int:
     """Write scores.csv and what was asked for besides, and show the means; the exit code."""
-    (trained,) = find_all(wanted.run, [], wanted.output_dir)
+    (trained,) = find_runs(wanted.run, [], wanted.output_dir)
     if wanted.group_pattern is not None and "group_pattern" not in DATASETS[wanted.data].options():
         raise InputError(f"--group-pattern is for --data folder; {wanted.data} knows its groups.")
     place = wanted.data_dir or DATA_DIRS.get(wanted.data, Path("data"))
@@ -65,8 +65,8 @@ def _evaluate(
     wanted: EvaluateArgs, trained: TrainedModel, samples: list[Sample], place: Path, output: Path, stop: Stop
 ) -> int:
     device = torch.device(find_device(wanted.device))
-    model = (Flipped(trained.model()) if wanted.flips else trained.model()).to(device)
-    measure = calibration.count if wanted.sweep or wanted.calibration else None
+    model = (FlipEnsemble(trained.model()) if wanted.flips else trained.model()).to(device)
+    measure = calibration.count_pixels if wanted.sweep or wanted.calibration else None
     scored: list[scoring.ScoredImage] = []
     photographs = ImageDataset(samples, trained.config.size)
     with progress.progress_counter("scoring photographs", stop.check) as show:
@@ -148,7 +148,7 @@ def _calibration(output: Path, scored: Sequence[scoring.ScoredImage]) -> float:
     bins = calibration.reliability(one.measured for one in scored)
     rows = [dataclasses.astuple(one) for one in bins]
     _write(output / "reliability.csv", ("low", "high", "pixels", "confidence", "frequency"), rows)
-    error = calibration.expected_error(bins)
+    error = calibration.expected_calibration_error(bins)
     panels.save_reliability(output / "reliability.png", rows, error)
     print(
         f"Expected calibration error: {error:.4f} ({calibration.BINS} bins of equal width, all pixels pooled; Guo et al. 2017)."

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from experiments.config.schema import RuntimeConfig
-from experiments.data.cache import photo_at
-from experiments.data.prepare import list_samples
+from experiments.data.cache import load_image
+from experiments.data.run_inputs import list_samples
 from experiments.data.synthetic.cars import write_cars
-from experiments.inference.input_files import gather
-from experiments.inference.trained_model import TrainedModel, find_all
+from experiments.inference.input_files import gather_images
+from experiments.inference.trained_model import TrainedModel, find_runs
 from experiments.runtime.errors import RunFailed, disk_errors
 from experiments.runtime.progress import log_to_stderr
 from experiments.tracking import onnx_model
@@ -56,7 +56,7 @@ def export(
 ) -> int:
     """Write the graph or the MLflow model, and print the largest difference from PyTorch's outputs; the exit code."""
     need("onnx", "onnxscript", "onnxruntime")
-    (trained,) = find_all(run, [], output_dir)
+    (trained,) = find_runs(run, [], output_dir)
     output = output or Path("exports") / (f"{trained.key}.onnx" if kind == "onnx" else trained.key)
     if kind == "mlflow" and output.exists():
         raise InputError(f"{output} is there already. Remove it, or name another --output.")
@@ -146,7 +146,7 @@ def comparison(trained: TrainedModel, photographs: Path | None) -> tuple[Photogr
     Those that were asked for, else validation photographs of the run (its test photographs stay unread), else synthetic cars.
     """
     paths, said = (
-        (list(gather([str(photographs)], Path("exports"))), "")
+        (list(gather_images([str(photographs)], Path("exports"))), "")
         if photographs
         else (_validation(trained), "validation ")
     )
@@ -158,7 +158,7 @@ def comparison(trained: TrainedModel, photographs: Path | None) -> tuple[Photogr
                 "The run's photographs are not where they were; name some with --photographs to compare on them."
             )
         chosen = paths[:: max(1, len(paths) // SHOWN)][:SHOWN]
-        stacked = np.stack([photo_at(path, trained.config.size) for path in chosen])
+        stacked = np.stack([load_image(path, trained.config.size) for path in chosen])
     return np.ascontiguousarray(stacked.transpose(0, 3, 1, 2), np.float32), f"{len(chosen)} {said}photographs"
 
 

@@ -12,7 +12,7 @@ from registry import InputError
 READ = FORMATS | {".avif", ".jp2", ".jfif", ".tga"}  # of a folder; a file that is named is read whatever its name
 
 
-def gather(words: Sequence[str], output: Path) -> dict[Path, Path]:
+def gather_images(words: Sequence[str], output: Path) -> dict[Path, Path]:
     """Each photograph once, with its name under `output` without an ending; folders are searched with all that is in them.
 
     A folder's photographs keep their place in it. What lies under `output` is no photograph: it was written there before.

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from experiments.config.resolve import find_device
 from experiments.inference.predict import name_skipped, threads
-from experiments.inference.predictor import Photo, Predictor, each
-from experiments.inference.rle import encode
-from experiments.inference.trained_model import find_all
+from experiments.inference.predictor import InputImage, Predictor, predict_each
+from experiments.inference.rle import encode_rle
+from experiments.inference.trained_model import find_runs
 from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
 from experiments.runtime.files import open_atomically
@@ -45,7 +45,7 @@ def submit(
         raise InputError(
             f"No photographs (*.jpg) in {test_dir}. Unpack the competition's test.zip or test_hq.zip there."
         )
-    predictor = Predictor(find_all(run, ensemble, runs), find_device(device), flips)
+    predictor = Predictor(find_runs(run, ensemble, runs), find_device(device), flips)
     if not output.parent.is_dir():
         raise InputError(
             f"There is no folder {output.parent} to write {output.name} into. Make it, or name another --output."
@@ -64,7 +64,7 @@ def _submit(photographs: list[Path], predictor: Predictor, output: Path, workers
         progress.progress_counter("predicting and encoding", stop.check) as show,
     ):
         file.write("img,rle_mask\n")
-        for number, (path, runs) in enumerate(each(photographs, predictor, _encoded, workers, size=NATIVE), 1):
+        for number, (path, runs) in enumerate(predict_each(photographs, predictor, _encoded, workers, size=NATIVE), 1):
             skipped += [str(runs)] if isinstance(runs, InputError) else []
             file.write(f"{path.name},{'' if isinstance(runs, InputError) else runs}\n")
             show(number, len(photographs))
@@ -77,8 +77,8 @@ def _submit(photographs: list[Path], predictor: Predictor, output: Path, workers
     return name_skipped(skipped)
 
 
-def _encoded(_: Photo, mask: NDArray[np.bool_]) -> str:
-    return encode(mask)
+def _encoded(_: InputImage, mask: NDArray[np.bool_]) -> str:
+    return encode_rle(mask)
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.resolve import find_device
-from experiments.inference.input_files import gather
-from experiments.inference.predictor import Photo, Predictor, each
-from experiments.inference.trained_model import find_all
+from experiments.inference.input_files import gather_images
+from experiments.inference.predictor import InputImage, Predictor
+from experiments.inference.trained_model import find_runs
 from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
 from experiments.runtime.interrupts import Stop, interruptible
@@ -45,8 +45,8 @@ class PredictArgs:
 
 def predict(wanted: PredictArgs) -> int:
     """Write the masks; 1 where a photograph could not be read."""
-    names = gather(wanted.photographs, wanted.output)
-    runs = find_all(wanted.run, wanted.ensemble, wanted.output_dir)
+    names = gather_images(wanted.photographs, wanted.output)
+    runs = find_runs(wanted.run, wanted.ensemble, wanted.output_dir)
     predictor = Predictor(runs, find_device(wanted.device), wanted.flips, wanted.tile)
     return interruptible(lambda stop: _predict(wanted, names, predictor, stop), "The masks written so far are whole.")
 
@@ -55,7 +55,7 @@ def _predict(wanted: PredictArgs, names: dict[Path, Path], predictor: Predictor,
     cut = math.log(wanted.threshold / (1 - wanted.threshold))
     pictures = wanted.overlay or wanted.cutout
 
-    def write(photo: Photo, mask: NDArray[np.bool_]) -> None:
+    def write(photo: InputImage, mask: NDArray[np.bool_]) -> None:
         stem = wanted.output / names[photo.path]
         stem.parent.mkdir(parents=True, exist_ok=True)
         save(stem.with_name(stem.name + ".png"), mask.astype(np.uint8) * 255)

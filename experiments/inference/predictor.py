@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
-from experiments.data.cache import photo_at, resized
+from experiments.data.cache import load_image, resize
 from experiments.data.dataset import as_input
-from experiments.data.samples import photo_size, read_photo
+from experiments.data.samples import image_size, read_image
 from experiments.evaluation.evaluator import enlarge
 from experiments.inference.trained_model import TrainedModel
 from registry import InputError
@@ -43,7 +43,7 @@ def mean_logits(logits: Tensor) -> Tensor:
     return logsigmoid(logits).logsumexp(0) - logsigmoid(-logits).logsumexp(0)
 
 
-class Flipped(nn.Module):
+class FlipEnsemble(nn.Module):
     """A network that looks at the photograph and at its mirror image (left and right exchanged), and averages the probabilities."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -55,7 +55,7 @@ class Flipped(nn.Module):
 
 
 @dataclass(frozen=True)
-class Photo:
+class InputImage:
     """A photograph as it is read for predicting: its own size, what each network sees, and itself where it is needed whole."""
 
     path: Path
@@ -71,17 +71,17 @@ class Predictor:
         self, runs: Sequence[TrainedModel], device: str, flips: bool = False, tile: Size | None = None
     ) -> None:
         self.device, self.tile = torch.device(device), tile
-        self.members = [(Flipped(one.model()) if flips else one.model(), one.config.size) for one in runs]
+        self.members = [(FlipEnsemble(one.model()) if flips else one.model(), one.config.size) for one in runs]
         for model, _ in self.members:
             model.to(self.device).eval()
 
-    def read(self, path: Path, whole: bool = False) -> Photo:
+    def read(self, path: Path, whole: bool = False) -> InputImage:
         """A photograph with what the networks see of it. Raises InputError for a file that is no whole photograph."""
-        size = photo_size(path)
+        size = image_size(path)
         if self.tile is not None and (size[0] > self.tile[0] or size[1] > self.tile[1]):
-            return Photo(path, size, {}, read_photo(path))
-        views = {wanted: photo_at(path, wanted) for _, wanted in self.members}
-        return Photo(path, size, views, read_photo(path) if whole else None)
+            return InputImage(path, size, {}, read_image(path))
+        views = {wanted: load_image(path, wanted) for _, wanted in self.members}
+        return InputImage(path, size, views, read_image(path) if whole else None)
 
     def look(self, views: Mapping[Size, NDArray[np.uint8]]) -> list[Logits]:
         """Each network's logits (h, w) at its input size."""
@@ -89,25 +89,25 @@ class Predictor:
             stacked = [(model, torch.from_numpy(np.array(views[size]))[None]) for model, size in self.members]
             return [model(as_input(image, self.device)).float().cpu().numpy()[0, 0] for model, image in stacked]
 
-    def mask(self, photo: Photo, cut: float = 0.0, size: Size | None = None) -> Callable[[], NDArray[np.bool_]]:
+    def mask(self, photo: InputImage, cut: float = 0.0, size: Size | None = None) -> Callable[[], NDArray[np.bool_]]:
         """Look at `photo` now; what comes back makes the mask (H, W) at `size` (its own), logits above `cut`, in any thread."""
         if not photo.views:
             mask = self._tiled(photo, cut)
             return lambda: (
-                mask if size in (None, photo.size) else resized(mask.astype(np.uint8), size or photo.size) > 0
+                mask if size in (None, photo.size) else resize(mask.astype(np.uint8), size or photo.size) > 0
             )
         maps = self.look(photo.views)
-        return lambda: together(maps, size or photo.size) > cut
+        return lambda: merge_logits(maps, size or photo.size) > cut
 
-    def _tiled(self, photo: Photo, cut: float) -> NDArray[np.bool_]:
+    def _tiled(self, photo: InputImage, cut: float) -> NDArray[np.bool_]:
         """The mask of a large photograph; besides it and the photograph, only one row of tiles is held in memory."""
         assert photo.whole is not None and self.tile is not None
         image = photo.whole
 
         def of(rows: slice, columns: slice) -> Logits:
             tile = image[rows, columns]
-            views = {size: resized(np.ascontiguousarray(tile), size) for _, size in self.members}
-            return together(self.look(views), (tile.shape[1], tile.shape[0]))
+            views = {size: resize(np.ascontiguousarray(tile), size) for _, size in self.members}
+            return merge_logits(self.look(views), (tile.shape[1], tile.shape[0]))
 
         mask = np.empty(image.shape[:2], bool)
         for top, band in blend(image.shape[:2], self.tile, of):
@@ -115,16 +115,16 @@ class Predictor:
         return mask
 
 
-def together(maps: Sequence[Logits], size: Size) -> Logits:
+def merge_logits(maps: Sequence[Logits], size: Size) -> Logits:
     """The networks' logits enlarged to `size`, and the logit of their mean probability there: (H, W)."""
     enlarged = [torch.from_numpy(enlarge(one, size)) for one in maps]
     return mean_logits(torch.stack(enlarged)).numpy() if len(enlarged) > 1 else enlarged[0].numpy()
 
 
-def each(
+def predict_each(
     photographs: Sequence[Path],
     predictor: Predictor,
-    finish: Callable[[Photo, NDArray[np.bool_]], Finished],
+    finish: Callable[[InputImage, NDArray[np.bool_]], Finished],
     workers: int,
     cut: float = 0.0,
     whole: bool = False,
@@ -155,7 +155,7 @@ def each(
 
 
 def _finish(
-    finish: Callable[[Photo, NDArray[np.bool_]], Finished], photo: Photo, mask: Callable[[], NDArray[np.bool_]]
+    finish: Callable[[InputImage, NDArray[np.bool_]], Finished], photo: InputImage, mask: Callable[[], NDArray[np.bool_]]
 ) -> Finished:
     return finish(photo, mask())
 
@@ -172,7 +172,7 @@ def blend(
 
     `shape` is (H, W); `tile` is (width, height), of which a smaller picture takes no more than it has.
     """
-    across, down = cuts(shape[1], tile[0]), cuts(shape[0], tile[1])
+    across, down = tile_slices(shape[1], tile[0]), tile_slices(shape[0], tile[1])
     band: Map = np.zeros((0, shape[1]), np.float32)  # rows that tiles further down may still add to
     for number, (rows, row_weights) in enumerate(down):
         missing = rows.stop - rows.start - len(band)
@@ -184,7 +184,7 @@ def blend(
         band = band[finished:].copy()
 
 
-def cuts(length: int, tile: int, overlap: float = OVERLAP) -> list[tuple[slice, Map]]:
+def tile_slices(length: int, tile: int, overlap: float = OVERLAP) -> list[tuple[slice, Map]]:
     """Evenly spaced tiles over an axis of `length`, each with its weights (tile,), which sum to one at every pixel."""
     tile = min(tile, length)
     count = 1 if tile == length else 1 + -(-(length - tile) // max(1, int(tile * (1 - overlap))))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def encode(mask: NDArray[np.bool_]) -> str:
+def encode_rle(mask: NDArray[np.bool_]) -> str:
     """The runs of a boolean mask (H, W), in ascending order; an empty text for an empty mask."""
     framed = np.zeros(mask.size + 2, np.int8)
     framed[1:-1] = mask.ravel()

@@ -63,10 +63,10 @@ class TrainedModel:
 
 def load(path: Path | str) -> nn.Module:
     """The network of a checkpoint whose run's config.json lies beside it. Raises InputError where it cannot be used."""
-    return at(Path(path)).model()
+    return from_path(Path(path)).model()
 
 
-def at(path: Path) -> TrainedModel:
+def from_path(path: Path) -> TrainedModel:
     """The checkpoint at `path`, or that of the run whose folder `path` is. Raises InputError where config.json is not beside it."""
     path = path / BEST if path.is_dir() else path
     try:
@@ -82,15 +82,15 @@ def at(path: Path) -> TrainedModel:
         ) from None
 
 
-def find(asked: str, output_dir: Path) -> TrainedModel:
+def find_run(asked: str, output_dir: Path) -> TrainedModel:
     """What `--run` names: "best", a key (or its first digits) under `output_dir`, or a checkpoint's file or folder.
 
     Raises InputError, with what to type, where there is no such run or it has no weights.
     """
     if asked == "best":
-        return best(output_dir)
+        return best_run(output_dir)
     if Path(asked).exists():
-        return at(Path(asked))
+        return from_path(Path(asked))
     runs = output_dir / "runs"
     keys = sorted(path.parent.name for path in runs.glob("*/config.json"))
     found = [key for key in keys if key.startswith(asked)]
@@ -105,10 +105,10 @@ def find(asked: str, output_dir: Path) -> TrainedModel:
         raise InputError(
             f"The run {found[0]} has no {BEST} yet: it has not finished an epoch. Name another run, or train it."
         )
-    return at(runs / found[0])
+    return from_path(runs / found[0])
 
 
-def best(output_dir: Path) -> TrainedModel:
+def best_run(output_dir: Path) -> TrainedModel:
     """The finished run with the highest validation Dice on Carvana or, where there is none, on what there is.
 
     Runs whose split leaks (`--split image`, `--split siblings`) are left out. Raises InputError
@@ -132,12 +132,12 @@ def best(output_dir: Path) -> TrainedModel:
         log_to_stderr(
             "They were validated on different photographs, so the comparison is rough: name a run with --run if you know better."
         )
-    return at(run.folder)
+    return from_path(run.folder)
 
 
-def find_all(asked: str, ensemble: Sequence[str], output_dir: Path) -> list[TrainedModel]:
+def find_runs(asked: str, ensemble: Sequence[str], output_dir: Path) -> list[TrainedModel]:
     """The runs that are to predict, each named in a line of output: the ensemble where there is one, else `asked`."""
-    found = [find(one, output_dir) for one in (ensemble or [asked])]
+    found = [find_run(one, output_dir) for one in (ensemble or [asked])]
     if len({one.path.resolve() for one in found}) < len(found):
         raise InputError("--ensemble names a run twice. Name each once; python run.py runs lists them.")
     for one in found:

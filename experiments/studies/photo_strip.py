@@ -17,7 +17,7 @@ from analysis.verdicts.answer import Answer, answer
 from experiments.config.schema import DATA_DIRS
 from experiments.data import folder
 from experiments.data.dataset import ImageDataset, as_input
-from experiments.data.samples import Sample, read_mask, read_photo
+from experiments.data.samples import Sample, read_image, read_mask
 from experiments.data.synthetic import cars
 from experiments.evaluation.evaluator import enlarge
 from experiments.inference.trained_model import TrainedModel
@@ -93,8 +93,8 @@ def _shown(sample: Sample, showers: list[TrainedCell]) -> Shown:
     height, width = truth.shape
     predictions = []
     for shower in showers:
-        image = torch.from_numpy(np.stack([ImageDataset([sample], shower.size).photo(0)]))
+        image = torch.from_numpy(np.stack([ImageDataset([sample], shower.size).image(0)]))
         logits = shower.model(as_input(image, torch.device("cpu"))).float().numpy()[0, 0]
         predictions.append(enlarge(logits, (width, height)) > 0)
-    photo = cv2.resize(read_photo(sample.image), (width, height), interpolation=cv2.INTER_AREA)
+    photo = cv2.resize(read_image(sample.image), (width, height), interpolation=cv2.INTER_AREA)
     return Shown(np.asarray(photo, np.uint8), truth, predictions, sample.name)

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.config.resolve import resolve
 from experiments.config.schema import RunConfig, RuntimeConfig
 from experiments.config.values import ParsedArgs
-from experiments.data.prepare import RunInputs, divide, list_samples
+from experiments.data.run_inputs import RunInputs, list_samples, split_inputs
 from experiments.data.samples import Sample, fingerprint
 from experiments.studies.definition import Cell, Study, Tuning, merged
 from registry import InputError
@@ -63,7 +63,7 @@ class PlannedCell:
             config = dataclasses.replace(config, learning_rate=rate)
         if self.config.split != "image":
             return dataclasses.replace(self.base, config=config)
-        return divide(config, self.base.machine, self.base.samples)  # this split is drawn anew by each seed
+        return split_inputs(config, self.base.machine, self.base.samples)  # this split is drawn anew by each seed
 
 
 @dataclass
@@ -130,7 +130,7 @@ def build(study: Study, machine: Mapping[str, Any], check: Callable[[], None] = 
             samples = list_samples(config, found, check)
             listed[place] = samples, fingerprint(samples)
         samples, digest = listed[place]
-        base = divide(dataclasses.replace(config, data_fingerprint=digest), found, samples)
+        base = split_inputs(dataclasses.replace(config, data_fingerprint=digest), found, samples)
         cells.append(PlannedCell(cell, base))
     if "data_dir" in machine and len(listed) > 1:
         raise InputError("--data-dir names one place, but the study compares several data sets: leave it out.")

@@ -13,7 +13,7 @@ import torch
 from analysis.records.places import Places, load_study, one_study
 from analysis.records.study_results import Study
 from experiments.config.schema import DATA_DIRS, RunConfig, RuntimeConfig
-from experiments.data.prepare import prepare
+from experiments.data.run_inputs import load_run_inputs
 from experiments.runtime.environment import git_commit, processor
 from experiments.runtime.files import read_json, sha256_of
 from experiments.runtime.interrupts import Interrupted, Stop, handle_signals
@@ -66,7 +66,7 @@ def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop:
     config = load_config(study, key)
     machine = _machine(config, key, output_dir, data_dir)
     shutil.rmtree(machine.runs_dir / key, ignore_errors=True)  # of a verification that was interrupted
-    prepared = prepare(replace(config, data_fingerprint=""), machine, stop.check)
+    prepared = load_run_inputs(replace(config, data_fingerprint=""), machine, stop.check)
     if prepared.config.key != key:
         raise InputError(
             f"The photographs under {machine.data_dir} are not those of the run {key} (or divided otherwise): its data have the fingerprint "

@@ -20,10 +20,10 @@ from analysis.records.gather import COLUMNS, PLACE, file_name, read_file
 from analysis.records.study_results import DIGITS
 from experiments.config.resolve import find_device
 from experiments.data import folder
-from experiments.data.cache import resized
+from experiments.data.cache import resize
 from experiments.data.corruptions import CLEAN, CONDITIONS, CORRUPTIONS, corrupt
 from experiments.data.dataset import ImageDataset
-from experiments.data.samples import Sample, read_photo
+from experiments.data.samples import Sample, read_image
 from experiments.evaluation import evaluator
 from experiments.inference.trained_model import LAST, TrainedModel
 from experiments.runtime import interrupts, progress
@@ -43,12 +43,12 @@ class CorruptedDataset(ImageDataset):
         super().__init__(samples, size)
         self.condition = condition
 
-    def photo(self, index: int) -> NDArray[np.uint8]:
+    def image(self, index: int) -> NDArray[np.uint8]:
         """The photograph, corrupted at its own size and then reduced: RGB (H, W, 3). A clean one is what a run's test saw."""
         if self.condition == CLEAN:
-            return super().photo(index)
+            return super().image(index)
         sample = self.samples[index]
-        return resized(corrupt(read_photo(sample.image), self.condition, sample.name), self.size)
+        return resize(corrupt(read_image(sample.image), self.condition, sample.name), self.size)
 
 
 def score_robustness(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, views: int) -> int:

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.records.study_results import DIGITS
-from experiments.data.prepare import RunInputs
+from experiments.data.run_inputs import RunInputs
 from experiments.runtime import progress
 from experiments.runtime.errors import Busy, Diverged, RunFailed
 from experiments.runtime.interrupts import Stop

@@ -10,7 +10,7 @@ from typing import Any
 from experiments.config.schema import RunConfig
 from experiments.data.cache import Pixels
 from experiments.data.dataset import Batches
-from experiments.data.prepare import RunInputs
+from experiments.data.run_inputs import RunInputs
 from experiments.runtime import progress
 from experiments.runtime.interrupts import Interrupted, Stop
 from experiments.runtime.leases import Lease
@@ -100,8 +100,8 @@ def train_epochs(job: TrainingJob, pixels: Pixels, state: State, loss: Any) -> N
     """Train to the last epoch and write each down. Raises Interrupted, Busy once the run is another's, and what training raises."""
     prepared, record = job.prepared, job.record
     config, machine, parts = prepared.config, prepared.machine, prepared.parts
-    training = prepared.photographs("train", pixels, AUGMENTATIONS[config.augment].build())
-    validation = prepared.photographs("val", pixels)
+    training = prepared.dataset("train", pixels, AUGMENTATIONS[config.augment].build())
+    validation = prepared.dataset("val", pixels)
     batches = Batches(
         training, config.batch_size, machine.workers or 0, pin_memory=config.device == "cuda", steps=config.epoch_steps
     )

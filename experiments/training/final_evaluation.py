@@ -17,7 +17,7 @@ from analysis.plots import panels
 from analysis.records import run_files
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels
-from experiments.data.prepare import RunInputs
+from experiments.data.run_inputs import RunInputs
 from experiments.evaluation import evaluator
 from experiments.runtime import files, progress
 from experiments.runtime.environment import peak_memory, versions
@@ -34,7 +34,7 @@ def score(
     """Best and last weights on the test photographs, which are read here for the first and only time."""
     config = prepared.config
     models = [_twin(state, checkpoint.load(record.folder / "best.ckpt")["model"]), network(state.model)]
-    test = prepared.photographs("test", pixels)
+    test = prepared.dataset("test", pixels)
     scored: list[evaluator.ScoredImage] = []
     began = time.perf_counter()
     with progress.progress_counter("scoring test photographs", stop.check) as show:

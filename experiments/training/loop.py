@@ -283,7 +283,7 @@ def validate(
 
 
 def _stacked(photographs: ImageDataset, indices: range) -> tuple[Tensor, Tensor]:
-    drawn = [photographs.drawn(0, i) for i in indices]
+    drawn = [photographs.augmented(0, i) for i in indices]
     return torch.from_numpy(np.stack([d[0] for d in drawn])), torch.from_numpy(np.stack([d[1] for d in drawn]))
 
 

@@ -20,11 +20,11 @@ SHOWN = 4  # photographs in a picture
 def save_validation(path: Path, state: State, validation: ImageDataset, confirm: Callable[[], None] = no_check) -> None:
     """A panel of a few validation photographs, always the same, as the network sees them now."""
     chosen = list(range(0, len(validation), max(1, len(validation) // SHOWN)))[:SHOWN]
-    images = torch.stack([torch.from_numpy(validation.photo(i).copy()) for i in chosen])
+    images = torch.stack([torch.from_numpy(validation.image(i).copy()) for i in chosen])
     with torch.no_grad():
         logits = state.model(as_input(images, state.fabric.device)).float().cpu().numpy()[:, 0]
     rows = [
-        (validation.photo(i), validation.drawn(0, i)[1] > 0, one > 0, validation.samples[i].name)
+        (validation.image(i), validation.augmented(0, i)[1] > 0, one > 0, validation.samples[i].name)
         for i, one in zip(chosen, logits, strict=True)
     ]
     _save(path, rows, confirm)
@@ -36,7 +36,7 @@ def save_worst(
     """A panel of the test photographs with the lowest Dice, at their own size."""
     rows = [
         (
-            test.photo(one.index),
+            test.image(one.index),
             read_mask(test.samples[one.index].mask),
             one.predictions[0],
             f"{one.rows[0]['image']}  Dice {one.dice:.4f}",

@@ -21,8 +21,8 @@ from torch import nn
 from experiments.config.schema import RunConfig, RuntimeConfig
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels, open_cache
-from experiments.data.prepare import RunInputs
-from experiments.data.samples import CHANGED, fingerprint
+from experiments.data.run_inputs import RunInputs
+from experiments.data.samples import CHANGED_IN_USE, fingerprint
 from experiments.runtime import progress
 from experiments.runtime.errors import Diverged, RunFailed, disk_error_message
 from experiments.runtime.interrupts import Interrupted, Stop
@@ -173,7 +173,7 @@ def _carry_out(job: TrainingJob, kind: RunType, model: nn.Module, command: list[
 def _refuse_other_data(prepared: RunInputs) -> None:
     """Raise RunFailed where the files are no longer those of the run's fingerprint, which may be days old in a study."""
     if fingerprint(prepared.samples) != prepared.config.data_fingerprint:
-        raise RunFailed(CHANGED.format(prepared.samples[0].image.parent))
+        raise RunFailed(CHANGED_IN_USE.format(prepared.samples[0].image.parent))
 
 
 def try_model(config: RunConfig, machine: RuntimeConfig) -> None:

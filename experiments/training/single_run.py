@@ -11,7 +11,7 @@ from rich.table import Table
 from experiments.config.resolve import resolve
 from experiments.config.schema import RuntimeConfig
 from experiments.config.values import ParsedArgs
-from experiments.data.prepare import prepare
+from experiments.data.run_inputs import load_run_inputs
 from experiments.data.splits import LEAKING
 from experiments.runtime.files import relative_to_cwd
 from experiments.runtime.interrupts import Stop, interruptible
@@ -27,7 +27,7 @@ def train_one(args: ParsedArgs) -> int:
     runner.try_model(config, machine)  # a wrong option is found before cars are made or images are read
 
     def work(stop: Stop) -> int:
-        result = runner.run(prepare(config, machine, stop.check), stop)
+        result = runner.run(load_run_inputs(config, machine, stop.check), stop)
         show_result(result, machine, time.perf_counter() - began)
         return 0
 

@@ -97,16 +97,16 @@ def made(seed, size=(40, 50), sharpness=2.0):
 def test_the_calibration_error_is_that_of_torchmetrics():
     for seed, sharpness in ((0, 0.3), (1, 2.0), (2, 20.0)):
         pairs = [made(seed, sharpness=sharpness), made(seed + 10, size=(31, 17), sharpness=sharpness)]
-        bins = calibration.reliability(calibration.count(*pair) for pair in pairs)
+        bins = calibration.reliability(calibration.count_pixels(*pair) for pair in pairs)
         logits, truth = (torch.cat([torch.from_numpy(pair[i]).flatten() for pair in pairs]) for i in (0, 1))
         expected = binary_calibration_error(
             torch.sigmoid(logits.double()), truth.long(), n_bins=calibration.BINS, norm="l1"
         )
-        assert calibration.expected_error(bins) == pytest.approx(float(expected), abs=1e-6)
+        assert calibration.expected_calibration_error(bins) == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_the_bins_are_fifteen_of_equal_width_that_hold_their_probabilities():
-    bins = calibration.reliability([calibration.count(*made(0)), calibration.count(*made(1))])
+    bins = calibration.reliability([calibration.count_pixels(*made(0)), calibration.count_pixels(*made(1))])
     assert [round(one.low * 15) for one in bins] == list(range(15)) and [round(one.high * 15) for one in bins] == list(
         range(1, 16)
     )
@@ -121,7 +121,7 @@ def test_a_calibrated_forecast_has_no_calibration_error_and_a_bold_one_has():
     share = rng.uniform(0.02, 0.98, (700, 700))
     truth, logits = rng.random(share.shape) < share, np.log(share / (1 - share))
     right, bold = (
-        calibration.expected_error(calibration.reliability([calibration.count((k * logits).astype(np.float32), truth)]))
+        calibration.expected_calibration_error(calibration.reliability([calibration.count_pixels((k * logits).astype(np.float32), truth)]))
         for k in (1, 4)
     )
     assert right < 0.005 < 0.1 < bold
@@ -130,16 +130,16 @@ def test_a_calibrated_forecast_has_no_calibration_error_and_a_bold_one_has():
 def test_pixels_at_each_threshold_are_counted_as_by_the_scores():
     logits, truth = made(3)
     logits[0, :3] = 0.0  # exactly 0.5 is background
-    found = calibration.count(logits, truth)
+    found = calibration.count_pixels(logits, truth)
     for which, threshold in enumerate(calibration.THRESHOLDS):
         expected = score(logits > np.float32(np.log(threshold / (1 - threshold))), truth)
         assert (found.tp[which], found.fp[which], found.fn[which]) == (expected.tp, expected.fp, expected.fn)
 
 
 def test_the_sweep_averages_within_a_group_first_and_counts_nothing_found_in_nothing_as_right():
-    good = calibration.count(np.full((4, 4), 9.0, np.float32), np.ones((4, 4), bool))  # Dice 1 up to 0.95
-    bad = calibration.count(np.full((4, 4), 9.0, np.float32), np.zeros((4, 4), bool))  # 0
-    empty = calibration.count(np.full((4, 4), -9.0, np.float32), np.zeros((4, 4), bool))  # 1
+    good = calibration.count_pixels(np.full((4, 4), 9.0, np.float32), np.ones((4, 4), bool))  # Dice 1 up to 0.95
+    bad = calibration.count_pixels(np.full((4, 4), 9.0, np.float32), np.zeros((4, 4), bool))  # 0
+    empty = calibration.count_pixels(np.full((4, 4), -9.0, np.float32), np.zeros((4, 4), bool))  # 1
     assert calibration.sweep([good, good, good, bad], ["a", "a", "a", "b"])[9] == (0.5, 0.5, 0.5)
     assert calibration.sweep([empty, bad], ["a", "b"])[9] == (0.5, 0.5, 0.5)
 

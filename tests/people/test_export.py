@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from experiments.data.samples import read_photo
+from experiments.data.samples import read_image
 from experiments.inference import export
 from experiments.inference.trained_model import load
 from models import blocks
@@ -92,7 +92,7 @@ def test_a_photograph_goes_in_as_it_is_and_the_mask_of_predict_comes_out(
     where = ("--run", trained.name, "--output-dir", trained.parent.parent, "--output", tmp_path / "masks")
     assert command("predict", tmp_path / "small.png", *where)[0] == 0
     session = onnxruntime.InferenceSession(str(exported[0]), providers=["CPUExecutionProvider"])
-    photograph = read_photo(tmp_path / "small.png").transpose(2, 0, 1)[None].astype(np.float32)
+    photograph = read_image(tmp_path / "small.png").transpose(2, 0, 1)[None].astype(np.float32)
     (probability,) = session.run(["probability"], {"photograph": photograph})
     found = np.asarray(Image.open(tmp_path / "masks" / "small.png")) > 0
     clear = np.abs(probability[0, 0] - 0.5) > 1e-5

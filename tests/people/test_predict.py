@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from experiments.data import carvana
-from experiments.data.samples import read_mask, read_photo
+from experiments.data.samples import read_image, read_mask
 from experiments.evaluation.evaluator import COLUMNS
 from experiments.evaluation.metrics import score
 from experiments.inference import predictor
@@ -53,7 +53,7 @@ def test_every_common_format_gets_a_mask_of_its_own_size_as_it_is_seen(predict, 
     code, _, complaint = predict(folder)
     assert code == 0, complaint
     for path in folder.iterdir():
-        assert mask(tmp_path / "masks" / f"{path.stem}.png").shape == read_photo(path).shape[:2]  # which honours EXIF
+        assert mask(tmp_path / "masks" / f"{path.stem}.png").shape == read_image(path).shape[:2]  # which honours EXIF
 
 
 def test_a_photograph_on_its_side_is_predicted_as_the_upright_one(predict, tmp_path):
@@ -105,7 +105,7 @@ def test_two_photographs_are_never_written_to_one_mask(predict, made_cars, tmp_p
 def test_overlay_and_cutout_are_the_photograph_with_its_mask(predict, made_cars, tmp_path):
     source = sorted((made_cars / "train").glob("*.jpg"))[0]
     assert predict(source, "--overlay", "--cutout")[0] == 0
-    found, photo = mask(tmp_path / "masks" / f"{source.stem}.png"), read_photo(source)
+    found, photo = mask(tmp_path / "masks" / f"{source.stem}.png"), read_image(source)
     cutout = np.asarray(Image.open(tmp_path / "masks" / f"{source.stem}_cutout.png"))
     assert np.array_equal(cutout[..., 3] > 0, found) and np.array_equal(cutout[..., :3], photo)
     overlay = np.asarray(Image.open(tmp_path / "masks" / f"{source.stem}_overlay.jpg")).astype(int)
@@ -135,7 +135,7 @@ def of(*models, size=(64, 48), **options):
 
 def probability(found, path):
     maps = found.look(found.read(path).views)
-    return 1 / (1 + np.exp(-predictor.together(maps, (96, 64))))
+    return 1 / (1 + np.exp(-predictor.merge_logits(maps, (96, 64))))
 
 
 def test_several_runs_are_averaged_as_probabilities(made_cars):
@@ -148,7 +148,7 @@ def test_several_runs_are_averaged_as_probabilities(made_cars):
 
 def test_flips_are_averaged_as_probabilities_each_turned_back(made_cars):
     path = sorted((made_cars / "train").glob("*.jpg"))[0]
-    plain, mirrored = (predictor.Flipped(Says(2.0, left)).eval() for left in (2.0, -4.0))
+    plain, mirrored = (predictor.FlipEnsemble(Says(2.0, left)).eval() for left in (2.0, -4.0))
     assert np.allclose(probability(of(plain), path), 1 / (1 + np.exp(-2)), atol=1e-6)
     expected = (1 / (1 + np.exp(-2)) + 1 / (1 + np.exp(4))) / 2
     assert np.allclose(probability(of(mirrored), path), expected, atol=1e-6)
@@ -212,11 +212,11 @@ def test_one_row_of_tiles_is_held_in_memory_however_tall_the_picture():
 def test_the_rim_of_a_tile_counts_least_and_the_weights_sum_to_one():
     for length, tile in ((211, 64), (64, 64), (65, 64), (30, 64)):
         total = np.zeros(length)
-        for place, weights in predictor.cuts(length, tile):
+        for place, weights in predictor.tile_slices(length, tile):
             total[place] += weights
             assert len(weights) == min(tile, length)
         assert np.allclose(total, 1, atol=1e-6)
-    (_, first), (place, second), *_ = predictor.cuts(211, 64)
+    (_, first), (place, second), *_ = predictor.tile_slices(211, 64)
     assert second[0] < 0.05 < 0.9 < first[place.start]
 
 
@@ -257,17 +257,17 @@ def write_run(folder, dice, **config):
 
 def test_best_is_the_best_finished_run_by_validation_dice_on_carvana_else_on_what_there_is(tmp_path, capsys):
     write_run(tmp_path / "runs" / "aaa", 0.99, data="synthetic")
-    assert runs.best(tmp_path).key == "aaa" and "none being on Carvana" in capsys.readouterr().out
+    assert runs.best_run(tmp_path).key == "aaa" and "none being on Carvana" in capsys.readouterr().out
     write_run(tmp_path / "runs" / "bbb", 0.95)
     write_run(tmp_path / "runs" / "ccc", 0.97)  # the lower test Dice
     write_run(tmp_path / "runs" / "ddd", 0.999, split="image")  # leaks
     write_run(tmp_path / "runs" / "eee", 0.999)
     (tmp_path / "runs" / "eee" / "result.json").unlink()  # not finished
-    assert runs.best(tmp_path).key == "ccc"
+    assert runs.best_run(tmp_path).key == "ccc"
     shown = capsys.readouterr()
     assert "0.9700, of 2 finished" in shown.out and not shown.err
     write_run(tmp_path / "runs" / "fff", 0.5, data_fingerprint="other cars")
-    assert runs.best(tmp_path).key == "ccc" and "different photographs" in capsys.readouterr().err
+    assert runs.best_run(tmp_path).key == "ccc" and "different photographs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", ["KEY", "KEY[:6]", "FILE", "FOLDER", "last.ckpt"])

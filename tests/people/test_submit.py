@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from experiments.inference.kaggle_submission import NATIVE
-from experiments.inference.rle import encode
+from experiments.inference.rle import encode_rle
 from tests.conftest import examples
 
 WIDTH, HEIGHT = 1918, 1280
@@ -33,7 +33,7 @@ def decode(text, height, width):
 @given(st.integers(1, 7), st.integers(1, 7), st.randoms(use_true_random=False))
 def test_what_is_encoded_is_decoded_to_the_same_mask(height, width, random):
     mask = np.array([[random.random() < 0.5 for _ in range(width)] for _ in range(height)])
-    assert np.array_equal(decode(encode(mask), height, width), mask)
+    assert np.array_equal(decode(encode_rle(mask), height, width), mask)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +49,12 @@ def test_what_is_encoded_is_decoded_to_the_same_mask(height, width, random):
     ],
 )
 def test_pixels_are_numbered_row_by_row_from_one(mask, text):
-    assert encode(np.array(mask, bool)) == text
+    assert encode_rle(np.array(mask, bool)) == text
 
 
 def test_a_mask_of_any_memory_layout_is_encoded_alike():
     mask = np.random.default_rng(0).random((20, 30)) > 0.5
-    assert encode(np.asfortranarray(mask)) == encode(mask) == encode(mask[:, ::-1][:, ::-1])
+    assert encode_rle(np.asfortranarray(mask)) == encode_rle(mask) == encode_rle(mask[:, ::-1][:, ::-1])
 
 
 def read(path):

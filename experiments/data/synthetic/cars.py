@@ -43,18 +43,18 @@ def write_cars(
     if cars < 1 or min(size) < SMALLEST:
         least = f"at least 1 car and {SMALLEST}x{SMALLEST} pixels"
         raise InputError(f"Synthetic data need {least}, not {cars} and {size[0]}x{size[1]}.")
-    if holds(folder, record):
+    if _already_holds(folder, record):
         return
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     try:
-        draw_all(unfinished, record, progress)
-        publish(unfinished, folder, record)
+        _draw_all(unfinished, record, progress)
+        _publish(unfinished, folder, record)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def holds(folder: Path, record: dict) -> bool:
+def _already_holds(folder: Path, record: dict) -> bool:
     """Whether the folder is complete with these cars; False if there is nothing yet, InputError if it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
@@ -65,20 +65,20 @@ def holds(folder: Path, record: dict) -> bool:
         advice = "delete it or give another folder with --data-dir"
         raise InputError(f"{folder} holds other synthetic cars ({found}, not {record}); {advice}.")
     names = [car_id(car, record["seed"]) for car in range(record["cars"])]
-    missing = [path for name in names for path in pair_paths(folder, name) if not path.exists()]
+    missing = [path for name in names for path in _pair_paths(folder, name) if not path.exists()]
     if missing:
         raise InputError(f"{missing[0]} is missing; delete {folder} and run the same command to have it made again.")
     return True
 
 
-def draw_all(folder: Path, record: dict, progress: Progress | None) -> None:
+def _draw_all(folder: Path, record: dict, progress: Progress | None) -> None:
     """Draw every car, one thread per core: most of the time is spent in OpenCV and NumPy, outside Python's lock."""
     (folder / "train").mkdir(parents=True)
     (folder / "train_masks").mkdir()
-    pool = ThreadPoolExecutor(thread_count())
+    pool = ThreadPoolExecutor(_thread_count())
     try:
         drawn = [
-            pool.submit(write_car, folder, car, record["seed"], tuple(record["size"])) for car in range(record["cars"])
+            pool.submit(_write_car, folder, car, record["seed"], tuple(record["size"])) for car in range(record["cars"])
         ]
         for done, car in enumerate(as_completed(drawn), 1):
             car.result()
@@ -89,39 +89,39 @@ def draw_all(folder: Path, record: dict, progress: Progress | None) -> None:
     (folder / RECORD).write_text(json.dumps(record) + "\n")
 
 
-def thread_count() -> int:
+def _thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def publish(unfinished: Path, folder: Path, record: dict) -> None:
+def _publish(unfinished: Path, folder: Path, record: dict) -> None:
     try:
         unfinished.rename(folder)
     except OSError:  # another process was faster; its cars are as good if they are the same
-        if not holds(folder, record):
+        if not _already_holds(folder, record):
             raise
 
 
-def write_car(folder: Path, car: int, seed: int, size: tuple[int, int]) -> None:
-    rng = np.random.default_rng(int.from_bytes(digest(car, seed)))
-    paths = iter(pair_paths(folder, car_id(car, seed)))
+def _write_car(folder: Path, car: int, seed: int, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(int.from_bytes(_digest(car, seed)))
+    paths = iter(_pair_paths(folder, car_id(car, seed)))
     for photo, mask in car_pictures(rng, size):
-        write_photo(next(paths), photo)
-        write_mask(next(paths), mask)
+        _write_image(next(paths), photo)
+        _write_mask(next(paths), mask)
 
 
-def write_photo(path: Path, photo: np.ndarray) -> None:
+def _write_image(path: Path, photo: np.ndarray) -> None:
     _, data = cv2.imencode(".jpg", photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     path.write_bytes(data.tobytes())  # unlike cv2.imwrite, this fails aloud when the disk is full
 
 
-def write_mask(path: Path, mask: np.ndarray) -> None:
+def _write_mask(path: Path, mask: np.ndarray) -> None:
     """A palette image: PIL reads the values {0, 1}, others the palette's {0, 255}, just as with Carvana's own."""
     image = Image.fromarray(mask, mode="P")
     image.putpalette([0, 0, 0, 255, 255, 255])
     image.save(path, optimize=False)
 
 
-def pair_paths(folder: Path, car: str) -> list[Path]:
+def _pair_paths(folder: Path, car: str) -> list[Path]:
     """Photo, mask, photo, mask ... of the 16 views."""
     names = [f"{car}_{view:02d}" for view in range(1, VIEWS + 1)]
     return [
@@ -131,13 +131,13 @@ def pair_paths(folder: Path, car: str) -> list[Path]:
     ]
 
 
-def digest(car: int, seed: int) -> bytes:
+def _digest(car: int, seed: int) -> bytes:
     return hashlib.sha256(f"{seed} {car}".encode()).digest()
 
 
 def car_id(car: int, seed: int) -> str:
     """Twelve hexadecimal digits, as Carvana's."""
-    return digest(car, seed).hex()[:12]
+    return _digest(car, seed).hex()[:12]
 
 
 def build(

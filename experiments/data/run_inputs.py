@@ -1,4 +1,4 @@
-"""A run's data: listed, fingerprinted, divided."""
+"""A run's data: listed, fingerprinted and split."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.config.schema import RunConfig, RuntimeConfig
-from experiments.data import splits as splitting
+from experiments.data import splits
 from experiments.data.augment import Pipeline
 from experiments.data.cache import Pixels
 from experiments.data.dataset import ImageDataset
@@ -20,35 +20,35 @@ from registry import DATASETS
 
 @dataclass(frozen=True)
 class RunInputs:
-    """A run with its data at hand: the config is complete now."""
+    """A run's complete configuration, its samples and their split."""
 
     config: RunConfig
     machine: RuntimeConfig
     samples: list[Sample]
-    parts: splitting.Split
+    parts: splits.Split
 
-    def photographs(self, part: str, pixels: Pixels, augmentation: Pipeline | None = None) -> ImageDataset:
-        """The photographs of a part (train, val or test), from the cache."""
+    def dataset(self, part: str, pixels: Pixels, augmentation: Pipeline | None = None) -> ImageDataset:
+        """The images and masks of a part ("train", "val" or "test"), from the cache."""
         row = {sample: number for number, sample in enumerate(self.samples)}
         chosen = getattr(self.parts, part)
         return ImageDataset(chosen, self.config.size, augmentation, self.config.seed, pixels, [row[s] for s in chosen])
 
     def without_test(self) -> RunInputs:
-        """The same with no test photographs at hand: for what must not see them."""
+        """The same without test samples: for whatever must not see them."""
         return dataclasses.replace(self, parts=dataclasses.replace(self.parts, test=[]))
 
 
-def prepare(config: RunConfig, machine: RuntimeConfig, check: Callable[[], None] = lambda: None) -> RunInputs:
-    """List the samples, fingerprint them and divide them. `check` is called on the way and may raise.
+def load_run_inputs(config: RunConfig, machine: RuntimeConfig, check: Callable[[], None] = lambda: None) -> RunInputs:
+    """List the samples, fingerprint and split them. `check` is called meanwhile and may raise to stop.
 
     Raises InputError for data that cannot be used.
     """
     samples = list_samples(config, machine, check)
-    return divide(dataclasses.replace(config, data_fingerprint=fingerprint(samples)), machine, samples)
+    return split_inputs(dataclasses.replace(config, data_fingerprint=fingerprint(samples)), machine, samples)
 
 
 def list_samples(config: RunConfig, machine: RuntimeConfig, check: Callable[[], None] = lambda: None) -> list[Sample]:
-    """The samples of the data set that `config` names, made first where it is one that is made."""
+    """The samples of the data set that `config` names; synthetic ones are generated first."""
     entry = DATASETS[config.data]
     known = entry.options()
     options: dict[str, Any] = {"data_dir": machine.data_dir}
@@ -60,20 +60,20 @@ def list_samples(config: RunConfig, machine: RuntimeConfig, check: Callable[[], 
         return entry.build(**options, progress=show)
 
 
-def divide(config: RunConfig, machine: RuntimeConfig, samples: list[Sample]) -> RunInputs:
-    """The run of `config`, whose fingerprint is that of `samples`, with the samples divided as it says."""
+def split_inputs(config: RunConfig, machine: RuntimeConfig, samples: list[Sample]) -> RunInputs:
+    """The inputs of the run `config`, whose fingerprint is that of `samples`, split as it says."""
     if machine.split_file:
-        parts = splitting.read_manifest(machine.split_file, samples)
+        parts = splits.read_manifest(machine.split_file, samples)
         config = dataclasses.replace(config, split=f"file:{_manifest_hash(parts)}")
-    elif config.split in splitting.ARMS:
-        return RunInputs(config, machine, samples, splitting.arm(samples, config.split, config.train_cars, config.fold))
+    elif config.split in splits.ARMS:
+        return RunInputs(config, machine, samples, splits.arm(samples, config.split, config.train_cars, config.fold))
     else:
-        parts = splitting.split(samples, by=config.split, seed=config.seed, fold=config.fold)
+        parts = splits.split(samples, by=config.split, seed=config.seed, fold=config.fold)
     if config.train_cars is not None:
-        parts = dataclasses.replace(parts, train=splitting.first_cars(parts.train, config.train_cars))
+        parts = dataclasses.replace(parts, train=splits.first_cars(parts.train, config.train_cars))
     return RunInputs(config, machine, samples, parts)
 
 
-def _manifest_hash(parts: splitting.Split) -> str:
-    lines = sorted(f"{s.name},{name}\n" for name in splitting.PARTS for s in getattr(parts, name))
+def _manifest_hash(parts: splits.Split) -> str:
+    lines = sorted(f"{s.name},{name}\n" for name in splits.PARTS for s in getattr(parts, name))
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]

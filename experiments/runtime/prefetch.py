@@ -1,0 +1,38 @@
+"""Bounded prefetching: results in order, computed by a pool of threads a limited number of items ahead."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def default_workers() -> int:
+    """Number of threads that read, decode or score images: one per core, 16 at most."""
+    return min(16, os.cpu_count() or 1)
+
+
+def prefetch(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None, ahead: int = 32
+) -> Iterator[Result]:
+    """Yield `function(item)` for each item, in order, computed by `workers` threads.
+
+    `items` is consumed in the calling thread. At most `ahead` items are in progress or waiting: this bounds memory,
+    and what an interruption has to wait for.
+    """
+    coming = iter(items)
+    with ThreadPoolExecutor(workers or default_workers()) as pool:
+        pending: deque[Future[Result]] = deque(pool.submit(function, item) for item in islice(coming, ahead))
+        try:
+            while pending:
+                first = pending.popleft()
+                pending.extend(pool.submit(function, item) for item in islice(coming, 1))
+                yield first.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
