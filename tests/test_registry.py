@@ -82,7 +82,7 @@ def test_every_augmentation_keeps_sizes_types_and_a_binary_mask(name):
     mask = np.zeros((64, 96), np.uint8)
     mask[20:50, 30:70] = 1
     for epoch in range(20):
-        drawn, drawn_mask = draw(AUGMENTATIONS[name].build(), image, mask, seed=0, epoch=epoch, photograph=3)
+        drawn, drawn_mask = draw(AUGMENTATIONS[name].build(), image, mask, seed=0, epoch=epoch, row=3)
         assert drawn.shape == image.shape and drawn.dtype == np.uint8
         assert drawn_mask.shape == mask.shape and set(np.unique(drawn_mask)) <= {0, 1} and drawn_mask.any()
 

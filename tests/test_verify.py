@@ -219,7 +219,7 @@ def test_a_mask_that_was_not_turned_with_its_photograph_is_explained(tmp_path):
     from experiments.data.folder import listing
 
     report = checks.check_dataset(listing(folder), {})
-    assert ["turned by its EXIF data" in problem.text for problem in report.problems] == [True]
+    assert ["rotated by its EXIF data" in problem.text for problem in report.problems] == [True]
 
 
 def test_floating_point_photographs_are_refused_and_not_shown_black(tmp_path):

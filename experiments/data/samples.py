@@ -88,7 +88,7 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
         values = ", ".join(map(str, np.unique(levels)[:6]))
         raise InputError(
             f"The mask {path} is not binary: it holds the values {values} …; a mask holds 0 and 1, or 0 and 255. "
-            "Save it without smoothing or JPEG compression (as PNG)."
+            "Save it again without smoothing or JPEG compression (as PNG)."
         )
     return levels > 0
 

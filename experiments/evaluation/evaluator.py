@@ -128,9 +128,7 @@ def _forward(
         yield from ((i, [maps[row] for maps in logits]) for row, i in enumerate(indices))
 
 
-def _score(
-    dataset: ImageDataset, index: int, logits: list[Logits], part: str, measure: Measure | None
-) -> ScoredImage:
+def _score(dataset: ImageDataset, index: int, logits: list[Logits], part: str, measure: Measure | None) -> ScoredImage:
     sample = dataset.samples[index]
     truth = read_mask(sample.mask)
     enlarged = [enlarge(one, (truth.shape[1], truth.shape[0])) for one in logits]

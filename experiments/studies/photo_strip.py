@@ -16,10 +16,10 @@ from analysis.records.places import Places, load_study, one_study
 from analysis.verdicts.answer import Answer, answer
 from experiments.config.schema import DATA_DIRS
 from experiments.data import folder
-from experiments.data.dataset import ImageDataset, as_input
+from experiments.data.cache import load_image
 from experiments.data.samples import Sample, read_image, read_mask
 from experiments.data.synthetic import cars
-from experiments.evaluation.evaluator import enlarge
+from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.inference.trained_model import TrainedModel
 from experiments.runtime.files import write_atomically
 from experiments.studies.reproduce import load_config
@@ -87,14 +87,13 @@ def _trained_cells(found: Answer, output_dir: Path) -> Iterator[TrainedCell]:
         yield TrainedCell(row.label, model, config.size)
 
 
-@torch.no_grad()
 def _shown(sample: Sample, showers: list[TrainedCell]) -> Shown:
     truth = read_mask(sample.mask)
     height, width = truth.shape
     predictions = []
     for shower in showers:
-        image = torch.from_numpy(np.stack([ImageDataset([sample], shower.size).image(0)]))
-        logits = shower.model(as_input(image, torch.device("cpu"))).float().numpy()[0, 0]
+        image = load_image(sample.image, shower.size)
+        (logits,) = predict_logits(shower.model, image[None], torch.device("cpu"))
         predictions.append(enlarge(logits, (width, height)) > 0)
     photo = cv2.resize(read_image(sample.image), (width, height), interpolation=cv2.INTER_AREA)
     return Shown(np.asarray(photo, np.uint8), truth, predictions, sample.name)

@@ -50,6 +50,10 @@ class CorruptedDataset(ImageDataset):
         sample = self.samples[index]
         return resize(corrupt(read_image(sample.image), self.condition, sample.name), self.size)
 
+    def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The corrupted image (H, W, 3) and its mask (H, W) of 0 and 1."""
+        return self.image(index), super().pair(index)[1]
+
 
 def score_robustness(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, views: int) -> int:
     """Score what has not been scored yet; the exit code. Raises InputError where the study has no finished run here."""

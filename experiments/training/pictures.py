@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
+import numpy as np
 
 from analysis.plots import panels
-from experiments.data.dataset import ImageDataset, as_input
+from experiments.data.dataset import ImageDataset
 from experiments.data.samples import read_mask
-from experiments.evaluation.evaluator import ScoredImage
+from experiments.evaluation.evaluator import ScoredImage, predict_logits
 from experiments.runtime.files import no_check, write_atomically
 from experiments.training.loop import State
 
@@ -20,9 +20,8 @@ SHOWN = 4  # photographs in a picture
 def save_validation(path: Path, state: State, validation: ImageDataset, confirm: Callable[[], None] = no_check) -> None:
     """A panel of a few validation photographs, always the same, as the network sees them now."""
     chosen = list(range(0, len(validation), max(1, len(validation) // SHOWN)))[:SHOWN]
-    images = torch.stack([torch.from_numpy(validation.image(i).copy()) for i in chosen])
-    with torch.no_grad():
-        logits = state.model(as_input(images, state.fabric.device)).float().cpu().numpy()[:, 0]
+    images = np.stack([validation.image(i) for i in chosen])
+    logits = predict_logits(state.model, images, state.fabric.device)
     rows = [
         (validation.image(i), validation.augmented(0, i)[1] > 0, one > 0, validation.samples[i].name)
         for i, one in zip(chosen, logits, strict=True)

@@ -46,10 +46,10 @@ place.{function} = spy
 """
 MOMENTS = {
     "caching": ("from experiments.data import cache as place", "decode", 90, "cache"),
-    "a line": ("from experiments.training.run_folder import Record as place", "add", 1, "metrics.jsonl"),
+    "a line": ("from experiments.training.run_folder import RunFolder as place", "add", 1, "metrics.jsonl"),
     "a checkpoint": ("from experiments.training import checkpoint as place", "rotate", 2, "last.ckpt"),
     "the scores": ("from experiments.evaluation import evaluator as place", "write_scores", 1, "scores.csv"),
-    "the result": ("from experiments.training.run_folder import Record as place", "finish", 1, "result.json"),
+    "the result": ("from experiments.training.run_folder import RunFolder as place", "finish", 1, "result.json"),
 }
 
 

@@ -101,7 +101,7 @@ def test_a_killed_run_whose_network_draws_at_random_ends_as_one_that_was_not(mad
     [
         MIDDLE,
         killed_at("from experiments.training import checkpoint as place", "rotate", 2),
-        killed_at("from experiments.training.run_folder import Record as place", "add", 4),
+        killed_at("from experiments.training.run_folder import RunFolder as place", "add", 4),
     ],
     ids=["half of it", "the last is the one before, and no new one", "a line without its checkpoint"],
 )
