@@ -113,7 +113,10 @@ def test_caches_being_built_stay_and_torn_ones_go_and_what_is_no_cache_is_not_to
             "my photographs",
             "notes-8x8x8",
         }
-    assert clean_cache(tmp_path) == (5, []) and {p.name for p in tmp_path.iterdir()} == {"my photographs", "notes-8x8x8"}
+    assert clean_cache(tmp_path) == (5, []) and {p.name for p in tmp_path.iterdir()} == {
+        "my photographs",
+        "notes-8x8x8",
+    }
 
 
 @pytest.mark.parametrize(

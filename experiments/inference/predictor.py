@@ -93,9 +93,7 @@ class Predictor:
         """Look at `photo` now; what comes back makes the mask (H, W) at `size` (its own), logits above `cut`, in any thread."""
         if not photo.views:
             mask = self._tiled(photo, cut)
-            return lambda: (
-                mask if size in (None, photo.size) else resize(mask.astype(np.uint8), size or photo.size) > 0
-            )
+            return lambda: mask if size in (None, photo.size) else resize(mask.astype(np.uint8), size or photo.size) > 0
         maps = self.look(photo.views)
         return lambda: merge_logits(maps, size or photo.size) > cut
 
@@ -155,7 +153,9 @@ def predict_each(
 
 
 def _finish(
-    finish: Callable[[InputImage, NDArray[np.bool_]], Finished], photo: InputImage, mask: Callable[[], NDArray[np.bool_]]
+    finish: Callable[[InputImage, NDArray[np.bool_]], Finished],
+    photo: InputImage,
+    mask: Callable[[], NDArray[np.bool_]],
 ) -> Finished:
     return finish(photo, mask())
 

@@ -121,7 +121,9 @@ def test_a_calibrated_forecast_has_no_calibration_error_and_a_bold_one_has():
     share = rng.uniform(0.02, 0.98, (700, 700))
     truth, logits = rng.random(share.shape) < share, np.log(share / (1 - share))
     right, bold = (
-        calibration.expected_calibration_error(calibration.reliability([calibration.count_pixels((k * logits).astype(np.float32), truth)]))
+        calibration.expected_calibration_error(
+            calibration.reliability([calibration.count_pixels((k * logits).astype(np.float32), truth)])
+        )
         for k in (1, 4)
     )
     assert right < 0.005 < 0.1 < bold
