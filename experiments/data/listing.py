@@ -68,5 +68,5 @@ def masks_without_image(masks: Iterable[Path]) -> list[Problem]:
 def unread_files(folder: Path, is_read: Callable[[Path], bool], names: str) -> list[Problem]:
     """The files in `folder` that are not read; hidden files and Windows' thumbnails do not count."""
     text = "The file {} is skipped: {}. Convert it, rename it or remove it."
-    unread_files = [p for p in sorted(folder.iterdir()) if not is_read(p) and not p.name.startswith(".")]
-    return [Problem(p, "not read", text.format(p, names)) for p in unread_files if p.name.lower() != "thumbs.db"]
+    unread = [p for p in sorted(folder.iterdir()) if not is_read(p) and not p.name.startswith(".")]
+    return [Problem(p, "not read", text.format(p, names)) for p in unread if p.name.lower() != "thumbs.db"]

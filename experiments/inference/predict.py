@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from experiments.config.resolve import find_device
 from experiments.inference.input_files import gather_images
-from experiments.inference.predictor import InputImage, Predictor
+from experiments.inference.predictor import InputImage, Predictor, predict_each
 from experiments.inference.trained_model import find_runs
 from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
@@ -67,7 +67,7 @@ def _predict(wanted: PredictArgs, names: dict[Path, Path], predictor: Predictor,
     skipped: list[str] = []
     began = time.perf_counter()
     with disk_errors(wanted.output, "another --output"), progress.progress_counter("predicting", stop.check) as show:
-        done = each(list(names), predictor, write, threads(wanted.workers), cut, pictures)
+        done = predict_each(list(names), predictor, write, threads(wanted.workers), cut, pictures)
         for number, (_, outcome) in enumerate(done, 1):
             skipped += [str(outcome)] if isinstance(outcome, InputError) else []
             show(number, len(names))

@@ -122,7 +122,7 @@ def test_the_same_photographs_give_the_same_bytes_and_a_failure_leaves_the_old_f
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kaggle_submission, "encode", fail)
+    monkeypatch.setattr(kaggle_submission, "encode_rle", fail)
     code, _, complaint = command(*words, tmp_path / "s.csv.gz")
     assert code == 1 and "full" in complaint
     assert (tmp_path / "s.csv.gz").read_bytes() == before and not list(tmp_path.glob("*.tmp"))
