@@ -13,7 +13,7 @@ import os
 import select
 import sys
 
-from cyclopts import App, CycloptsError, UnknownOptionError
+from cyclopts import App, CycloptsError, UnknownOptionError, UnusedCliTokensError
 
 from experiments.commands import completion
 from experiments.commands.bench import bench
@@ -87,6 +87,8 @@ def main(arguments: list[str]) -> int:
     except UnknownOptionError as error:
         flag = error.token.keyword or error.token.value
         return _complain(f"Unknown flag {flag}{did_you_mean(flag, _flags(command))}. See {help_command}.")
+    except UnusedCliTokensError as error:
+        return _complain(f"Unexpected argument '{(error.unused_tokens or [''])[0]}'. See {help_command}.")
     except CycloptsError as error:
         return _complain(f"{' '.join(str(error).split())} See {help_command}.")
     except InputError as error:

@@ -34,6 +34,20 @@ def test_the_walk_finds_the_commands():
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_flag_is_shown_in_the_help_of_its_command(path, command):
+    place = run.app
+    for name in path:
+        place = place[name]
+    shown = command(*path, "--help")[1]
+    for argument in place.assemble_argument_collection() if place.default_command else ():
+        name = argument.names[0]
+        if argument.parameter.name == ("*",):  # a class of flags
+            continue
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", shown), name
+        assert argument.parameter.help, f"{name} has no text"
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_commands_help_has_an_example_that_can_be_typed(path, command):
     code, shown, _ = command(*path, "--help")
     assert code == 0

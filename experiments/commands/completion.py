@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from cyclopts import App
 
-Shell = Literal["bash", "zsh", "fish"]
+from experiments.commands.flags import flag
+
+Shell = Annotated[Literal["bash", "zsh", "fish"], flag("shell")]
 
 # Cyclopts' zsh script registers itself only when it lies in zsh's own completion folder, not when it is sourced.
 _ZSH = """

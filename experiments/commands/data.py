@@ -33,8 +33,7 @@ def verify_data(
 ) -> int:
     """Decode every image and mask and list the problems; exit code 0 if there are none, else 1.
 
-    Missing, truncated, empty and unreadable files, masks that are not binary or are empty, sizes that differ,
-    duplicates, near-duplicates across the split, and which of Carvana's known faulty masks are present.
+    Finds broken files and masks, wrong sizes, duplicates, leaks across the split, and Carvana's known faulty masks.
 
     Example: python run.py data verify --data folder --data-dir pairs
     """
@@ -70,7 +69,9 @@ def make(
 
 
 @data.command
-def download(name: Literal["carvana"], /, *, data_dir: DataDir = DATA_DIRS["carvana"]) -> int:
+def download(
+    name: Annotated[Literal["carvana"], flag("data set")], /, *, data_dir: DataDir = DATA_DIRS["carvana"]
+) -> int:
     """Download Carvana from Kaggle through kagglehub (pip install kagglehub; accept the competition's rules first).
 
     Example: python run.py data download carvana
@@ -83,7 +84,7 @@ def download(name: Literal["carvana"], /, *, data_dir: DataDir = DATA_DIRS["carv
 
 
 @data.command(name="import")
-def import_zips(files: list[Path], /, *, data_dir: DataDir = DATA_DIRS["carvana"]) -> int:
+def import_zips(files: Annotated[list[Path], flag("zip files")], /, *, data_dir: DataDir = DATA_DIRS["carvana"]) -> int:
     """Unpack Kaggle's train.zip and train_masks.zip, or one zip with both: all of it or nothing.
 
     Example: python run.py data import train.zip train_masks.zip --data-dir data/carvana

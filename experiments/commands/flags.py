@@ -21,7 +21,8 @@ GROUPS = {
 
 def flag(text: str, group: str = "", **more: Any) -> Parameter:
     """A flag whose default is not shown: the text says what it is, where it needs saying."""
-    return Parameter(help=text, group=GROUPS[group] if group else None, show_default=False, **more)
+    grouped = {"group": GROUPS[group]} if group else {}
+    return Parameter(help=text, show_default=False, **grouped, **more)
 
 
 def switch(text: str, group: str = "") -> Parameter:
@@ -65,7 +66,7 @@ ConfigFile = Annotated[Path | None, flag("YAML or TOML file with settings; flags
 DataDir = Annotated[Path | None, setting("data_dir")]
 OptunaStorage = Annotated[str | None, setting("optuna_storage")]
 Workers = Annotated[types.CountOrZero | None, setting("workers")]
-Device = Annotated[types.Device, flag("device; auto is CUDA, else MPS, else CPU", "Machine")]
+Device = Annotated[types.Device, flag("device; auto is CUDA, else MPS, else CPU (default: auto)", "Machine")]
 
 
 @Parameter(name="*")

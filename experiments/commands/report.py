@@ -10,7 +10,7 @@ from experiments.config import types
 
 
 def report(
-    study: str | None = None,
+    study: Annotated[str | None, flag("name of the study (default: all)")] = None,
     /,
     *,
     check: Annotated[

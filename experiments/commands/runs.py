@@ -76,8 +76,7 @@ def prune(
 ) -> int:
     """Delete what finished runs keep only to resume training; their weights and every other run are kept.
 
-    Of each finished run, previous.ckpt and the optimizer state in last.ckpt go. predict, evaluate, export, robustness and
-    report work as before.
+    These are previous.ckpt and the optimizer state in last.ckpt; predict, evaluate, export and report do not use them.
 
     Example: python run.py runs prune
     """

@@ -24,12 +24,13 @@ from experiments.config import types, values
 from registry import InputError
 
 GridFlags: Any = run_flags(without=("model", "loss", "augment", "seed", "early_stopping"))
+StudyName = Annotated[str, flag("name of a study in experiments/studies, or a .toml file")]
 DryRun = Annotated[bool, switch("print the plan and exit")]
 Status = Annotated[bool, switch("print which runs are done, running, failed or missing, and exit")]
 
 
 def study(
-    name: str,
+    name: StudyName,
     /,
     *,
     dry_run: DryRun = False,
@@ -102,7 +103,7 @@ def grid(
 
 
 def robustness(
-    study: str,
+    study: StudyName,
     /,
     *,
     elsewhere: Annotated[
@@ -127,7 +128,7 @@ def robustness(
 
 
 def tune(
-    study: str,
+    study: StudyName,
     /,
     *,
     executor: ExecutorFlags | None = None,
