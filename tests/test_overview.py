@@ -1,12 +1,14 @@
 """`runs` and `runs clean-cache`: what is there, how it stands, and what may go."""
 
 import json
+import os
 import shutil
 
 import pytest
 from filelock import FileLock
 
 from experiments.data.cache import clean_cache, disk_size
+from experiments.runtime import leases
 from experiments.training import run_index
 from tests.conftest import run_folder, small
 
@@ -40,12 +42,12 @@ def output(trained, tmp_path):
 
 
 def states(output):
-    return {run.key: run.state for run in run_index.runs(output / "runs")}
+    return {run.key: run.state for run in run_index.list_runs(output / "runs")}
 
 
 def test_every_state_is_told_apart(output):
     key = next(path.name for path in (output / "runs").iterdir() if len(path.name) == 16)
-    with FileLock(output / "runs" / "running.lock"):
+    with leases.hold(output / "runs" / "running"):
         assert states(output) == {
             key: "finished", "interrupted": "interrupted", "failed": "failed", "running": "running",
             "damaged": "damaged", "damaged2": "damaged", "foreign": "foreign",
@@ -56,14 +58,14 @@ def test_every_state_is_told_apart(output):
 def test_the_table_shows_what_a_run_is_and_weighs(command, output):
     code, shown, _ = command("runs", "--output-dir", output)
     rows = {line.split()[1]: line for line in shown.splitlines() if line.startswith("│")}
-    done = next(run for run in run_index.runs(output / "runs") if run.state == "finished")
+    done = next(run for run in run_index.list_runs(output / "runs") if run.state == "finished")
     dice = json.loads((done.folder / "result.json").read_text())["test"]["best"]["dice"]
     size = sum(path.stat().st_size for path in done.folder.rglob("*") if path.is_file())
     assert code == 0 and all(word in rows[done.key] for word in ("unet", "bce_dice", "carvana", " 0 ", "finished"))
     assert f"{dice:.4f}" in rows[done.key] and f"{size / 1e6:.1f} MB" in rows[done.key]
     assert "failed: Out of memory." in rows["failed"] and "after epoch 1 of 1" in rows["interrupted"]
     assert "config.json cannot be read" in rows["damaged"] and "no config.json" in rows["foreign"]
-    total = sum(disk_size(run.folder) for run in run_index.runs(output / "runs"))
+    total = sum(disk_size(run.folder) for run in run_index.list_runs(output / "runs"))
     assert (
         all(
             words in shown
@@ -94,11 +96,21 @@ def test_cleaning_frees_the_cache_and_changes_nothing_else(command, output):
 
 def test_the_cache_of_a_run_that_is_going_on_is_left(command, output):
     before = contents(output)
-    with FileLock(output / "runs" / "running.lock"):
+    with leases.hold(output / "runs" / "running"):
         code, shown, _ = command("runs", "clean-cache", "--output-dir", output)
     after = contents(output)
     assert code == 0 and "a run is using it" in shown and "Freed 0.0 MB" in shown
     assert {path: after[path] for path in before} == before
+
+
+def test_a_run_on_another_machine_is_running_and_its_cache_is_left(command, output):
+    lease = output / "runs" / "running.lease"
+    lease.write_text(json.dumps({"host": "elsewhere", "machine": "another", "process": 1, "token": "x"}))
+    assert states(output)["running"] == "running"
+    code, shown, _ = command("runs", "clean-cache", "--output-dir", output)
+    assert code == 0 and "a run is using it" in shown and "Freed 0.0 MB" in shown
+    os.utime(lease, (0, 0))  # no heartbeat any more
+    assert states(output)["running"] == "interrupted"
 
 
 def test_caches_being_built_stay_and_torn_ones_go_and_what_is_no_cache_is_not_touched(tmp_path):
@@ -149,7 +161,7 @@ def same(one, other):
 @pytest.fixture
 def finished(output):
     """The finished run among them, with a previous.ckpt."""
-    folder = next(run.folder for run in run_index.runs(output / "runs") if run.state == "finished")
+    folder = next(run.folder for run in run_index.list_runs(output / "runs") if run.state == "finished")
     shutil.copy(folder / "last.ckpt", folder / "previous.ckpt")
     return folder
 

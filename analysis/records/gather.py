@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records import run_files
 from analysis.records.files import read_json, sha256_of
 from analysis.records.run_files import read_scores
+from analysis.records.run_state import RunState, run_state
 from analysis.records.study_results import (
     CURVES,
     DIGITS,
@@ -128,46 +128,28 @@ def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
             row | {"reason": "its learning rate is not known yet" if cell.get("rate") is None else "not planned"}
         )
     folder = runs_dir / Path(key).name
-    config = read_json(folder / "config.json") or {}
-    row |= _settings(config.get("config", {})) | {"git_commit": config.get("git_commit", "")}
-    result, failed = read_json(folder / "result.json"), read_json(folder / "failed.json")
-    if result is None:
-        return Run(row | _unfinished(folder, config, failed), config=config)
-    if spoilt := _spoilt(folder, result):
-        return Run(row | {"reason": spoilt}, config=config)
-    curve = _curve(folder)
-    row |= _result(result) | {"state": "finished", "reason": "", "val_rise": rise(curve.val_dice.to_numpy(float))}
+    state = run_state(folder)
+    row |= _settings(state.config) | {"git_commit": state.saved.get("git_commit", "")}
+    if state.name != "finished" or state.result is None:
+        return Run(row | _unfinished(state), config=state.saved)
+    curve = _curve(state.epochs)
+    row |= _result(state.result) | {"state": "finished", "reason": "", "val_rise": rise(curve.val_dice.to_numpy(float))}
     row |= {
         "val_dice_last": curve.val_dice.iloc[-1] if len(curve) else None,
         "scores_sha256": sha256_of(scores) if (scores := folder / "scores_last.csv").exists() else "",
     }
-    return Run(row, folder, curve, config)
+    return Run(row, folder, curve, state.saved)
 
 
-def _spoilt(folder: Path, result: dict[str, Any]) -> str:
-    """What was changed in a finished run's folder since its end, in words; empty where all is as it was."""
-    for name, wanted in (result.get("sha256") or {}).items():
-        if (folder / name).exists() and sha256_of(folder / name) != wanted:
-            return f"{name} was changed since the run was finished"
-    if result.get("seal", "") not in ("", run_files.seal(result)):
-        return "result.json was changed since the run was finished"
-    try:
-        run_files.read(folder / "metrics.jsonl")
-    except InputError as error:
-        return str(error)
-    return ""
-
-
-def _unfinished(folder: Path, config: dict[str, Any], failed: dict[str, Any] | None) -> dict[str, str]:
-    if failed is not None:
-        return {"state": "failed", "reason": " ".join(str(failed.get("reason", "no reason was noted")).split())}
-    if not config:
+def _unfinished(state: RunState) -> dict[str, str]:
+    """State and reason, in runs.csv, of a run that is not finished."""
+    if state.name == "failed":
+        return {"state": "failed", "reason": state.reason}
+    if state.name == "foreign":
         return {"reason": "not begun"}
-    try:
-        epochs = len(run_files.read(folder / "metrics.jsonl"))
-    except InputError as error:
-        return {"reason": str(error)}
-    return {"reason": f"unfinished, epoch {epochs} of {config.get('config', {}).get('epochs', '?')}"}
+    if state.name == "interrupted":
+        return {"reason": f"unfinished, epoch {len(state.epochs)} of {state.config.get('epochs', '?')}"}
+    return {"reason": state.reason}
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -190,8 +172,7 @@ def _result(result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _curve(folder: Path) -> pd.DataFrame:
-    epochs = run_files.read(folder / "metrics.jsonl")
+def _curve(epochs: list[dict[str, Any]]) -> pd.DataFrame:
     curve = pd.DataFrame([{LINE[k]: v for k, v in line.items() if k in LINE} for line in epochs])
     return curve.reindex(columns=list(LINE.values()))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from experiments.training.run_index import Run
+    from experiments.training.run_index import ListedRun
 
 runs = App(name="runs", help="List the runs, and free disk space.\n\nExample: python run.py runs")
 
@@ -32,7 +32,7 @@ def list_runs(*, output_dir: OutputDir = Path("outputs")) -> int:
     from experiments.data import cache
     from experiments.training import run_index
 
-    listed = run_index.runs(output_dir / "runs")
+    listed = run_index.list_runs(output_dir / "runs")
     if listed:
         console = Console()
         wide = console if console.is_terminal else Console(width=max(console.width, 160))
@@ -59,7 +59,7 @@ def clean_cache(*, output_dir: OutputDir = Path("outputs")) -> int:
     from experiments.training import run_index
 
     folder = output_dir / "cache"
-    used = {run.cache for run in run_index.runs(output_dir / "runs") if run.state == "running"}
+    used = {run.cache for run in run_index.list_runs(output_dir / "runs") if run.state == "running"}
     with disk_errors(folder, "another --output-dir"):
         freed, left = cache.clean_cache(folder, spare=used)
     for name in left:
@@ -109,7 +109,7 @@ def _confirmed(question: str) -> bool:
         return False
 
 
-def _table(listed: Sequence[Run]) -> Table:
+def _table(listed: Sequence[ListedRun]) -> Table:
     from rich.table import Table
 
     table = Table()
@@ -117,7 +117,7 @@ def _table(listed: Sequence[Run]) -> Table:
         table.add_column(name, overflow="fold", justify="right" if name in ("seed", "test Dice", "size") else "left")
     for run in listed:
         settings = [str(run.config.get(name, "-")) for name in ("model", "loss", "data", "seed")]
-        state = f"{run.state}: {run.why}" if run.why else run.state
+        state = f"{run.state}: {run.reason}" if run.reason else run.state
         table.add_row(run.key, *settings, state, "-" if run.dice is None else f"{run.dice:.4f}", megabytes(run.size))
     return table
 

@@ -116,7 +116,7 @@ def best_run(output_dir: Path) -> TrainedModel:
     """
     finished = [
         (dice, run)
-        for run in run_index.runs(output_dir / "runs")
+        for run in run_index.list_runs(output_dir / "runs")
         if run.state == "finished" and run.config.get("split") not in LEAKING and (run.folder / BEST).exists()
         if (dice := _validation_dice(run.folder)) is not None
     ]

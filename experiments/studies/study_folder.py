@@ -14,11 +14,10 @@ from PIL import Image
 
 from experiments.config.schema import PROTOCOL
 from experiments.data.carvana import is_known_faulty
-from experiments.runtime import leases
 from experiments.runtime.files import write_atomically
 from experiments.runtime.leases import MOMENTS, wait_for_lock
 from experiments.studies.plan import Plan, PlannedCell
-from experiments.training.run_folder import RunFolder
+from experiments.training.run_index import state_of
 
 TRIALS = ("cell", "trial", "rate", "seed", "state", "value", "key", "seconds")
 
@@ -91,19 +90,16 @@ def run_state(plan: Plan, cell: PlannedCell, seed: int) -> tuple[str, str]:
     prepared = plan.run(cell, seed)
     if prepared is None:
         return "missing", plan.rate(cell).reason
-    record = RunFolder(plan.machine.runs_dir / prepared.config.key)
-    result = record.result()
-    if result is not None:
-        return "done", f"{result['test']['last']['dice']:.4f}"
+    state = state_of(plan.machine.runs_dir / prepared.config.key)
+    if state.name in ("finished", "running") and state.result:  # it is held for a moment after its end
+        return "done", f"{state.result['test']['last']['dice']:.4f}"
     if (dice := plan.elsewhere(cell, seed)) is not None:
         return "done", f"{dice:.4f}"
-    holder = leases.owner(record.folder)
-    if holder is not None:
-        return "running", holder
-    failure = record.failure()
-    if failure is not None:
-        return "failed", failure["reason"]
-    return "missing", "interrupted" if (record.folder / "config.json").exists() else ""
+    if state.name in ("running", "failed"):
+        return state.name, state.reason
+    if state.name == "damaged":
+        return "failed", state.reason
+    return "missing", "interrupted" if state.name == "interrupted" else ""
 
 
 def _shared(plan: Plan) -> dict[str, Any]:

@@ -28,7 +28,7 @@ class Prunable:
 
 def prunable(runs_dir: Path) -> list[Prunable]:
     """The finished runs with something to free; all others are left alone."""
-    sizes = [(run.folder, _to_free(run.folder)) for run in run_index.runs(runs_dir) if run.state == "finished"]
+    sizes = [(run.folder, _to_free(run.folder)) for run in run_index.list_runs(runs_dir) if run.state == "finished"]
     return [Prunable(folder, size) for folder, size in sizes if size]
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records import run_files
+from analysis.records.run_state import changed_file
 from experiments.config.schema import RunConfig, RuntimeConfig, without_password
 from experiments.runtime import leases
 from experiments.runtime.environment import git_commit, versions
@@ -69,13 +70,9 @@ class RunFolder:
     def verify_checksums(self) -> None:
         """Raise InputError where a number of this finished run was changed after its end (runs of old have no seal)."""
         result = self.result() or {}
-        sealed = {name: (self.folder / name, checksum) for name, checksum in result.get("sha256", {}).items()}
-        wrong = [name for name, (path, checksum) in sealed.items() if not path.exists() or sha256_of(path) != checksum]
-        if result.get("seal", "") not in ("", run_files.seal(result)):
-            wrong.append("result.json")
-        if wrong:
+        if name := changed_file(self.folder, result):
             raise InputError(
-                f"{self.folder / wrong[0]} was changed since the run was finished. Put it back from a copy, or give the run up "
+                f"{self.folder / name} was changed since the run was finished. Put it back from a copy, or give the run up "
                 f"and train it again: rm -r {self.folder}"
             )
 
