@@ -294,6 +294,7 @@ def killed_in_the_third_epoch(cars, folder):
     return folder / "outputs"
 
 
+@pytest.mark.slow
 @pytest.mark.fault(22)
 def test_epochs_that_a_kill_kept_from_mlflow_are_sent_when_the_run_is_taken_up(made_cars, tmp_path, fresh, command):
     output = killed_in_the_third_epoch(made_cars, tmp_path)
@@ -311,6 +312,7 @@ def test_epochs_that_a_kill_kept_from_mlflow_are_sent_when_the_run_is_taken_up(m
     )
 
 
+@pytest.mark.slow
 @pytest.mark.fault(22)
 def test_a_picture_of_an_epoch_that_is_trained_again_is_not_sent_twice(made_cars, tmp_path, fresh, command):
     """The last checkpoint is lost: epoch 3 is trained again, and its picture from before lies in the folder."""
@@ -339,6 +341,7 @@ def test_what_is_damaged_is_left_out_of_an_upload_and_the_rest_is_not(made_cars,
     assert [one[0] for one in picture_of(fresh)] == ["FINISHED"]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(22)
 def test_a_run_left_running_by_a_kill_is_marked_killed_with_all_its_epochs_and_goes_on(
     made_cars, tmp_path, fresh, command
@@ -366,6 +369,7 @@ def test_a_run_left_running_by_a_kill_is_marked_killed_with_all_its_epochs_and_g
     assert status == "FINISHED" and [step for step, _ in metrics["val/dice"]] == list(range(1, 31))
 
 
+@pytest.mark.slow
 @pytest.mark.fault(14)
 @pytest.mark.parametrize("folders", [1, 4], ids=["one output folder", "one store for four output folders"])
 def test_four_processes_first_touch_one_fresh_store(tmp_path, folders):
