@@ -391,6 +391,7 @@ def test_four_processes_first_touch_one_fresh_store(tmp_path, folders):
     assert {run.info.run_id for run in client.search_runs([said[0][0]])} == {run for _, run in said}
 
 
+@pytest.mark.slow
 @pytest.mark.fault(25)
 def test_the_ui_shows_the_right_store_on_loopback_alone_and_refuses_foreign_pages(tracked, tmp_path):
     port = free_port()
