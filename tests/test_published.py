@@ -75,6 +75,7 @@ def reported(tmp_path, command, monkeypatch):
     return report
 
 
+@pytest.mark.slow
 def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_same_study(
     made_cars, tmp_path, command, shared, trained, reported, done, committed
 ):
@@ -96,6 +97,7 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
     assert reported(tmp_path / "whole") == both
 
 
+@pytest.mark.slow
 def test_a_tuning_that_is_not_finished_is_committed_and_gone_on_with(
     made_cars, tmp_path, command, shared, trained, reported, monkeypatch
 ):
