@@ -1,22 +1,23 @@
-"""Pictures of the comparison: every cell with its interval, main effects, the table as a map, pairs, Dice against cost.
+"""Figures of the comparison: every cell with its interval, main and simple effects, heatmap, pairs, Dice against cost.
 
 Each function takes an Answer and returns a Figure, or None where there is nothing to show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.plots.style import BAND, BLUE, COLOURS, GREEN, LINES, ORANGE, TEXT, logarithmic, sheet, shorten
-from analysis.statistics.comparisons import Comparison
-from analysis.text.tables import held
+from analysis.statistics.comparisons import Comparison, Family
+from analysis.text.tables import combination
 from analysis.verdicts.answer import JOIN, Answer, Effect, Row
 
-MOST = 70  # rows in a picture; beyond that the table is the place to look
+MOST = 70  # rows in a figure; beyond that the table is the place to look
+CLAIMS = {"confirmatory": "confirmatory", "incomplete": "planned as confirmatory", "exploratory": "exploratory"}
 SHADES = "blue: better, orange: worse, green: equivalent, grey: undecided"
 COLOUR = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "undecided": TEXT}
 
@@ -46,19 +47,19 @@ def main_effects(answer: Answer) -> Figure | None:
     """The differences between the levels of each factor over all the others, with the band of practical equivalence."""
     if not answer.effects:
         return None
-    counts = [len(_pairs(effect.effect.family.comparisons)) for effect in answer.effects]
-    figure, axes = sheet(
-        7.5,
-        sum(0.9 + 0.27 * min(n, MOST) for n in counts),
-        len(counts),
-        sharex=True,
-        height_ratios=[n + 2 for n in counts],
-    )
-    for axis, effect in zip(axes, answer.effects, strict=True):
-        _differences(axis, _pairs(effect.effect.family.comparisons), answer.study.rope)
+    ranked = [_named(effect.effect.family) for effect in answer.effects]
+    figure, axes = _panels(7.5, [len(pairs) for pairs in ranked])
+    for axis, effect, pairs in zip(axes, answer.effects, ranked, strict=True):
+        _differences(axis, pairs, answer.study.rope)
         axis.set_title(_headline(effect), loc="left")
     axes[-1].set_xlabel(f"difference in Dice, first minus second, Holm-adjusted 95 % interval\n{SHADES}")
     return figure
+
+
+def _panels(width: float, rows: Sequence[int]) -> tuple[Figure, list[Axes]]:
+    """A panel under another, each as high as its rows need."""
+    height = sum(0.9 + 0.27 * min(number, MOST) for number in rows)
+    return sheet(width, height, len(rows), sharex=True, height_ratios=[number + 2 for number in rows])
 
 
 def _doubt(row: Row) -> str:
@@ -71,17 +72,10 @@ def simple_effects(answer: Answer) -> Figure | None:
     """What each factor that the plan asks for changes within each combination of the others, a panel for each factor."""
     if not answer.simple:
         return None
-    counts = [len(parts) for parts in answer.simple.values()]
-    figure, axes = sheet(
-        8,
-        sum(0.9 + 0.27 * min(n, MOST) for n in counts),
-        len(counts),
-        sharex=True,
-        height_ratios=[n + 2 for n in counts],
-    )
+    figure, axes = _panels(8, [len(parts) for parts in answer.simple.values()])
     for axis, (factor, parts) in zip(axes, answer.simple.items(), strict=True):
         several = len({part.difference for part in parts}) > 1
-        names = [(f"{part.difference}, " if several else "") + held(part, "en") for part in parts]
+        names = [(f"{part.difference}, " if several else "") + combination(part, "en") for part in parts]
         differences = [part.found.get("dice", part.values["dice"]) for part in parts]
         _differences(axis, list(zip(names, differences, strict=True)), answer.study.rope)
         told = factor if several else parts[0].difference
@@ -124,10 +118,10 @@ def pairs(answer: Answer) -> Figure | None:
     """Every pair's difference with its interval and the band of practical equivalence; with many pairs, the largest."""
     if answer.family is None:
         return None
-    found = _pairs({(answer.label(a), answer.label(b)): c for (a, b), c in answer.family.comparisons.items()})
-    figure, (axis,) = sheet(8, 1.3 + 0.2 * min(len(found), MOST))
-    _differences(axis, found, answer.study.rope)
-    axis.set_xlabel(f"difference in Dice, first minus second, Holm-adjusted 95 % interval\n{SHADES}{_cut(len(found))}")
+    ranked = _named(answer.family, answer.labels)
+    figure, (axis,) = sheet(8, 1.3 + 0.2 * min(len(ranked), MOST))
+    _differences(axis, ranked, answer.study.rope)
+    axis.set_xlabel(f"difference in Dice, first minus second, Holm-adjusted 95 % interval\n{SHADES}{_cut(len(ranked))}")
     return figure
 
 
@@ -175,24 +169,21 @@ def cost(answer: Answer) -> Figure | None:
     return figure
 
 
-def _pairs(comparisons: dict[tuple[str, str], Comparison]) -> list[tuple[str, Comparison | float]]:
-    """Each pair once, the better one first, from the largest difference down."""
-    once = [
-        (pair, c) for pair, c in comparisons.items() if c.difference > 0 or (c.difference == 0 and pair[0] < pair[1])
-    ]
+def _named(family: Family[str], labels: Mapping[str, str] | None = None) -> list[tuple[str, Comparison | float]]:
+    """Each pair once, the better one first, from the largest difference down, with its name."""
+    label = labels or {}
     return [
-        (f"{shorten(a, 36)} − {shorten(b, 36)}", c) for (a, b), c in sorted(once, key=lambda one: -one[1].difference)
+        (f"{shorten(label.get(a, a), 36)} − {shorten(label.get(b, b), 36)}", comparison)
+        for (a, b), comparison in family.ranked()
     ]
 
 
 def _headline(effect: Effect) -> str:
-    kind = ("confirmatory" if effect.as_planned else "planned as confirmatory") if effect.named else "exploratory"
-    counts = {len(others) for others in effect.effect.over.values()}
+    counts, scope = {len(others) for others in effect.effect.over.values()}, ""
     if counts != {effect.planned}:
-        kind += (
-            f", {'at least ' if len(counts) > 1 else ''}{min(counts)} of {effect.planned} combinations of the others"
-        )
-    return f"{effect.factor} ({kind})"
+        fewest = f"{'at least ' if len(counts) > 1 else ''}{min(counts)}"
+        scope = f", {fewest} of {effect.planned} combinations of the others"
+    return f"{effect.factor} ({CLAIMS[effect.claim]}{scope})"
 
 
 def _shades(answer: Answer, rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""Where a study's records, committed results and pages lie, and which studies are there."""
+"""Where a study's records, committed results and pages are, and which studies there are."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from analysis.records import committed
 from analysis.records.gather import gather, planned
+from analysis.records.merge import merge
 from analysis.records.study_results import Study
 from registry import InputError, did_you_mean
 
@@ -19,7 +20,7 @@ NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*")
 
 @dataclass(frozen=True)
 class Places:
-    """Where records lie, where the committed results lie, and which README shows them."""
+    """The folders of the records and of the committed results, and the README that shows them."""
 
     output_dir: Path = Path("outputs")
     results: Path = RESULTS
@@ -27,7 +28,7 @@ class Places:
 
 
 def study_names(places: Places, asked: str | None) -> list[str]:
-    """The study asked for, or all that are known. Raises InputError for one that is not, with the nearest."""
+    """List the study asked for, or all that are known. Raises InputError for an unknown one, with the nearest name."""
     known = sorted({*planned(places.output_dir), *committed.committed(places.results)})
     if asked is None:
         return known
@@ -40,19 +41,19 @@ def study_names(places: Places, asked: str | None) -> list[str]:
 
 
 def one_study(places: Places, asked: str | None, flag: str) -> str:
-    """The study asked for, or the only one there is. Raises InputError where it is not clear which."""
+    """The study asked for, or the only one there is. Raises InputError where there are several or none."""
     known = study_names(places, asked)
     if len(known) != 1:
-        told = f"it is one of {', '.join(known)}" if known else "there is none yet"
-        raise InputError(f"{flag} is for one study, and {told}. Type: python run.py report NAME {flag}")
+        choices = f"it is one of {', '.join(known)}" if known else "there is none yet"
+        raise InputError(f"{flag} is for one study, and {choices}. Type: python run.py report NAME {flag}")
     return known[0]
 
 
 def load_study(places: Places, name: str) -> Study:
-    """The study as it is known now: the records, and the committed rows where the records lack the run."""
+    """Load the study as it is known now: its records, and the committed rows where the records lack the run."""
     new, old = gather(places.output_dir, name), committed.read(places.results, name)
     if new is not None and old is not None:
-        return committed.merge(old, new)
+        return merge(old, new)
     found = new or old
     if found is None:
         raise InputError(

@@ -49,10 +49,8 @@ class Study:
     trials: pd.DataFrame  # TRIALS
     curves: pd.DataFrame  # CURVES
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> the fields of its RunConfig
-    robustness: pd.DataFrame = field(
-        default_factory=lambda: pd.DataFrame(columns=list(ROBUSTNESS))
-    )  # none, or as `robustness` left it
-    notices: tuple[tuple[str, str], ...] = ()  # what was found and is not as it should be, in English and Chinese
+    robustness: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(ROBUSTNESS)))  # or empty
+    notices: tuple[tuple[str, int], ...] = ()  # what was noticed: the name of a sentence in the notes, and its count
 
     @property
     def name(self) -> str:
@@ -64,7 +62,7 @@ class Study:
 
     @property
     def at_budget(self) -> bool:
-        """Whether the question is about so many steps, so that cells which have not converged are judged, too."""
+        """Whether the question is about a given number of steps, so that cells that have not converged are also judged."""
         return self.plan.get("design", {}).get("at_budget") is True
 
     @property

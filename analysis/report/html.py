@@ -1,10 +1,11 @@
-"""One self-contained page of a study: answer, tables that sort, every pair, every run, pictures, protocol, environment."""
+"""One self-contained HTML page of a study: answer, sortable tables, every pair, every run, pictures, protocol, environment."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,78 +14,66 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from analysis.statistics.comparisons import Family
 from analysis.text import robustness, tables
+from analysis.text.factor_sentences import interaction_sentence
 from analysis.text.notes import notes
+from analysis.text.phrases import LANGUAGES
 from analysis.text.sentences import sentences
-from analysis.text.wording import LANGUAGES
 from analysis.verdicts.answer import Answer
 
-CAPTIONS = {
-    "intervals": "Every cell's Dice on the test cars with its 95 % interval", "main-effects": "Main effects", "simple-effects": "What a factor changes within each combination of the others",
-    "heatmap": "Dice of each combination", "pairs": "Differences between cells and the band of practical equivalence",
-    "cost": "Dice against cost", "responses": "Validation Dice against the learning rate: trials, curve and chosen rate",
-    "losses": "Training and validation loss", "validation": "Validation Dice; in the grey last fifth it must no longer rise",
-    "angles": "Dice by viewing angle", "worst-cars": "The worst cars",
-    "robustness": "Dice against the strength of each corruption, and on photographs from elsewhere",
-    "strip": "Photographs, ground truth, each model, and the errors at the boundary",
-}  # fmt: skip
+CLAIMS = {"confirmatory": "confirmatory", "incomplete": "planned as confirmatory", "exploratory": "exploratory"}
 RUNS = ("cell", "seed", "key", "state", "reason", "rate", "dice", "iou", "boundary_iou", "hd95_median", "hd95_failures", "dice_best",
         "best_epoch", "val_rise", "training_seconds", "images_per_second", "peak_memory_gb", "device", "git_commit")  # fmt: skip
 
 
-def page(answer: Answer, ledger: pd.DataFrame, pictures: dict[str, str], strip: bytes | None = None) -> str:
-    """The page as HTML; `pictures` are SVG by name, `strip` a PNG. Whatever names hold is escaped."""
-    template = Environment(
+def html_page(answer: Answer, ledger: pd.DataFrame, pictures: dict[str, str], strip: bytes | None = None) -> str:
+    """Write the page as HTML; `pictures` are SVG by name, `strip` a PNG. Whatever names hold is escaped."""
+    environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template("page.html.j2")
-    shown = [(name, CAPTIONS[name], _uri(text.encode(), "image/svg+xml")) for name, text in pictures.items()]
+    )
+    shown = [(name, _uri(text.encode(), "image/svg+xml")) for name, text in pictures.items()]
     if strip is not None:
-        shown.append(("strip", CAPTIONS["strip"], _uri(strip, "image/png")))
+        shown.append(("strip", _uri(strip, "image/png")))
     plan = answer.study.plan
-    return template.render(
-        name=answer.study.name, question=plan.get("question", {}),
+    return environment.get_template("page.html.j2").render(
+        name=answer.study.name,
+        question=plan.get("question", {}),
         answers={language: sentences(answer, language) for language in LANGUAGES},
         notes={language: notes(answer, ledger, language) for language in LANGUAGES},
-        tables=list(_tables(answer)), pictures=shown, protocol=_protocol(plan), environment=plan.get("environment", {}),
-    )  # fmt: skip
+        tables=list(_tables(answer)),
+        pictures=shown,
+        protocol=_protocol(plan),
+        environment=plan.get("environment", {}),
+    )
 
 
-def _tables(answer: Answer) -> list[dict[str, Any]]:
+def _tables(answer: Answer) -> Iterator[dict[str, Any]]:
     """Each table: its title, headings and rows of (text, what it sorts by)."""
-    found = [_table("Cells", tables.table(answer, "en"))]
+    yield _table("Cells", tables.cell_table(answer, "en"))
     for effect in answer.effects:
-        kind = ("confirmatory" if effect.as_planned else "planned as confirmatory") if effect.named else "exploratory"
-        title = f"Main effect of {effect.factor} ({kind})"
-        found.append(_table(title, _differences(effect.effect.family, {}), effect.interaction.sentence))
+        title = f"Main effect of {effect.factor} ({CLAIMS[effect.claim]})"
+        yield _table(title, _differences(effect.effect.family, {}), interaction_sentence(effect, "en"))
     for factor, parts in answer.simple.items():
-        title = f"{factor} within each combination of the other factors"
-        found.append(_table(title, tables.simple_effects(parts, "en")))
+        yield _table(f"{factor} within each combination of the other factors", tables.simple_effects_table(parts, "en"))
     if answer.family is not None:
-        labels = {row.cell: row.label for row in answer.rows}
         kind = "confirmatory" if answer.pairs_named else "exploratory"
-        found.append(_table(f"Every pair of cells ({kind})", _differences(answer.family, labels)))
-    others = robustness.table(answer, "en")
-    if others is not None:
-        found.append(_table("Corrupted photographs and other places (exploratory)", others))
-    runs = answer.study.runs[list(RUNS)]
-    return [*found, _table("Runs", runs.map(_text))]
+        yield _table(f"Every pair of cells ({kind})", _differences(answer.family, answer.labels))
+    conditions = robustness.condition_table(answer, "en")
+    if conditions is not None:
+        yield _table("Corrupted photographs and other places (exploratory)", conditions)
+    yield _table("Runs", answer.study.runs[list(RUNS)].map(_text))
 
 
 def _differences(family: Family[str], labels: dict[str, str]) -> pd.DataFrame:
     """Each pair once, the better mean first."""
-    once = [
-        (pair, c)
-        for pair, c in family.comparisons.items()
-        if c.difference > 0 or (c.difference == 0 and pair[0] < pair[1])
-    ]
-    rows = [
-        (labels.get(a, a), labels.get(b, b), f"{c.difference:+.5f}", f"{c.low:+.5f}", f"{c.high:+.5f}", f"{c.p:.4f}", c.verdict,
-         "yes" if c.exceeds_rope else "no")
-        for (a, b), c in sorted(once, key=lambda one: -one[1].difference)
-    ]  # fmt: skip
+    rows = []
+    for (a, b), comparison in family.ranked():
+        ends = (f"{value:+.5f}" for value in (comparison.difference, comparison.low, comparison.high))
+        beyond = "yes" if comparison.exceeds_rope else "no"
+        rows.append((labels.get(a, a), labels.get(b, b), *ends, f"{comparison.p:.4f}", comparison.verdict, beyond))
     return pd.DataFrame(rows, columns=["a", "b", "a − b", "low", "high", "p", "a is … b", "beyond the rope"])
 
 

@@ -1,42 +1,87 @@
-"""From the records of a study to its committed files, its pictures, the README and the pages that it is read on.
+"""The report command: from the records of a study to its committed files, pictures and pages.
 
-outputs/ (or only the committed files) -> Study -> Answer -> CSV, pictures, README, LaTeX, HTML. Neither torch, MLflow nor a photograph is needed.
+outputs/ (or only the committed files) -> Study -> Answer -> CSV, pictures, README, LaTeX, HTML. Needs neither torch, MLflow nor an image.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from analysis.plots import comparison, training
-from analysis.plots import robustness as robustness_plot
+from analysis.plots.robustness import robustness_curves
 from analysis.plots.style import style, svg
 from analysis.records import committed, test_set_ledger
 from analysis.records.files import write_atomically
 from analysis.records.places import Places, load_study, one_study, study_names
-from analysis.report import readme
-from analysis.text import tables
+from analysis.report import pages
+from analysis.report.latex import latex_table
+from analysis.text.phrases import phrases
 from analysis.text.sentences import sentences
+from analysis.text.tables import row_texts
 from analysis.verdicts.answer import Answer, answer
 from registry import InputError
 
-PICTURES = {
-    "intervals": comparison.intervals, "main-effects": comparison.main_effects, "heatmap": comparison.heatmap, "pairs": comparison.pairs,
-    "cost": comparison.cost, "responses": training.responses, "losses": training.losses, "validation": training.validation,
-    "angles": training.angles, "worst-cars": training.worst_cars,
-    "simple-effects": comparison.simple_effects, "robustness": robustness_plot.figure,
-}  # fmt: skip
+PICTURES: dict[str, Callable[[Answer], Figure | None]] = {
+    "intervals": comparison.intervals,
+    "main-effects": comparison.main_effects,
+    "heatmap": comparison.heatmap,
+    "pairs": comparison.pairs,
+    "cost": comparison.cost,
+    "responses": training.responses,
+    "losses": training.losses,
+    "validation": training.validation,
+    "angles": training.angles,
+    "worst-cars": training.worst_cars,
+    "simple-effects": comparison.simple_effects,
+    "robustness": robustness_curves,
+}
+SHOWN = ("mark", "rate", "dice", "verdict", "seeds")  # columns of the table on the terminal, besides the factors
+MISSING = 12  # unfinished runs that are listed
 
 
-def report(places: Places, name: str) -> Answer:
-    """Write a study's committed files, its readings of the test cars and its pictures. Nothing is written if it is refused."""
+def report_studies(places: Places, study: str | None, latex: bool, html: Path | None) -> dict[str, Answer]:
+    """Report a study, or all of them, and render the README; returns the answers by study."""
+    pages.read_page(places.readme)  # a missing README is reported before anything is written
+    names = [one_study(places, study, f"--html {html}")] if html is not None else study_names(places, study)
+    if not names:
+        print(f"There is no study under {places.output_dir / 'studies'} or {places.results}.", end=" ")
+        print("Begin one with: python run.py study NAME")
+    reported: dict[str, Answer] = {}
+    for name in names:
+        found = reported[name] = report_study(places, name)
+        show(found)
+        written = [places.results / name]
+        if latex:
+            written.append(write_latex(places, found))
+        if html is not None:
+            write_html(places, found, html)
+            written.append(html)
+        for path in written:
+            print(f"Written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    for sentence in write_pages(places, reported):
+        print(sentence)
+    return reported
+
+
+def check(places: Places) -> int:
+    """Print what is not as the committed results give it (a page, a committed file); returns the exit code, 1 where anything is."""
+    problems = pages.problems(places.readme, places.results)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return int(bool(problems))
+
+
+def report_study(places: Places, name: str) -> Answer:
+    """Write a study's committed files, its ledger entries and its pictures. Nothing is written if it is refused."""
     found = answer(load_study(places, name))
-    drawn = pictures(found)
+    drawn = draw_pictures(found)
     folder = committed.write(found.study, places.results)
     test_set_ledger.enter(found.study, places.results)
     if (folder / f"{name}.tex").exists():
@@ -50,52 +95,62 @@ def report(places: Places, name: str) -> Answer:
     return found
 
 
-def pictures(found: Answer) -> dict[str, str]:
-    """Every picture that there is something to draw for, as SVG by name."""
+def draw_pictures(found: Answer) -> dict[str, str]:
+    """Draw every picture that the study has numbers for, as SVG by name."""
     with style():
         figures = {name: draw(found) for name, draw in PICTURES.items()}
     return {name: svg(figure) for name, figure in figures.items() if figure is not None}
 
 
-def render_readme(places: Places, reported: Mapping[str, Answer]) -> list[str]:
+def write_pages(places: Places, reported: Mapping[str, Answer]) -> list[str]:
     """Write the README's rendered parts; returns a sentence for each reported study that it has no place for.
 
-    What was told of the merge is not part of them: `check`, which reads the committed files, knows nothing of it.
+    Notices about the merge are not part of them: `check`, which reads the committed files, knows nothing of it.
     """
     known = {name: replace(found, study=replace(found.study, notices=())) for name, found in reported.items()}
+<<<<<<< HEAD
     for page in readme.pages(places.readme):
         text = readme.read(page)
         made = readme.rendered(text, page, places.results, known)
         if made != text:
             write_atomically(page, made.encode())
     text = readme.read(places.readme)
+=======
+    for page in pages.pages(places.readme):
+        text = pages.read_page(page)
+        due = pages.rendered(text, page, places.results, known)
+        if due != text:
+            committed.write_atomically(page, due.encode())
+    text = pages.read_page(places.readme)
+>>>>>>> 93d1484 (Study texts move into Jinja templates, English beside Chinese; comparisons, tables and rules exist once)
     return [
-        f"{places.readme.name} has no place for the study {name}: where it should stand, put the lines <!-- study {name} en --> and "
-        f"<!-- /study {name} en -->, and the same with zh in the Chinese part."
+        f"{places.readme.name} has no place for the study {name}: where it should stand, put the lines <!-- study {name} en --> "
+        f"and <!-- /study {name} en -->, and the same with zh in the Chinese part."
         for name in reported
-        if name not in readme.studies(text)
+        if name not in pages.studies(text)
     ]
 
 
 def write_latex(places: Places, found: Answer) -> Path:
-    """The table for a paper, beside the committed files."""
+    """Write the table for a paper next to the committed files."""
     path = places.results / found.study.name / f"{found.study.name}.tex"
+<<<<<<< HEAD
     write_atomically(path, tables.latex(found).encode())
+=======
+    committed.write_atomically(path, latex_table(found).encode())
+>>>>>>> 93d1484 (Study texts move into Jinja templates, English beside Chinese; comparisons, tables and rules exist once)
     return path
 
 
 def write_html(places: Places, found: Answer, path: Path) -> None:
-    """One page with everything that `report` wrote. Raises InputError where it cannot be written."""
-    from analysis.report import html
+    """Write one page with everything that `report_study` wrote. Raises InputError where it cannot be written."""
+    from analysis.report.html import html_page
 
     folder = places.results / found.study.name
-    drawn = {
-        name: (folder / f"{name}.svg").read_text(encoding="utf-8")
-        for name in PICTURES
-        if (folder / f"{name}.svg").exists()
-    }
+    files = {name: folder / f"{name}.svg" for name in PICTURES}
+    drawn = {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.exists()}
     strip = folder / "strip.png"
-    content = html.page(
+    content = html_page(
         found, test_set_ledger.read(places.results), drawn, strip.read_bytes() if strip.exists() else None
     )
     try:
@@ -106,68 +161,23 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
         ) from None
 
 
-SHOWN = ("mark", "rate", "dice", "verdict", "seeds")
-
-
-def run(places: Places, study: str | None, latex: bool, html: Path | None) -> dict[str, Answer]:
-    """Report the study, or all of them, and render the README; returns what was found, by study."""
-    readme.read(places.readme)  # where there is none, this is said before anything is written
-    asked = [one_study(places, study, f"--html {html}")] if html is not None else study_names(places, study)
-    if not asked:
-        print(
-            f"There is no study under {places.output_dir / 'studies'} or {places.results}. Begin one with: python run.py study NAME"
-        )
-    reported: dict[str, Answer] = {}
-    for name in asked:
-        found = reported[name] = report(places, name)
-        show(found)
-        print(f"Written: {_here(places.results / name)}")
-        if latex:
-            print(f"Written: {_here(write_latex(places, found))}")
-        if html is not None:
-            write_html(places, found, html)
-            print(f"Written: {html}")
-    for sentence in render_readme(places, reported):
-        print(sentence)
-    return reported
-
-
-def check(places: Places) -> int:
-    """Exit code 1 where the README, or a committed file, is not what the committed results give."""
-    problems = readme.check(places.readme, places.results)
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    return int(bool(problems))
-
-
 def show(found: Answer) -> None:
-    """The answer, the table in short, and what is missing."""
+    """Print the answer, the table in short, and what is missing."""
     print(f"\n{found.study.name}: {' '.join(sentences(found, 'en'))}")
-    names = [*SHOWN[:1], *(f"factor {factor}" for factor in found.study.factors), *SHOWN[1:]]
+    columns = phrases("tables", "en").columns
+    names = {SHOWN[0]: "", **{f"factor {factor}": factor for factor in found.study.factors}}
+    names |= {name: columns[name] for name in SHOWN[1:]}
     table = Table(show_edge=False)
-    for name in names:
-        table.add_column(
-            tables.COLUMNS[name][0] if name in tables.COLUMNS else name.removeprefix("factor "), overflow="fold"
-        )
+    for heading in names.values():
+        table.add_column(heading, overflow="fold")
     for row in found.rows:
-        table.add_row(*(_plain(tables.cells(row, "en")[name]) for name in names))
+        texts = row_texts(row, "en")
+        table.add_row(*(texts[name].replace("[", "\\[") for name in names))  # rich would read [ as its markup
     Console(width=None if sys.stdout.isatty() else 150).print(table)
-    for notice in [*(english for english, _ in found.study.notices), *_missing(found)]:
-        print(notice)
-
-
-def _here(path: Path) -> Path:
-    """The path as it is typed here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _plain(text: str) -> str:
-    """`text` without what rich would read as its markup."""
-    return text.replace("[", "\\[")
-
-
-def _missing(found: Answer, most: int = 12) -> list[str]:
-    """A line for each run that is not finished, with the reason."""
+    for kind, count in found.study.notices:
+        print(getattr(phrases("notes", "en"), kind)(count=count))
     rows = found.study.runs[found.study.runs.state != "finished"]
-    lines = [f"{row.state}: {row.cell}, seed {row.seed}: {row.reason}" for row in rows.head(most).itertuples()]
-    return [*lines, f"... and {len(rows) - most} more, see runs.csv"] if len(rows) > most else lines
+    for row in rows.head(MISSING).itertuples():
+        print(f"{row.state}: {row.cell}, seed {row.seed}: {row.reason}")
+    if len(rows) > MISSING:
+        print(f"... and {len(rows) - MISSING} more, see runs.csv")

@@ -1,36 +1,35 @@
 """The tables of docs/statistics.md that come from simulation.
 
-python -m analysis.report.simulation_tables           show them
-python -m analysis.report.simulation_tables --write   put them into docs/statistics.md
+python -m analysis.report.simulation_tables           print them
+python -m analysis.report.simulation_tables --write   write them into docs/statistics.md
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 
+from analysis.records.places import ROOT
 from analysis.statistics.simulate import CHOICES, LIMITS, RESPONSES, Results, simulate
-from analysis.text.markdown import render
+from analysis.text.markdown import render, table_of
 
-DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "statistics.md"
+DOCUMENT = ROOT / "docs" / "statistics.md"
 
 
 def rendered_tables(results: Results) -> dict[str, str]:
     """The document's tables by the name of their markers; every figure is the share of `DRAWS` simulated tables."""
     groups = {(str(s), f"{sd:g}"): (s, sd) for s, sd in product((3, 5, 10), (0.0, 0.25, 1.0, 3.0))}
-    held = {
+    covered_shares = {
         name: [rates.covered for case, rates in results.coverage.items() if (case.seeds, case.seed) == group]
         for name, group in groups.items()
     }
-    held["all", "all"] = [rates.covered for rates in results.coverage.values()]
-    covered = [(*name, *(f"{f(h):.3f}" for f in (min, np.mean, max))) for name, h in held.items()]
+    covered_shares["all", "all"] = [rates.covered for rates in results.coverage.values()]
+    covered = [(*name, *(f"{f(h):.3f}" for f in (min, np.mean, max))) for name, h in covered_shares.items()]
     verdicts = [
         (
-            str(seeds),
+            f"{seeds}",
             f"{v.different.better:.2f}",
             f"{v.equal.equivalent:.2f}",
             f"{v.equal.separated:.3f}",
@@ -42,21 +41,17 @@ def rendered_tables(results: Results) -> dict[str, str]:
         (response, f"{apart:g}", *(f"{results.tuning[response, apart, name]:.3f}" for name in CHOICES))
         for response, apart in product(RESPONSES | LIMITS, (0.0, 0.5))
     ]
-    found = ("0.001 found", "equal: `equivalent`", "equal: false verdict", "12 equal cells: any false verdict")
+    headings = ("0.001 found", "equal: `equivalent`", "equal: false verdict", "12 equal cells: any false verdict")
     return {
-        "coverage": _markdown(("seeds", "seed sd / residual sd", "lowest", "mean", "highest"), covered),
-        "verdicts": _markdown(("seeds", *found), verdicts),
-        "tuning": _markdown(("response", "decades apart", *CHOICES), tuning),
+        "coverage": table_of(("seeds", "seed sd / residual sd", "lowest", "mean", "highest"), covered),
+        "verdicts": table_of(("seeds", *headings), verdicts),
+        "tuning": table_of(("response", "decades apart", *CHOICES), tuning),
     }
 
 
-def _markdown(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, ("---",) * len(headings), *rows))
-
-
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     parts = rendered_tables(simulate())
-    if "--write" in words:
+    if "--write" in arguments:
         DOCUMENT.write_text(render(DOCUMENT.read_text(encoding="utf-8"), parts), encoding="utf-8")
     for name, part in parts.items():
         print(f"\n{name}\n\n{part}")

@@ -1,1 +1,20 @@
-"""Estimators, comparisons, effects, power and learning-rate response: pure functions of score arrays."""
+"""Comparisons of scores (seeds, cars): intervals, verdicts, effects, power. Pure functions; no torch."""
+
+from analysis.statistics.comparisons import Comparison, Family, compare, compare_all
+from analysis.statistics.effects import interaction, main_effect
+from analysis.statistics.power import detectable, smallest_difference, spread_of, what_it_can_detect
+from analysis.statistics.summary import cell_mean
+
+__all__ = [
+    "Comparison",
+    "Family",
+    "cell_mean",
+    "compare",
+    "compare_all",
+    "detectable",
+    "interaction",
+    "main_effect",
+    "smallest_difference",
+    "spread_of",
+    "what_it_can_detect",
+]

@@ -5,7 +5,7 @@ model and the estimator, docs/statistics.md what simulations say of it.
 
 A verdict is read off an interval, in this order: `equivalent` where the interval lies wholly inside ±rope (the region of
 practical equivalence: Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657; Kruschke 2018, AMPPS 1:270), `better` or `worse` where it lies on one
-side of 0, else `undecided`. It is conditional on what was held fixed: budget, rates, data (`analysis.statistics.summary.conditions`).
+side of 0, else `undecided`. It is conditional on what was held fixed: budget, rates, data (a note under every table says so).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.statistics.estimator import Array, Cell, Estimate, contrast, summarise
-from analysis.statistics.seed_correlation import pairing_helps
+from analysis.statistics.estimator import Array, Cell, Estimate, contrast, stack, summarise
+from analysis.statistics.seed_pairing import pairing_helps
 
 Name = TypeVar("Name", bound=Hashable)
 NOTHING = Estimate(*(np.asarray(part) for part in (0.0, 0.0, 1.0, 0.0, 1.0)))  # between the same runs
@@ -57,6 +57,19 @@ class Family(Generic[Name]):
     top: tuple[Name, ...]
     paired_seeds: bool = False
 
+    def all_are(self, verdict: str) -> bool:
+        """Whether every comparison has this verdict."""
+        return all(comparison.verdict == verdict for comparison in self.comparisons.values())
+
+    def ranked(self) -> list[tuple[tuple[Name, Name], Comparison]]:
+        """Each pair once, the better mean first, from the largest difference down."""
+        once = [
+            ((a, b), comparison)
+            for (a, b), comparison in self.comparisons.items()
+            if comparison.difference > 0 or (comparison.difference == 0 and str(a) < str(b))
+        ]
+        return sorted(once, key=lambda item: -item[1].difference)
+
 
 def compare(
     a: ArrayLike,
@@ -72,15 +85,14 @@ def compare(
     The difference is a - b whatever `higher_is_better` says; that only decides which sign is `better`. With one seed (or
     one car) the verdict is `undecided` and the interval infinite: nothing shows how far the next seed would fall. Two
     arrays with the same rows are the same runs: difference 0, p 1, `equivalent`. `paired_seeds` takes row k of both as one
-    unit, worth its fewer degrees of freedom only where seeds correlate (`analysis.statistics.seed_correlation`).
+    unit, worth its fewer degrees of freedom only where seeds correlate (`analysis.statistics.seed_pairing`).
 
     Raises ValueError for scores that are not (seeds, cars), not finite, or not of the same number of cars.
     """
     check_settings(rope, level)
     a, b = check_scores({"a": a, "b": b}).values()
-    estimate = difference(a, b, paired_seeds)
-    estimate = Estimate(*(part[None] for part in vars(estimate).values()))  # a family of one
-    return verdicts(estimate, rope, higher_is_better, level)[0]
+    family_of_one = stack([difference(a, b, paired_seeds)])
+    return _compared(family_of_one, rope, higher_is_better, level)[0]
 
 
 def compare_all(
@@ -94,7 +106,7 @@ def compare_all(
     """Compare every pair of cells {name: scores (seeds, cars)}; `level` holds for the family, see `adjust`.
 
     `paired_seeds=None` pairs runs by seed where the family's seeds correlate beyond doubt and pairing narrows the
-    intervals (`analysis.statistics.seed_correlation.pairing_helps`); row k must then be the same seed in every cell.
+    intervals (`analysis.statistics.seed_pairing.pairing_helps`); row k must then be the same seed in every cell.
 
     Raises ValueError as `compare` does, and for fewer than two cells.
     """
@@ -138,31 +150,30 @@ def family(
     pairs: list[tuple[Name, Name]],
     estimates: list[Estimate],
     rope: float,
-    higher_is_better: bool,
-    level: float,
+    higher_is_better: bool = True,
+    level: float = 0.95,
     paired_seeds: bool = False,
 ) -> Family[Name]:
     """A family's verdicts from the estimates of its pairs a - b, in their order."""
-    stacked = Estimate(*(np.stack(parts, -1) for parts in zip(*(vars(e).values() for e in estimates), strict=True)))
     found: dict[tuple[Name, Name], Comparison] = {}
-    for (a, b), comparison in zip(pairs, verdicts(stacked, rope, higher_is_better, level), strict=True):
+    for (a, b), comparison in zip(pairs, _compared(stack(estimates), rope, higher_is_better, level), strict=True):
         found |= {(a, b): comparison, (b, a): comparison.mirrored()}
     beaten = {a for (a, _), comparison in found.items() if comparison.verdict == "worse"}
     members = dict.fromkeys(name for pair in pairs for name in pair)
     return Family(found, tuple(name for name in members if name not in beaten), paired_seeds)
 
 
-def verdicts(estimate: Estimate, rope: float, higher_is_better: bool, level: float) -> list[Comparison]:
+def _compared(estimate: Estimate, rope: float, higher_is_better: bool, level: float) -> list[Comparison]:
     """The comparisons of a family of estimates (pairs,)."""
     low, high, p = adjust(estimate, rope, 1 - level)
-    rows = zip(estimate.value, low, high, p, read(low, high, rope, higher_is_better), strict=True)
+    rows = zip(estimate.value, low, high, p, classify(low, high, rope, higher_is_better), strict=True)
     return [
         Comparison(float(d), float(lo), float(hi), float(p), str(verdict), bool(lo > rope or hi < -rope))
         for d, lo, hi, p, verdict in rows
     ]
 
 
-def read(low: Array, high: Array, rope: float, higher_is_better: bool = True) -> NDArray[np.str_]:
+def classify(low: Array, high: Array, rope: float, higher_is_better: bool = True) -> NDArray[np.str_]:
     """The verdicts of intervals (...): the rule of this module."""
     above, below = ("better", "worse") if higher_is_better else ("worse", "better")
     inside = (low >= -rope) & (high <= rope)
@@ -190,11 +201,8 @@ def adjust(estimate: Estimate, rope: float, alpha: float) -> tuple[Array, Array,
     p, touch = estimate.p(size), _touch(estimate, rope - size)
     (by_difference, differs, holm), (by_rope, equivalent, _) = _holm(p, alpha), _holm(touch, alpha)
     divisor = np.maximum(by_difference, by_rope)
-    for candidate, without_verdict in (
-        (by_difference, True),
-        (by_rope, False),
-        (by_difference, False),
-    ):  # the last wins
+    candidates = ((by_difference, True), (by_rope, False), (by_difference, False))
+    for candidate, without_verdict in candidates:  # the last wins
         excludes, inside = p <= alpha / candidate, touch <= alpha / candidate
         allowed = (excludes <= differs) & (inside <= equivalent)
         divisor = np.where(allowed & (excludes | inside | without_verdict), candidate, divisor)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.statistics.comparisons import Family, adjust, check_scores, check_settings, family
-from analysis.statistics.estimator import Cell, Estimate, contrast, summarise
+from analysis.statistics.estimator import Cell, Estimate, contrast, stack, summarise
 
 Key = tuple[str, str]
 
@@ -41,7 +41,6 @@ class Interaction:
     high: float
     where: tuple[Key, Key] | None  # ((first a, first b), (second c, second d)): (ac - bc) - (ad - bd)
     checked: int
-    sentence: str
 
 
 def main_effect(
@@ -86,20 +85,15 @@ def interaction(cells: Mapping[Key, ArrayLike], level: float = 0.95) -> Interact
         if all((row, column) in made for row in rows for column in columns)
     ]
     if not squares:
-        return Interaction(
-            1.0,
-            0.0,
-            -np.inf,
-            np.inf,
-            None,
-            0,
-            "No interaction can be checked: that takes two models with the same two losses.",
-        )
-    estimate = _stack([_square(made, *square) for square in squares])
+        return Interaction(1.0, 0.0, -np.inf, np.inf, None, 0)
+    estimate = stack([_square(made, *square) for square in squares])
     low, high, p = adjust(estimate, 0, 1 - level)
     worst = int(estimate.p(np.abs(estimate.value)).argmin())
-    numbers = (float(p[worst]), float(estimate.value[worst]), float(low[worst]), float(high[worst]))
-    return _named(squares[worst], *numbers, len(squares), level)
+    (a, b), (c, d) = squares[worst]
+    numbers = float(estimate.value[worst]), float(low[worst]), float(high[worst])
+    if numbers[0] < 0:  # turned so that the difference of differences is not negative
+        (c, d), numbers = (d, c), (-numbers[0], -numbers[2], -numbers[1])
+    return Interaction(float(p[worst]), *numbers, ((a, b), (c, d)), len(squares))
 
 
 def _common(made: Mapping[Key, Cell], factor: int, pair: tuple[str, str]) -> tuple[str, ...]:
@@ -120,23 +114,3 @@ def _effect(made: Mapping[Key, Cell], factor: int, pair: tuple[str, str], others
 
 def _square(made: Mapping[Key, Cell], rows: Key, columns: Key) -> Estimate:
     return contrast([made[row, column] for row in rows for column in columns], [1, -1, -1, 1])
-
-
-def _stack(estimates: list[Estimate]) -> Estimate:
-    return Estimate(*(np.stack(parts, -1) for parts in zip(*(vars(e).values() for e in estimates), strict=True)))
-
-
-def _named(
-    where: tuple[Key, Key], p: float, value: float, low: float, high: float, checked: int, level: float
-) -> Interaction:
-    """The interaction in words, turned so that the difference of differences is not negative."""
-    (a, b), (c, d) = where
-    if value < 0:
-        (c, d), value, low, high = (d, c), -value, -high, -low
-    shown = f"p {p:.3f}" if p >= 0.001 else "p < 0.001"
-    size = f"{a} minus {b} is {value:.5f} larger with {c} than with {d} ({low:+.5f} to {high:+.5f}, {shown})"
-    if p <= 1 - level:
-        sentence = f"The factors interact: {size}. Read the cells, not only the main effects."
-    else:
-        sentence = f"No interaction was found, which does not prove that there is none. The clearest of {checked} squares: {size}."
-    return Interaction(p, value, low, high, ((a, b), (c, d)), checked, sentence)

@@ -6,7 +6,7 @@ Within a cell
     y_sc = mu + seed_s + car_c + residual_sc
 
 with independent random effects, whose variances may differ from cell to cell. Cars are the same in every cell, so what is
-easy or hard for all cells cancels in a difference; seeds are not paired (see `analysis.statistics.summary.seed_correlation`).
+easy or hard for all cells cancels in a difference; seeds are not paired (see `analysis.statistics.seed_pairing`).
 
 The estimator of sum_k w_k mu_k is the weighted sum of the cells' means. Its variance has two parts, estimated without bias by
 
@@ -24,7 +24,7 @@ max(q) / n of the way to 1 / (n - 1), where n is the smallest n_k. With few seed
 large just when A is too small, and false differences are too frequent; the change vanishes with more seeds. Adding squared half
 widths, each with the t of its own degrees of freedom, is how Howe (1974, JASA 69:789) treats a sum; one common f for A and B covers
 too little where few seeds and many cars are mixed. Where cars add nothing it is, but for that change, Welch's t-test of the
-seeds' means; where seeds add nothing it tends to the paired t-test over cars. `python -m analysis.report.simulation_tables` shows what it is worth.
+seeds' means; where seeds add nothing it tends to the paired t-test over cars. `python -m analysis.report.simulation_tables` shows its coverage.
 
 Every function takes leading axes, so that a simulation runs the code that a study runs.
 """
@@ -97,6 +97,11 @@ class Estimate:
             return np.exp([optimize.brentq(excess, *one[:2], args=tuple(one[2:]), xtol=1e-12)])
         found = elementwise.find_root(excess, ends, args=(distance, *vars(self).values()))
         return np.exp(found.x)
+
+
+def stack(estimates: Sequence[Estimate]) -> Estimate:
+    """Several estimates as one, along a new last axis."""
+    return Estimate(*(np.stack(parts, -1) for parts in zip(*(vars(e).values() for e in estimates), strict=True)))
 
 
 def t_quantile(alpha: ArrayLike, df: ArrayLike) -> Array:

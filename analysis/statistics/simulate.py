@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.statistics.comparisons import adjust, read
-from analysis.statistics.estimator import Array, Estimate, contrast, summarise
+from analysis.statistics.comparisons import adjust, classify
+from analysis.statistics.estimator import Array, Estimate, contrast, stack, summarise
 from analysis.statistics.learning_rate_response import best_rates
 from analysis.statistics.power import Spread
 
@@ -63,7 +63,7 @@ def scaled(spread: Spread, factor: float) -> Spread:
 def rates_of(estimate: Estimate, truth: float = 0.0, rope: float = 0.0) -> Rates:
     """What one comparison of each table (draws,) comes to."""
     half = estimate.half_width(0.05)
-    verdicts = read(estimate.value - half, estimate.value + half, rope)
+    verdicts = classify(estimate.value - half, estimate.value + half, rope)
     shares = [float((verdicts == verdict).mean()) for verdict in ("better", "worse", "equivalent")]
     return Rates(float((np.abs(estimate.value - truth) <= half).mean()), *shares)
 
@@ -86,13 +86,13 @@ def tables(cells: int, seeds: int, cars: int, rng: np.random.Generator, shift: A
     means = np.broadcast_to(shift, (cells,))
     made = [summarise(scores(rng, seeds, cars, scaled(PILOT, np.sqrt(0.5))) + mean) for mean in means]
     pairs = [contrast([a, b], [1, -1]) for a, b in combinations(made, 2)]
-    return Estimate(*(np.stack(parts, -1) for parts in zip(*(vars(e).values() for e in pairs), strict=True)))
+    return stack(pairs)
 
 
 def family_verdicts(estimate: Estimate, rope: float) -> NDArray[np.str_]:
     """The verdicts (draws, pairs) of whole families."""
     low, high, _ = adjust(estimate, rope, 0.05)
-    return read(low, high, rope)
+    return classify(low, high, rope)
 
 
 def false_anywhere(verdicts: NDArray[np.str_]) -> float:

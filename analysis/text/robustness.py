@@ -1,6 +1,6 @@
-"""Under which conditions a study's networks hold: the table and the picture of what `run.py robustness` scored.
+"""Under which conditions a study's networks hold: the tables of what `run.py robustness` scored.
 
-Every condition is compared by itself, with intervals adjusted for the pairs of that condition alone: all of it is exploratory.
+Every condition is compared separately, with intervals adjusted for the pairs of that condition alone: all of it is exploratory.
 """
 
 from __future__ import annotations
@@ -11,28 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.records.study_results import Study
 from analysis.statistics.comparisons import Comparison, compare_all
 from analysis.statistics.effects import main_effect
+from analysis.statistics.estimator import Array
+from analysis.text.factor_sentences import OUTCOMES
+from analysis.text.phrases import GAP, interval, phrases
 from analysis.text.tables import TOP
-from analysis.text.wording import PARTS, interval
 from analysis.verdicts.answer import Answer
 from analysis.verdicts.simple_effects import JOIN
 
-CLEAN, STRENGTH = "clean", re.compile(r"(.+) ([123])")
-
-CHINESE = {
-    CLEAN: "原样",
-    "blur": "模糊",
-    "noise": "噪声",
-    "jpeg": "JPEG 压缩",
-    "brightness": "亮度",
-    "contrast": "对比度",
-}
-
-MOST, COLUMNS = 16, 3  # lines in a panel, panels beside each other
+CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")
 
 
 @dataclass(frozen=True)
@@ -44,46 +34,48 @@ class Condition:
     top: frozenset[str]
 
 
-def conditions(study: Study, judged: Sequence[str]) -> list[Condition]:
-    """Every condition, as photographed first, and each corruption as a whole."""
-    return [_condition(name, cells, study.rope, judged) for name, cells in _scores(study).items()]
+def conditions(answer: Answer) -> list[Condition]:
+    """Every condition, the clean images first, and each corruption averaged over its strengths."""
+    judged = {row.cell for row in answer.judged}
+    found = []
+    for name, cells in _scores(answer.study).items():
+        fair = {cell: scores for cell, scores in cells.items() if cell in judged}
+        top = compare_all(fair, rope=answer.study.rope).top if len(fair) > 1 else ()
+        means = {cell: float(scores.mean()) for cell, scores in cells.items()}
+        found.append(Condition(name, means, frozenset(top)))
+    return found
 
 
-def _scores(study: Study) -> dict[str, dict[str, NDArray[np.float64]]]:
-    """By condition, as photographed first, the cells' Dice (seeds, groups). A corruption's three strengths stand also as one, their
-    mean, by its name: of the cells that were scored under all three alike.
-    """
-    scores = _by_condition(study)
-    for kind in dict.fromkeys(match[1] for name in scores if (match := STRENGTH.fullmatch(name))):
-        parts = [scores.get(f"{kind} {strength}", {}) for strength in (1, 2, 3)]
-        means = {cell: _mean([part.get(cell) for part in parts]) for cell in parts[0]}
-        if whole := {cell: mean for cell, mean in means.items() if mean is not None}:
-            scores[kind] = whole
-    return {name: scores[name] for name in sorted(scores, key=lambda name: (name != CLEAN, name))}
+def corruptions(found: Sequence[Condition]) -> list[str]:
+    """The corruptions that were scored at all strengths."""
+    names = {condition.name for condition in found}
+    return [name for name in sorted(names) if {f"{name} {strength}" for strength in STRENGTHS} <= names]
 
 
-def table(answer: Answer, language: str) -> pd.DataFrame | None:
-    """A row for each cell, a column for each kind of condition; None where no corruption was scored whole. All values are text."""
-    found = score_conditions(answer)
+def condition_table(answer: Answer, language: str) -> pd.DataFrame | None:
+    """A row for each cell, a column for each kind of condition, as text; None where no corruption was scored at all strengths."""
+    found = conditions(answer)
     if not corruptions(found):
         return None
-    kinds = [one for one in found if not STRENGTH.fullmatch(one.name)]
-    names = CHINESE if language == "zh" else {}
-    rows = []
+    kinds, rows = [condition for condition in found if not STRENGTH.fullmatch(condition.name)], []
     for row in answer.measured:
         texts = [
-            f"{one.dice[row.cell]:.4f}{' ' + TOP if row.cell in one.top else ''}" if row.cell in one.dice else ""
-            for one in kinds
+            f"{kind.dice[row.cell]:.4f}{' ' + TOP if row.cell in kind.top else ''}" if row.cell in kind.dice else ""
+            for kind in kinds
         ]
         rows.append([*row.levels.values(), *texts])
-    return pd.DataFrame(rows, columns=[*answer.study.factors, *(names.get(one.name, one.name) for one in kinds)])
+    return pd.DataFrame(rows, columns=[*answer.study.factors, *(_named(kind.name, language) for kind in kinds)])
 
 
-def changes(answer: Answer, factor: str, baseline: str) -> dict[str, dict[str, Comparison]]:
-    """Under each kind of condition, what each other level of a factor changes against `baseline`: its Dice less that level's, over the
-    judged cells' combinations of all else that both have; intervals are adjusted for this condition's pairs of levels.
+def differences(answer: Answer, factor: str, baseline: str) -> dict[str, dict[str, Comparison]]:
+    """Compare each other level of a factor with `baseline` under each kind of condition: its Dice less that level's.
+
+    Averaged over the judged cells' combinations of all else that both have; intervals are adjusted for this condition's pairs of
+    levels.
     """
-    study, found, kinds = answer.study, dict[str, dict[str, Comparison]](), corruptions(score_conditions(answer))
+    study, found = answer.study, dict[str, dict[str, Comparison]]()
+    if not corruptions(conditions(answer)):
+        return found
     others = [other for other in study.factors if other != factor]
     places = {
         row.cell: (row.levels[factor], JOIN.join(row.levels[other] for other in others))
@@ -91,7 +83,7 @@ def changes(answer: Answer, factor: str, baseline: str) -> dict[str, dict[str, C
         if all(row.levels.values())  # a cell of an earlier plan may lack a factor
     }
     for name, cells in _scores(study).items():
-        if STRENGTH.fullmatch(name) or not kinds:
+        if STRENGTH.fullmatch(name):
             continue
         shared = {where for cell, (level, where) in places.items() if cell in cells and level == baseline}
         at = {place: cells[cell] for cell, place in places.items() if cell in cells and place[1] in shared}
@@ -99,72 +91,68 @@ def changes(answer: Answer, factor: str, baseline: str) -> dict[str, dict[str, C
             compared = main_effect(at, 0, rope=study.rope).family.comparisons
         except ValueError:  # fewer than two levels, or none that have all else in common
             continue
-        mine = {a: one for (a, b), one in compared.items() if b == baseline}
-        found[name] = {level: mine[level] for level in study.factors[factor] if level in mine}
+        against = {a: comparison for (a, b), comparison in compared.items() if b == baseline}
+        found[name] = {level: against[level] for level in study.factors[factor] if level in against}
     return found
 
 
-def differences(answer: Answer, factor: str, baseline: str, language: str) -> pd.DataFrame | None:
-    """`changes` as a table: a row for each other level, a column for each kind of condition. None where there are none."""
-    found, names = changes(answer, factor, baseline), CHINESE if language == "zh" else {}
-    levels = [level for level in answer.study.factors[factor] if any(level in column for column in found.values())]
+def difference_table(answer: Answer, factor: str, baseline: str, language: str) -> pd.DataFrame | None:
+    """`differences` as a table: a row for each other level, a column for each kind of condition. None where there are none."""
+    found = differences(answer, factor, baseline)
     rows = [
         [f"{level} − {baseline}", *(interval(column[level]) if level in column else "" for column in found.values())]
-        for level in levels
+        for level in answer.study.factors[factor]
+        if any(level in column for column in found.values())
     ]
-    columns = ["difference" if language == "en" else "差", *(names.get(name, name) for name in found)]
+    columns = [phrases("tables", language).difference, *(_named(name, language) for name in found)]
     return pd.DataFrame(rows, columns=columns) if rows else None
 
 
-def verdicts(answer: Answer, factor: str, baseline: str, language: str) -> str:
-    """`changes` in a sentence for each level: its verdict against `baseline`, and under which conditions that is so."""
-    found, said = changes(answer, factor, baseline), []
-    names, which = (CHINESE, 1) if language == "zh" else ({}, 0)
+def difference_sentences(answer: Answer, factor: str, baseline: str, language: str) -> str:
+    """`differences` in a sentence for each level: its verdict against `baseline`, and the conditions under which it holds."""
+    found, words, sentences = differences(answer, factor, baseline), phrases("study", language), []
     for level in answer.study.factors[factor]:
-        under = {names.get(name, name): column[level].verdict for name, column in found.items() if level in column}
-        kinds = {
-            words[which]: [name for name, verdict in under.items() if verdict == kind] for kind, words in PARTS.items()
-        }
-        if language == "en":
-            told = "; ".join(f"{kind} ({', '.join(where)})" for kind, where in kinds.items() if where)
-            said += [f"{level} against {baseline}: {told}."] if told else []
-        else:
-            told = "；".join(f"{kind}（{'、'.join(where)}）" for kind, where in kinds.items() if where)
-            said += [f"{level} 相对于 {baseline}：{told}。"] if told else []
-    return (" " if language == "en" else "").join(said)
+        under = {_named(name, language): column[level].verdict for name, column in found.items() if level in column}
+        places = {outcome: [name for name, verdict in under.items() if verdict == outcome] for outcome in OUTCOMES}
+        if under:
+            places = {outcome: names for outcome, names in places.items() if names}
+            sentences.append(words.robustness_verdict(level=level, baseline=baseline, places=places))
+    return GAP[language].join(sentences)
 
 
-def corruptions(found: Sequence[Condition]) -> list[str]:
-    """The corruptions that were scored at all strengths."""
-    names = {one.name for one in found}
-    return [name for name in sorted(names) if {f"{name} {strength}" for strength in (1, 2, 3)} <= names]
+def _named(condition: str, language: str) -> str:
+    return phrases("tables", language).conditions.get(condition, condition)
 
 
-def _mean(parts: Sequence[NDArray[np.float64] | None]) -> NDArray[np.float64] | None:
-    """The mean of arrays (seeds, groups) that are all there and of one shape."""
-    there = [part for part in parts if part is not None]
-    return np.mean(there, 0) if len({part.shape for part in there}) == 1 and len(there) == len(parts) else None
+def _scores(study: Study) -> dict[str, dict[str, Array]]:
+    """By condition, the clean images first, the cells' Dice (seeds, groups).
+
+    A corruption's three strengths stand also as one, their mean, by its name: of the cells that were scored under all three alike.
+    """
+    scores = _by_condition(study)
+    for kind in dict.fromkeys(match[1] for name in scores if (match := STRENGTH.fullmatch(name))):
+        parts = [scores.get(f"{kind} {strength}", {}) for strength in STRENGTHS]
+        means = {cell: _mean([part.get(cell) for part in parts]) for cell in parts[0]}
+        if averaged := {cell: mean for cell, mean in means.items() if mean is not None}:
+            scores[kind] = averaged
+    return {name: scores[name] for name in sorted(scores, key=lambda name: (name != CLEAN, name))}
 
 
-def score_conditions(answer: Answer) -> list[Condition]:
-    return conditions(answer.study, [row.cell for row in answer.judged])
-
-
-def _by_condition(study: Study) -> dict[str, dict[str, NDArray[np.float64]]]:
+def _by_condition(study: Study) -> dict[str, dict[str, Array]]:
     """Of each condition, the cells' Dice (seeds, groups) on the groups that all of its cells share."""
     cell_of = study.finished.set_index("key")[["cell", "seed"]]
     scores = study.robustness.join(cell_of, on="key", how="inner")
     found = {}
-    for name, mine in scores.groupby("condition", sort=False):
-        tables = {
-            str(cell): part.pivot_table("dice", "seed", "group") for cell, part in mine.groupby("cell", observed=True)
-        }
+    for name, rows in scores.groupby("condition", sort=False):
+        by_cell = rows.groupby("cell", observed=True)
+        tables = {str(cell): part.pivot_table("dice", "seed", "group") for cell, part in by_cell}
         shared = sorted(set.intersection(*(set(table.dropna(axis=1).columns) for table in tables.values())))
-        found[str(name)] = {cell: table[shared].to_numpy(float) for cell, table in tables.items()} if shared else {}
-    return {name: cells for name, cells in found.items() if cells}
+        if shared:
+            found[str(name)] = {cell: table[shared].to_numpy(float) for cell, table in tables.items()}
+    return found
 
 
-def _condition(name: str, cells: dict[str, NDArray[np.float64]], rope: float, judged: Sequence[str]) -> Condition:
-    fair = {cell: scores for cell, scores in cells.items() if cell in judged}
-    top = compare_all(fair, rope=rope).top if len(fair) > 1 else ()
-    return Condition(name, {cell: float(scores.mean()) for cell, scores in cells.items()}, frozenset(top))
+def _mean(parts: Sequence[Array | None]) -> Array | None:
+    """The mean of arrays (seeds, groups); None unless all are there and of one shape."""
+    known = [part for part in parts if part is not None]
+    return np.mean(known, 0) if len(known) == len(parts) and len({part.shape for part in known}) == 1 else None

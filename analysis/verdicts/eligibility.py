@@ -1,7 +1,8 @@
-"""What may stand in one table, and which cells may be judged in it."""
+"""Which runs may stand in one table, and which cells may be judged in it."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,28 +15,24 @@ from registry import InputError
 WORDS = {"data_fingerprint": "the data's fingerprint", "protocol": "protocol", "epochs": "budget (epochs)"}
 
 
-ONE_EPOCH = ("one epoch cannot show whether it had converged", "只有一轮，看不出是否已经收敛")
-OTHERS = ("others are not shown to have converged", "其他单元中有未显示收敛的")
-RISES = (
-    "validation Dice rose by {:.5f} over the last fifth of its steps",
-    "验证集 Dice 在最后五分之一的步数里上升了 {:.5f}",
-)
-
-
 @dataclass(frozen=True)
 class Eligibility:
     """Whether a cell is judged, and if not, why.
 
-    kind: judged | not measured | failed | not converged | rate at the edge; `reason` has the particulars. That of a judged
-    cell is empty, unless it is judged at its budget: because it has not converged, or because others have not.
+    kind: judged | not measured | failed | not converged | rate at the edge; `reason` is that of a failed run. `doubt` says why a cell has not shown to have converged: "one epoch", or "rise" of validation Dice by `rise`
+    over its last fifth; of a judged cell it may also be "others", which have not.
     """
 
     kind: str
     reason: str = ""
     seeds: int = 0  # finished
     planned: int = 0
-    reason_zh: str = ""  # where it is the project's own sentence
-    converged: bool = True
+    doubt: str = ""
+    rise: float = math.nan
+
+    @property
+    def converged(self) -> bool:
+        return self.doubt in ("", "others")
 
 
 def refuse_mixed(study: Study) -> None:
@@ -45,10 +42,11 @@ def refuse_mixed(study: Study) -> None:
         groups = dict(iter(runs.groupby(runs[name].astype(str), sort=True)))
         if len(groups) < 2 or name in varied:
             continue
-        told = "; ".join(f"{value or 'none'}: {_example(part)}" for value, part in groups.items())
+        examples = "; ".join(f"{value or 'none'}: {_example(part)}" for value, part in groups.items())
         raise InputError(
-            f"The runs of the study {study.name} cannot stand in one table: they differ in {WORDS.get(name, name)} ({told}), which is no "
-            f"factor of it. Finish the study with python run.py study {study.name}, or delete the other runs' rows from its runs.csv."
+            f"The runs of the study {study.name} cannot stand in one table: they differ in {WORDS.get(name, name)} ({examples}), "
+            f"which is no factor of it. Finish the study with python run.py study {study.name}, or delete the other runs' rows "
+            "from its runs.csv."
         )
     _refuse_unequal_tuning(study)
 
@@ -65,9 +63,9 @@ def _refuse_unequal_tuning(study: Study) -> None:
             )
     trials = study.trials.cell.value_counts().reindex(sorted(set(done.cell)), fill_value=0)
     if trials.nunique() > 1 and not study.trials.empty:
-        told = ", ".join(f"{cell} {count}" for cell, count in trials.items())
+        counts = ", ".join(f"{cell} {count}" for cell, count in trials.items())
         raise InputError(
-            f"The cells of the study {study.name} had unequal budgets of tuning trials ({told}). "
+            f"The cells of the study {study.name} had unequal budgets of tuning trials ({counts}). "
             f"Finish them with: python run.py tune {study.name}"
         )
 
@@ -79,13 +77,13 @@ def varied_fields(study: Study) -> set[str]:
 
 
 def eligibilities(study: Study) -> dict[str, Eligibility]:
-    """Each planned cell's standing."""
+    """Decide for each planned cell whether it may be judged."""
     rows = {str(cell): part for cell, part in study.runs.groupby("cell", sort=False)}
-    found = {cell["cell"]: _standing(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells}
-    if all(one.converged for one in found.values() if one.kind == "judged"):
-        return found
-    return {cell: replace(one, reason=one.reason or OTHERS[0], reason_zh=one.reason_zh or OTHERS[1]) if one.kind == "judged" else one
-            for cell, one in found.items()}  # fmt: skip
+    standings = {cell["cell"]: _standing(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells}
+    judged = {cell: standing for cell, standing in standings.items() if standing.kind == "judged"}
+    if not all(standing.converged for standing in judged.values()):
+        standings |= {cell: replace(standing, doubt=standing.doubt or "others") for cell, standing in judged.items()}
+    return standings
 
 
 def _standing(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Eligibility:
@@ -94,18 +92,14 @@ def _standing(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Elig
     if len(failed):
         return Eligibility("failed", f"seed {failed.seed.iloc[0]}: {failed.reason.iloc[0]}", *counts)
     if not len(done):
-        return Eligibility("not measured", str(runs.reason.iloc[0]) if len(runs) else "not planned", *counts)
-    rise = done.val_rise.mean(skipna=False)
-    english = chinese = ""
-    if not rise <= study.rope:  # a rise that cannot be told (one epoch) proves no convergence either
-        english, chinese = ONE_EPOCH if rise != rise else (text.format(rise) for text in RISES)
-        if not study.at_budget:
-            return Eligibility("not converged", english, *counts, chinese)
+        return Eligibility("not measured", "", *counts)
+    rise = float(done.val_rise.mean(skipna=False))
+    doubt = "" if rise <= study.rope else "one epoch" if math.isnan(rise) else "rise"  # one epoch proves no convergence
+    if doubt and not study.at_budget:
+        return Eligibility("not converged", "", *counts, doubt, rise)
     if cell.get("edge"):
-        return Eligibility(
-            "rate at the edge", "its best learning rate lies in the outer sixth of the range that was tried", *counts
-        )
-    return Eligibility("judged", english, *counts, chinese, converged=not english)
+        return Eligibility("rate at the edge", "", *counts)
+    return Eligibility("judged", "", *counts, doubt, rise)
 
 
 def _example(runs: pd.DataFrame) -> str:

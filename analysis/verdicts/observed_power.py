@@ -1,4 +1,4 @@
-"""What a study could detect with the spread that its own scores show, beside what its plan expected."""
+"""Observed power: what a study could detect with the spread that its own scores show, next to what its plan expected."""
 
 from __future__ import annotations
 
@@ -23,25 +23,21 @@ class ObservedPower:
 
 
 def observed_power(answer: Answer) -> ObservedPower | None:
-    """Of the comparisons that were made, among the judged cells; None where fewer than two have several seeds and cars.
+    """Compute what the comparisons among the judged cells could detect; None where fewer than two have several seeds and cars.
 
-    None, too, while runs have not ended: with fewer seeds another design would be described.
+    Also None until every run has ended: with fewer seeds another design would be described.
     """
     if not answer.study.runs.state.isin(["finished", "failed"]).all():
         return None
-    cells = [
-        answer.scores[row.cell]
-        for row in answer.judged
-        if row.cell in answer.scores and min(answer.scores[row.cell].shape) > 1
-    ]
+    judged = [answer.scores[row.cell] for row in answer.judged if row.cell in answer.scores]
+    cells = [scores for scores in judged if min(scores.shape) > 1]
     if len(cells) < 2:
         return None
-    spread, seeds, cars = spread_of(cells), min(len(one) for one in cells), cells[0].shape[1]
-    whole = detectable(spread, seeds, cars, {"cell": len(answer.judged)}, answer.study.rope)
-    main = {
-        one.factor: smallest_difference(
-            spread, seeds, cars, comparisons=len(one.effect.over), averaged=min(map(len, one.effect.over.values()))
-        )
-        for one in answer.effects
-    }
-    return ObservedPower(spread, whole["pair"], main, whole["equivalent"])
+    spread, seeds, cars = spread_of(cells), min(map(len, cells)), cells[0].shape[1]
+    pairs = detectable(spread, seeds, cars, {"cell": len(answer.judged)}, answer.study.rope)
+    main = {}
+    for effect in answer.effects:
+        over = effect.effect.over
+        fewest = min(map(len, over.values()))
+        main[effect.factor] = smallest_difference(spread, seeds, cars, comparisons=len(over), averaged=fewest)
+    return ObservedPower(spread, pairs["pair"], main, pairs["equivalent"])

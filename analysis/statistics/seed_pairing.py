@@ -1,10 +1,9 @@
-"""Do cells go up and down together from seed to seed? Measured, printed, and used only where it helps."""
+"""Whether cells correlate from seed to seed, and whether to pair runs by seed: measured, printed, used only where it helps."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -25,23 +24,20 @@ class SeedCorrelation:
     p from the F-test of a common seed effect in the table (cells, seeds): Fisher (1925), Shrout & Fleiss (1979, Psychol. Bull. 86:420).
     """
 
-    pairs: dict[tuple[Any, Any], float]
     overall: float
     p: float
 
 
 def seed_correlation(cells: Mapping[Any, Array]) -> SeedCorrelation:
-    """The seeds' correlation of each pair and of all, from scores (seeds, cars); row k must be the same seed in every cell.
+    """Measure the seeds' correlation from scores (seeds, cars); row k must be the same seed in every cell.
 
-    A pair whose numbers of seeds differ, or are below three, or whose means are constant has none (NaN).
+    NaN where the numbers of seeds differ or are below three, or where all means are constant.
     """
-    means = {name: np.asarray(cell, float).mean(1) for name, cell in cells.items()}
-    pairs = {(a, b): _pearson(means[a], means[b]) for a, b in combinations(means, 2)}
-    return SeedCorrelation(pairs, *_common(list(means.values())))
+    return SeedCorrelation(*_common([np.asarray(cell, float).mean(1) for cell in cells.values()]))
 
 
 def pairing_helps(cells: Sequence[Array]) -> bool:
-    """Whether to pair runs by seed: the family's correlation is beyond doubt and its gain outweighs the lost degrees of freedom.
+    """Decide whether to pair runs by seed: the family's correlation is beyond doubt and its gain outweighs the lost degrees of freedom.
 
     A pair of cells with n seeds has 2 (n - 1) degrees of freedom unpaired and n - 1 paired; pairing multiplies the
     variance by 1 - correlation.
@@ -51,12 +47,6 @@ def pairing_helps(cells: Sequence[Array]) -> bool:
         return False
     df = len(cells[0]) - 1
     return bool(t_quantile(0.05, df) ** 2 * (1 - overall) < t_quantile(0.05, 2 * df) ** 2)
-
-
-def _pearson(a: Array, b: Array) -> float:
-    if len(a) != len(b) or len(a) < 3 or not a.std() or not b.std():
-        return float("nan")
-    return float(np.corrcoef(a, b)[0, 1])
 
 
 def _common(means: list[Array]) -> tuple[float, float]:
@@ -71,9 +61,6 @@ def _common(means: list[Array]) -> tuple[float, float]:
     if not variance:
         return float("nan"), float("nan")
     overall = (covariance.sum() - covariance.trace()) / (cells * (cells - 1)) / variance
-    common, own = (
-        variance * (1 + (cells - 1) * overall),
-        variance * (1 - overall),
-    )  # the mean squares of seeds and of the rest
+    common, own = variance * (1 + (cells - 1) * overall), variance * (1 - overall)  # mean squares: seeds, the rest
     p = stats.f.sf(common / own, seeds - 1, (seeds - 1) * (cells - 1)) if own > 0 else 0.0
     return float(overall), float(p)
