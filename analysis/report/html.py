@@ -16,7 +16,7 @@ from analysis.statistics.comparisons import Family
 from analysis.text import robustness, tables
 from analysis.text.factor_sentences import interaction_sentence
 from analysis.text.notes import notes
-from analysis.text.phrases import LANGUAGES
+from analysis.text.wording import LANGUAGES
 from analysis.text.sentences import sentences
 from analysis.verdicts.answer import Answer
 

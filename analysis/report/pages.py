@@ -23,7 +23,7 @@ from analysis.records.places import README, RESULTS
 from analysis.report.latex import latex_table
 from analysis.text.long_form import long_form
 from analysis.text.markdown import render, table_of
-from analysis.text.phrases import LANGUAGES, phrases
+from analysis.text.wording import LANGUAGES, phrases
 from analysis.text.section import section
 from analysis.verdicts.answer import Answer, answer
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError

@@ -22,7 +22,7 @@ from analysis.records.files import write_atomically
 from analysis.records.places import Places, load_study, one_study, study_names
 from analysis.report import pages
 from analysis.report.latex import latex_table
-from analysis.text.phrases import phrases
+from analysis.text.wording import phrases
 from analysis.text.sentences import sentences
 from analysis.text.tables import row_texts
 from analysis.verdicts.answer import Answer, answer

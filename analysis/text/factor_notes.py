@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from analysis.text.phrases import phrases
+from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, Effect
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from analysis.statistics.comparisons import Comparison, Family
-from analysis.text.phrases import phrases
+from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, Effect
 from analysis.verdicts.simple_effects import SimpleEffect
 

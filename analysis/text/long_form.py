@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.text.markdown import escaped, escaped_table
 from analysis.text.notes import notes
-from analysis.text.phrases import GAP, phrases, score
+from analysis.text.wording import GAP, phrases, score
 from analysis.text.section import simple_effects
 from analysis.text.sentences import sentences
 from analysis.text.tables import main_effects_table

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.records.test_set_ledger import times_read
 from analysis.statistics.seed_pairing import seed_correlation
 from analysis.text.factor_notes import interactions, one_rate
-from analysis.text.phrases import Phrases, phrases
+from analysis.text.wording import Phrases, phrases
 from analysis.verdicts.answer import Answer
 from analysis.verdicts.observed_power import observed_power
 

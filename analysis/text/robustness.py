@@ -17,7 +17,7 @@ from analysis.statistics.comparisons import Comparison, compare_all
 from analysis.statistics.effects import main_effect
 from analysis.statistics.estimator import Array
 from analysis.text.factor_sentences import OUTCOMES
-from analysis.text.phrases import GAP, interval, phrases
+from analysis.text.wording import GAP, interval, phrases
 from analysis.text.tables import TOP
 from analysis.verdicts.answer import Answer
 from analysis.verdicts.simple_effects import JOIN

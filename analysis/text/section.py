@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.text import robustness
 from analysis.text.markdown import escaped, escaped_table
 from analysis.text.notes import notes
-from analysis.text.phrases import GAP, phrases
+from analysis.text.wording import GAP, phrases
 from analysis.text.sentences import sentences
 from analysis.text.tables import cell_table, simple_effects_table
 from analysis.verdicts.answer import Answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from analysis.text.factor_sentences import effect_sentence, with_simple_effects
-from analysis.text.phrases import phrases
+from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, Row
 
 

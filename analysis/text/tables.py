@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from analysis.text.phrases import interval, phrases, score
+from analysis.text.wording import interval, phrases, score
 from analysis.text.sentences import verdict
 from analysis.verdicts.answer import Answer, Effect, Row
 from analysis.verdicts.simple_effects import SCORES, SimpleEffect
