@@ -29,12 +29,12 @@ fuzz: .venv/development # the property-based tests with twenty times the example
 	FUZZ=20 $(PYTEST) -m hypothesis
 
 readme: .venv/runtime # renders the generated parts of the README (choices, demo, studies) and of docs/performance.md
-	.venv/bin/python -m analysis.report.readme
+	.venv/bin/python -m analysis.report.pages
 	.venv/bin/python -m analysis.report.bench_tables
 
 walk: .venv/runtime # runs the README's walkthrough and records its output; after make demo in a fresh clone, on an idle machine
 	.venv/bin/python reference/walk.py
-	.venv/bin/python -m analysis.report.readme
+	.venv/bin/python -m analysis.report.pages
 
 notebook: .venv/development # runs reference/u-net-pytorch.ipynb and writes its outputs
 	.venv/bin/python reference/execute.py

@@ -6,11 +6,12 @@ from scipy import stats
 
 from analysis.statistics.comparisons import compare, compare_all
 from analysis.statistics.effects import interaction, main_effect
-from analysis.statistics.estimator import contrast, summarise
+from analysis.statistics.estimator import contrast, summarise_cell
 from analysis.statistics.power import Spread
-from analysis.statistics.seed_correlation import pairing_helps, seed_correlation
+from analysis.statistics.seed_pairing import pairing_helps, seed_correlation
 from analysis.statistics.simulate import PILOT, scaled, scores
-from analysis.statistics.summary import cell_mean, conditions, distances
+from analysis.statistics.summary import cell_mean
+from analysis.text.factor_sentences import interaction_sentence
 
 MODELS, LOSSES = ("unet", "attention", "resnet"), ("bce", "dice")
 
@@ -77,7 +78,7 @@ def test_where_cells_are_missing_levels_are_compared_over_what_both_have():
 def test_a_main_effects_interval_covers_in_simulation():
     rng, missed = np.random.default_rng(2), []
     for spread in (PILOT, Spread(0.0, 0.0003, 0.001), Spread(0.003, 0.001, 0.001)):
-        cells = [summarise(scores(rng, 3, 32, scaled(spread, factor))) for factor in (1, 1, 1, 3, 1, 1)]
+        cells = [summarise_cell(scores(rng, 3, 32, scaled(spread, factor))) for factor in (1, 1, 1, 3, 1, 1)]
         estimate = contrast(cells, [1 / 3] * 3 + [-1 / 3] * 3)
         missed.append(float((np.abs(estimate.value) > estimate.half_width(0.05)).mean()))
     assert max(missed) <= 0.06 and np.mean(missed) >= 0.025
@@ -86,10 +87,11 @@ def test_a_main_effects_interval_covers_in_simulation():
 # --- interaction ---
 
 
-def test_an_interaction_is_found_where_it_is_and_said_in_a_sentence():
+def test_an_interaction_is_found_where_it_is_and_stated_in_a_sentence():
     found = interaction(grid(odd=0.02))
     assert found.p < 0.001 and "resnet" in found.where[0] and found.checked == 3 and found.low > 0
-    assert found.sentence.startswith("The factors interact: ") and "Read the cells" in found.sentence
+    sentence = interaction_sentence(found, "en")
+    assert sentence.startswith("The factors interact: ") and "Read the cells" in sentence
     value = {key: cell.mean() for key, cell in grid(odd=0.02).items()}
     (a, b), (c, d) = found.where
     assert (
@@ -100,12 +102,13 @@ def test_an_interaction_is_found_where_it_is_and_said_in_a_sentence():
 
 def test_an_additive_table_is_said_to_interact_in_at_most_8_percent():
     assert np.mean([interaction(grid(seed, dice=0.01)).p <= 0.05 for seed in range(300)]) <= 0.08
-    assert "does not prove" in interaction(grid(3, dice=0.01)).sentence
+    assert "does not prove" in interaction_sentence(interaction(grid(3, dice=0.01)), "en")
 
 
 def test_without_a_square_of_cells_no_interaction_can_be_checked():
     found = interaction({key: cell for key, cell in grid().items() if key[0] == "unet"})
-    assert found.where is None and found.p == 1 and "No interaction can be checked" in found.sentence
+    assert found.where is None and found.p == 1
+    assert "No interaction can be checked" in interaction_sentence(found, "en")
 
 
 # --- seeds ---
@@ -118,10 +121,9 @@ def shared(seed, correlation, cells=6, seeds=5):
     return {n: 0.99 + effects[n] + 0.0001 * rng.normal(size=(seeds, 20)) for n in range(cells)}
 
 
-def test_the_seeds_correlation_is_pearsons_and_the_intraclass_one():
+def test_the_seeds_correlation_is_the_intraclass_one():
     cells = shared(0, 0.5)
     found, means = seed_correlation(cells), np.stack([cell.mean(1) for cell in cells.values()])
-    assert found.pairs[0, 1] == pytest.approx(stats.pearsonr(means[0], means[1]).statistic)
     covariance = np.cov(means)
     off = covariance[~np.eye(6, dtype=bool)]
     assert found.overall == pytest.approx(off.mean() / np.diag(covariance).mean())
@@ -154,7 +156,7 @@ def test_a_correlation_that_cannot_be_measured_is_nan_and_pairs_nothing():
     cells = shared(0, 0.9)
     cells[0] = cells[0][:4]
     found = seed_correlation(cells)
-    assert np.isnan(found.pairs[0, 1]) and np.isnan(found.overall) and not pairing_helps(list(cells.values()))
+    assert np.isnan(found.overall) and not pairing_helps(list(cells.values()))
     constant = {n: np.full((5, 4), 0.9) for n in range(2)}
     assert np.isnan(seed_correlation(constant).overall) and not pairing_helps(list(constant.values()))
     assert not pairing_helps([np.zeros((2, 4)), np.ones((2, 4))])
@@ -166,7 +168,7 @@ def test_a_correlation_that_cannot_be_measured_is_nan_and_pairs_nothing():
 def test_a_cells_mean_has_an_interval_over_seeds_and_cars_that_covers():
     rng = np.random.default_rng(4)
     for spread in (Spread(0.001, 0.002, 0.001), Spread(0.001, 0.0, 0.001), Spread(0.0, 0.002, 0.001)):
-        estimate = contrast([summarise(scores(rng, 4, 24, spread))], [1])
+        estimate = contrast([summarise_cell(scores(rng, 4, 24, spread))], [1])
         assert 0.94 <= (np.abs(estimate.value) <= estimate.half_width(0.05)).mean() <= 0.985
     table = scores(rng, 4, 24, PILOT, 1)[0]
     found = cell_mean(table)
@@ -176,18 +178,3 @@ def test_a_cells_mean_has_an_interval_over_seeds_and_cars_that_covers():
         and (found.seeds, found.cars) == (4, 24)
     )
     assert cell_mean(table[:1]).high == np.inf
-
-
-def test_distances_are_a_median_and_a_count_of_failures_without_an_interval():
-    found = distances([[3.0, 5.0], [2306.0, 4.0]], [[False, False], [True, False]])
-    assert (found.median, found.failures, found.photographs) == (4.5, 1, 4)
-    for wrong in (([1.0], []), ([], []), ([np.nan], [True])):
-        with pytest.raises(ValueError, match="HD95"):
-            distances(*wrong)
-
-
-def test_verdicts_say_on_what_they_are_conditional():
-    sentence = conditions([5, 4, 5], 54, "30 epochs", "one for all cells", "Carvana at 384x256")
-    for part in ("4 to 5 seeds", "54 cars", "30 epochs", "one for all cells", "Carvana at 384x256", "0.001"):
-        assert part in sentence
-    assert "5 seeds a cell" in conditions([5, 5], 54, "", "", "")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from analysis.records.run_files import summarise
+from analysis.records.run_files import summarise_scores
 from experiments.data import carvana, folder
 from experiments.data.dataset import ImageDataset
 from experiments.data.samples import read_mask
@@ -102,7 +102,7 @@ def test_numbers_are_averaged_over_the_photographs_of_a_car_and_then_over_cars()
         ("a", 5, 1, 1, 0.0, 0.5, 1, 1, 1, 3.0),
         ("b", 0, 0, 9, 0.8, 0.6, 1, 1, 1, 50.0),
     ]
-    numbers = summarise(pd.DataFrame(rows, columns=columns))
+    numbers = summarise_scores(pd.DataFrame(rows, columns=columns))
     assert numbers["dice"] == pytest.approx((0.5 + 0.8) / 2) and numbers["iou"] == pytest.approx((0.75 + 0.6) / 2)
     assert (numbers["hd95_median"], numbers["hd95_failures"]) == (3.0, 1)
     assert numbers["pooled_iou"] == pytest.approx(10 / (10 + 2 + 11)) and (numbers["images"], numbers["cars"]) == (3, 2)

@@ -21,9 +21,9 @@ from analysis.records.places import Places, load_study
 from analysis.report import report
 from analysis.statistics.power import detectable, spread_of
 from analysis.text import tables
-from analysis.text.long_form import long_form
-from analysis.text.sentences import sentences, verdict
-from analysis.verdicts.answer import answer
+from analysis.text.long_form import study_long_form
+from analysis.text.sentences import answer_sentences, verdict
+from analysis.verdicts.answer import answer_study
 from tests.conftest import ROOT
 from tests.made_study import made_config, write_run, write_study
 
@@ -84,11 +84,11 @@ def test_every_number_of_the_table_is_what_a_plain_loop_over_the_score_files_giv
     for cell in plan["cells"]:
         row = dict(zip(heading, next(r for r in body if r[1:3] == list(cell["levels"].values())), strict=True))
         found = [
-            run_files.summarise(run_files.read_score_table(made / "runs" / key / "scores_last.csv"))
+            run_files.summarise_scores(run_files.read_score_table(made / "runs" / key / "scores_last.csv"))
             for key in cell["runs"].values()
         ]
         best = [
-            run_files.summarise(run_files.read_score_table(made / "runs" / key / "scores.csv"))["dice"]
+            run_files.summarise_scores(run_files.read_score_table(made / "runs" / key / "scores.csv"))["dice"]
             for key in cell["runs"].values()
         ]
         assert row["Dice [95 %]"].startswith(f"{np.mean([f['dice'] for f in found]):.4f} [")
@@ -109,10 +109,10 @@ def read(path):
 
 
 def test_runs_csv_holds_each_runs_own_summary(made):
-    runs = gather.gather(made, "made").runs
+    runs = gather.gather_study(made, "made").runs
     for run in runs.itertuples():
         folder = made / "runs" / run.key
-        summary = run_files.summarise(run_files.read_score_table(folder / "scores_last.csv"))
+        summary = run_files.summarise_scores(run_files.read_score_table(folder / "scores_last.csv"))
         for name in ("dice", "iou", "boundary_iou", "hd95_median"):
             assert getattr(run, name) == pytest.approx(summary[name], abs=1e-7)
         assert (run.test_cars, run.test_images, run.hd95_failures) == (12, 48, 0)
@@ -139,7 +139,7 @@ def test_the_committed_files_alone_give_every_number_and_every_picture_again(
 
 
 def test_a_report_imports_neither_torch_nor_mlflow(made, tmp_path):
-    committed.write(gather.gather(made, "made"), tmp_path / "results")
+    committed.write_study(gather.gather_study(made, "made"), tmp_path / "results")
     (tmp_path / "README.md").write_text(MARKERS)
     words = [
         "report",
@@ -252,10 +252,12 @@ def test_a_run_that_is_not_whole_neither_crashes_the_report_nor_is_hidden(how, t
 def test_a_failed_run_blocks_its_cells_verdict_and_nobody_elses(tmp_path, made):
     output = shutil.copytree(made, tmp_path / "outputs")
     break_run(output, "failed")
-    found = answer(gather.gather(output, "made"))
-    assert [row.cell for row in found.rows if row.standing.kind == "failed"] == ["unet-bce"] and len(found.judged) == 3
+    found = answer_study(gather.gather_study(output, "made"))
+    assert [row.cell for row in found.rows if row.eligibility.kind == "failed"] == ["unet-bce"] and len(
+        found.judged
+    ) == 3
     assert not any("unet-bce" in pair for pair in found.family.comparisons)
-    assert "No verdict (failed): unet + bce." in sentences(found, "en")
+    assert "No verdict (failed): unet + bce." in answer_sentences(found, "en")
 
 
 def test_a_run_that_is_listed_twice_counts_once_and_two_runs_of_one_seed_are_refused(made, tmp_path, command, place):
@@ -362,8 +364,8 @@ def rewrite_curve(output, cell, dice):
 def test_a_cell_whose_validation_dice_still_rises_gets_no_verdict(dice, kind, made, tmp_path):
     output = shutil.copytree(made, tmp_path / "outputs")
     rewrite_curve(output, 0, dice)
-    found = {row.cell: row for row in answer(gather.gather(output, "made")).rows}
-    assert found["unet-bce"].standing.kind == kind and found["unet-dice"].standing.kind == "judged"
+    found = {row.cell: row for row in answer_study(gather.gather_study(output, "made")).rows}
+    assert found["unet-bce"].eligibility.kind == kind and found["unet-dice"].eligibility.kind == "judged"
     assert bool(found["unet-bce"].verdicts) == (kind == "judged")
 
 
@@ -373,16 +375,16 @@ def test_a_study_about_budgets_judges_cells_that_have_not_converged_and_says_so(
     plan = json.loads((output / "studies/made/plan.json").read_text())
     plan["design"]["at_budget"] = True
     (output / "studies/made/plan.json").write_text(json.dumps(plan))
-    found = answer(gather.gather(output, "made"))
+    found = answer_study(gather.gather_study(output, "made"))
     row = {row.cell: row for row in found.rows}["unet-bce"]
-    assert row.standing.kind == "judged" and row.verdicts
+    assert row.eligibility.kind == "judged" and row.verdicts
     english, chinese = (verdict(row, language) for language in ("en", "zh"))
     assert english.endswith("; at this budget (validation Dice rose by 0.00800 over the last fifth of its steps)")
     others = [verdict(row, "en") for row in found.rows if row.cell != "unet-bce"]
     assert all(other.endswith("; at this budget (others are not shown to have converged)") for other in others)
     assert "就此训练预算而言" in chinese and "0.0080" in chinese
-    assert f"not shown to have converged is {row.label}." in " ".join(sentences(found, "en"))
-    assert f"尚未显示收敛的单元有 {row.label}。" in " ".join(sentences(found, "zh"))
+    assert f"not shown to have converged is {row.label}." in " ".join(answer_sentences(found, "en"))
+    assert f"尚未显示收敛的单元有 {row.label}。" in " ".join(answer_sentences(found, "zh"))
 
 
 def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
@@ -390,9 +392,9 @@ def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
     plan = json.loads((output / "studies/made/plan.json").read_text())
     plan["cells"][2]["edge"] = True
     (output / "studies/made/plan.json").write_text(json.dumps(plan))
-    found = answer(gather.gather(output, "made"))
-    assert [row.cell for row in found.rows if row.standing.kind == "rate at the edge"] == ["attention_unet-bce"]
-    english, chinese = (" ".join(sentences(found, language)) for language in ("en", "zh"))
+    found = answer_study(gather.gather_study(output, "made"))
+    assert [row.cell for row in found.rows if row.eligibility.kind == "rate at the edge"] == ["attention_unet-bce"]
+    english, chinese = (" ".join(answer_sentences(found, language)) for language in ("en", "zh"))
     assert (
         "over all the other factors" not in english
         and "By model, within dice alone, the only one of 2 combinations" in english
@@ -435,26 +437,26 @@ def test_a_run_that_was_repeated_otherwise_takes_the_committed_ones_place_even_i
 
 
 def test_the_ledger_counts_each_run_once_over_all_studies_and_forgets_none(made, tmp_path):
-    first = gather.gather(made, "made")
-    test_set_ledger.enter(first, tmp_path)
+    first = gather.gather_study(made, "made")
+    test_set_ledger.enter_study(first, tmp_path)
     once = (tmp_path / "ledger.csv").read_bytes()
-    test_set_ledger.enter(first, tmp_path)
+    test_set_ledger.enter_study(first, tmp_path)
     assert (tmp_path / "ledger.csv").read_bytes() == once
     write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
-    found = test_set_ledger.enter(gather.gather(tmp_path / "other", "other"), tmp_path)
+    found = test_set_ledger.enter_study(gather.gather_study(tmp_path / "other", "other"), tmp_path)
     assert list(found.runs) == [12, 2] and test_set_ledger.times_read(found, first) == [(12, 14, 2)]
     write_study(tmp_path / "third", "third", models={"resnet_unet": 0}, losses={"bce": 0}, cars=9)
     assert test_set_ledger.times_read(
-        test_set_ledger.enter(gather.gather(tmp_path / "third", "third"), tmp_path), first
+        test_set_ledger.enter_study(gather.gather_study(tmp_path / "third", "third"), tmp_path), first
     ) == [(12, 14, 2)]
 
 
 def test_the_same_cars_are_worn_out_by_every_split_that_tests_on_them(made, tmp_path):
-    first = gather.gather(made, "made")
-    test_set_ledger.enter(first, tmp_path)
+    first = gather.gather_study(made, "made")
+    test_set_ledger.enter_study(first, tmp_path)
     write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
-    other = gather.gather(tmp_path / "other", "other")
-    found = test_set_ledger.enter(replace(other, runs=other.runs.assign(split="siblings")), tmp_path)
+    other = gather.gather_study(tmp_path / "other", "other")
+    found = test_set_ledger.enter_study(replace(other, runs=other.runs.assign(split="siblings")), tmp_path)
     assert sorted(found.split) == ["car", "siblings"] and test_set_ledger.times_read(found, first) == [(12, 14, 2)]
 
 
@@ -586,11 +588,11 @@ def test_what_was_seen_is_that_of_the_judged_cells_alone(tmp_path):
         (tmp_path / "runs" / second["runs"][seed] / "result.json").unlink()
         (tmp_path / "runs" / second["runs"][seed] / "failed.json").write_text('{"reason": "The loss became NaN."}')
     (tmp_path / "studies/made/plan.json").write_text(json.dumps(plan))
-    found = answer(gather.gather(tmp_path, "made"))
+    found = answer_study(gather.gather_study(tmp_path, "made"))
     judged = [found.scores[row.cell] for row in found.judged]
     assert len(judged) == 4 and {len(one) for one in judged} == {4}
     due = detectable(spread_of(judged), 4, 12, {"cell": 4}, 0.001)["pair"]
-    text = long_form(found, test_set_ledger.read(tmp_path), "en", "pictures", ())
+    text = study_long_form(found, test_set_ledger.read_ledger(tmp_path), "en", "pictures", ())
     (row,) = [line for line in text.splitlines() if line.startswith("| found with 80 % power: a pair of cells |")]
     assert row.split(" | ")[2].strip(" |") == f"{due:.4f}"
     (row,) = [
@@ -606,8 +608,8 @@ def test_a_cell_whose_curves_are_gone_has_none_of_their_numbers_in_the_long_form
     plan = write_study(tmp_path, models={"unet": 0, "attention_unet": 0}, losses={"bce": 0}, tuned=False)
     for key in plan["cells"][0]["runs"].values():
         (tmp_path / "runs" / key / "metrics.jsonl").unlink()
-    found = answer(gather.gather(tmp_path, "made"))
-    text = long_form(found, test_set_ledger.read(tmp_path), "en", "pictures", ())
+    found = answer_study(gather.gather_study(tmp_path, "made"))
+    text = study_long_form(found, test_set_ledger.read_ledger(tmp_path), "en", "pictures", ())
     (row,) = [line for line in text.splitlines() if line.startswith("| unet + bce |")]
     assert row.split(" | ")[2:4] == ["–", "–"]
 
@@ -635,7 +637,7 @@ def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path,
     where = ["--output-dir", made, "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
     assert command("report", "made", *where)[0] == 0
     text = document.read_text(encoding="utf-8")
-    found = answer(load_study(Places(made, tmp_path / "results", tmp_path / "README.md"), "made"))
+    found = answer_study(load_study(Places(made, tmp_path / "results", tmp_path / "README.md"), "made"))
     seen = spread_of([found.scores[row.cell] for row in found.measured])
     assert f"| sd of a difference: seeds | 0.0005 | {seen.seed:.4f} |" in text and "差值的标准差" in text
     for row in found.measured:
@@ -664,8 +666,8 @@ def test_a_readme_that_is_not_there_is_told_of_before_anything_is_written(flags,
 
 
 def test_the_tables_of_both_languages_have_the_same_rows_and_columns(made):
-    found = answer(gather.gather(made, "made"))
-    english, chinese = (tables.table(found, language) for language in ("en", "zh"))
+    found = answer_study(gather.gather_study(made, "made"))
+    english, chinese = (tables.cell_table(found, language) for language in ("en", "zh"))
     assert english.shape == chinese.shape
     same = [0, 1, 2, 3, 4, 5, 6, 7]
     assert (english.iloc[:, same].to_numpy() == chinese.iloc[:, same].to_numpy()).all()
@@ -678,5 +680,5 @@ def test_cells_scored_on_different_cars_are_compared_on_those_that_all_share(mad
     for seed in range(3):
         shutil.rmtree(output / "runs" / cell["runs"][str(seed)])
         write_run(output / "runs", cell, seed, 0.985, hard, 4, 10, 0.0005)
-    found = answer(gather.gather(output, "made"))
+    found = answer_study(gather.gather_study(output, "made"))
     assert {scores.shape for scores in found.scores.values()} == {(3, 9)}

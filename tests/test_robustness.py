@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.plots.robustness import _looks, figure
+from analysis.plots.robustness import MOST, line_styles, robustness_curves
 from analysis.records import gather
 from analysis.records.gather import read_file
-from analysis.text.robustness import MOST, changes, differences, verdicts
-from analysis.verdicts.answer import answer
+from analysis.text.robustness import difference_sentences, difference_table, differences
+from analysis.verdicts.answer import answer_study
 from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt
 from tests.strangers import scene
 from tests.test_data import write_pairs
@@ -135,14 +135,16 @@ def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored,
 
 
 def test_with_a_baseline_every_condition_tells_what_the_other_levels_change(scored):
-    found = answer(gather.gather(scored[0] / "outputs", "tiny"))
-    assert differences(found, "loss", "bce", "en") is None  # so short a training has not converged: no cell is judged
-    judged = [replace(row, standing=replace(row.standing, kind="judged")) for row in found.rows]
+    found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
+    assert (
+        difference_table(found, "loss", "bce", "en") is None
+    )  # so short a training has not converged: no cell is judged
+    judged = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
     found = replace(found, rows=judged)
-    table = differences(found, "loss", "bce", "en")
+    table = difference_table(found, "loss", "bce", "en")
     assert list(table["difference"]) == ["dice − bce"]
     assert list(table) == ["difference", "clean", "blur", "brightness", "contrast", "jpeg", "noise", "wild"]
-    assert list(differences(found, "loss", "dice", "zh")["差"]) == ["bce − dice"]
+    assert list(difference_table(found, "loss", "dice", "zh")["差"]) == ["bce − dice"]
     scores = found.study.robustness.join(found.study.finished.set_index("key")[["cell"]], on="key")
     for column, names in (("wild", ["wild"]), ("noise", ["noise 1", "noise 2", "noise 3"])):
         mine = scores[scores.condition.isin(names)].groupby("cell", observed=True).dice.mean()
@@ -150,47 +152,47 @@ def test_with_a_baseline_every_condition_tells_what_the_other_levels_change(scor
 
 
 def test_the_sentence_under_each_condition_says_what_its_interval_says(scored):
-    found = answer(gather.gather(scored[0] / "outputs", "tiny"))
-    judged = [replace(row, standing=replace(row.standing, kind="judged")) for row in found.rows]
+    found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
+    judged = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
     lower = found.study.robustness.assign(dice=lambda rows: rows.dice.where(rows.condition != "wild", 0.0))
     keys = found.study.finished.set_index("key").cell
     steady = lower.key.map(keys).map({"bce": 0.5, "dice": 0.7}) + pd.Series(range(len(lower)), lower.index) % 3 * 1e-4
     lower["dice"] = lower.dice.where(~lower.condition.str.startswith("jpeg"), steady)
     found = replace(found, rows=judged, study=replace(found.study, robustness=lower))
-    table, said = differences(found, "loss", "bce", "en"), verdicts(found, "loss", "bce", "en")
+    table, said = difference_table(found, "loss", "bce", "en"), difference_sentences(found, "loss", "bce", "en")
     assert said.startswith("dice against bce: better (") and said.endswith(").")
-    numbers = {name: column["dice"] for name, column in changes(found, "loss", "bce").items()}
+    numbers = {name: column["dice"] for name, column in differences(found, "loss", "bce").items()}
     told = {name: kind for kind, names in re.findall(r"(\w+) \(([^)]*)\)", said) for name in names.split(", ")}
     assert set(told) == set(table) - {"difference"} and told["wild"] == "equivalent" and told["jpeg"] == "better"
     for column, kind in told.items():
         low, high, rope = numbers[column].low, numbers[column].high, found.study.rope
         due = "equivalent" if max(-low, high) < rope else "better" if low > 0 else "worse" if high < 0 else "undecided"
         assert kind == due and table[column][0].endswith(f"[{low:+.4f}, {high:+.4f}]")
-    turned = verdicts(found, "loss", "dice", "zh")
+    turned = difference_sentences(found, "loss", "dice", "zh")
     assert turned.startswith("bce 相对于 dice：") and "JPEG 压缩" in turned.split("更差（")[1].split("）")[0]
 
 
 def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_condition(scored):
-    found = answer(gather.gather(scored[0] / "outputs", "tiny"))
-    rows = [replace(row, standing=replace(row.standing, kind="judged")) for row in found.rows]
-    due = changes(replace(found, rows=rows), "loss", "bce")
+    found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
+    rows = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
+    due = differences(replace(found, rows=rows), "loss", "bce")
     strange = replace(rows[0], cell="elder", levels={"loss": ""})
-    assert due and changes(replace(found, rows=[*rows, strange]), "loss", "bce") == due
+    assert due and differences(replace(found, rows=[*rows, strange]), "loss", "bce") == due
     scores = found.study.robustness
     more = pd.concat([scores, scores.assign(key=scores.key + "x")])  # the elder cell was scored, too
     finished = found.study.finished
     runs = pd.concat([found.study.runs, finished.assign(key=finished.key + "x", cell="elder")])
     both = replace(found, rows=[*rows, strange], study=replace(found.study, robustness=more, runs=runs))
-    assert changes(both, "loss", "bce") == due
+    assert differences(both, "loss", "bce") == due
 
 
 def test_the_picture_has_a_panel_for_every_place_and_names_every_cell(scored):
-    found = answer(gather.gather(scored[0] / "outputs", "tiny"))
+    found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
     scores = found.study.robustness
     again = scores[scores.condition == "wild"].assign(condition="wild_too")
     first = found.study.finished[found.study.finished.cell == found.rows[0].cell].key
     less = pd.concat([scores[~(scores.condition.str.match("blur|clean") & scores.key.isin(first))], again])
-    drawn = figure(replace(found, study=replace(found.study, robustness=less)))
+    drawn = robustness_curves(replace(found, study=replace(found.study, robustness=less)))
     titles = [axis.get_title("left") for axis in drawn.axes if axis.get_visible()]
     assert titles == ["blur", "brightness", "contrast", "jpeg", "noise", "wild", "wild_too"]
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["bce", "dice"]  # as planned
@@ -198,13 +200,13 @@ def test_the_picture_has_a_panel_for_every_place_and_names_every_cell(scored):
 
 def test_no_two_cells_are_drawn_alike_and_a_factors_level_is_a_colour():
     crossed = [(steps, policy) for policy in "abcde" for steps in ("short", "long")]
-    looks = _looks(crossed)
+    looks = line_styles(crossed)
     assert (
         len({(look["color"], look["linestyle"]) for look in looks}) == len({look["marker"] for look in looks}) * 5 == 10
     )
     assert all(looks[at]["color"] == looks[at + 1]["color"] for at in range(0, 10, 2))
     for many in ([(str(number),) for number in range(MOST)], [(a, b) for a in "abcd" for b in "abcd"]):
-        looks = _looks(many)
+        looks = line_styles(many)
         assert len({(look["color"], look["linestyle"], look["marker"]) for look in looks}) == MOST
 
 

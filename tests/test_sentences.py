@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import kendalltau
+from jinja2 import TemplateNotFound, UndefinedError
 
 from analysis.records import gather, test_set_ledger
 from analysis.records.study_results import TRIALS, typed
-from analysis.text.factor_notes import kendall
-from analysis.text.long_form import long_form
-from analysis.text.notes import notes
-from analysis.text.sentences import sentences, verdict
-from analysis.text.tables import main_effects
-from analysis.verdicts.answer import answer
+from analysis.text.long_form import study_long_form
+from analysis.text.notes import study_notes
+from analysis.text.sentences import answer_sentences, verdict
+from analysis.text.tables import main_effects_table
+from analysis.text.wording import LANGUAGES, TEMPLATES, environment, phrases
+from analysis.verdicts.answer import answer_study
 from tests.conftest import examples
 from tests.made_study import write_study
 
@@ -27,55 +27,63 @@ MODELS = ("unet", "attention_unet", "resnet_unet")
 
 def study(tmp_path, models, losses=None, **other):
     write_study(tmp_path, models=models, losses=losses or {"bce": 0.0}, **other)
-    return answer(gather.gather(tmp_path, "made"))
+    return answer_study(gather.gather_study(tmp_path, "made"))
 
 
 def test_one_cell_that_is_better_than_all_is_named_and_the_rope_is_respected(tmp_path):
     found = study(tmp_path / "a", {"unet": 0, "attention_unet": 0, "resnet_unet": 0.01}, sd=1e-4, seeds=range(5))
-    first, *_ = sentences(found, "en")
+    first, *_ = answer_sentences(found, "en")
     assert first.startswith("resnet_unet + bce is better than each of the other 2 cells, each time by more than 0.001.")
-    assert sentences(found, "zh")[0].startswith("resnet_unet + bce 优于其余 2 个单元中的每一个，且每次都超过 0.001。")
+    assert answer_sentences(found, "zh")[0].startswith(
+        "resnet_unet + bce 优于其余 2 个单元中的每一个，且每次都超过 0.001。"
+    )
     found = study(tmp_path / "b", {"unet": 0, "resnet_unet": 0.0011}, sd=1e-4, seeds=range(5), cars=40)
-    assert "though not surely by more than 0.001" in sentences(found, "en")[0]
+    assert "though not surely by more than 0.001" in answer_sentences(found, "en")[0]
 
 
 def test_two_that_are_not_separated_are_both_named_and_the_beaten_one_is_not(tmp_path):
     found = study(tmp_path, {"unet": 0, "attention_unet": 0.01, "resnet_unet": 0.01}, sd=5e-4, seeds=range(5))
-    assert "undecided among 2: " in sentences(found, "en")[0] and "The other one is worse" in sentences(found, "en")[0]
-    assert " unet + bce" not in sentences(found, "en")[0]
+    assert (
+        "undecided among 2: " in answer_sentences(found, "en")[0]
+        and "The other one is worse" in answer_sentences(found, "en")[0]
+    )
+    assert " unet + bce" not in answer_sentences(found, "en")[0]
 
 
 def test_one_small_difference_is_enough_to_say_that_it_is_small(tmp_path):
     found = study(
         tmp_path, {"unet": 0, "attention_unet": 0.0092, "resnet_unet": 0.01}, sd=1e-4, seeds=range(5), cars=40
     )
-    assert "better than each of the other 2 cells, though not surely by more than 0.001" in sentences(found, "en")[0]
+    assert (
+        "better than each of the other 2 cells, though not surely by more than 0.001"
+        in answer_sentences(found, "en")[0]
+    )
 
 
 def test_equal_cells_are_called_equivalent_only_where_every_pair_is(tmp_path):
     found = study(tmp_path, dict.fromkeys(MODELS, 0.0), sd=1e-5, seeds=range(10), cars=60)
-    assert sentences(found, "en")[0].startswith(
+    assert answer_sentences(found, "en")[0].startswith(
         "All 3 cells are equivalent: the interval of every difference in Dice lies within ±0.001."
     )
-    assert "全部等效" in sentences(found, "zh")[0]
+    assert "全部等效" in answer_sentences(found, "zh")[0]
 
 
 def test_noise_is_undecided(tmp_path):
     found = study(tmp_path, dict.fromkeys(MODELS, 0.0), sd=0.02)
-    assert sentences(found, "en")[0].startswith("Undecided: none of the 3 cells is separated from another.")
+    assert answer_sentences(found, "en")[0].startswith("Undecided: none of the 3 cells is separated from another.")
 
 
 def test_main_effects_come_first_where_the_plan_names_them_and_pairs_where_it_names_pairs(tmp_path):
     effects = {"unet": 0.0, "resnet_unet": 0.01}, {"bce": 0.0, "dice": 0.005}
     named = {"seeds": [0, 1, 2], "rope": 0.001}
     found = study(tmp_path / "a", *effects, sd=1e-4, design={**named, "confirmatory": ["model"]})
-    texts = sentences(found, "en")
+    texts = answer_sentences(found, "en")
     assert texts[0].startswith("By model, over all the other factors: resnet_unet is better than unet (+0.0")
     assert "(Exploratory" in texts[1] and texts[2].startswith(
         "By loss, over all the other factors (exploratory): dice is better"
     )
     found = study(tmp_path / "b", *effects, sd=1e-4, design={**named, "confirmatory": ["pairs"]})
-    texts = sentences(found, "en")
+    texts = answer_sentences(found, "en")
     assert texts[0].startswith("resnet_unet + dice is better than each") and "xploratory" not in texts[0]
     assert all("(exploratory)" in text for text in texts[1:])
 
@@ -90,7 +98,7 @@ def test_no_sentence_claims_more_than_the_verdicts(tmp_path_factory, effects, sd
         tmp_path_factory.mktemp("any"), {f"m{n}": e for n, e in enumerate(effects)}, sd=sd, seeds=range(seeds), views=2
     )
     comparisons = found.family.comparisons
-    text = sentences(found, "en")[0]
+    text = answer_sentences(found, "en")[0]
     for winner in re.findall(r"(\S+ \+ bce) is better than each", text):
         (cell,) = [row.cell for row in found.rows if row.label == winner]
         assert all(c.verdict == "better" for (a, _), c in comparisons.items() if a == cell)
@@ -117,7 +125,7 @@ def test_an_average_over_some_combinations_and_no_average_at_all_are_called_what
         for cell in plan["cells"]:
             cell["edge"] = cell["cell"] in edges
         place.write_text(json.dumps(plan))
-        return "\n".join(sentences(answer(gather.gather(tmp_path, "made")), "en"))
+        return "\n".join(answer_sentences(answer_study(gather.gather_study(tmp_path, "made")), "en"))
 
     assert "By loss, over all the other factors: " in told()
     left_out = " (planned as confirmatory, but cells without a verdict are left out): "
@@ -142,8 +150,8 @@ def test_a_level_or_a_whole_factor_without_a_verdict_is_not_passed_over(tmp_path
     def told(edges, more=()):
         cells = [{**cell, "edge": cell["levels"]["model"] in edges} for cell in plan["cells"]] + list(more)
         (tmp_path / "studies/made/plan.json").write_text(json.dumps({**plan, "cells": cells}))
-        found = answer(gather.gather(tmp_path, "made"))
-        return ["\n".join(sentences(found, language)) for language in ("en", "zh")]
+        found = answer_study(gather.gather_study(tmp_path, "made"))
+        return ["\n".join(answer_sentences(found, language)) for language in ("en", "zh")]
 
     english, chinese = told(["resnet_unet"])
     assert "By model, 2 of 3 levels, over all the other factors: attention_unet is better than unet (" in english
@@ -174,8 +182,12 @@ def test_one_square_of_cells_is_told_as_one_interaction_and_what_cannot_be_check
     alone = plan["cells"][0]
     plan["cells"].append(alone | {"cell": "large", "levels": alone["levels"] | {"size": "large"}})
     (tmp_path / "studies/made/plan.json").write_text(json.dumps(plan))
-    found = answer(gather.gather(tmp_path, "made"))
-    told = [note for note in notes(found, test_set_ledger.read(tmp_path), "en") if note.startswith("Interaction")]
+    found = answer_study(gather.gather_study(tmp_path, "made"))
+    told = [
+        note
+        for note in study_notes(found, test_set_ledger.read_ledger(tmp_path), "en")
+        if note.startswith("Interaction")
+    ]
     assert len(told) == 2 and told[1].startswith("Interaction of size with the others: not checked")
     clearest = min(effect.interaction.p for effect in found.effects if effect.interaction.where)
     assert f"p {clearest:.3f} (" in told[0]
@@ -191,7 +203,7 @@ def test_interactions_of_factors_whose_levels_are_called_alike_are_told_apart(tm
     for cell, other in zip(large, [*plan["cells"][1:], plan["cells"][0]], strict=True):
         cell["runs"] = other["runs"]  # the same scores in another order: every square has its own difference
     (tmp_path / "studies/made/plan.json").write_text(json.dumps({**plan, "cells": [*plan["cells"], *large]}))
-    found = answer(gather.gather(tmp_path, "made"))
+    found = answer_study(gather.gather_study(tmp_path, "made"))
     squares = {
         frozenset(
             frozenset([*effect.others[second], (effect.factor, first)])
@@ -200,7 +212,11 @@ def test_interactions_of_factors_whose_levels_are_called_alike_are_told_apart(tm
         )
         for effect in found.effects
     }
-    told = [note for note in notes(found, test_set_ledger.read(tmp_path), "en") if note.startswith("Interaction")]
+    told = [
+        note
+        for note in study_notes(found, test_set_ledger.read_ledger(tmp_path), "en")
+        if note.startswith("Interaction")
+    ]
     assert all(len(square) == 4 for square in squares) and len(told) == len(squares)
 
 
@@ -211,7 +227,9 @@ def test_what_was_tried_in_another_study_is_not_counted_as_spent_twice(tmp_path)
     made = made.assign(seconds=[3600.0, *[0.0] * 17, None, None])
     hours = found.study.finished.training_seconds.sum() / 3600 + 1
     english, chinese = (
-        notes(replace(found, study=replace(found.study, trials=made)), test_set_ledger.read(tmp_path), tongue)[-1]
+        study_notes(
+            replace(found, study=replace(found.study, trials=made)), test_set_ledger.read_ledger(tmp_path), tongue
+        )[-1]
         for tongue in ("en", "zh")
     )
     assert f"20 tuning trials, 2 of them spent in other studies; {hours:.1f} hours" in english
@@ -220,7 +238,7 @@ def test_what_was_tried_in_another_study_is_not_counted_as_spent_twice(tmp_path)
 
 def test_both_languages_say_the_same_number_of_things_about_the_same_names(tmp_path):
     found = study(tmp_path, {"unet": 0, "resnet_unet": 0.01}, {"bce": 0.0, "dice": 0.005}, sd=1e-3)
-    english, chinese = (sentences(found, language) for language in ("en", "zh"))
+    english, chinese = (answer_sentences(found, language) for language in ("en", "zh"))
     assert len(english) == len(chinese)
     for one, other in zip(english, chinese, strict=True):
         assert set(re.findall(r"\d+\.\d+|\w*unet\w*|bce|dice\b", one)) == set(
@@ -252,7 +270,9 @@ def test_which_cell_was_highest_at_one_rate_for_all_is_told_beside_the_highest_o
     made = trials((a, (0.93, 0.96, 0.95, 0.92, 0.90)), (b, (0.90, 0.93, 0.96, 0.97, 0.95)))
 
     def told(given, language="en"):
-        return notes(replace(found, study=replace(found.study, **given)), test_set_ledger.read(tmp_path), language)
+        return study_notes(
+            replace(found, study=replace(found.study, **given)), test_set_ledger.read_ledger(tmp_path), language
+        )
 
     assert found.study.finished.groupby("cell").val_dice_last.mean().idxmax() == b
     (note,) = [n for n in told({"trials": made}) if "One rate for all" in n]
@@ -276,7 +296,7 @@ def test_every_two_levels_of_a_factor_stand_in_a_table_with_their_difference(tmp
     found = study(
         tmp_path, {"unet": 0, "attention_unet": 0.002, "resnet_unet": 0.009}, {"bce": 0, "dice": 0.003}, sd=1e-4
     )
-    made = main_effects(found.effects, "en")
+    made = main_effects_table(found.effects, "en")
     mean = (
         found.study.scores.groupby(["cell", "seed", "group"], observed=True)
         .dice.mean()
@@ -291,25 +311,76 @@ def test_every_two_levels_of_a_factor_stand_in_a_table_with_their_difference(tmp
         first, second = row.difference.split(" − ")
         assert row[4].startswith(f"{by_model[first] - by_model[second]:+.4f} [")
         assert row[3] == ("better than" if by_model[first] > by_model[second] else "worse than")
-    assert [len(main_effects(found.effects, language)) for language in ("en", "zh")] == [len(made)] * 2
-    assert "not estimable" not in long_form(found, test_set_ledger.read(tmp_path), "en", "pictures", ()).lower()
+    assert [len(main_effects_table(found.effects, language)) for language in ("en", "zh")] == [len(made)] * 2
+    assert (
+        "not estimable"
+        not in study_long_form(found, test_set_ledger.read_ledger(tmp_path), "en", "pictures", ()).lower()
+    )
     for cell in found.study.cells:
         cell["rate_low"] = None
-    assert "\n\nNot estimable: no rate was tried twice" in long_form(
-        found, test_set_ledger.read(tmp_path), "en", "pictures", ()
+    assert "\n\nNot estimable: no rate was tried twice" in study_long_form(
+        found, test_set_ledger.read_ledger(tmp_path), "en", "pictures", ()
     )
 
 
-def test_the_agreement_of_two_orders_is_kendalls_tau():
-    one, other = np.random.default_rng(0).normal(size=(2, 12))
-    assert kendall(one, other) == pytest.approx(kendalltau(one, other).statistic)
-    assert (kendall([1, 2, 3], [1, 2, 3]), kendall([1, 2, 3], [3, 2, 1])) == (1, -1)
+TOPICS = sorted({path.name.split(".")[0] for path in TEMPLATES.glob("*.j2")})
+
+
+def exported(topic, language):
+    """What a template gives: of a macro the names of its arguments, of a word list its keys or its length."""
+    module = environment().get_template(f"{topic}.{language}.j2").module
+    names = [name for name in vars(module) if not name.startswith("_")]
+    found = {}
+    for name in names:
+        part = getattr(module, name)
+        known = getattr(part, "arguments", None) or (list(part) if isinstance(part, dict) else None)
+        found[name] = len(part) if known is None and isinstance(part, list) else known
+    return found
+
+
+@pytest.mark.parametrize("topic", TOPICS)
+def test_a_template_has_the_same_macros_with_the_same_arguments_in_both_languages(topic):
+    english, chinese = (exported(topic, language) for language in LANGUAGES)
+    assert english == chinese and english
+
+
+def test_every_template_stands_in_both_languages_and_what_is_missing_raises():
+    names = {path.name for path in TEMPLATES.glob("*")}
+    assert names == {f"{topic}.{language}.j2" for topic in TOPICS for language in LANGUAGES}
+    with pytest.raises(TemplateNotFound):
+        phrases("no_such_topic", "en")
+    for language in LANGUAGES:
+        with pytest.raises(AttributeError):
+            phrases("notes", language).no_such_sentence()
+        with pytest.raises(UndefinedError):
+            phrases("notes", language).seed_correlation(correlation=0.1)
+        with pytest.raises(TypeError):
+            phrases("notes", language).seed_correlation(correlation=0.1, p=0.2, more=1)
+
+
+def test_no_line_of_a_template_is_longer_than_120_characters():
+    for path in TEMPLATES.glob("*.j2"):
+        assert all(len(line) <= 120 for line in path.read_text(encoding="utf-8").splitlines()), path.name
+
+
+def test_verdicts_state_on_what_they_are_conditional():
+    given = {
+        "cars": 54, "epochs": ["30"], "steps": [], "trials": 0, "one_a_rate": False, "data": ["Carvana"],
+        "sizes": ["384x256"], "one_training_set": True, "rope": 0.001,
+    }  # fmt: skip
+    english, chinese = (phrases("notes", language).conditions(seeds=[4, 5], **given) for language in LANGUAGES)
+    for part in ("4 to 5 seeds", "54 cars", "30 epochs", "not tuned", "Carvana at 384x256", "0.001"):
+        assert part in english
+    assert all(part in chinese for part in ("4–5 个种子", "54 辆车", "30 轮", "未调参", "Carvana，384x256"))
+    assert "(5 seeds a cell" in phrases("notes", "en").conditions(seeds=[5], **given)
 
 
 def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
     found = study(tmp_path, {"unet": 0, "attention_unet": 0}, sd=1e-5, seeds=range(5), cars=40)
-    none = answer(replace(found.study, plan={**found.study.plan, "known_faulty": []}))
-    assert any(note.startswith("None of the masks") for note in notes(none, test_set_ledger.read(tmp_path), "en"))
+    none = answer_study(replace(found.study, plan={**found.study.plan, "known_faulty": []}))
+    assert any(
+        note.startswith("None of the masks") for note in study_notes(none, test_set_ledger.read_ledger(tmp_path), "en")
+    )
     scores = found.study.scores.copy()
     photo = scores.image.iloc[0]
     scores.loc[(scores.image == photo) & (scores.cell == scores.cell.iloc[0]), "dice"] = (
@@ -317,14 +388,16 @@ def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
     )
     spoilt = replace(found.study, scores=scores, plan={**found.study.plan, "known_faulty": [photo]})
     (told,) = [
-        note for note in notes(answer(spoilt), test_set_ledger.read(tmp_path), "en") if "publicly listed" in note
+        note
+        for note in study_notes(answer_study(spoilt), test_set_ledger.read_ledger(tmp_path), "en")
+        if "publicly listed" in note
     ]
     assert "Without the 1 test photographs" in told and "→ equivalent" in told
     rows = scores[scores.image != photo].groupby(["cell", "seed", "group"], observed=True).dice.mean()
-    a = answer(spoilt)
+    a = answer_study(spoilt)
     assert a.faultless.dice == pytest.approx(rows.groupby("cell", observed=True).mean().to_dict())
     assert not any(
-        "publicly listed" in note for note in notes(found, test_set_ledger.read(tmp_path), "en")
+        "publicly listed" in note for note in study_notes(found, test_set_ledger.read_ledger(tmp_path), "en")
     )  # an older plan does not know
 
 
@@ -335,7 +408,9 @@ def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
         ("en", "4,320 photographs in 270 groups", "Spent: 6 runs"),
         ("zh", "分为 270 组", "开销：6 次运行"),
     ):
-        told = notes(replace(found, study=replace(found.study, plan=plan)), test_set_ledger.read(tmp_path), language)
+        told = study_notes(
+            replace(found, study=replace(found.study, plan=plan)), test_set_ledger.read_ledger(tmp_path), language
+        )
         assert [data in note and "384x256" in note for note in told].count(True) == 1
         assert [spent in note for note in told].count(True) == 1
 
@@ -348,8 +423,8 @@ def test_a_factor_whose_parts_are_asked_for_leads_the_answer_and_each_part_is_to
     for cell in plan["cells"]:
         cell["edge"] = cell["cell"] == "resnet_unet-dice"
     (tmp_path / "studies/made/plan.json").write_text(json.dumps(plan))
-    found = answer(gather.gather(tmp_path, "made"))
-    english, chinese = (sentences(found, language) for language in ("en", "zh"))
+    found = answer_study(gather.gather_study(tmp_path, "made"))
+    english, chinese = (answer_sentences(found, language) for language in ("en", "zh"))
     assert english[0].startswith("By loss, over the 2 of 3 combinations") and "(exploratory)" in english[0]
     assert (
         english[1]
@@ -367,7 +442,9 @@ def test_among_many_levels_those_that_may_be_best_are_named_and_so_are_the_beate
     found = study(
         tmp_path / "two", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design
     )
-    english, chinese = (next(one for one in sentences(found, language) if "loss" in one) for language in ("en", "zh"))
+    english, chinese = (
+        next(one for one in answer_sentences(found, language) if "loss" in one) for language in ("en", "zh")
+    )
     told = "By loss, over all the other factors: no other level is better than dice, focal; each of bce, bce_dice is worse than at least one other."
     assert english == told
     assert "没有其他水平优于 dice、focal；bce、bce_dice 各自至少劣于另外一个。" in chinese
@@ -375,7 +452,7 @@ def test_among_many_levels_those_that_may_be_best_are_named_and_so_are_the_beate
     found = study(
         tmp_path / "one", {"unet": 0, "attention_unet": 0}, losses, sd=1e-3, seeds=range(5), cars=40, design=design
     )
-    (english,) = (one for one in sentences(found, "en") if one.startswith("By loss"))
+    (english,) = (one for one in answer_sentences(found, "en") if one.startswith("By loss"))
     assert english.endswith(
         ": no other level is better than bce, dice, focal; bce_dice is worse than at least one other."
     )
@@ -391,12 +468,14 @@ def test_levels_of_which_the_same_is_told_share_a_sentence(tmp_path):
         "baseline": {"loss": "bce"},
     }
     found = study(tmp_path, {"unet": 0, "attention_unet": 0}, losses, sd=1e-4, cars=40, design=design)
-    told = [one for one in sentences(found, "en") if "one by one" in one]
+    told = [one for one in answer_sentences(found, "en") if "one by one" in one]
     assert told == [
         "By loss, dice, bce_dice against bce, one by one: worse with unet, attention_unet.",
         "By loss, focal against bce, one by one: better with unet, attention_unet.",
     ]
-    assert "按 loss，dice、bce_dice 相对于 bce，逐一来看：在 unet、attention_unet 之内更差。" in sentences(found, "zh")
+    assert "按 loss，dice、bce_dice 相对于 bce，逐一来看：在 unet、attention_unet 之内更差。" in answer_sentences(
+        found, "zh"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -414,12 +493,14 @@ def test_no_sentence_speaks_of_all_where_some_are_not_judged(six, edges):
     for cell, edge in zip(plan["cells"], edges, strict=True):
         cell["edge"] = edge
     (folder / "studies/made/plan.json").write_text(json.dumps(plan))
-    found = answer(gather.gather(folder, "made"))
+    found = answer_study(gather.gather_study(folder, "made"))
     judged = {tuple(row.levels.values()) for row in found.judged}
     for effect in found.effects:
         place = list(found.study.factors).index(effect.factor)
         text = next(
-            one for one in sentences(found, "en") if one.startswith(f"By {effect.factor}") and "one by one" not in one
+            one
+            for one in answer_sentences(found, "en")
+            if one.startswith(f"By {effect.factor}") and "one by one" not in one
         )
         levels = {cell[place] for cell in judged}
         others = len(list(found.study.factors.values())[1 - place])
@@ -428,6 +509,6 @@ def test_no_sentence_speaks_of_all_where_some_are_not_judged(six, edges):
         assert (f"of {len(found.study.factors[effect.factor])} levels" in text) == (
             len(levels) < len(found.study.factors[effect.factor])
         )
-    for text in sentences(found, "en"):
+    for text in answer_sentences(found, "en"):
         if any(edges) and re.search(r"\bcells? ", text) and not text.startswith(("No verdict", "By ")):
             assert "judged" in text or "may be judged" in text, text

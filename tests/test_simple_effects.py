@@ -9,8 +9,8 @@ from analysis.plots import comparison
 from analysis.records import gather
 from analysis.statistics.comparisons import compare
 from analysis.text import tables
-from analysis.text.sentences import sentences
-from analysis.verdicts.answer import answer
+from analysis.text.sentences import answer_sentences
+from analysis.verdicts.answer import answer_study
 from tests.made_study import write_study
 
 ASKED = {"seeds": [0, 1, 2], "rope": 0.001, "confirmatory": ["loss"], "simple_effects": ["loss"]}
@@ -21,7 +21,7 @@ MODELS = {"unet": 0.0, "attention_unet": 0.001, "resnet_unet": 0.002}
 def found(tmp_path_factory):
     output = tmp_path_factory.mktemp("simple")
     write_study(output, models=MODELS, losses={"bce": 0.0, "dice": 0.003}, design=ASKED)
-    return answer(gather.gather(output, "made"))
+    return answer_study(gather.gather_study(output, "made"))
 
 
 def cars(found, cell, score):
@@ -57,7 +57,7 @@ def test_the_parts_intervals_are_no_narrower_than_without_adjustment_and_the_cle
 
 
 def test_the_table_is_in_both_languages_and_a_factor_that_is_not_asked_for_has_none(found):
-    english, chinese = (tables.simple_effects(found.simple["loss"], language) for language in ("en", "zh"))
+    english, chinese = (tables.simple_effects_table(found.simple["loss"], language) for language in ("en", "zh"))
     assert list(english["with"]) == ["over all the others", *MODELS] and set(english["difference"]) == {"dice − bce"}
     assert list(chinese["Dice [95 %]"]) == list(english["Dice [95 %]"]) and "边界 IoU [95 %]" in chinese
     assert list(found.simple) == ["loss"] and comparison.simple_effects(found) is not None
@@ -66,7 +66,7 @@ def test_the_table_is_in_both_languages_and_a_factor_that_is_not_asked_for_has_n
 def test_with_a_baseline_the_others_are_compared_with_it_alone_and_no_interval_pays_for_more(tmp_path):
     asked = {**ASKED, "simple_effects": ["model"], "baseline": {"model": "attention_unet"}}
     write_study(tmp_path, models=MODELS, losses={"bce": 0.0, "dice": 0.003}, design=asked)
-    found = answer(gather.gather(tmp_path, "made"))
+    found = answer_study(gather.gather_study(tmp_path, "made"))
     parts = found.simple["model"]
     assert {part.difference for part in parts} == {"unet − attention_unet", "resnet_unet − attention_unet"}
     within = [part for part in parts if part.where is not None]
@@ -79,12 +79,12 @@ def test_with_a_baseline_the_others_are_compared_with_it_alone_and_no_interval_p
     )
     for part, one in zip(within, alone, strict=True):
         assert part.found["iou"].difference == pytest.approx(one.difference, abs=1e-12)
-    told = " ".join(sentences(found, "en"))
+    told = " ".join(answer_sentences(found, "en"))
     assert (
         "By model, unet, resnet_unet against attention_unet, one by one (exploratory): undecided with bce, dice."
         in told
     )
-    assert "unet、resnet_unet 相对于 attention_unet" in " ".join(sentences(found, "zh"))
+    assert "unet、resnet_unet 相对于 attention_unet" in " ".join(answer_sentences(found, "zh"))
 
 
 def test_a_level_that_is_missing_somewhere_is_left_out_there(tmp_path):
@@ -92,7 +92,7 @@ def test_a_level_that_is_missing_somewhere_is_left_out_there(tmp_path):
     gone = next(cell for cell in plan["cells"] if cell["cell"] == "unet-dice")
     for key in gone["runs"].values():
         (tmp_path / "runs" / key / "result.json").unlink()
-    parts = answer(gather.gather(tmp_path, "made")).simple["loss"]
+    parts = answer_study(gather.gather_study(tmp_path, "made")).simple["loss"]
     assert [part.where for part in parts] == [None, "attention_unet", "resnet_unet"]
 
 
@@ -100,7 +100,7 @@ def test_a_difference_of_a_cell_without_a_verdict_stands_without_an_interval(tmp
     plan = write_study(tmp_path, models=MODELS, losses={"bce": 0.0, "dice": 0.003}, design=ASKED)
     next(cell for cell in plan["cells"] if cell["cell"] == "unet-dice")["edge"] = True
     (tmp_path / "studies/made/plan.json").write_text(json.dumps(plan))
-    found = answer(gather.gather(tmp_path, "made"))
+    found = answer_study(gather.gather_study(tmp_path, "made"))
     whole, *parts = found.simple["loss"]
     assert [part.where for part in parts] == list(MODELS) and whole.of == (2, 3)
     doubtful, *judged = parts
@@ -111,7 +111,7 @@ def test_a_difference_of_a_cell_without_a_verdict_stands_without_an_interval(tmp
     }
     assert doubtful.values == pytest.approx(each, abs=1e-12)
     assert whole.found["dice"].difference == pytest.approx(np.mean([part.values["dice"] for part in judged]), abs=1e-12)
-    english, chinese = (tables.simple_effects(found.simple["loss"], language) for language in ("en", "zh"))
+    english, chinese = (tables.simple_effects_table(found.simple["loss"], language) for language in ("en", "zh"))
     assert list(english["with"][:2]) == ["over the 2 of 3 with a verdict", "unet"]
     assert english.iloc[1, 2] == "no verdict (rate at the edge)" and english.iloc[1, 3] == f"{each['dice']:+.4f}"
     assert chinese.iloc[1, 2] == "无判定（学习率在范围边缘）" and comparison.simple_effects(found) is not None

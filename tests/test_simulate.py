@@ -18,7 +18,7 @@ from analysis.statistics.simulate import (
     best_rates,
     family_verdicts,
     pilot,
-    simulate,
+    run_simulations,
     tables,
     tuned,
 )
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def results():
     assert DRAWS == 4000
-    return averaged([simulate(seed) for seed in range(int(os.environ.get("SIMULATIONS", "1")))])
+    return averaged([run_simulations(seed) for seed in range(int(os.environ.get("SIMULATIONS", "1")))])
 
 
 def averaged(parts):

@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis.statistics.comparisons import Comparison, adjust, compare, compare_all, read
-from analysis.statistics.estimator import Estimate, contrast, summarise
+from analysis.statistics.comparisons import Comparison, adjust, classify, compare, compare_all
+from analysis.statistics.estimator import Estimate, contrast, summarise_cell
 from tests.conftest import examples
 
 RNG = np.random.default_rng(0)
@@ -67,9 +67,9 @@ def test_one_car_says_nothing_of_cars_and_is_undecided():
 )
 def test_a_verdict_is_read_off_the_interval(low, high, verdict):
     low, high = np.array([low]), np.array([high])
-    assert read(low, high, 0.001) == verdict
+    assert classify(low, high, 0.001) == verdict
     turned = {"better": "worse", "worse": "better"}.get(verdict, verdict)
-    assert read(low, high, 0.001, higher_is_better=False) == turned
+    assert classify(low, high, 0.001, higher_is_better=False) == turned
 
 
 def test_a_difference_beyond_the_rope_says_so():
@@ -229,7 +229,7 @@ def test_the_interval_is_that_of_a_slow_twin_and_its_p_is_where_the_twin_touches
 
 def test_leading_axes_are_many_comparisons_at_once():
     a, b = np.stack([cell(4) for _ in range(6)]), np.stack([cell(3, mean=0.991) for _ in range(6)])
-    estimate = contrast([summarise(a), summarise(b)], [1, -1])
+    estimate = contrast([summarise_cell(a), summarise_cell(b)], [1, -1])
     for n in range(6):
         assert estimate.p(np.abs(estimate.value))[n] == pytest.approx(compare(a[n], b[n]).p)
 
@@ -269,7 +269,7 @@ def test_a_familys_p_is_holms_wherever_it_is_not_about_equivalence(seed):
 def test_every_verdict_of_a_family_is_read_off_its_own_interval_and_agrees_with_its_p(seed, rope):
     found = compare_all(family_of(seed), rope=rope).comparisons
     for (a, b), comparison in found.items():
-        assert comparison.verdict == read(np.array(comparison.low), np.array(comparison.high), rope)
+        assert comparison.verdict == classify(np.array(comparison.low), np.array(comparison.high), rope)
         assert (comparison.p <= 0.05) == (comparison.low > 0 or comparison.high < 0)
         assert found[b, a] == comparison.mirrored()
 
@@ -298,20 +298,20 @@ def test_a_pair_found_equivalent_lends_nothing_to_a_false_difference():
     p = 0.02
     value = stats.t.isf(p / 2, 20) * 1.0
     low, high, adjusted = adjust(estimates([value, *[0.0] * 19], [1.0, *[0.1] * 19]), 2.0, 0.05)
-    assert list(read(low, high, 2.0)) == ["undecided", *["equivalent"] * 19]
+    assert list(classify(low, high, 2.0)) == ["undecided", *["equivalent"] * 19]
     assert adjusted[0] == pytest.approx(20 * p)
 
 
 def test_a_pair_found_different_lends_nothing_to_a_false_equivalence():
     reach = 2.0 - stats.t.isf(0.02 / 2, 20) * 0.1  # inside the rope at error rate 0.02, alone
     low, high, _ = adjust(estimates([reach - 1.5, *[5.0] * 19], [0.1 + 0.5, *[0.1] * 19]), 2.0, 0.05)
-    assert read(low, high, 2.0)[0] == "undecided"
+    assert classify(low, high, 2.0)[0] == "undecided"
 
 
 def test_a_rejected_difference_inside_the_rope_is_not_equivalent_unless_holm_says_so():
     """The last of many differences is tested at alpha itself; its interval inside the rope is not, and gets wider."""
     low, high, p = adjust(estimates([1.0, *[50.0] * 19], [0.35, *[1.0] * 19]), 2.0, 0.05)
-    assert (low[0] < 0) == (p[0] > 0.05) and read(low, high, 2.0)[0] != "equivalent"
+    assert (low[0] < 0) == (p[0] > 0.05) and classify(low, high, 2.0)[0] != "equivalent"
 
 
 def test_the_top_is_what_no_other_cell_is_better_than():

@@ -1,7 +1,7 @@
 """Draws a U-Net from the shapes of its feature maps, and one attention gate, as slabs in space.
 
-A slab is a feature map: its face is as high as the map's height (in steps of a halving) and it is as thick as the map has
-channels (in steps of a doubling). Nothing here knows a model: every number drawn is one that was handed over.
+A slab is a feature map: its face is as high as the map's height (in steps of a halving) and it is as thick as the map
+has channels (in steps of a doubling). Nothing here knows a model: every number drawn is one that was handed over.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def _bottoms(levels: Sequence[Level]) -> list[float]:
 
 
 def _row(axes: Any, shapes: Sequence[Shape], x: float, y: float, kind: str, has_input: bool) -> list[Slab]:
-    """Feature maps of one resolution side by side, a convolution between each two; the first of all is the photograph."""
+    """Feature maps of one resolution side by side, a convolution between each two; the first of all is the
+    photograph.
+    """
     slabs: list[Slab] = []
     for number, shape in enumerate(shapes):
         first = number == 0
@@ -154,7 +156,9 @@ def _row(axes: Any, shapes: Sequence[Shape], x: float, y: float, kind: str, has_
 
 
 def _step_up(axes: Any, level: Level, skip: Slab, below: Slab, y: float) -> Slab:
-    """A level of the decoder: enlarged from below, beside it the skip, then its convolutions; the last slab is returned."""
+    """A level of the decoder: enlarged from below, beside it the skip, then its convolutions; the last slab is
+    returned.
+    """
     assert level.up is not None
     back = (below.right + below.depth, below.bottom + below.height + below.depth)
     copied = _slab(axes, below.right + below.depth + 1.15, y, level.encoder[-1], "copy", label="")
@@ -181,10 +185,19 @@ def _measures(shape: Shape) -> tuple[float, float, float]:
 
 
 def _slab(
-    axes: Any, x: float, y: float, shape: Shape, kind: str, name: str = "", fade: bool = False, label: str | None = None,
+    axes: Any,
+    x: float,
+    y: float,
+    shape: Shape,
+    kind: str,
+    name: str = "",
+    fade: bool = False,
+    label: str | None = None,
     centred: bool = False,
-) -> Slab:  # fmt: skip
-    """Draw a feature map with its lower left corner (or, `centred`, the middle of its left side) at (x, y): a box in space."""
+) -> Slab:
+    """Draw a feature map with its lower left corner (or, `centred`, the middle of its left side) at (x, y): a box in
+    space.
+    """
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Polygon
 

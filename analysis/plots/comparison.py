@@ -32,7 +32,7 @@ def intervals(answer: Answer) -> Figure | None:
         colour = BLUE if row.top else TEXT
         if np.isfinite(row.high):
             axis.plot([row.low, row.high], [place, place], color=colour, linewidth=2, alpha=0.8)
-        judged = row.standing.kind == "judged"
+        judged = row.eligibility.kind == "judged"
         axis.plot(row.dice, place, "o", color=colour, markersize=5, fillstyle="full" if judged else "none")
     names = [shorten(row.label) + _doubt(row) for row in rows]
     axis.set_yticks(range(len(rows)), names)
@@ -63,13 +63,15 @@ def _panels(width: float, rows: Sequence[int]) -> tuple[Figure, list[Axes]]:
 
 
 def _doubt(row: Row) -> str:
-    if row.standing.kind != "judged":
-        return f" ({row.standing.kind})"
-    return "" if row.standing.converged else " (at its budget)"
+    if row.eligibility.kind != "judged":
+        return f" ({row.eligibility.kind})"
+    return "" if row.eligibility.converged else " (at its budget)"
 
 
 def simple_effects(answer: Answer) -> Figure | None:
-    """What each factor that the plan asks for changes within each combination of the others, a panel for each factor."""
+    """What each factor that the plan asks for changes within each combination of the others, a panel for each
+    factor.
+    """
     if not answer.simple:
         return None
     figure, axes = _panels(8, [len(parts) for parts in answer.simple.values()])
@@ -85,7 +87,9 @@ def simple_effects(answer: Answer) -> Figure | None:
 
 
 def heatmap(answer: Answer) -> Figure | None:
-    """Dice of each level of the first factor (across) with each of the second (down); other factors are averaged over."""
+    """Dice of each level of the first factor (across) with each of the second (down); other factors are averaged
+    over.
+    """
     factors = [name for name, levels in answer.study.factors.items() if len(levels) > 1][:2]
     if len(factors) < 2 or not answer.measured:
         return None
@@ -96,7 +100,7 @@ def heatmap(answer: Answer) -> Figure | None:
         for d in down
     }
     values = np.array([[np.mean(cells[a, d]) if cells[a, d] else np.nan for a in across] for d in down])
-    doubtful = {tuple(r.levels[f] for f in factors) for r in answer.measured if r.standing.kind != "judged"}
+    doubtful = {tuple(r.levels[f] for f in factors) for r in answer.measured if r.eligibility.kind != "judged"}
     figure, (axis,) = sheet(2.2 + 1.15 * len(across), 1.2 + 0.42 * len(down))
     axis.grid(False)
     axis.imshow(values, cmap="viridis", aspect="auto", alpha=0.85)
@@ -126,8 +130,8 @@ def pairs(answer: Answer) -> Figure | None:
 
 
 def _differences(axis: Axes, found: Sequence[tuple[str, Comparison | float]], rope: float) -> None:
-    """Draw named differences with their intervals, from the top down, on the band of practical equivalence; one without a
-    verdict is a number, and has no interval."""
+    """Draw named differences with their intervals, from the top down, on the band of practical equivalence; one without
+    a verdict is a number, and has no interval."""
     shown = found[:MOST]
     axis.axvspan(-rope, rope, color=BAND, linewidth=0)
     axis.axvline(0, color=TEXT, linewidth=0.8)

@@ -156,7 +156,9 @@ class Shown:
 
 
 def strip(photographs: Sequence[Shown], models: Sequence[str], credit: str) -> Image:
-    """The whole picture (h, w, 3): a heading, two rows for each photograph, a line that says whose photographs these are."""
+    """The whole picture (h, w, 3): a heading, two rows for each photograph, a line that says whose photographs these
+    are.
+    """
     headings = ["photo", "ground truth", *(" ".join(model.split())[:34] for model in models)]
     rows = [_texts(headings), *(row for shown in photographs for row in _rows(shown))]
     line = f"orange: missed, blue: false; below each photograph the framed part.   {credit}"

@@ -1,7 +1,8 @@
-"""What the pictures of numbers share: no background, colours that are legible on white and on dark, text that stays text.
+"""What the pictures of numbers share: no background, colours that are legible on white and on dark, text that stays
+text.
 
-A picture is an SVG without a background, so it takes the page's. Colours are mid-tones: each has a contrast of at least 3
-against white and against GitHub's dark page, and the grey of the text at least 4.3 (WCAG 2.1, 1.4.11 and 1.4.3).
+A picture is an SVG without a background, so it takes the page's. Colours are mid-tones: each has a contrast of at least
+3 against white and against GitHub's dark page, and the grey of the text at least 4.3 (WCAG 2.1, 1.4.11 and 1.4.3).
 """
 
 from __future__ import annotations
@@ -21,12 +22,23 @@ COLOURS = (BLUE, ORANGE, GREEN, PINK, "#a07a00", "#8a6fd1", "#4b8fb0", "#c8553d"
 LINES = ("-", "--", ":", "-.")
 BAND = (0.46, 0.49, 0.52, 0.18)  # of the region of practical equivalence
 STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "picture", "text.parse_math": False, "font.size": 9, "font.family": "sans-serif",
-    "text.color": TEXT, "axes.labelcolor": TEXT, "axes.edgecolor": TEXT, "xtick.color": TEXT, "ytick.color": TEXT,
-    "axes.titlesize": 9, "axes.titlecolor": TEXT, "axes.spines.top": False, "axes.spines.right": False, "axes.facecolor": "none",
-    "figure.facecolor": "none", "savefig.facecolor": "none", "legend.frameon": False, "legend.labelcolor": TEXT,
-    "axes.grid": True, "grid.color": TEXT, "grid.alpha": 0.25, "grid.linewidth": 0.5, "axes.axisbelow": True,
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "svg.hashsalt": "picture",
+    "text.parse_math": False,
+    "font.size": 9,
+    "font.family": "sans-serif",
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), TEXT),
+    **dict.fromkeys(("axes.titlecolor", "legend.labelcolor", "grid.color"), TEXT),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor", "savefig.facecolor"), "none"),
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+}
 
 
 def style() -> Any:

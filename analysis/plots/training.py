@@ -23,7 +23,9 @@ VIEW = r"_(\d{1,2})\.[^.]+$"
 
 
 def responses(answer: Answer) -> Figure | None:
-    """Each cell's tuning trials, the curve through them and the rate that was chosen; crosses have diverged or failed."""
+    """Each cell's tuning trials, the curve through them and the rate that was chosen; crosses have diverged or
+    failed.
+    """
     trials = answer.study.trials
     rows = [row for row in answer.rows if (trials.cell == row.cell).any()]
     return _panels(
@@ -48,7 +50,9 @@ def losses(answer: Answer) -> Figure | None:
 
 
 def validation(answer: Answer) -> Figure | None:
-    """Each cell's validation Dice over the epochs, a line for each seed; the last fifth, which must be flat, is marked."""
+    """Each cell's validation Dice over the epochs, a line for each seed; the last fifth, which must be flat, is
+    marked.
+    """
     curves = answer.study.curves
     rows = [row for row in answer.rows if (curves.cell == row.cell).any()]
     low = curves.groupby("cell").val_dice.median().min() if len(curves) else 0

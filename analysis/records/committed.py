@@ -31,21 +31,21 @@ from registry import InputError
 TYPES = {"cell": "category", "group": "category", "image": "category", "seed": int, "failed": np.int8}  # of scores
 
 
-def committed(results: Path) -> list[str]:
+def committed_studies(results: Path) -> list[str]:
     """List the names of the studies that have files under `results`."""
     return sorted(path.parent.name for path in results.glob("*/study.json"))
 
 
-def write(study: Study, results: Path) -> Path:
+def write_study(study: Study, results: Path) -> Path:
     """Write the files of `study` under `results`; returns their folder."""
     folder = results / study.name
     folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files(study).items():
+    for name, content in study_files(study).items():
         write_atomically(folder / name, content)
     return folder
 
 
-def files(study: Study) -> dict[str, bytes]:
+def study_files(study: Study) -> dict[str, bytes]:
     """Each file's name and content."""
     robustness = {"robustness.csv.gz": gzip.compress(_csv(study.robustness), 5, mtime=0)}
     return (robustness if len(study.robustness) else {}) | {
@@ -58,8 +58,10 @@ def files(study: Study) -> dict[str, bytes]:
     }
 
 
-def read(results: Path, name: str) -> Study | None:
-    """Read the study `name` from its files; None where there are none. Raises InputError for files that cannot be read."""
+def read_study(results: Path, name: str) -> Study | None:
+    """Read the study `name` from its files; None where there are none. Raises InputError for files that cannot be
+    read.
+    """
     folder = results / name
     plan = read_json(folder / "study.json")
     if plan is None:
@@ -76,8 +78,8 @@ def read(results: Path, name: str) -> Study | None:
             robustness = pd.read_csv(folder / "robustness.csv.gz", dtype=texts, keep_default_na=False)[list(ROBUSTNESS)]
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(
-            f"The results in {folder} cannot be read ({' '.join(str(error).split())}). Restore them with git checkout {folder}, "
-            f"or delete the folder and repeat: python run.py report {name}"
+            f"The results in {folder} cannot be read ({' '.join(str(error).split())}). Restore them with "
+            f"git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
         ) from None
     configs = _unfolded(read_json(folder / "configs.json") or {})
     runs = with_levels(number(runs, scores), plan)

@@ -1,4 +1,6 @@
-"""From a study's plan and the folders of its runs to what it measured. Whatever is missing or broken becomes a row that says so."""
+"""From a study's plan and the folders of its runs to what it measured. Whatever is missing or broken becomes a row that
+says so.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.files import read_json, sha256_of
-from analysis.records.run_files import read_scores
+from analysis.records.run_files import read_all_scores
 from analysis.records.run_state import RunState, run_state
 from analysis.records.study_results import (
     CURVES,
@@ -53,7 +55,7 @@ def planned(output_dir: Path) -> list[str]:
     return sorted(path.parent.name for path in (output_dir / "studies").glob("*/plan.json"))
 
 
-def gather(output_dir: Path, name: str) -> Study | None:
+def gather_study(output_dir: Path, name: str) -> Study | None:
     """The study `name` from what lies under `output_dir`; None where it has no plan there."""
     folder = output_dir / "studies" / name
     plan = read_json(folder / "plan.json")
@@ -76,7 +78,7 @@ def gather(output_dir: Path, name: str) -> Study | None:
 def _scored(runs: list[Run]) -> pd.DataFrame:
     """The scores of the finished runs; a run whose scores cannot be read is no longer finished."""
     finished = [run for run in runs if run.folder is not None]
-    scores, broken = read_scores([run.folder for run in finished if run.folder is not None])
+    scores, broken = read_all_scores([run.folder for run in finished if run.folder is not None])
     for place, reason in broken.items():
         finished[place].row |= {"state": "missing", "reason": reason}
     names = pd.Categorical([str(run.row["cell"]) for run in finished])
@@ -100,7 +102,9 @@ def with_levels(runs: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """The tuning trials of a study; none where there is no file. Raises InputError for a file that holds something else."""
+    """The tuning trials of a study; none where there is no file. Raises InputError for a file that holds something
+    else.
+    """
     if not path.exists():
         return empty(TRIALS)
     try:
@@ -108,7 +112,7 @@ def read_trials(path: Path) -> pd.DataFrame:
         return typed(table.reindex(columns=list(TRIALS)))
     except (ValueError, TypeError) as error:
         raise InputError(
-            f"The tuning trials in {path} cannot be read ({' '.join(str(error).split())}). Put the file right, or remove it."
+            f"The tuning trials in {path} cannot be read ({' '.join(str(error).split())}). Fix the file, or remove it."
         ) from None
 
 
@@ -227,7 +231,9 @@ def read_file(path: Path) -> pd.DataFrame:
 
 
 def gather_robustness(folder: Path, keys: Collection[str]) -> pd.DataFrame:
-    """The scores under a study's folder of the runs `keys`, averaged over a group's photographs: key, condition, group, dice, iou."""
+    """The scores under a study's folder of the runs `keys`, averaged over a group's photographs: key, condition, group,
+    dice, iou.
+    """
     tables = [read_file(path) for path in sorted((folder / PLACE).glob("*.csv"))]
     tables = [table[table.key.isin(keys)] for table in tables]
     joined = pd.concat([table for table in tables if len(table)] or [read_file(folder / "none")], ignore_index=True)

@@ -15,10 +15,11 @@ from analysis.records.study_results import Study, compact
 RANGE = ("low", "high", "points", "seeds", "sampler")  # of a tuning: what makes its trials the same
 
 
-def merge(old: Study, new: Study) -> Study:
+def merge_studies(old: Study, new: Study) -> Study:
     """Lay the study as it was measured now (`new`) over its committed files (`old`).
 
-    A run that failed now replaces one that was not the same run (another key): a failure is never hidden by an old success.
+    A run that failed now replaces one that was not the same run (another key): a failure is never hidden by an old
+    success.
     """
     stay, both = _committed_runs(old, new)
     plan = _laid_over(old.plan, new.plan)
@@ -57,7 +58,9 @@ def _joined(old: pd.DataFrame, new: pd.DataFrame, stay: pd.MultiIndex) -> pd.Dat
 
 
 def _all_trials(old: Study, new: Study, plan: Mapping[str, Any]) -> pd.DataFrame:
-    """The trials of both, those measured now first; of a cell whose settings or range are other ones now, only these."""
+    """The trials of both, those measured now first; of a cell whose settings or range are other ones now, only
+    these.
+    """
     ranges = [{name: (study.plan.get("tuning") or {}).get(name) for name in RANGE} for study in (old, new)]
     same = not len(new.trials) or ranges[0] == ranges[1]
     both = new.trials.merge(old.trials, on=["cell", "rate", "seed"], suffixes=("", "_old"))

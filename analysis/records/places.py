@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.records import committed
-from analysis.records.gather import gather, planned
-from analysis.records.merge import merge
+from analysis.records.gather import gather_study, planned
+from analysis.records.merge import merge_studies
 from analysis.records.study_results import Study
 from registry import InputError, did_you_mean
 
@@ -29,13 +29,14 @@ class Places:
 
 def study_names(places: Places, asked: str | None) -> list[str]:
     """List the study asked for, or all that are known. Raises InputError for an unknown one, with the nearest name."""
-    known = sorted({*planned(places.output_dir), *committed.committed(places.results)})
+    known = sorted({*planned(places.output_dir), *committed.committed_studies(places.results)})
     if asked is None:
         return known
     if asked not in known or not NAME.fullmatch(asked):
         raise InputError(
-            f"There is no plan of a study '{asked}'{did_you_mean(asked, known)} under {places.output_dir / 'studies'} and no result under {places.results}. "
-            f"Begin it with: python run.py study {asked if NAME.fullmatch(asked) else 'NAME'}"
+            f"There is no plan of a study '{asked}'{did_you_mean(asked, known)} under {places.output_dir / 'studies'} "
+            f"and no result under {places.results}. Begin it with: "
+            f"python run.py study {asked if NAME.fullmatch(asked) else 'NAME'}"
         )
     return [asked]
 
@@ -51,9 +52,9 @@ def one_study(places: Places, asked: str | None, flag: str) -> str:
 
 def load_study(places: Places, name: str) -> Study:
     """Load the study as it is known now: its records, and the committed rows where the records lack the run."""
-    new, old = gather(places.output_dir, name), committed.read(places.results, name)
+    new, old = gather_study(places.output_dir, name), committed.read_study(places.results, name)
     if new is not None and old is not None:
-        return merge(old, new)
+        return merge_studies(old, new)
     found = new or old
     if found is None:
         raise InputError(

@@ -1,6 +1,7 @@
 """The photographs' scores of many runs, read together: a thousand runs of a thousand photographs in seconds.
 
-Files are parsed some dozens at a time, as one text; where that fails, one by one, so that a broken file costs its own run only.
+Files are parsed some dozens at a time, as one text; where that fails, one by one, so that a broken file costs its own
+run only.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ NUMBERS = ["tp", "fp", "fn", "dice", "iou", "boundary_iou", "hd95", "dice_best"]
 READ = ["group", "image", "dice", "iou", "boundary_iou", "hd95", "failed", "dice_best"]
 
 
-def read_scores(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[int, str]]:
+def read_all_scores(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[int, str]]:
     """The last weights' scores of finished runs, with the best weights' Dice beside them: (READ and `run`, broken).
 
     `run` is the place of the run's folder in `folders`; `broken` says of runs whose scores cannot be used why.
@@ -110,7 +111,7 @@ def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
         content = None
     if not isinstance(content, dict):
         raise InputError(
-            f"Line {number} of {path} is damaged. Put the file back from a copy, or give the run up and train it again: "
+            f"Line {number} of {path} is damaged. Restore the file from a copy, or discard the run and train it again: "
             f"rm -r {path.parent}"
         )
     return content
@@ -124,7 +125,7 @@ def read_score_table(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype={"set": str, "group": str, "image": str}, keep_default_na=False)
 
 
-def summarise(scores: pd.DataFrame) -> dict[str, float | int]:
+def summarise_scores(scores: pd.DataFrame) -> dict[str, float | int]:
     """One table of scores in numbers.
 
     Means of Dice, IoU, precision, recall and boundary IoU over photographs within a car and then over cars; HD95 by its

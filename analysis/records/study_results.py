@@ -20,7 +20,8 @@ NUMBERS = (*MEANS, "hd95_median", "hd95_failures", "test_cars", "test_images")
 # What two runs of one table must share, unless it is what the study varies; `epochs` is the budget.
 SHARED = (
     "data", "data_fingerprint", "protocol", "split", "fold", "size", "epochs", "batch_size", "train_cars", "augment",
-    "optimizer", "weight_decay", "schedule", "clip", "early_stopping", "accumulate", "compile", "epoch_steps", "progressive", "precision", "group_pattern",
+    "optimizer", "weight_decay", "schedule", "clip", "early_stopping", "accumulate", "compile", "epoch_steps",
+    "progressive", "precision", "group_pattern",
 )  # fmt: skip
 COST = ("parameters", "gmacs", "training_seconds", "images_per_second", "peak_memory_gb")
 RUN = (
@@ -31,12 +32,15 @@ SCORES = ("cell", "seed", "group", "image", "dice", "iou", "boundary_iou", "hd95
 TRIALS = ("cell", "trial", "rate", "seed", "state", "value", "key", "seconds")
 CURVES = ("cell", "seed", "epoch", "train_loss", "val_loss", "val_dice", "val_iou")
 ROBUSTNESS = ("key", "condition", "group", "dice", "iou")
-NUMERIC = {"rate", *MEANS, "hd95_median", "hd95", "val_dice_last", "val_rise", *COST, "ceiling", "weight_decay", "clip", "progressive",
-           "value", "seconds", "train_loss", "val_loss", "val_dice", "val_iou"}  # fmt: skip
-
-
-WHOLE = {"seed", "hd95_failures", "test_cars", "test_images", "best_epoch", "parameters", "threads", "protocol", "epochs",
-         "batch_size", "train_cars", "early_stopping", "accumulate", "epoch_steps", "trial", "epoch", "failed"}  # fmt: skip
+# The types of columns; all others are text.
+NUMERIC = {
+    "rate", *MEANS, "hd95_median", "hd95", "val_dice_last", "val_rise", *COST, "ceiling", "weight_decay", "clip",
+    "progressive", "value", "seconds", "train_loss", "val_loss", "val_dice", "val_iou",
+}  # fmt: skip
+WHOLE = {
+    "seed", "hd95_failures", "test_cars", "test_images", "best_epoch", "parameters", "threads", "protocol", "epochs",
+    "batch_size", "train_cars", "early_stopping", "accumulate", "epoch_steps", "trial", "epoch", "failed",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,9 @@ class Study:
 
     @property
     def at_budget(self) -> bool:
-        """Whether the question is about a given number of steps, so that cells that have not converged are also judged."""
+        """Whether the question is about a given number of steps, so that cells that have not converged are also
+        judged.
+        """
         return self.plan.get("design", {}).get("at_budget") is True
 
     @property
@@ -120,7 +126,8 @@ def number(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_car(study: Study, column: str = "dice") -> dict[str, NDArray[np.float64]]:
-    """Of each cell with finished runs, the means over a car's photographs: (seeds, cars), the cars that all cells share.
+    """Of each cell with finished runs, the means over a car's photographs: (seeds, cars), the cars that all cells
+    share.
 
     Empty where there is no car that all share.
     """

@@ -1,7 +1,7 @@
 """How often each set of test cars has been read: analysis/results/ledger.csv, committed, never shortened.
 
-A test set wears out: whoever looks at it often enough finds something. So every run of a study that is reported is entered here, once, by
-its key; a run that is repeated with the same key reads nothing new.
+A test set wears out: whoever looks at it often enough finds something. So every run of a study that is reported is
+entered here, once, by its key; a run that is repeated with the same key reads nothing new.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COLUMNS = ("study", "data_fingerprint", "split", "test_cars", "cars_sha256", "ru
 SET = ["data_fingerprint", "split", "test_cars", "cars_sha256"]
 
 
-def read(results: Path) -> pd.DataFrame:
+def read_ledger(results: Path) -> pd.DataFrame:
     """The ledger, a row for each study and set of test cars; empty where there is none yet."""
     path = results / "ledger.csv"
     if not path.exists():
@@ -27,9 +27,9 @@ def read(results: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)[list(COLUMNS)].astype({"test_cars": int, "runs": int})
 
 
-def enter(study: Study, results: Path) -> pd.DataFrame:
+def enter_study(study: Study, results: Path) -> pd.DataFrame:
     """Enter the study's finished runs and return the ledger as it is written."""
-    ledger = entered(read(results), study)
+    ledger = entered(read_ledger(results), study)
     buffer = io.StringIO()
     ledger.to_csv(buffer, index=False, lineterminator="\n")
     results.mkdir(parents=True, exist_ok=True)
@@ -39,18 +39,17 @@ def enter(study: Study, results: Path) -> pd.DataFrame:
 
 def entered(ledger: pd.DataFrame, study: Study) -> pd.DataFrame:
     """`ledger` with the study's finished runs."""
-    rows = {(row.study, row.data_fingerprint, row.split, row.test_cars, row.cars_sha256): set(row.keys.split()) for row in
-            ledger.rename(columns={"keys": "keys"}).itertuples()}  # fmt: skip
-    for run in readings(study).itertuples():
-        rows.setdefault((study.name, run.data_fingerprint, run.split, run.test_cars, run.cars_sha256), set()).add(
-            run.key
-        )
-    lines = [(*place, len(keys), " ".join(sorted(keys))) for place, keys in sorted(rows.items())]
+    keys_of = {tuple(row[:-2]): set(row[-1].split()) for row in ledger[list(COLUMNS)].itertuples(index=False)}
+    for run in readings(study).itertuples(index=False):
+        keys_of.setdefault((study.name, *run[1:]), set()).add(run.key)
+    lines = [(*place, len(keys), " ".join(sorted(keys))) for place, keys in sorted(keys_of.items())]
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
 def readings(study: Study) -> pd.DataFrame:
-    """Of each finished run: key, data fingerprint, split (with its fold), and the test cars it was scored on, by number and digest."""
+    """Of each finished run: key, data fingerprint, split (with its fold), and the test cars it was scored on, by number
+    and digest.
+    """
     cars = study.scores.groupby(["cell", "seed"], observed=True).group.agg(lambda g: "\n".join(sorted(set(g))))
     digests = {place: hashlib.sha256(text.encode()).hexdigest()[:16] for place, text in cars.items()}
     runs = study.finished

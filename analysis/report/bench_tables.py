@@ -99,16 +99,22 @@ def _quality(results: Results) -> list[list[str]]:
 
 
 HEADINGS = {
-    "step": ["work", "images/s", "times a plain loop (its images/s)", "of the fp32 peak, GFLOP/s", "of the bf16 peak, GFLOP/s",
-             "of the roofline, images/s", "memory, GB (plain)"],
+    "step": [
+        "work", "images/s", "times a plain loop (its images/s)", "of the fp32 peak, GFLOP/s",
+        "of the bf16 peak, GFLOP/s", "of the roofline, images/s", "memory, GB (plain)",
+    ],
     "loader": ["augmentation", "cached, photographs/s", "decoding, photographs/s", "ratio"],
     "scoring": ["what", "photograph", "ms on one thread"],
     "overhead": ["what", "seconds"],
     "quality": ["what", "training cars", "seconds before scoring", "test Dice", "IoU", "boundary IoU", "ceiling"],
 }  # fmt: skip
 ROWS: dict[str, Callable[[Results], list[list[str]]]] = {
-    "step": _step, "loader": _loader, "scoring": _scoring, "overhead": _overhead, "quality": _quality,
-}  # fmt: skip
+    "step": _step,
+    "loader": _loader,
+    "scoring": _scoring,
+    "overhead": _overhead,
+    "quality": _quality,
+}
 
 
 if __name__ == "__main__":

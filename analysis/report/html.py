@@ -1,4 +1,6 @@
-"""One self-contained HTML page of a study: answer, sortable tables, every pair, every run, pictures, protocol, environment."""
+"""One self-contained HTML page of a study: answer, sortable tables, every pair, every run, pictures, protocol,
+environment.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +17,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis.statistics.comparisons import Family
 from analysis.text import robustness, tables
 from analysis.text.factor_sentences import interaction_sentence
-from analysis.text.notes import notes
+from analysis.text.notes import study_notes
+from analysis.text.sentences import answer_sentences
 from analysis.text.wording import LANGUAGES
-from analysis.text.sentences import sentences
 from analysis.verdicts.answer import Answer
 
 CLAIMS = {"confirmatory": "confirmatory", "incomplete": "planned as confirmatory", "exploratory": "exploratory"}
-RUNS = ("cell", "seed", "key", "state", "reason", "rate", "dice", "iou", "boundary_iou", "hd95_median", "hd95_failures", "dice_best",
-        "best_epoch", "val_rise", "training_seconds", "images_per_second", "peak_memory_gb", "device", "git_commit")  # fmt: skip
+RUNS = (
+    "cell", "seed", "key", "state", "reason", "rate", "dice", "iou", "boundary_iou", "hd95_median", "hd95_failures",
+    "dice_best", "best_epoch", "val_rise", "training_seconds", "images_per_second", "peak_memory_gb", "device",
+    "git_commit",
+)  # fmt: skip
 
 
 def html_page(answer: Answer, ledger: pd.DataFrame, pictures: dict[str, str], strip: bytes | None = None) -> str:
@@ -41,8 +46,8 @@ def html_page(answer: Answer, ledger: pd.DataFrame, pictures: dict[str, str], st
     return environment.get_template("page.html.j2").render(
         name=answer.study.name,
         question=plan.get("question", {}),
-        answers={language: sentences(answer, language) for language in LANGUAGES},
-        notes={language: notes(answer, ledger, language) for language in LANGUAGES},
+        answers={language: answer_sentences(answer, language) for language in LANGUAGES},
+        notes={language: study_notes(answer, ledger, language) for language in LANGUAGES},
         tables=list(_tables(answer)),
         pictures=shown,
         protocol=_protocol(plan),
@@ -55,7 +60,7 @@ def _tables(answer: Answer) -> Iterator[dict[str, Any]]:
     yield _table("Cells", tables.cell_table(answer, "en"))
     for effect in answer.effects:
         title = f"Main effect of {effect.factor} ({CLAIMS[effect.claim]})"
-        yield _table(title, _differences(effect.effect.family, {}), interaction_sentence(effect, "en"))
+        yield _table(title, _differences(effect.effect.family, {}), interaction_sentence(effect.interaction, "en"))
     for factor, parts in answer.simple.items():
         yield _table(f"{factor} within each combination of the other factors", tables.simple_effects_table(parts, "en"))
     if answer.family is not None:

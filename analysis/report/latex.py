@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.text.sentences import sentences
+from analysis.text.sentences import answer_sentences
 from analysis.text.tables import TOP, cell_table
 from analysis.verdicts.answer import Answer
 
@@ -12,7 +12,7 @@ from analysis.verdicts.answer import Answer
 def latex_table(answer: Answer) -> str:
     """The table; whatever names hold is escaped by pandas."""
     plain = cell_table(answer, "en").map(lambda text: " ".join(str(text).split()).replace(TOP, "*"))
-    caption, label = _escaped(" ".join(sentences(answer, "en"))), f"tab:{answer.study.name}"
+    caption, label = _escaped(" ".join(answer_sentences(answer, "en"))), f"tab:{answer.study.name}"
     return plain.to_latex(index=False, escape=True, caption=caption, label=label, position="t")
 
 

@@ -1,10 +1,11 @@
-"""The rendered parts of the README and of docs/studies.md, between markers, never typed: choices, the demo, and every study.
+"""The rendered parts of the README and of docs/studies.md, between markers, never typed: choices, the demo, and every
+study.
 
 python run.py report           write them
 python run.py report --check   exit 1 where a page says something else
 
-A study stands between `<!-- study NAME en -->` and `<!-- /study NAME en -->`, and in Chinese between the same with `zh`; its long
-form, in docs/studies.md next to the README, between the same with `long` in place of `study`.
+A study stands between `<!-- study NAME en -->` and `<!-- /study NAME en -->`, and in Chinese between the same with
+`zh`; its long form, in docs/studies.md next to the README, between the same with `long` in place of `study`.
 
 What the demo prints is kept in docs/demo.txt; to renew it: rm -r outputs data/synthetic; make -s demo > docs/demo.txt
 What the steps of the walk print is kept in docs/walk; to renew it: make walk
@@ -21,14 +22,14 @@ from pathlib import Path
 from analysis.records import committed, test_set_ledger
 from analysis.records.places import README, RESULTS
 from analysis.report.latex import latex_table
-from analysis.text.long_form import long_form
+from analysis.text.long_form import study_long_form
 from analysis.text.markdown import render, table_of
+from analysis.text.section import study_section
 from analysis.text.wording import LANGUAGES, phrases
-from analysis.text.section import section
-from analysis.verdicts.answer import Answer, answer
+from analysis.verdicts.answer import Answer, answer_study
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 
-FORMS = {"study": section, "long": long_form}
+FORMS = {"study": study_section, "long": study_long_form}
 TABLES = {"--model": MODELS, "--loss": LOSSES, "--augment": AUGMENTATIONS, "--data": DATASETS}
 
 
@@ -43,7 +44,7 @@ def read_page(path: Path) -> str:
         ) from None
 
 
-def pages(readme: Path) -> list[Path]:
+def study_pages(readme: Path) -> list[Path]:
     """The pages that show studies: the README and, where there is one next to it, docs/studies.md."""
     return [path for path in (readme, readme.parent / "docs" / "studies.md") if path == readme or path.exists()]
 
@@ -82,7 +83,7 @@ def rendered(text: str, page: Path = README, results: Path = RESULTS, known: Map
         for name in studies(text, form):
             found = (known or {}).get(name) or _committed_answer(page, results, name)
             folder = Path(os.path.relpath(results / name, page.parent)).as_posix()
-            ledger, drawn = test_set_ledger.read(results), {path.stem for path in (results / name).glob("*.svg")}
+            ledger, drawn = test_set_ledger.read_ledger(results), {path.stem for path in (results / name).glob("*.svg")}
             for language in LANGUAGES:
                 parts[f"{form} {name} {language}"] = write(found, ledger, language, folder, drawn)
     return render(text, parts)
@@ -99,24 +100,24 @@ def _printed(docs: Path) -> dict[str, str]:
 
 
 def _committed_answer(page: Path, results: Path, name: str) -> Answer:
-    study = committed.read(results, name)
+    study = committed.read_study(results, name)
     if study is None:
         raise InputError(
             f"{page.name} shows the study {name}, but {results / name} is missing. Type: python run.py report {name}"
         )
-    return answer(study)
+    return answer_study(study)
 
 
 def problems(readme: Path = README, results: Path = RESULTS) -> list[str]:
     """List what in the pages, or among the committed results, is not as the committed results say: a sentence each."""
     known, found = {}, []
-    for name in committed.committed(results):
+    for name in committed.committed_studies(results):
         try:
             known[name] = _committed_answer(readme, results, name)
             found += _altered(results, known[name])
         except InputError as error:
             found.append(str(error))
-    for page in pages(readme):
+    for page in study_pages(readme):
         text = read_page(page)
         try:
             due = rendered(text, page, results, known)
@@ -140,7 +141,7 @@ def _altered(results: Path, found: Answer) -> list[str]:
     """The files of numbers (runs.csv, and the table for a paper) that are not what the scores give."""
     name = found.study.name
     due = {
-        "runs.csv": (committed.files(found.study)["runs.csv"], ""),
+        "runs.csv": (committed.study_files(found.study)["runs.csv"], ""),
         f"{name}.tex": (latex_table(found).encode(), " --latex"),
     }
     return [
@@ -152,7 +153,7 @@ def _altered(results: Path, found: Answer) -> list[str]:
 
 def main() -> int:
     """Write the rendered parts."""
-    for page in pages(README):
+    for page in study_pages(README):
         page.write_text(rendered(page.read_text(encoding="utf-8"), page), encoding="utf-8")
     return 0
 

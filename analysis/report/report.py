@@ -1,6 +1,7 @@
 """The report command: from the records of a study to its committed files, pictures and pages.
 
-outputs/ (or only the committed files) -> Study -> Answer -> CSV, pictures, README, LaTeX, HTML. Needs neither torch, MLflow nor an image.
+outputs/ (or only the committed files) -> Study -> Answer -> CSV, pictures, README, LaTeX, HTML. Needs neither torch,
+MLflow nor an image.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from analysis.records.files import write_atomically
 from analysis.records.places import Places, load_study, one_study, study_names
 from analysis.report import pages
 from analysis.report.latex import latex_table
-from analysis.text.wording import phrases
-from analysis.text.sentences import sentences
+from analysis.text.sentences import answer_sentences
 from analysis.text.tables import row_texts
-from analysis.verdicts.answer import Answer, answer
+from analysis.text.wording import phrases
+from analysis.verdicts.answer import Answer, answer_study
 from registry import InputError
 
 PICTURES: dict[str, Callable[[Answer], Figure | None]] = {
@@ -71,7 +72,9 @@ def report_studies(places: Places, study: str | None, latex: bool, html: Path | 
 
 
 def check(places: Places) -> int:
-    """Print what is not as the committed results give it (a page, a committed file); returns the exit code, 1 where anything is."""
+    """Print what is not as the committed results give it (a page, a committed file); returns the exit code, 1 where
+    anything is.
+    """
     problems = pages.problems(places.readme, places.results)
     for problem in problems:
         print(problem, file=sys.stderr)
@@ -80,10 +83,10 @@ def check(places: Places) -> int:
 
 def report_study(places: Places, name: str) -> Answer:
     """Write a study's committed files, its ledger entries and its pictures. Nothing is written if it is refused."""
-    found = answer(load_study(places, name))
+    found = answer_study(load_study(places, name))
     drawn = draw_pictures(found)
-    folder = committed.write(found.study, places.results)
-    test_set_ledger.enter(found.study, places.results)
+    folder = committed.write_study(found.study, places.results)
+    test_set_ledger.enter_study(found.study, places.results)
     if (folder / f"{name}.tex").exists():
         write_latex(places, found)
     for picture in PICTURES:
@@ -108,37 +111,12 @@ def write_pages(places: Places, reported: Mapping[str, Answer]) -> list[str]:
     Notices about the merge are not part of them: `check`, which reads the committed files, knows nothing of it.
     """
     known = {name: replace(found, study=replace(found.study, notices=())) for name, found in reported.items()}
-<<<<<<< HEAD
-    for page in readme.pages(places.readme):
-        text = readme.read(page)
-        made = readme.rendered(text, page, places.results, known)
-        if made != text:
-            write_atomically(page, made.encode())
-    text = readme.read(places.readme)
-=======
-    for page in pages.pages(places.readme):
+    for page in pages.study_pages(places.readme):
         text = pages.read_page(page)
         due = pages.rendered(text, page, places.results, known)
         if due != text:
-            committed.write_atomically(page, due.encode())
+            write_atomically(page, due.encode())
     text = pages.read_page(places.readme)
->>>>>>> 93d1484 (Study texts move into Jinja templates, English beside Chinese; comparisons, tables and rules exist once)
-    return [
-        f"{places.readme.name} has no place for the study {name}: where it should stand, put the lines <!-- study {name} en --> "
-        f"and <!-- /study {name} en -->, and the same with zh in the Chinese part."
-        for name in reported
-        if name not in pages.studies(text)
-    ]
-
-
-def write_latex(places: Places, found: Answer) -> Path:
-    """Write the table for a paper next to the committed files."""
-    path = places.results / found.study.name / f"{found.study.name}.tex"
-<<<<<<< HEAD
-    write_atomically(path, tables.latex(found).encode())
-=======
-    committed.write_atomically(path, latex_table(found).encode())
->>>>>>> 93d1484 (Study texts move into Jinja templates, English beside Chinese; comparisons, tables and rules exist once)
     return path
 
 
@@ -151,7 +129,7 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
     drawn = {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.exists()}
     strip = folder / "strip.png"
     content = html_page(
-        found, test_set_ledger.read(places.results), drawn, strip.read_bytes() if strip.exists() else None
+        found, test_set_ledger.read_ledger(places.results), drawn, strip.read_bytes() if strip.exists() else None
     )
     try:
         write_atomically(path, content.encode())
@@ -163,7 +141,7 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
 
 def show(found: Answer) -> None:
     """Print the answer, the table in short, and what is missing."""
-    print(f"\n{found.study.name}: {' '.join(sentences(found, 'en'))}")
+    print(f"\n{found.study.name}: {' '.join(answer_sentences(found, 'en'))}")
     columns = phrases("tables", "en").columns
     names = {SHOWN[0]: "", **{f"factor {factor}": factor for factor in found.study.factors}}
     names |= {name: columns[name] for name in SHOWN[1:]}

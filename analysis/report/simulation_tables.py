@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from analysis.records.places import ROOT
-from analysis.statistics.simulate import CHOICES, LIMITS, RESPONSES, Results, simulate
+from analysis.statistics.simulate import CHOICES, LIMITS, RESPONSES, Results, run_simulations
 from analysis.text.markdown import render, table_of
 
 DOCUMENT = ROOT / "docs" / "statistics.md"
@@ -50,7 +50,7 @@ def rendered_tables(results: Results) -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    parts = rendered_tables(simulate())
+    parts = rendered_tables(run_simulations())
     if "--write" in arguments:
         DOCUMENT.write_text(render(DOCUMENT.read_text(encoding="utf-8"), parts), encoding="utf-8")
     for name, part in parts.items():

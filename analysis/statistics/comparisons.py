@@ -1,11 +1,12 @@
 """Is one cell better than another, and can it be believed? Verdicts on pairs and on whole families of pairs.
 
-The unit is the car; seeds are the second level; a pair of cells is compared on the same cars. `analysis.statistics.estimator` states the
-model and the estimator, docs/statistics.md what simulations say of it.
+The unit is the car; seeds are the second level; a pair of cells is compared on the same cars.
+`analysis.statistics.estimator` states the model and the estimator, docs/statistics.md what simulations say of it.
 
-A verdict is read off an interval, in this order: `equivalent` where the interval lies wholly inside ±rope (the region of
-practical equivalence: Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657; Kruschke 2018, AMPPS 1:270), `better` or `worse` where it lies on one
-side of 0, else `undecided`. It is conditional on what was held fixed: budget, rates, data (a note under every table says so).
+A verdict is read off an interval, in this order: `equivalent` where the interval lies wholly inside ±rope (the region
+of practical equivalence: Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657; Kruschke 2018, AMPPS 1:270), `better` or
+`worse` where it lies on one side of 0, else `undecided`. It is conditional on what was held fixed: budget, rates, data
+(a note under every table says so).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.statistics.estimator import Array, Cell, Estimate, contrast, stack, summarise
+from analysis.statistics.estimator import Array, CellSummary, Estimate, contrast, stack, summarise_cell
 from analysis.statistics.seed_pairing import pairing_helps
 
 Name = TypeVar("Name", bound=Hashable)
@@ -28,7 +29,9 @@ OPPOSITE = {"better": "worse", "worse": "better"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference a - b, in the scores' unit, with its interval; `p` <= 1 - level exactly where the interval excludes 0."""
+    """A difference a - b, in the scores' unit, with its interval; `p` <= 1 - level exactly where the interval excludes
+    0.
+    """
 
     difference: float
     low: float
@@ -48,9 +51,10 @@ class Comparison:
 class Family(Generic[Name]):
     """Every pair of a family, each as (a, b) and as (b, a), and `top`: the members to which no other is `better`.
 
-    Among complete cells the member with the best mean is always in `top`. Not being separated is not transitive: two members
-    of `top` may differ (a is better than c would remove c; a may be undecided against b, and b against c), and one with noisy seeds
-    may be in it with a low mean, because nothing rules it out. It is the set that may hold the best, not a ranking.
+    Among complete cells the member with the best mean is always in `top`. Not being separated is not transitive: two
+    members of `top` may differ (a is better than c would remove c; a may be undecided against b, and b against c), and
+    one with noisy seeds may be in it with a low mean, because nothing rules it out. It is the set that may hold the
+    best, not a ranking.
     """
 
     comparisons: dict[tuple[Name, Name], Comparison]
@@ -80,12 +84,13 @@ def compare(
     *,
     paired_seeds: bool = False,
 ) -> Comparison:
-    """Compare two cells from their scores (seeds, cars): the same cars in the same order; the numbers of seeds may differ.
+    """Compare two cells from their scores (seeds, cars): the same cars in the same order; the numbers of seeds may
+    differ.
 
-    The difference is a - b whatever `higher_is_better` says; that only decides which sign is `better`. With one seed (or
-    one car) the verdict is `undecided` and the interval infinite: nothing shows how far the next seed would fall. Two
-    arrays with the same rows are the same runs: difference 0, p 1, `equivalent`. `paired_seeds` takes row k of both as one
-    unit, worth its fewer degrees of freedom only where seeds correlate (`analysis.statistics.seed_pairing`).
+    The difference is a - b whatever `higher_is_better` says; that only decides which sign is `better`. With one seed
+    (or one car) the verdict is `undecided` and the interval infinite: nothing shows how far the next seed would fall.
+    Two arrays with the same rows are the same runs: difference 0, p 1, `equivalent`. `paired_seeds` takes row k of both
+    as one unit, worth its fewer degrees of freedom only where seeds correlate (`analysis.statistics.seed_pairing`).
 
     Raises ValueError for scores that are not (seeds, cars), not finite, or not of the same number of cars.
     """
@@ -117,7 +122,7 @@ def compare_all(
         )
     scores = check_scores(cells)
     paired = pairing_helps(list(scores.values())) if paired_seeds is None else paired_seeds
-    pairs, made = list(combinations(scores, 2)), {name: summarise(cell) for name, cell in scores.items()}
+    pairs, made = list(combinations(scores, 2)), {name: summarise_cell(cell) for name, cell in scores.items()}
     estimates = [
         difference(scores[a], scores[b], True) if paired else unpaired(scores[a], scores[b], made[a], made[b])
         for a, b in pairs
@@ -126,15 +131,17 @@ def compare_all(
 
 
 def difference(a: Array, b: Array, paired_seeds: bool = False) -> Estimate:
-    """The estimate of a - b from checked scores (seeds, cars). Raises ValueError for unlike numbers of seeds to be paired."""
+    """The estimate of a - b from checked scores (seeds, cars). Raises ValueError for unlike numbers of seeds to be
+    paired.
+    """
     if not paired_seeds:
-        return unpaired(a, b, summarise(a), summarise(b))
+        return unpaired(a, b, summarise_cell(a), summarise_cell(b))
     if len(a) != len(b):
         raise ValueError(f"Seeds cannot be paired: a has {len(a)} and b has {len(b)}. Leave paired_seeds out.")
-    return NOTHING if same_runs(a, b) else contrast([summarise(a - b)], [1])
+    return NOTHING if same_runs(a, b) else contrast([summarise_cell(a - b)], [1])
 
 
-def unpaired(a: Array, b: Array, cell_a: Cell, cell_b: Cell) -> Estimate:
+def unpaired(a: Array, b: Array, cell_a: CellSummary, cell_b: CellSummary) -> Estimate:
     """The estimate of a - b with independent seeds, from checked scores and what `summarise` made of them."""
     return NOTHING if same_runs(a, b) else contrast([cell_a, cell_b], [1, -1])
 
@@ -183,19 +190,20 @@ def classify(low: Array, high: Array, rope: float, higher_is_better: bool = True
 def adjust(estimate: Estimate, rope: float, alpha: float) -> tuple[Array, Array, Array]:
     """Holm-adjusted intervals and p of a family of m estimates (..., m): (low, high, p), each (..., m).
 
-    Two step-down procedures (Holm 1979, Scand. J. Statist. 6:65) run over the family. One tests "no difference": of the p sorted upwards,
-    the k-th is rejected while p <= alpha / (m - k + 1); that number is its divisor, and the pairs left over, r rejected,
-    share the divisor m - r. The other tests "a difference of at least rope" in the same way with the p of the interval's touching
-    the rope's edge. Each keeps its own false verdicts anywhere in the family to probability alpha. A single p adjusted
-    for both at once would not: in simulations, pairs found equivalent then lend their alpha to false differences.
+    Two step-down procedures (Holm 1979, Scand. J. Statist. 6:65) run over the family. One tests "no difference": of the
+    p sorted upwards, the k-th is rejected while p <= alpha / (m - k + 1); that number is its divisor, and the pairs
+    left over, r rejected, share the divisor m - r. The other tests "a difference of at least rope" in the same way with
+    the p of the interval's touching the rope's edge. Each keeps its own false verdicts anywhere in the family to
+    probability alpha. A single p adjusted for both at once would not: in simulations, pairs found equivalent then lend
+    their alpha to false differences.
 
     Each pair is reported with one interval, at error rate alpha / divisor: with its divisor of the first procedure, or
-    else with that of the second, the first of the two whose reading is a verdict that neither procedure contradicts. A pair
-    without one is undecided, at its first divisor; and in the rare case that a procedure contradicts that reading too, the
-    larger divisor is taken, which is never contradicted. So a verdict read off the interval by the plain rule is one
-    that its own procedure allows. The p is Holm's adjusted p, or the pair's p times its divisor where that divisor is larger
-    than the first procedure's: p <= alpha exactly where the interval excludes 0. The intervals agree with the verdicts;
-    they do not promise to hold all true differences at once.
+    else with that of the second, the first of the two whose reading is a verdict that neither procedure contradicts. A
+    pair without one is undecided, at its first divisor; and in the rare case that a procedure contradicts that reading
+    too, the larger divisor is taken, which is never contradicted. So a verdict read off the interval by the plain rule
+    is one that its own procedure allows. The p is Holm's adjusted p, or the pair's p times its divisor where that
+    divisor is larger than the first procedure's: p <= alpha exactly where the interval excludes 0. The intervals agree
+    with the verdicts; they do not promise to hold all true differences at once.
     """
     size = np.abs(estimate.value)
     p, touch = estimate.p(size), _touch(estimate, rope - size)
@@ -212,7 +220,9 @@ def adjust(estimate: Estimate, rope: float, alpha: float) -> tuple[Array, Array,
 
 
 def _touch(estimate: Estimate, gap: Array) -> Array:
-    """The smallest alpha whose interval lies inside ±rope, `gap` = rope - |value| away; 1 where the value is outside."""
+    """The smallest alpha whose interval lies inside ±rope, `gap` = rope - |value| away; 1 where the value is
+    outside.
+    """
     exact = estimate.seed_variance + estimate.car_variance == 0
     return np.where(exact & (gap >= 0), 0.0, estimate.p(np.maximum(gap, 0)))
 

@@ -4,8 +4,9 @@ The difference of two levels of a factor is the mean, over the levels of the oth
 
     d = (1 / k) sum_j (mu_aj - mu_bj),      a and b two losses, say, and j the k models
 
-a weighted sum of cells for `analysis.statistics.estimator`, with far more to go on than any pair of cells has. It speaks of these k models, not
-of models in general, and is an average: where the factors interact, it may hold for none of them.
+a weighted sum of cells for `analysis.statistics.estimator`, with far more to go on than any pair of cells has. It
+speaks of these k models, not of models in general, and is an average: where the factors interact, it may hold for none
+of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.statistics.comparisons import Family, adjust, check_scores, check_settings, family
-from analysis.statistics.estimator import Cell, Estimate, contrast, stack, summarise
+from analysis.statistics.estimator import CellSummary, Estimate, contrast, stack, summarise_cell
 
 Key = tuple[str, str]
 
@@ -48,14 +49,15 @@ def main_effect(
 ) -> MainEffect:
     """Compare the levels of one factor (0: the first of each key, 1: the second) over the levels of the other.
 
-    `cells` is {(model, loss): scores (seeds, cars)}. Where cells are missing, two levels are compared over those levels of
-    the other factor that both have (`over` says which), and the set `family.top` may then be smaller than with all cells. Holm
-    runs over the factor's pairs.
+    `cells` is {(model, loss): scores (seeds, cars)}. Where cells are missing, two levels are compared over those levels
+    of the other factor that both have (`over` says which), and the set `family.top` may then be smaller than with all
+    cells. Holm runs over the factor's pairs.
 
-    Raises ValueError as `compare` does, for fewer than two levels, and where two levels have no level of the other in common.
+    Raises ValueError as `compare` does, for fewer than two levels, and where two levels have no level of the other in
+    common.
     """
     check_settings(rope, level)
-    made = {key: summarise(scores) for key, scores in check_scores(cells).items()}
+    made = {key: summarise_cell(scores) for key, scores in check_scores(cells).items()}
     levels = list(dict.fromkeys(key[factor] for key in made))
     if len(levels) < 2:
         raise ValueError(
@@ -69,14 +71,15 @@ def main_effect(
 def interaction(cells: Mapping[Key, ArrayLike], level: float = 0.95) -> Interaction:
     """Check whether the differences between levels of one factor depend on the level of the other.
 
-    Every two-by-two square of cells gives a difference of differences, 0 in an additive table; Holm over all squares (Holm
-    1979). It needs no complete table and no equal variances, and says where; a joint F-test would find a weak interaction that is
-    spread over all cells sooner. A p above 1 - level is no proof of additivity: look at the interval.
+    Every two-by-two square of cells gives a difference of differences, 0 in an additive table; Holm over all squares
+    (Holm 1979). It needs no complete table and no equal variances, and says where; a joint F-test would find a weak
+    interaction that is spread over all cells sooner. A p above 1 - level is no proof of additivity: look at the
+    interval.
 
     Raises ValueError as `compare` does.
     """
     check_settings(0, level)
-    made = {key: summarise(scores) for key, scores in check_scores(cells).items()}
+    made = {key: summarise_cell(scores) for key, scores in check_scores(cells).items()}
     firsts, seconds = (list(dict.fromkeys(key[factor] for key in made)) for factor in (0, 1))
     squares = [
         (rows, columns)
@@ -96,7 +99,7 @@ def interaction(cells: Mapping[Key, ArrayLike], level: float = 0.95) -> Interact
     return Interaction(float(p[worst]), *numbers, ((a, b), (c, d)), len(squares))
 
 
-def _common(made: Mapping[Key, Cell], factor: int, pair: tuple[str, str]) -> tuple[str, ...]:
+def _common(made: Mapping[Key, CellSummary], factor: int, pair: tuple[str, str]) -> tuple[str, ...]:
     a, b = ({key[1 - factor]: None for key in made if key[factor] == level} for level in pair)
     shared = tuple(other for other in a if other in b)
     if not shared:
@@ -106,11 +109,11 @@ def _common(made: Mapping[Key, Cell], factor: int, pair: tuple[str, str]) -> tup
     return shared
 
 
-def _effect(made: Mapping[Key, Cell], factor: int, pair: tuple[str, str], others: tuple[str, ...]) -> Estimate:
+def _effect(made: Mapping[Key, CellSummary], factor: int, pair: tuple[str, str], others: tuple[str, ...]) -> Estimate:
     keys = [(level, other) if factor == 0 else (other, level) for level in pair for other in others]
     weights = [sign / len(others) for sign in (1, -1) for _ in others]
     return contrast([made[key] for key in keys], weights)
 
 
-def _square(made: Mapping[Key, Cell], rows: Key, columns: Key) -> Estimate:
+def _square(made: Mapping[Key, CellSummary], rows: Key, columns: Key) -> Estimate:
     return contrast([made[row, column] for row in rows for column in columns], [1, -1, -1, 1])

@@ -5,13 +5,15 @@ Within a cell
 
     y_sc = mu + seed_s + car_c + residual_sc
 
-with independent random effects, whose variances may differ from cell to cell. Cars are the same in every cell, so what is
-easy or hard for all cells cancels in a difference; seeds are not paired (see `analysis.statistics.seed_pairing`).
+with independent random effects, whose variances may differ from cell to cell. Cars are the same in every cell, so what
+is easy or hard for all cells cancels in a difference; seeds are not paired (see `analysis.statistics.seed_pairing`).
 
-The estimator of sum_k w_k mu_k is the weighted sum of the cells' means. Its variance has two parts, estimated without bias by
+The estimator of sum_k w_k mu_k is the weighted sum of the cells' means. Its variance has two parts, estimated without
+bias by
 
     A = sum_k w_k^2 S_k^2 / n_k                     between seeds: S_k^2 is the variance of a cell's n_k means over cars
-    B = max(V - R, 0)                               cars beyond that: V = variance over cars of sum_k w_k ybar_k.c, / cars;
+    B = max(V - R, 0)                               cars beyond that: V = variance over cars of sum_k w_k ybar_k.c, /
+    cars;
                                                     R = sum_k w_k^2 MS_k / (n_k cars), the residual that A holds already
 
 where MS_k is the residual mean square of the cell's two-way table. The interval's half width h at error rate alpha is
@@ -19,12 +21,13 @@ where MS_k is the residual mean square of the cell's two-way table. The interval
     h^2 = t(f)^2 A + t(cars - 1)^2 B,               t(f) = the 1 - alpha/2 quantile of Student's t
     1/f = sum_k q_k^2 / (n_k - 1)                   q_k: the share of cell k in A
 
-f is due to Satterthwaite (1946, Biometrics Bulletin 2:110) and Welch (1947, Biometrika 34:28), with one change: 1/f is taken
-max(q) / n of the way to 1 / (n - 1), where n is the smallest n_k. With few seeds of unequal variances the plain f is too
-large just when A is too small, and false differences are too frequent; the change vanishes with more seeds. Adding squared half
-widths, each with the t of its own degrees of freedom, is how Howe (1974, JASA 69:789) treats a sum; one common f for A and B covers
-too little where few seeds and many cars are mixed. Where cars add nothing it is, but for that change, Welch's t-test of the
-seeds' means; where seeds add nothing it tends to the paired t-test over cars. `python -m analysis.report.simulation_tables` shows its coverage.
+f is due to Satterthwaite (1946, Biometrics Bulletin 2:110) and Welch (1947, Biometrika 34:28), with one change: 1/f is
+taken max(q) / n of the way to 1 / (n - 1), where n is the smallest n_k. With few seeds of unequal variances the plain f
+is too large just when A is too small, and false differences are too frequent; the change vanishes with more seeds.
+Adding squared half widths, each with the t of its own degrees of freedom, is how Howe (1974, JASA 69:789) treats a sum;
+one common f for A and B covers too little where few seeds and many cars are mixed. Where cars add nothing it is, but
+for that change, Welch's t-test of the seeds' means; where seeds add nothing it tends to the paired t-test over cars.
+`python -m analysis.report.simulation_tables` shows its coverage.
 
 Every function takes leading axes, so that a simulation runs the code that a study runs.
 """
@@ -43,7 +46,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellSummary:
     """What a contrast needs to know of one cell; scores have the unit of what was measured."""
 
     seeds: int
@@ -69,7 +72,8 @@ class Estimate:
         return np.sqrt(squares + t_quantile(alpha, self.car_df) ** 2 * self.car_variance)
 
     def p(self, distance: ArrayLike) -> Array:
-        """The smallest `alpha` whose half width is below `distance` >= 0: the two-sided p of a point so far from the value.
+        """The smallest `alpha` whose half width is below `distance` >= 0: the two-sided p of a point so far from the
+        value.
 
         With both variances 0 it is 0, and 1 where the distance is 0 as well.
         """
@@ -109,7 +113,7 @@ def t_quantile(alpha: ArrayLike, df: ArrayLike) -> Array:
     return -special.stdtrit(df, np.asarray(alpha) / 2)
 
 
-def summarise(scores: ArrayLike) -> Cell:
+def summarise_cell(scores: ArrayLike) -> CellSummary:
     """A cell from its scores (..., seeds, cars)."""
     scores = np.asarray(scores, float)
     base = scores[
@@ -121,13 +125,13 @@ def summarise(scores: ArrayLike) -> Cell:
     mean = off.mean((-2, -1))
     if seeds < 2 or cars < 2:
         unknown = np.full(mean.shape, np.inf)
-        return Cell(seeds, base[..., 0, 0] + mean, base[..., 0] + by_car, unknown, np.zeros(mean.shape))
+        return CellSummary(seeds, base[..., 0, 0] + mean, base[..., 0] + by_car, unknown, np.zeros(mean.shape))
     left = off - by_seed[..., None] - by_car[..., None, :] + mean[..., None, None]
     residual = (left**2).sum((-2, -1)) / ((seeds - 1) * (cars - 1) * seeds * cars)
-    return Cell(seeds, base[..., 0, 0] + mean, base[..., 0] + by_car, by_seed.var(-1, ddof=1) / seeds, residual)
+    return CellSummary(seeds, base[..., 0, 0] + mean, base[..., 0] + by_car, by_seed.var(-1, ddof=1) / seeds, residual)
 
 
-def contrast(cells: Sequence[Cell], weights: Sequence[float]) -> Estimate:
+def contrast(cells: Sequence[CellSummary], weights: Sequence[float]) -> Estimate:
     """The weighted sum of cells of the same cars and of independent seeds; the numbers of seeds may differ."""
     value = sum((w * cell.mean for w, cell in zip(weights, cells, strict=True)), np.float64(0))
     by_car = sum((w * cell.cars for w, cell in zip(weights, cells, strict=True)), np.float64(0))
@@ -143,7 +147,9 @@ def contrast(cells: Sequence[Cell], weights: Sequence[float]) -> Estimate:
 
 
 def welch_df(parts: Array, df: NDArray[np.int_]) -> Array:
-    """The degrees of freedom f of a sum of variances (..., cells) with `df` (cells,); the smallest where it is 0 or unknown."""
+    """The degrees of freedom f of a sum of variances (..., cells) with `df` (cells,); the smallest where it is 0 or
+    unknown.
+    """
     total = parts.sum(-1, keepdims=True)
     usable = (total > 0) & np.isfinite(total)
     share = np.divide(parts, total, out=np.zeros_like(parts), where=usable)

@@ -1,12 +1,13 @@
 """From tuning trials to a cell's learning rate: the top of a smooth curve over log rate, not the luckiest trial.
 
-The best of a dozen noisy trials is mostly luck, and that luck lies outside every interval of a later comparison: two cells that
-are equal at their best rates get called different too often, and the more often the more seeds the comparison has. A parabola
-through all trials is no cure unless the truth is one: a response that falls faster above its top than below pulls the
-parabola's top aside. So the parabola is a local one (Cleveland 1979, JASA 74:829), fitted to the trials around its own top with the weights
-(1 - |distance / h|^3)^3, where h is 0.4 of the range of log rates, or wider where that would hold fewer than four rates, or where
-no parabola of that width is centred on its own top: noise may make a flat response dip where it is highest.
-`python -m analysis.report.simulation_tables` shows the three side by side. All cells share one log-spaced grid of seven rates or more.
+The best of a dozen noisy trials is mostly luck, and that luck lies outside every interval of a later comparison: two
+cells that are equal at their best rates get called different too often, and the more often the more seeds the
+comparison has. A parabola through all trials is no cure unless the truth is one: a response that falls faster above its
+top than below pulls the parabola's top aside. So the parabola is a local one (Cleveland 1979, JASA 74:829), fitted to
+the trials around its own top with the weights (1 - |distance / h|^3)^3, where h is 0.4 of the range of log rates, or
+wider where that would hold fewer than four rates, or where no parabola of that width is centred on its own top: noise
+may make a flat response dip where it is highest. `python -m analysis.report.simulation_tables` shows the three side by
+side. All cells share one log-spaced grid of seven rates or more.
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ class Response:
 
 
 def fit_response(rates: ArrayLike, scores: ArrayLike, higher_is_better: bool = True) -> Response:
-    """The response of one cell from its trials: `rates` > 0 and `scores`, both (trials,); a diverged trial's score is NaN.
+    """The response of one cell from its trials: `rates` > 0 and `scores`, both (trials,); a diverged trial's score is
+    NaN.
 
-    A rate at which any trial diverged is left out with all beyond it, seen from the best rate; the range stays that of all
-    rates. With sd the trials' standard deviation within a rate, w the weights that the slope at the top gives to trials and c the
-    parabola's curvature, the standard error of the log rate is sd |w| / c, and the expected loss c / 2 times its square.
+    A rate at which any trial diverged is left out with all beyond it, seen from the best rate; the range stays that of
+    all rates. With sd the trials' standard deviation within a rate, w the weights that the slope at the top gives to
+    trials and c the parabola's curvature, the standard error of the log rate is sd |w| / c, and the expected loss c / 2
+    times its square.
 
     Raises ValueError for fewer than four usable rates, rates that are not positive, or shapes that differ.
     """
@@ -81,14 +84,18 @@ def fit_response(rates: ArrayLike, scores: ArrayLike, higher_is_better: bool = T
 
 
 def best_rates(rates: ArrayLike, scores: ArrayLike) -> Array:
-    """The rate of each parabola's top for cells (...) tried at the same rates (trials,); scores (..., trials), higher is better."""
+    """The rate of each parabola's top for cells (...) tried at the same rates (trials,); scores (..., trials), higher
+    is better.
+    """
     return np.exp(_tops(np.log(np.asarray(rates, float)), np.asarray(scores, float))[0])
 
 
 def _tops(x: Array, y: Array) -> tuple[Array, Array]:
-    """The log rates (...) of the tops for log rates (trials,) and scores (..., trials), and by what factor each parabola is widened.
+    """The log rates (...) of the tops for log rates (trials,) and scores (..., trials), and by what factor each
+    parabola is widened.
 
-    Where the search does not settle within `STEPS`, half steps are tried, which end a swing around a top, and then a wider parabola.
+    Where the search does not settle within `STEPS`, half steps are tried, which end a swing around a top, and then a
+    wider parabola.
     """
     every = np.unique(x)
     mean = np.stack([y[..., x == rate].mean(-1) for rate in every], -1)  # (..., rates)
@@ -121,7 +128,9 @@ def _step(x: Array, y: Array, top: Array, wide: Array) -> Array:
 
 
 def _parabola(x: Array, centre: Array, wide: Array) -> Array:
-    """What turns scores (trials,) into the level, slope and bend of the parabola around `centre` (...): (..., 3, trials)."""
+    """What turns scores (trials,) into the level, slope and bend of the parabola around `centre` (...): (..., 3,
+    trials).
+    """
     off = x - centre[..., None]
     weight = np.clip(1 - (np.abs(off) / _reach(x, centre, wide)[..., None]) ** 3, 0, None) ** 3
     design = off[..., None] ** POWERS  # (..., trials, 3)
@@ -130,7 +139,9 @@ def _parabola(x: Array, centre: Array, wide: Array) -> Array:
 
 
 def _reach(x: Array, centre: Array, wide: Array) -> Array:
-    """How far the weights reach from `centre` (...): SPAN of the range, but beyond the fourth nearest rate, times `wide`."""
+    """How far the weights reach from `centre` (...): SPAN of the range, but beyond the fourth nearest rate, times
+    `wide`.
+    """
     every = np.unique(x)
     fourth = np.sort(np.abs(every - centre[..., None]), -1)[..., 3]
     return np.maximum(SPAN * (every[-1] - every[0]), 1.2 * fourth) * wide
@@ -152,7 +163,9 @@ def _checked(rates: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
 
 
 def _stable(x: Array, y: Array) -> tuple[Array, Array]:
-    """The trials of the stretch of rates around the best mean in which none diverged. Raises ValueError below four rates."""
+    """The trials of the stretch of rates around the best mean in which none diverged. Raises ValueError below four
+    rates.
+    """
     every = np.unique(x)
     mean = np.array([y[x == rate].mean() for rate in every])  # NaN where a trial diverged
     if np.isnan(mean).all():
@@ -169,7 +182,9 @@ def _stable(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _noise(x: Array, y: Array, top: float, reach: float) -> tuple[float, int]:
-    """The standard deviation between trials of one rate, around the top, and its degrees of freedom (0: no rate was repeated)."""
+    """The standard deviation between trials of one rate, around the top, and its degrees of freedom (0: no rate was
+    repeated).
+    """
     near = [y[x == rate] for rate in np.unique(x) if abs(rate - top) < reach]
     df = sum(len(trials) - 1 for trials in near)
     squares = sum(float(((trials - trials.mean()) ** 2).sum()) for trials in near)

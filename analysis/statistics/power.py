@@ -1,8 +1,9 @@
 """Before spending: what a study of so many seeds and cars can detect, from a pilot's variances or from stated guesses.
 
-From the pilot's mean squares come the variances of the model of `analysis.statistics.estimator` (the method of moments of the two-way
-table: Searle, Casella & McCulloch 1992, Variance Components, ch. 4). The chances of the verdicts are normal probabilities, averaged
-over the interval widths that studies would happen to see: their mean squares are independent multiples of chi-squared.
+From the pilot's mean squares come the variances of the model of `analysis.statistics.estimator` (the method of moments
+of the two-way table: Searle, Casella & McCulloch 1992, Variance Components, ch. 4). The chances of the verdicts are
+normal probabilities, averaged over the interval widths that studies would happen to see: their mean squares are
+independent multiples of chi-squared.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from analysis.statistics.comparisons import check_scores
-from analysis.statistics.estimator import Array, Estimate, contrast, summarise, welch_df
+from analysis.statistics.estimator import Array, Estimate, contrast, summarise_cell, welch_df
 
 STUDIES = 4000  # whose mean squares are drawn, always the same ones, so that a plan does not change from call to call
 
@@ -47,7 +48,8 @@ class Chances:
 
 @dataclass(frozen=True)
 class Design:
-    """What a study of models x losses can detect: the smallest difference found with 80 % power, and an `equivalent`'s chance.
+    """What a study of models x losses can detect: the smallest difference found with 80 % power, and an `equivalent`'s
+    chance.
 
     Differences of one pair on its own (`single`), of a pair among all pairs of cells, of two losses over all models and
     of two models over all losses (NaN where there is no second level).
@@ -62,17 +64,19 @@ class Design:
 
 
 def spread_of(cells: Sequence[ArrayLike]) -> Spread:
-    """The spread of a difference, from a pilot's cells (seeds, cars), two or more, each with at least two seeds and cars.
+    """The spread of a difference, from a pilot's cells (seeds, cars), two or more, each with at least two seeds and
+    cars.
 
-    Seeds and residual are averaged over cells, cars over pairs; a negative estimate counts as 0. From 2 cells x 5 seeds the
-    seeds' part is known within a factor of 0.68 to 1.92 (95 %): plan with the upper end where money is tight. Raises ValueError.
+    Seeds and residual are averaged over cells, cars over pairs; a negative estimate counts as 0. From 2 cells x 5 seeds
+    the seeds' part is known within a factor of 0.68 to 1.92 (95 %): plan with the upper end where money is tight.
+    Raises ValueError.
     """
     arrays = list(check_scores({f"cell {n}": cell for n, cell in enumerate(cells)}).values())
     if len(arrays) < 2 or min(min(a.shape) for a in arrays) < 2:
         raise ValueError(
             "A pilot needs at least two cells, each with two seeds and two cars or more: run a few more seeds."
         )
-    made = [summarise(array) for array in arrays]
+    made = [summarise_cell(array) for array in arrays]
     cars = arrays[0].shape[1]
     seed = [max(float(cell.variance - cell.residual), 0) * cell.seeds for cell in made]
     residual = [float(cell.residual) * cell.seeds * cars for cell in made]
@@ -113,7 +117,9 @@ def smallest_difference(
     averaged: int = 1,
     level: float = 0.95,
 ) -> float:
-    """The smallest true difference that is found `better` with probability `power`; arguments as for `chances`, no rope."""
+    """The smallest true difference that is found `better` with probability `power`; arguments as for `chances`, no
+    rope.
+    """
     error = float(np.sqrt(_variance(spread, seeds, cars, averaged)))
     if not error:
         return 0.0
@@ -148,9 +154,9 @@ def what_it_can_detect(
 def detectable(spread: Spread, seeds: int, cars: int, levels: Mapping[str, int], rope: float) -> dict[str, Any]:
     """Of a study that crosses factors of so many `levels`: {"pair": …, "main": {factor: …}, "equivalent": …}.
 
-    The smallest difference found with 80 % power, of a pair of cells among all pairs and of each factor's levels over all the
-    others, and the chance that two equal cells are found equivalent; None where one seed or one car leaves everything
-    undecided, or a factor has one level.
+    The smallest difference found with 80 % power, of a pair of cells among all pairs and of each factor's levels over
+    all the others, and the chance that two equal cells are found equivalent; None where one seed or one car leaves
+    everything undecided, or a factor has one level.
     """
     if min(seeds, cars) < 2:
         return {"pair": None, "main": dict.fromkeys(levels), "equivalent": None}

@@ -1,4 +1,6 @@
-"""Whether cells correlate from seed to seed, and whether to pair runs by seed: measured, printed, used only where it helps."""
+"""Whether cells correlate from seed to seed, and whether to pair runs by seed: measured, printed, used only where it
+helps.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ BEYOND_DOUBT = (
 class SeedCorrelation:
     """Correlation between cells of their means over cars, row k of each being seed k; NaN where it cannot be measured.
 
-    `overall` is the mean covariance of pairs over the mean variance of cells (an intraclass correlation), `p` its one-sided
-    p from the F-test of a common seed effect in the table (cells, seeds): Fisher (1925), Shrout & Fleiss (1979, Psychol. Bull. 86:420).
+    `overall` is the mean covariance of pairs over the mean variance of cells (an intraclass correlation), `p` its
+    one-sided p from the F-test of a common seed effect in the table (cells, seeds): Fisher (1925), Shrout & Fleiss
+    (1979, Psychol. Bull. 86:420).
     """
 
     overall: float
@@ -37,7 +40,8 @@ def seed_correlation(cells: Mapping[Any, Array]) -> SeedCorrelation:
 
 
 def pairing_helps(cells: Sequence[Array]) -> bool:
-    """Decide whether to pair runs by seed: the family's correlation is beyond doubt and its gain outweighs the lost degrees of freedom.
+    """Decide whether to pair runs by seed: the family's correlation is beyond doubt and its gain outweighs the lost
+    degrees of freedom.
 
     A pair of cells with n seeds has 2 (n - 1) degrees of freedom unpaired and n - 1 paired; pairing multiplies the
     variance by 1 - correlation.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.statistics.comparisons import adjust, classify
-from analysis.statistics.estimator import Array, Estimate, contrast, stack, summarise
+from analysis.statistics.estimator import Array, Estimate, contrast, stack, summarise_cell
 from analysis.statistics.learning_rate_response import best_rates
 from analysis.statistics.power import Spread
 
@@ -24,7 +24,9 @@ PILOT = Spread(seed=0.0006, car=0.0003, residual=0.001)  # of a difference
 
 
 class Case(NamedTuple):
-    """Two cells: cars, seeds, the seeds' standard deviation over the residual's, and b's standard deviations over a's."""
+    """Two cells: cars, seeds, the seeds' standard deviation over the residual's, and b's standard deviations over
+    a's.
+    """
 
     cars: int
     seeds: int
@@ -72,19 +74,19 @@ def coverage(case: Case, rng: np.random.Generator) -> Rates:
     """Two equal cells, without a rope: whatever is not covered is a false verdict."""
     own = Spread(case.seed, 0.5, 1.0)
     a, b = (scores(rng, case.seeds, case.cars, scaled(own, factor)) for factor in (1.0, case.ratio))
-    return rates_of(contrast([summarise(a), summarise(b)], [1, -1]))
+    return rates_of(contrast([summarise_cell(a), summarise_cell(b)], [1, -1]))
 
 
 def pilot(seeds: int, cars: int, difference: float, rope: float, rng: np.random.Generator, share: float = 0.5) -> Rates:
     """Two cells whose difference has the pilot's spread, `share` of its variances in a and the rest in b."""
     a, b = (scores(rng, seeds, cars, scaled(PILOT, np.sqrt(part))) for part in (share, 1 - share))
-    return rates_of(contrast([summarise(a + difference), summarise(b)], [1, -1]), difference, rope)
+    return rates_of(contrast([summarise_cell(a + difference), summarise_cell(b)], [1, -1]), difference, rope)
 
 
 def tables(cells: int, seeds: int, cars: int, rng: np.random.Generator, shift: Array | float = 0.0) -> Estimate:
     """All pairs (draws, pairs) of `cells` cells with the pilot's spread and the true means `shift` (cells,)."""
     means = np.broadcast_to(shift, (cells,))
-    made = [summarise(scores(rng, seeds, cars, scaled(PILOT, np.sqrt(0.5))) + mean) for mean in means]
+    made = [summarise_cell(scores(rng, seeds, cars, scaled(PILOT, np.sqrt(0.5))) + mean) for mean in means]
     pairs = [contrast([a, b], [1, -1]) for a, b in combinations(made, 2)]
     return stack(pairs)
 
@@ -149,12 +151,14 @@ def whole_parabola(rates: Array, found: Array) -> Array:
 def tuned(
     response: Response, seeds: int, apart: float, choose: Callable[[Array, Array], Array], rng: np.random.Generator
 ) -> Rates:
-    """Two cells, equal at their best rates, which lie `apart` decades apart; each is tuned and then run at its rate with new seeds."""
+    """Two cells, equal at their best rates, which lie `apart` decades apart; each is tuned and then run at its rate
+    with new seeds.
+    """
     rates, cells = response.tried, []
     for best in (-3 - apart / 2, -3 + apart / 2):
         trials = response.fall(np.log10(rates) - best) + response.noise * rng.standard_normal((DRAWS, rates.size))
         mean = response.fall(np.log10(choose(rates, trials)) - best)
-        cells.append(summarise(scores(rng, seeds, 54, scaled(PILOT, np.sqrt(0.5))) + mean[:, None, None]))
+        cells.append(summarise_cell(scores(rng, seeds, 54, scaled(PILOT, np.sqrt(0.5))) + mean[:, None, None]))
     return rates_of(contrast(cells, [1, -1]))
 
 
@@ -162,7 +166,9 @@ CHOICES = {"luckiest trial": lucky, "one parabola": whole_parabola, "local parab
 
 
 class Verdicts(NamedTuple):
-    """Of 54 cars with the pilot's spread: a difference of 0.001, two equal cells, and any false verdict among twelve equal ones."""
+    """Of 54 cars with the pilot's spread: a difference of 0.001, two equal cells, and any false verdict among twelve
+    equal ones.
+    """
 
     different: Rates
     equal: Rates
@@ -178,7 +184,7 @@ class Results:
     tuning: dict[tuple[str, float, str], float]  # false verdicts with ten seeds, by response, decades apart and choice
 
 
-def simulate(seed: int = 0) -> Results:
+def run_simulations(seed: int = 0) -> Results:
     """All cases, each with a generator of its own; about half a minute of one core."""
     covered = {case: coverage(case, np.random.default_rng((seed, n))) for n, case in enumerate(CASES)}
     verdicts = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from numpy.typing import ArrayLike
 
 from analysis.statistics.comparisons import check_scores, check_settings
-from analysis.statistics.estimator import contrast, summarise
+from analysis.statistics.estimator import contrast, summarise_cell
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,6 @@ def cell_mean(scores: ArrayLike, level: float = 0.95) -> Mean:
     """
     check_settings(0, level)
     scores = check_scores({"the cell": scores})["the cell"]
-    estimate = contrast([summarise(scores)], [1])
+    estimate = contrast([summarise_cell(scores)], [1])
     half = float(estimate.half_width(1 - level))
     return Mean(float(estimate.value), float(estimate.value) - half, float(estimate.value) + half, *scores.shape)

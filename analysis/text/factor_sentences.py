@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from analysis.statistics.comparisons import Comparison, Family
+from analysis.statistics.effects import Interaction
 from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, Effect
 from analysis.verdicts.simple_effects import SimpleEffect
@@ -14,7 +15,9 @@ OUTCOMES = ("better", "worse", "equivalent", "undecided", "none")
 
 
 def with_simple_effects(effect: Effect, answer: Answer, language: str) -> list[str]:
-    """A factor's effect and its simple effects; where the factors interact, these come first, for the average holds for none of them."""
+    """A factor's effect and its simple effects; where the factors interact, these come first, for the average holds for
+    none of them.
+    """
     parts, average = _one_by_one(effect, answer, language), effect_sentence(effect, language)
     return [*parts, average] if effect.interaction.p <= 0.05 else [average, *parts]
 
@@ -59,7 +62,7 @@ def _scope(effect: Effect, language: str) -> str:
     return words.over_some(number=len(among), planned=planned, levels=levels)
 
 
-def _pairs(pairs, family: Family[str], language: str) -> str:
+def _pairs(pairs: Iterable[Sequence[str]], family: Family[str], language: str) -> str:
     """Comparisons of two levels each, the better one first."""
     found: list[tuple[str, str, Comparison]] = []
     for a, b in pairs:
@@ -70,7 +73,9 @@ def _pairs(pairs, family: Family[str], language: str) -> str:
 
 
 def _top_levels(family: Family[str], levels: Sequence[str], partial: bool, language: str) -> str:
-    """The levels that no other is better than, and the rest; only one that is better than all others is called better."""
+    """The levels that no other is better than, and the rest; only one that is better than all others is called
+    better.
+    """
     words, top = phrases("factors", language), list(family.top)
     others = [level for level in levels if level not in top]
     if len(top) == 1 and all(family.comparisons[top[0], other].verdict == "better" for other in others):
@@ -119,9 +124,9 @@ def _places(parts: Sequence[SimpleEffect], effect: Effect) -> tuple[tuple[str, t
     return tuple((outcome, tuple(where)) for outcome, where in places.items() if where)
 
 
-def interaction_sentence(effect: Effect, language: str) -> str:
-    """The clearest of the squares of cells in which a factor's effect differs, for a page."""
-    found, words = effect.interaction, phrases("factors", language)
+def interaction_sentence(found: Interaction, language: str) -> str:
+    """The clearest of the squares of cells that show whether two factors interact, for a page."""
+    words = phrases("factors", language)
     if found.where is None:
         return words.no_square()
     (a, b), (c, d) = found.where

@@ -7,22 +7,22 @@ from collections.abc import Collection
 import pandas as pd
 
 from analysis.text.markdown import escaped, escaped_table
-from analysis.text.notes import notes
-from analysis.text.wording import GAP, phrases, score
+from analysis.text.notes import study_notes
 from analysis.text.section import simple_effects
-from analysis.text.sentences import sentences
+from analysis.text.sentences import answer_sentences
 from analysis.text.tables import main_effects_table
+from analysis.text.wording import GAP, phrases, score
 from analysis.verdicts.answer import Answer
-from analysis.verdicts.observed_power import observed_power
+from analysis.verdicts.observed_power import observe_power
 
 PICTURES = ("main-effects", "simple-effects", "pairs", "responses", "validation", "angles", "worst-cars", "cost")
 
 
-def long_form(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
+def study_long_form(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
     """Write the study in Markdown; `folder` holds the pictures that were `drawn`, seen from the document."""
     words = phrases("study", language)
     parts = [
-        escaped(GAP[language].join(sentences(answer, language))),
+        escaped(GAP[language].join(answer_sentences(answer, language))),
         f"**{words.design_and_power}**",
         escaped_table(_power(answer, language)),
         f"**{words.convergence}**",
@@ -34,23 +34,25 @@ def long_form(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, 
     if answer.effects:
         parts += [words.main_effects(), escaped_table(main_effects_table(answer.effects, language))]
     parts += simple_effects(answer, language)
-    parts.append("\n".join(f"- {escaped(note)}" for note in notes(answer, ledger, language)))
+    parts.append("\n".join(f"- {escaped(note)}" for note in study_notes(answer, ledger, language)))
     parts += [f"![{words.pictures[name]}]({folder}/{name}.svg)" for name in PICTURES if name in drawn]
     return "\n\n".join(parts)
 
 
 def _power(answer: Answer, language: str) -> pd.DataFrame:
     """What was expected beforehand next to what the study's own scores give."""
-    words, plan, found = phrases("study", language), answer.study.plan, observed_power(answer)
+    words, plan, found = phrases("study", language), answer.study.plan, observe_power(answer)
     guessed, planned = plan.get("variances") or {}, plan.get("detectable") or {}
     main = planned.get("main") or {}
-    rows = [(text, guessed.get(name), found and getattr(found.spread, name)) for name, text in words.spread.items()]
-    rows.append((words.detectable_pair, planned.get("pair"), found and found.pair))
+    rows: list[tuple[str, float | None, float | None]] = [
+        (text, guessed.get(name), getattr(found.spread, name) if found else None) for name, text in words.spread.items()
+    ]
+    rows.append((words.detectable_pair, planned.get("pair"), found.pair if found else None))
     for name in answer.study.factors:
-        rows.append((words.detectable_main(factor=name), main.get(name), found and found.main.get(name)))
-    rows.append((words.chance_of_equivalence, planned.get("equivalent"), found and found.equivalent))
+        rows.append((words.detectable_main(factor=name), main.get(name), found.main.get(name) if found else None))
+    rows.append((words.chance_of_equivalence, planned.get("equivalent"), found.equivalent if found else None))
     columns = ["", words.beforehand(source=guessed.get("source", "")), words.observed]
-    return pd.DataFrame([(name, *map(score, values)) for name, *values in rows], columns=columns)
+    return pd.DataFrame([(name, score(before), score(seen)) for name, before, seen in rows], columns=columns)
 
 
 def _convergence(answer: Answer, language: str) -> pd.DataFrame:

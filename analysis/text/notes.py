@@ -1,9 +1,12 @@
-"""The notes beside a table: ceiling, what the design could detect, device and protocol, how often the test cars were read."""
+"""The notes beside a table: ceiling, what the design could detect, device and protocol, how often the test cars were
+read.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis.records.test_set_ledger import times_read
@@ -11,10 +14,10 @@ from analysis.statistics.seed_pairing import seed_correlation
 from analysis.text.factor_notes import interactions, one_rate
 from analysis.text.wording import Phrases, phrases
 from analysis.verdicts.answer import Answer
-from analysis.verdicts.observed_power import observed_power
+from analysis.verdicts.observed_power import observe_power
 
 
-def notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
+def study_notes(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
     """List the notes, a line of plain text each; a note whose numbers are not known says so."""
     study, words = answer.study, phrases("notes", language)
     closing = [*_no_longer_planned(answer, words), *(getattr(words, kind)(count=n) for kind, n in study.notices)]
@@ -66,7 +69,7 @@ def _design(answer: Answer, words: Phrases) -> str:
     planned = {"main": {}, "pair": None, "equivalent": None} | {k: v for k, v in detectable.items() if v is not None}
     source = (answer.study.plan.get("variances") or {}).get("source", "")
     return words.design(
-        planned=planned if detectable else None, source=source, observed=observed_power(answer) if detectable else None
+        planned=planned if detectable else None, source=source, observed=observe_power(answer) if detectable else None
     )
 
 
@@ -111,7 +114,7 @@ def _correlation(answer: Answer, words: Phrases) -> list[str]:
     if len(cells) < 2 or len({len(scores) for scores in cells.values()}) > 1:
         return []
     found = seed_correlation(cells)
-    return [] if found.overall != found.overall else [words.seed_correlation(correlation=found.overall, p=found.p)]
+    return [] if np.isnan(found.overall) else [words.seed_correlation(correlation=found.overall, p=found.p)]
 
 
 def _faulty_masks(answer: Answer, words: Phrases) -> list[str]:

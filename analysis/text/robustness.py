@@ -1,6 +1,7 @@
 """Under which conditions a study's networks hold: the tables of what `run.py robustness` scored.
 
-Every condition is compared separately, with intervals adjusted for the pairs of that condition alone: all of it is exploratory.
+Every condition is compared separately, with intervals adjusted for the pairs of that condition alone: all of it is
+exploratory.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from analysis.statistics.comparisons import Comparison, compare_all
 from analysis.statistics.effects import main_effect
 from analysis.statistics.estimator import Array
 from analysis.text.factor_sentences import OUTCOMES
-from analysis.text.wording import GAP, interval, phrases
 from analysis.text.tables import TOP
+from analysis.text.wording import GAP, interval, phrases
 from analysis.verdicts.answer import Answer
 from analysis.verdicts.simple_effects import JOIN
 
@@ -27,7 +28,9 @@ CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")
 
 @dataclass(frozen=True)
 class Condition:
-    """The cells under one condition: mean Dice, and those that are not separated from the best (none where there is no verdict)."""
+    """The cells under one condition: mean Dice, and those that are not separated from the best (none where there is no
+    verdict).
+    """
 
     name: str
     dice: dict[str, float]
@@ -53,7 +56,9 @@ def corruptions(found: Sequence[Condition]) -> list[str]:
 
 
 def condition_table(answer: Answer, language: str) -> pd.DataFrame | None:
-    """A row for each cell, a column for each kind of condition, as text; None where no corruption was scored at all strengths."""
+    """A row for each cell, a column for each kind of condition, as text; None where no corruption was scored at all
+    strengths.
+    """
     found = conditions(answer)
     if not corruptions(found):
         return None
@@ -70,8 +75,8 @@ def condition_table(answer: Answer, language: str) -> pd.DataFrame | None:
 def differences(answer: Answer, factor: str, baseline: str) -> dict[str, dict[str, Comparison]]:
     """Compare each other level of a factor with `baseline` under each kind of condition: its Dice less that level's.
 
-    Averaged over the judged cells' combinations of all else that both have; intervals are adjusted for this condition's pairs of
-    levels.
+    Averaged over the judged cells' combinations of all else that both have; intervals are adjusted for this condition's
+    pairs of levels.
     """
     study, found = answer.study, dict[str, dict[str, Comparison]]()
     if not corruptions(conditions(answer)):
@@ -97,7 +102,9 @@ def differences(answer: Answer, factor: str, baseline: str) -> dict[str, dict[st
 
 
 def difference_table(answer: Answer, factor: str, baseline: str, language: str) -> pd.DataFrame | None:
-    """`differences` as a table: a row for each other level, a column for each kind of condition. None where there are none."""
+    """`differences` as a table: a row for each other level, a column for each kind of condition. None where there are
+    none.
+    """
     found = differences(answer, factor, baseline)
     rows = [
         [f"{level} − {baseline}", *(interval(column[level]) if level in column else "" for column in found.values())]
@@ -109,7 +116,9 @@ def difference_table(answer: Answer, factor: str, baseline: str, language: str) 
 
 
 def difference_sentences(answer: Answer, factor: str, baseline: str, language: str) -> str:
-    """`differences` in a sentence for each level: its verdict against `baseline`, and the conditions under which it holds."""
+    """`differences` in a sentence for each level: its verdict against `baseline`, and the conditions under which it
+    holds.
+    """
     found, words, sentences = differences(answer, factor, baseline), phrases("study", language), []
     for level in answer.study.factors[factor]:
         under = {_named(name, language): column[level].verdict for name, column in found.items() if level in column}
@@ -127,7 +136,8 @@ def _named(condition: str, language: str) -> str:
 def _scores(study: Study) -> dict[str, dict[str, Array]]:
     """By condition, the clean images first, the cells' Dice (seeds, groups).
 
-    A corruption's three strengths stand also as one, their mean, by its name: of the cells that were scored under all three alike.
+    A corruption's three strengths stand also as one, their mean, by its name: of the cells that were scored under all
+    three alike.
     """
     scores = _by_condition(study)
     for kind in dict.fromkeys(match[1] for name in scores if (match := STRENGTH.fullmatch(name))):

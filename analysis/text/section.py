@@ -8,17 +8,17 @@ import pandas as pd
 
 from analysis.text import robustness
 from analysis.text.markdown import escaped, escaped_table
-from analysis.text.notes import notes
-from analysis.text.wording import GAP, phrases
-from analysis.text.sentences import sentences
+from analysis.text.notes import study_notes
+from analysis.text.sentences import answer_sentences
 from analysis.text.tables import cell_table, simple_effects_table
+from analysis.text.wording import GAP, phrases
 from analysis.verdicts.answer import Answer
 
 
-def section(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
+def study_section(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
     """Write the section in Markdown; `folder` holds the pictures that were `drawn`, seen from the README."""
     words = phrases("study", language)
-    first, *others = (escaped(sentence) for sentence in sentences(answer, language))
+    first, *others = (escaped(sentence) for sentence in answer_sentences(answer, language))
     question = answer.study.plan.get("question", {}).get(language, "")
     parts = [f"*{escaped(question)}*"] if question else []
     parts.append(f"**{first}** {GAP[language].join(others)}".strip())  # GitHub wants the space after a bold 。
@@ -27,7 +27,7 @@ def section(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, dr
     elif "intervals" in drawn:
         parts.append(f"![{words.pictures['intervals']}]({folder}/intervals.svg)")
     parts.append(escaped_table(cell_table(answer, language)))
-    parts.append("\n".join(f"- {escaped(note)}" for note in notes(answer, ledger, language)))
+    parts.append("\n".join(f"- {escaped(note)}" for note in study_notes(answer, ledger, language)))
     return "\n\n".join([*parts, *simple_effects(answer, language), *_robustness(answer, language, folder, drawn)])
 
 

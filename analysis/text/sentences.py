@@ -9,11 +9,12 @@ from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, Row
 
 
-def sentences(answer: Answer, language: str) -> list[str]:
-    """State what a study answers: the first sentence is the answer; then the other comparisons, then what has no verdict.
+def answer_sentences(answer: Answer, language: str) -> list[str]:
+    """State what a study answers: the first sentence is the answer; then the other comparisons, then what has no
+    verdict.
 
-    What the plan names as confirmatory comes first, then the factors whose simple effects it asks for; everything else is called
-    exploratory. The answer of an incomplete study begins with its progress.
+    What the plan names as confirmatory comes first, then the factors whose simple effects it asks for; everything else
+    is called exploratory. The answer of an incomplete study begins with its progress.
     """
     words = phrases("sentences", language)
     done, planned = len(answer.study.finished), len(answer.study.runs)
@@ -31,7 +32,7 @@ def sentences(answer: Answer, language: str) -> list[str]:
     first, *rest = [cells, *asked, *others] if answer.pairs_named or not asked else [*asked, cells, *others]
     if done < planned:
         first = words.incomplete(done=done, planned=planned, sentence=first)
-    at_budget = [row.label for row in answer.judged if not row.standing.converged]
+    at_budget = [row.label for row in answer.judged if not row.eligibility.converged]
     rest += [words.at_budget(labels=at_budget)] if at_budget else []
     return [first, *rest, *_unjudged(answer, language)]
 
@@ -77,16 +78,20 @@ def _unjudged(answer: Answer, language: str, skip: Collection[str] = ()) -> list
     """The cells without a verdict, a sentence for each reason."""
     labels: dict[str, list[str]] = {}
     for row in answer.rows:
-        if row.standing.kind not in ("judged", *skip):
-            labels.setdefault(row.standing.kind, []).append(row.label)
+        if row.eligibility.kind not in ("judged", *skip):
+            labels.setdefault(row.eligibility.kind, []).append(row.label)
     words = phrases("sentences", language)
     return [words.unjudged(kind=kind, labels=names) for kind, names in labels.items()]
 
 
 def verdict(row: Row, language: str) -> str:
-    """A cell's verdict as its table has it: against how many of the other judged cells it is what, or why it has none."""
-    words, standing = phrases("sentences", language), row.standing
-    if standing.kind == "judged":
+    """A cell's verdict as its table has it: against how many of the other judged cells it is what, or why it has
+    none.
+    """
+    words, eligibility = phrases("sentences", language), row.eligibility
+    if eligibility.kind == "judged":
         counts = {kind: count for kind, count in row.verdicts.items() if count}
-        return words.judged_verdict(counts=counts, doubt=standing.doubt, rise=standing.rise)
-    return words.no_verdict(kind=standing.kind, reason=standing.reason, doubt=standing.doubt, rise=standing.rise)
+        return words.judged_verdict(counts=counts, doubt=eligibility.doubt, rise=eligibility.rise)
+    return words.no_verdict(
+        kind=eligibility.kind, reason=eligibility.reason, doubt=eligibility.doubt, rise=eligibility.rise
+    )

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from analysis.text.wording import interval, phrases, score
 from analysis.text.sentences import verdict
+from analysis.text.wording import interval, phrases, score
 from analysis.verdicts.answer import Answer, Effect, Row
 from analysis.verdicts.simple_effects import SCORES, SimpleEffect
 
@@ -47,7 +47,7 @@ def row_texts(row: Row, language: str) -> dict[str, str]:
     texts["hd95"] = f"{row.hd95:.1f} ({row.failures})" if _known(row.hd95) else missing
     texts["verdict"] = verdict(row, language)
     texts |= {name: FORMATS[name](value) if _known(value) else missing for name, value in row.cost.items()}
-    seeds, planned = row.standing.seeds, row.standing.planned
+    seeds, planned = row.eligibility.seeds, row.eligibility.planned
     texts["seeds"] = str(seeds) if seeds == planned else words.seeds(finished=seeds, planned=planned)
     first, more = row.keys[:1], len(row.keys) - 1
     texts["key"] = "".join(key[:8] for key in first) + (f" +{more}" if more > 0 else "") or missing
@@ -62,7 +62,9 @@ def simple_effects_table(parts: Sequence[SimpleEffect], language: str) -> pd.Dat
 
 
 def main_effects_table(effects: Sequence[Effect], language: str) -> pd.DataFrame:
-    """Every two levels of every factor, over the combinations of the others in which both are judged: difference and verdict."""
+    """Every two levels of every factor, over the combinations of the others in which both are judged: difference and
+    verdict.
+    """
     words = phrases("tables", language)
     rows = []
     for effect in effects:

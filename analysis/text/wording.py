@@ -1,7 +1,8 @@
 """Words in English and Chinese: templates/TOPIC.en.j2 and templates/TOPIC.zh.j2 hold the same macros and word lists.
 
-Python decides which sentence applies and hands over the values; a template words it and formats its numbers. Whatever is missing
-(a template, a macro, a value) raises. A sentence may be wrapped in its template: a line break stands for the language's gap.
+Python decides which sentence applies and hands over the values; a template words it and formats its numbers. Whatever
+is missing (a template, a macro, a value) raises. A sentence may be wrapped in its template: a line break stands for the
+language's gap.
 """
 
 from __future__ import annotations

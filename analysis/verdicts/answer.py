@@ -1,4 +1,6 @@
-"""What a study answers: each cell's numbers and verdicts, every pair, and the main effects. `analysis.statistics` decides."""
+"""What a study answers: each cell's numbers and verdicts, every pair, and the main effects. `analysis.statistics`
+decides.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from analysis.statistics.effects import Interaction, MainEffect, interaction, ma
 from analysis.statistics.estimator import Array
 from analysis.statistics.summary import cell_mean
 from analysis.verdicts.eligibility import Eligibility, eligibilities, refuse_mixed
-from analysis.verdicts.simple_effects import JOIN, SimpleEffect, simple_effects
+from analysis.verdicts.simple_effects import JOIN, SimpleEffect, find_simple_effects
 
 NAN = float("nan")
 
@@ -26,7 +28,7 @@ class Row:
 
     cell: str
     levels: dict[str, str]
-    standing: Eligibility
+    eligibility: Eligibility
     rate: float
     trials: int
     dice: float
@@ -68,7 +70,8 @@ class Effect:
 
     @property
     def claim(self) -> str:
-        """What the comparisons of its levels are: "confirmatory", "exploratory" (not named by the plan), or "incomplete".
+        """What the comparisons of its levels are: "confirmatory", "exploratory" (not named by the plan), or
+        "incomplete".
 
         Incomplete is what the plan names where some of its combinations are left out of an average.
         """
@@ -89,7 +92,9 @@ class FaultyMaskSensitivity:
 
 @dataclass(frozen=True)
 class Answer:
-    """A study with its verdicts. `rows`: judged or at least measured cells from the highest Dice down, then the others."""
+    """A study with its verdicts. `rows`: judged or at least measured cells from the highest Dice down, then the
+    others.
+    """
 
     study: Study
     rows: list[Row]
@@ -101,7 +106,7 @@ class Answer:
 
     @property
     def judged(self) -> list[Row]:
-        return [row for row in self.rows if row.standing.kind == "judged"]
+        return [row for row in self.rows if row.eligibility.kind == "judged"]
 
     @property
     def measured(self) -> list[Row]:
@@ -119,7 +124,7 @@ class Answer:
         return "pairs" in named or (len(varied) == 1 and varied[0] in named)
 
 
-def answer(study: Study) -> Answer:
+def answer_study(study: Study) -> Answer:
     """Derive the verdicts of a study. Raises InputError where its runs may not stand in one table."""
     found = _answer(study)
     faulty = study.plan.get("known_faulty")
@@ -156,19 +161,21 @@ def _comparisons(found: Answer) -> dict[str, Comparison]:
 
 def _answer(study: Study) -> Answer:
     refuse_mixed(study)
-    standings, scores = eligibilities(study), by_car(study)
+    eligibility_of, scores = eligibilities(study), by_car(study)
     judged = {
-        cell: scores[cell] for cell, standing in standings.items() if standing.kind == "judged" and cell in scores
+        cell: scores[cell]
+        for cell, eligibility in eligibility_of.items()
+        if eligibility.kind == "judged" and cell in scores
     }
     family = compare_all(judged, rope=study.rope) if len(judged) > 1 else None
-    rows = [_row(study, cell, standings[cell["cell"]], scores.get(cell["cell"]), family) for cell in study.cells]
+    rows = [_row(study, cell, eligibility_of[cell["cell"]], scores.get(cell["cell"]), family) for cell in study.cells]
     rows.sort(key=lambda row: -row.dice if row.dice == row.dice else np.inf)
-    measured = {row.cell: (row.levels, row.standing.kind) for row in rows if row.dice == row.dice}
-    return Answer(study, rows, scores, family, _effects(study, judged), simple_effects(study, measured))
+    measured = {row.cell: (row.levels, row.eligibility.kind) for row in rows if row.dice == row.dice}
+    return Answer(study, rows, scores, family, _effects(study, judged), find_simple_effects(study, measured))
 
 
 def _row(
-    study: Study, cell: Mapping[str, Any], standing: Eligibility, dice: Array | None, family: Family[str] | None
+    study: Study, cell: Mapping[str, Any], eligibility: Eligibility, dice: Array | None, family: Family[str] | None
 ) -> Row:
     name = cell["cell"]
     runs, scores = study.finished[study.finished.cell == name], study.scores[study.scores.cell == name]
@@ -181,7 +188,7 @@ def _row(
     return Row(
         cell=name,
         levels={factor: str(cell.get("levels", {}).get(factor, "")) for factor in study.factors},
-        standing=standing,
+        eligibility=eligibility,
         rate=NAN if rate is None else float(rate),
         trials=int((study.trials.cell == name).sum()),
         dice=mean.mean if mean else NAN,

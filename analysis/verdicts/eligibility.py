@@ -19,8 +19,9 @@ WORDS = {"data_fingerprint": "the data's fingerprint", "protocol": "protocol", "
 class Eligibility:
     """Whether a cell is judged, and if not, why.
 
-    kind: judged | not measured | failed | not converged | rate at the edge; `reason` is that of a failed run. `doubt` says why a cell has not shown to have converged: "one epoch", or "rise" of validation Dice by `rise`
-    over its last fifth; of a judged cell it may also be "others", which have not.
+    kind: judged | not measured | failed | not converged | rate at the edge; `reason` is that of a failed run. `doubt`
+    says why a cell has not shown to have converged: "one epoch", or "rise" of validation Dice by `rise` over its last
+    fifth; of a judged cell it may also be "others", which have not.
     """
 
     kind: str
@@ -36,7 +37,9 @@ class Eligibility:
 
 
 def refuse_mixed(study: Study) -> None:
-    """Raise InputError where finished runs differ in budget, data, protocol or anything else that is not the study's factor."""
+    """Raise InputError where finished runs differ in budget, data, protocol or anything else that is not the study's
+    factor.
+    """
     runs, varied = study.finished, varied_fields(study)
     for name in SHARED:
         groups = dict(iter(runs.groupby(runs[name].astype(str), sort=True)))
@@ -44,22 +47,24 @@ def refuse_mixed(study: Study) -> None:
             continue
         examples = "; ".join(f"{value or 'none'}: {_example(part)}" for value, part in groups.items())
         raise InputError(
-            f"The runs of the study {study.name} cannot stand in one table: they differ in {WORDS.get(name, name)} ({examples}), "
-            f"which is no factor of it. Finish the study with python run.py study {study.name}, or delete the other runs' rows "
-            "from its runs.csv."
+            f"The runs of the study {study.name} cannot stand in one table: they differ in {WORDS.get(name, name)} "
+            f"({examples}), which is no factor of it. Finish the study with python run.py study {study.name}, or delete "
+            "the other runs' rows from its runs.csv."
         )
     _refuse_unequal_tuning(study)
 
 
 def _refuse_unequal_tuning(study: Study) -> None:
-    """A cell whose seeds ran at different rates, or whose rate had more trials than another's, is not fairly compared."""
+    """A cell whose seeds ran at different rates, or whose rate had more trials than another's, is not fairly
+    compared.
+    """
     done = study.finished
     for cell, part in done.groupby("cell", sort=False):
         if part.rate.nunique() > 1:
             rates = ", ".join(f"{rate:g}" for rate in sorted(part.rate.unique()))
             raise InputError(
-                f"The runs of {cell} in the study {study.name} had different learning rates ({rates}): finish the study with "
-                f"python run.py study {study.name}, or delete the rows of the old rate from its runs.csv."
+                f"The runs of {cell} in the study {study.name} had different learning rates ({rates}): finish the "
+                f"study with python run.py study {study.name}, or delete the rows of the old rate from its runs.csv."
             )
     trials = study.trials.cell.value_counts().reindex(sorted(set(done.cell)), fill_value=0)
     if trials.nunique() > 1 and not study.trials.empty:
@@ -79,14 +84,18 @@ def varied_fields(study: Study) -> set[str]:
 def eligibilities(study: Study) -> dict[str, Eligibility]:
     """Decide for each planned cell whether it may be judged."""
     rows = {str(cell): part for cell, part in study.runs.groupby("cell", sort=False)}
-    standings = {cell["cell"]: _standing(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells}
-    judged = {cell: standing for cell, standing in standings.items() if standing.kind == "judged"}
-    if not all(standing.converged for standing in judged.values()):
-        standings |= {cell: replace(standing, doubt=standing.doubt or "others") for cell, standing in judged.items()}
-    return standings
+    eligibility_of = {
+        cell["cell"]: _eligibility(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells
+    }
+    judged = {cell: eligibility for cell, eligibility in eligibility_of.items() if eligibility.kind == "judged"}
+    if not all(eligibility.converged for eligibility in judged.values()):
+        eligibility_of |= {
+            cell: replace(eligibility, doubt=eligibility.doubt or "others") for cell, eligibility in judged.items()
+        }
+    return eligibility_of
 
 
-def _standing(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Eligibility:
+def _eligibility(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Eligibility:
     done, failed = runs[runs.state == "finished"], runs[runs.state == "failed"]
     counts = (len(done), len(runs))
     if len(failed):

@@ -1,4 +1,6 @@
-"""Observed power: what a study could detect with the spread that its own scores show, next to what its plan expected."""
+"""Observed power: what a study could detect with the spread that its own scores show, next to what its plan
+expected.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from analysis.verdicts.answer import Answer
 class ObservedPower:
     """The spread of a difference, pooled over the judged cells, and the smallest differences found with 80 % power.
 
-    `pair`: of two cells among all pairs; `main`: of the levels of each factor that were compared, over the combinations of the others
-    that were; `equivalent`: the chance that two equal cells are found equivalent.
+    `pair`: of two cells among all pairs; `main`: of the levels of each factor that were compared, over the combinations
+    of the others that were; `equivalent`: the chance that two equal cells are found equivalent.
     """
 
     spread: Spread
@@ -22,8 +24,9 @@ class ObservedPower:
     equivalent: float | None
 
 
-def observed_power(answer: Answer) -> ObservedPower | None:
-    """Compute what the comparisons among the judged cells could detect; None where fewer than two have several seeds and cars.
+def observe_power(answer: Answer) -> ObservedPower | None:
+    """Compute what the comparisons among the judged cells could detect; None where fewer than two have several seeds
+    and cars.
 
     Also None until every run has ended: with fewer seeds another design would be described.
     """

@@ -1,10 +1,12 @@
-"""Simple effects: what a factor changes within each combination of the other factors, next to what it changes over all of them.
+"""Simple effects: what a factor changes within each combination of the other factors, next to what it changes over all
+of them.
 
-A main effect is an average, which may hold for none of its parts. A study that asks for the parts names the factor under
-`simple_effects` in its [design], and under `baseline` the level with which alone the others are compared there, so that no part pays
-for comparisons that nobody asked for (the average over the parts is the main effect's, adjusted for all pairs of levels).
-Intervals are Holm-adjusted over the combinations, each score separately; the verdict is that of Dice. Where one of the two cells has
-no verdict, the difference is shown without an interval: left out, it would seem unknown.
+A main effect is an average, which may hold for none of its parts. A study that asks for the parts names the factor
+under `simple_effects` in its [design], and under `baseline` the level with which alone the others are compared there,
+so that no part pays for comparisons that nobody asked for (the average over the parts is the main effect's, adjusted
+for all pairs of levels). Intervals are Holm-adjusted over the combinations, each score separately; the verdict is that
+of Dice. Where one of the two cells has no verdict, the difference is shown without an interval: left out, it would seem
+unknown.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from itertools import combinations
 from analysis.records.study_results import Study, by_car
 from analysis.statistics.comparisons import Comparison, family, unpaired
 from analysis.statistics.effects import main_effect
-from analysis.statistics.estimator import Array, summarise
+from analysis.statistics.estimator import Array, summarise_cell
 
 SCORES = ("dice", "iou", "boundary_iou")
 JOIN = " + "
@@ -27,7 +29,9 @@ Measured = Mapping[str, tuple[Mapping[str, str], str]]  # cell -> its levels, an
 
 @dataclass(frozen=True)
 class SimpleEffect:
-    """One difference b - a of two levels, with the others held at `where`, by score; None: over those `of` them with a verdict."""
+    """One difference b - a of two levels, with the others held at `where`, by score; None: over those `of` them with a
+    verdict.
+    """
 
     where: str | None
     a: str
@@ -42,7 +46,7 @@ class SimpleEffect:
         return f"{self.b} − {self.a}"
 
 
-def simple_effects(study: Study, measured: Measured) -> dict[str, list[SimpleEffect]]:
+def find_simple_effects(study: Study, measured: Measured) -> dict[str, list[SimpleEffect]]:
     """Compute the simple effects of each factor that the study asks for, where at least one of them can be judged."""
     several = sum(kind == "judged" for _, kind in measured.values()) > 1
     asked = study.plan.get("design", {}).get("simple_effects", []) if several else []
@@ -52,7 +56,9 @@ def simple_effects(study: Study, measured: Measured) -> dict[str, list[SimpleEff
 
 
 def _of_factor(study: Study, factor: str, measured: Measured, scores: Mapping[str, Scores]) -> list[SimpleEffect]:
-    """The differences between a factor's levels, in the order of the plan: over all the others first, then within each."""
+    """The differences between a factor's levels, in the order of the plan: over all the others first, then within
+    each.
+    """
     others = [name for name, levels in study.factors.items() if name != factor and len(levels) > 1]
     order = [cell["cell"] for cell in study.cells if cell["cell"] in measured]
     at = {(JOIN.join(measured[cell][0][name] for name in others), measured[cell][0][factor]): cell for cell in order}
@@ -99,7 +105,7 @@ def _judged(
 def _within(
     pairs: list[tuple[str, str, str]], cell_at: Mapping[Place, str], scores: Scores, rope: float
 ) -> dict[tuple[str, str, str], Comparison]:
-    made = {cell: summarise(scores[cell]) for cell in cell_at.values()}
+    made = {cell: summarise_cell(scores[cell]) for cell in cell_at.values()}
     ends = [(cell_at[where, b], cell_at[where, a]) for where, a, b in pairs]
     estimates = [unpaired(scores[b], scores[a], made[b], made[a]) for b, a in ends]
     found = family(ends, estimates, rope).comparisons

@@ -51,7 +51,7 @@ def report(
         photo_strip.command(places, study, photographs, credit)
     if check:
         return command.check(places)
-    reported = command.run(places, study, latex, html)
+    reported = command.report_studies(places, study, latex, html)
     if tag or tracking_uri is not None:
         from experiments.studies import mlflow_sync
 

@@ -115,7 +115,7 @@ def _show(trained: TrainedModel, output: Path, rows: Sequence[scoring.Row]) -> d
     table = run_files.read_score_table(output / "scores.csv")
     learned = int((table.set != "test").sum())
     unseen = table[table.set == "test"] if learned < len(table) else table
-    means = run_files.summarise(unseen)
+    means = run_files.summarise_scores(unseen)
     shown = Table(show_header=False)
     for name in ("dice", "iou", "precision", "recall", "boundary_iou"):
         shown.add_row(name.replace("_", " "), f"{means[name]:.4f}")

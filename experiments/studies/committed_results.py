@@ -26,7 +26,7 @@ def count_committed(plan: Plan, results: Path) -> None:
     name = plan.study.name
     if plan.study.pilot is not None:
         raise InputError(f"The study {name} has a pilot, whose runs are not committed: leave out --published.")
-    own = committed.read(results, name)
+    own = committed.read_study(results, name)
     plan.tried = _tried(plan, results)
     if own is None and not plan.tried:
         raise InputError(f"Nothing of the study {name} is committed under {results}: leave out --published.")
@@ -54,7 +54,8 @@ def _tried(plan: Plan, results: Path) -> dict[str, dict[str, object]]:
     if tuning is None or tuning.sampler != "grid":
         return {}
     tables = {
-        name: _ended(read_trials(results / name / "trials.csv"), tuning.seeds) for name in committed.committed(results)
+        name: _ended(read_trials(results / name / "trials.csv"), tuning.seeds)
+        for name in committed.committed_studies(results)
     }
     own = tables.pop(plan.study.name, pd.DataFrame())
     others = pd.concat([table for table in tables.values() if len(table)] or [pd.DataFrame()], ignore_index=True)

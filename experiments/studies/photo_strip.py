@@ -13,7 +13,7 @@ from torch import nn
 
 from analysis.plots.panels import Shown, png, strip
 from analysis.records.places import Places, load_study, one_study
-from analysis.verdicts.answer import Answer, answer
+from analysis.verdicts.answer import Answer, answer_study
 from experiments.config.schema import DATA_DIRS
 from experiments.data import folder
 from experiments.data.cache import load_image
@@ -40,7 +40,7 @@ class TrainedCell:
 def command(places: Places, asked: str | None, photographs: str, credit: str | None) -> None:
     """`report --photographs`: draw the strip beside the study's other pictures."""
     name = one_study(places, asked, f"--photographs {photographs}")
-    content = draw_strip(answer(load_study(places, name)), places.output_dir, photographs, credit)
+    content = draw_strip(answer_study(load_study(places, name)), places.output_dir, photographs, credit)
     (places.results / name).mkdir(parents=True, exist_ok=True)
     write_atomically(places.results / name / "strip.png", content)
 

@@ -73,7 +73,7 @@ def _result(
         "key": config.key, "model": config.model, "loss": config.loss, "augment": config.augment, "seed": config.seed,
         "data": config.data, "split": config.split, "size": list(config.size), "device": _device_name(state),
         "precision": config.precision, "threads": config.threads,
-        "test": {name: run_files.summarise(table) for name, table in tables.items()},
+        "test": {name: run_files.summarise_scores(table) for name, table in tables.items()},
         "ceiling": sum(one.ceiling for one in scored) / len(scored),
         "validation_dice": state.best_dice, "best_epoch": state.best_epoch, "epochs": state.epoch,
         "photographs": {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
