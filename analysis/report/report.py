@@ -117,6 +117,18 @@ def write_pages(places: Places, reported: Mapping[str, Answer]) -> list[str]:
         if due != text:
             write_atomically(page, due.encode())
     text = pages.read_page(places.readme)
+    return [
+        f"{places.readme.name} has no place for the study {name}: where it should stand, put the lines "
+        f"<!-- study {name} en --> and <!-- /study {name} en -->, and the same with zh in the Chinese part."
+        for name in reported
+        if name not in pages.studies(text)
+    ]
+
+
+def write_latex(places: Places, found: Answer) -> Path:
+    """Write the table for a paper next to the committed files."""
+    path = places.results / found.study.name / f"{found.study.name}.tex"
+    write_atomically(path, latex_table(found).encode())
     return path
 
 
