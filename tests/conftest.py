@@ -89,6 +89,31 @@ def stocked(tmp_path: Path, copy_store: Callable[[Path], None]) -> None:
     copy_store(tmp_path / "mlflow.db")
 
 
+@pytest.fixture(scope="session")
+def store_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One MLflow store for all runs whose tracking a test does not check."""
+    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def shared(store_uri: str) -> list[str]:
+    """The flag that names that store."""
+    return ["--tracking-uri", store_uri]
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Use one thread, here and in child processes: small images need no more, and it is part of a run's key."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def cars(made_cars: Path, tmp_path: Path) -> Path:
     """A copy of the synthetic cars that a test may modify."""

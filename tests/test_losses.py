@@ -24,21 +24,14 @@ from experiments.training.losses import (
 )
 from tests.conftest import examples
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LOSSES = {
     "bce": bce_loss, "dice": dice_loss, "focal": focal_loss, "bce_dice": bce_dice_loss, "dice_focal": dice_focal_loss,
     "tversky": tversky_loss, "lovasz": lovasz_loss,
 }  # fmt: skip
 EVERY_LOSS = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 GAMMAS = [0.0, 1e-3, 0.3, 0.5, 0.99, 1.0, 2.0, 5.0, 50.0]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny tensors: several threads would wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def batch(n: int = 3, height: int = 9, width: int = 7, seed: int = 0, scale: float = 3.0):

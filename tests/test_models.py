@@ -23,6 +23,8 @@ from models.unet import UNet, unet
 from models.weights import WeightsNotFetched
 from tests.conftest import examples
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODELS = {
     "unet": lambda: unet(width=4),
     "unet_bilinear": lambda: unet(width=4, up="bilinear"),
@@ -32,15 +34,6 @@ MODELS = {
     "resnet_unet": lambda: resnet_unet(encoder="resnet18", pretrained=False),
 }
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny tensors: several threads would wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @functools.cache

@@ -14,10 +14,10 @@ from experiments.runtime.interrupts import Interrupted
 from experiments.studies import trials as tune_trial
 from experiments.training import runner
 from tests.conftest import ROOT
-from tests.test_study import one_thread, shared
 from tests.test_tune import study_file, words
 
-__all__ = ["one_thread", "shared"]  # fixtures
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TIMED = ("training_seconds", "images_per_second", "peak_memory_gb", "seconds", "git_commit")  # differ from run to run
 
 

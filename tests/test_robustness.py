@@ -18,7 +18,9 @@ from analysis.verdicts.answer import answer_study
 from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt
 from tests.strangers import scene
 from tests.test_data import write_pairs
-from tests.test_study import TOML, one_thread, words  # noqa: F401
+from tests.test_study import TOML, words
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PHOTO = scene(96, 64, 3)[0]
 
@@ -57,7 +59,7 @@ def test_strengths_are_what_they_are_said_to_be():
 
 
 @pytest.fixture(scope="module")
-def scored(made_cars, tmp_path_factory, one_thread):  # noqa: F811
+def scored(made_cars, tmp_path_factory, one_thread):
     """A finished study whose networks were scored everywhere: its folder, and the words that do it."""
     import run
 

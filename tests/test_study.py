@@ -19,6 +19,8 @@ from registry import InputError
 from tests.conftest import ROOT
 from tests.test_command_line import HEAVY, imported_by
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = {
     "preset": "demo", "data": "carvana", "size": "48x32", "epochs": 2, "batch_size": 16, "precision": "fp32",
     "model_kwargs": {"width": 4},
@@ -71,19 +73,6 @@ def scores(output):
     return plan["cells"], {(key, name): (output / "runs" / key / name).read_bytes() for key in keys for name in names}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Small pictures need no more, and the number of threads is part of a key: the same here and in processes started here."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def finished(made_cars, tmp_path_factory, one_thread):
     """A study that was carried out without interruption: its output folder, its file and what it printed."""
@@ -94,12 +83,6 @@ def finished(made_cars, tmp_path_factory, one_thread):
     with contextlib.redirect_stdout(io.StringIO()) as shown:
         assert run.main(words(folder / "tiny.toml", made_cars, folder / "outputs")) == 0
     return folder / "outputs", folder / "tiny.toml", shown.getvalue()
-
-
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory):
-    """Words that name one MLflow store for all tests that do not look at it: making one takes seconds."""
-    return ["--tracking-uri", f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"]
 
 
 WRONG = [

@@ -31,9 +31,10 @@ from experiments.studies.trial_queue import TrialQueue, learning_rate_grid
 from experiments.studies.trials import TrialOutcome
 from experiments.studies.tuning import choose_rate, extend_range
 from tests.conftest import ROOT, small
-from tests.test_study import TOML, one_thread, shared
+from tests.test_study import TOML
 
-__all__ = ["one_thread", "shared"]  # fixtures
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 TUNING = Tuning(1e-3, 3e-2, 4, (100, 101))
 TABLE = "[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 4\nseeds = [100]\n"

@@ -13,6 +13,8 @@ from models.weights import WeightsNotFetched
 from models.zoo import Size
 from tests.conftest import run_folder, small
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # Every architecture once, with light encoders from smp and timm: convolutional, dilated, and a transformer of each kind.
 PAIRS = [
     ("Unet", "mobilenet_v2"), ("UnetPlusPlus", "tu-mobilenetv3_small_050"), ("MAnet", "tu-resnet10t"), ("Linknet", "resnet18"),
@@ -20,15 +22,6 @@ PAIRS = [
     ("DeepLabV3Plus", "mobilenet_v2"), ("PAN", "tu-regnetx_002"), ("UPerNet", "tu-convnext_atto"), ("Segformer", "mit_b0"),
     ("DPT", "tu-vit_tiny_patch16_224"), ("Unet", "tu-swin_tiny_patch4_window7_224"),
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Tiny tensors: several threads would wait for each other longer than they compute."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -28,25 +28,6 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-@pytest.fixture(scope="module")
-def one_thread():
-    """Use one thread, here and in child processes: small images need no more, and it is part of a run's key."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def store_uri(tmp_path_factory):
-    """One MLflow store for all runs whose tracking a test does not check; creating one takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}"
-
-
 def typed(words, **other):
     """Run a command in a separate process and return (exit code, stdout, stderr)."""
     command = [sys.executable, str(ROOT / "run.py"), *map(str, words)]
