@@ -50,6 +50,7 @@ def test_both_loops_learn_from_the_same_photographs():
     assert own() > 0 and own() > 0 and plain() > 0
 
 
+@pytest.mark.slow
 def test_each_loop_has_a_process_of_its_own_and_a_larger_batch_takes_more_memory():
     import dataclasses
 
@@ -61,6 +62,7 @@ def test_each_loop_has_a_process_of_its_own_and_a_larger_batch_takes_more_memory
     assert min(found["peak_memory_gb"].values()) > 0.05  # of 16 photographs; one feature map of them is 12.6 MB
 
 
+@pytest.mark.slow
 def test_bench_prints_every_figure_as_a_table_and_as_json(command, made_cars, monkeypatch, capsys):
     monkeypatch.setattr("experiments.bench.report.SECONDS", 0.05)
     monkeypatch.setattr(

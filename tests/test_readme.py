@@ -185,9 +185,11 @@ def put_weights(path):
     torch.save(zoo.build("Unet", "mobilenet_v2", pretrained=False).network.encoder.state_dict(), path)
 
 
-SLOW = {"pretraining", "augmentation"}  # studies of many configurations
+# Studies of many configurations, and a benchmark that starts a process for each loop.
+SLOW = ({"study", "pretraining"}, {"study", "augmentation"}, {"bench"})
 PARAMETERS = [
-    pytest.param(words, marks=pytest.mark.slow if "study" in words and SLOW & {*words} else ()) for words in commands()
+    pytest.param(words, marks=pytest.mark.slow if any(slow <= {*words} for slow in SLOW) else ())
+    for words in commands()
 ]
 
 
