@@ -13,7 +13,7 @@ Run = Annotated[str, flag("best (by validation Dice), a run's KEY, or a checkpoi
 Ensemble = Annotated[list[str] | None, many("average the probabilities of these runs, instead of --run")]
 Flips = Annotated[bool, switch("average with the prediction of the mirror image")]
 Threads = Annotated[
-    types.CountOrZero | None, flag("threads that read and write images (default: one per core)", "Machine")
+    types.Count | None, flag("threads that read and write images (default: one per core)", "Machine")
 ]
 
 

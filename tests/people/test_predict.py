@@ -284,16 +284,16 @@ def test_wrong_words_are_answered_by_one_sentence(predict, command, trained, mad
     spoilt = shutil.copytree(trained, tmp_path / "spoilt") / "best.ckpt"
     spoilt.write_bytes(spoilt.read_bytes()[:-200] + b"x" + spoilt.read_bytes()[-199:])
     for words, sentence in (
-        ([], "Name photographs"),
+        ([], "Name images"),
         (["/no/such/*.jpg"], "names no photograph"),
         ([source, "--run", "nosuchrun"], "There is no run 'nosuchrun'"),
         ([source, "--run", f"x{trained.name[1:]}"], f"did you mean '{trained.name}'"),
         ([source, "--run", tmp_path / "lost.ckpt"], "no config.json"),
         ([source, "--run", spoilt], "damaged"),
-        ([source, "--tile", "100"], "--tile takes WIDTHxHEIGHT"),
-        ([source, "--threshold", "50"], "between 0 and 1"),
+        ([source, "--tile", "100"], 'for --tile: "100" is not WIDTHxHEIGHT'),
+        ([source, "--threshold", "50"], "Must be < 1"),
         ([source, "--workers", "0"], "--workers"),
-        ([source, "--device", "gpu"], "Choose from: auto, cuda"),
+        ([source, "--device", "gpu"], 'Choose from: "auto", "cuda"'),
     ):
         code, _, complaint = predict(*words)
         assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1, complaint
