@@ -12,9 +12,7 @@ from registry import DATASETS, InputError
 Run = Annotated[str, flag("best (by validation Dice), a run's KEY, or a checkpoint's FILE (default: best)")]
 Ensemble = Annotated[list[str] | None, many("average the probabilities of these runs, instead of --run")]
 Flips = Annotated[bool, switch("average with the prediction of the mirror image")]
-Threads = Annotated[
-    types.Count | None, flag("threads that read and write images (default: one per core)", "Machine")
-]
+Threads = Annotated[types.Count | None, flag("threads that read and write images (default: one per core)", "Machine")]
 
 
 def predict(

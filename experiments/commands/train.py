@@ -36,7 +36,7 @@ def train(
 
         return run_study.tune_and_train(from_flags.single(args, vars(tuning)), args)
     if tuning and any(value is not None for name, value in vars(tuning).items() if name != "tune"):
-        raise InputError("--tune-range, --tune-points, --tune-seeds and --tune-sampler are options of --tune: add it.")
+        raise InputError("--tune-range, --tune-points, --tune-seeds and --tune-sampler need --tune: add --tune.")
     from experiments.training import single_run
 
     return single_run.train_one(args)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from experiments.config.schema import DATA_DIRS, RunConfig, RuntimeConfig
 from experiments.data.run_inputs import load_run_inputs
 from experiments.runtime.environment import git_commit, processor
 from experiments.runtime.files import read_json, sha256_of
-from experiments.runtime.interrupts import Interrupted, Stop, handle_signals
+from experiments.runtime.interrupts import Stop, interruptible
 from experiments.runtime.progress import log
 from experiments.training import runner
 from registry import InputError
@@ -29,11 +28,9 @@ def command(places: Places, asked: str | None, count: int, data_dir: Path | None
     if count < 0:
         raise InputError(f"--verify takes how many runs are to be repeated, not {count}.")
     study = load_study(places, one_study(places, asked, f"--verify {count}"))
-    with handle_signals() as stop:
-        try:
-            return verify(study, count, places.output_dir, data_dir, stop)
-        except Interrupted:
-            return 130 if stop.signal == signal.SIGINT else 143
+    return interruptible(
+        lambda stop: verify(study, count, places.output_dir, data_dir, stop), "The same command starts over."
+    )
 
 
 def verify(study: Study, count: int, output_dir: Path, data_dir: Path | None, stop: Stop) -> int:
