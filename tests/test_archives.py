@@ -165,7 +165,7 @@ def test_a_header_that_claims_too_little_does_not_fill_the_disk(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no zip at all", None], ids=["empty", "text", "cut"])
-def test_what_is_no_whole_zip_is_named(command, zips, tmp_path, content):
+def test_an_incomplete_zip_is_named(command, zips, tmp_path, content):
     zips[0].write_bytes(zips[0].read_bytes()[:-500] if content is None else content)
     code, _, complaint = command("data", "import", *zips, "--data-dir", tmp_path / "cars")
     assert code == 2 and str(zips[0]) in complaint and "no whole zip" in complaint and not (tmp_path / "cars").exists()
@@ -193,7 +193,7 @@ def test_a_link_in_the_target_is_not_followed(command, zips, tmp_path):
     assert code == 2 and "is a link" in complaint and not list((tmp_path / "elsewhere").iterdir())
 
 
-def test_too_little_disk_is_said_before_the_work(command, zips, tmp_path, monkeypatch):
+def test_too_little_disk_is_reported_before_the_work(command, zips, tmp_path, monkeypatch):
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(64_000_100))
     code, _, complaint = command("data", "import", *zips, "--data-dir", tmp_path / "cars")
     assert code == 2 and "Free some space" in complaint and not (tmp_path / "cars").exists()
@@ -274,7 +274,7 @@ class DataCorruptionError(Exception):
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
-def test_what_kaggle_refuses_ends_in_a_sentence(command, tmp_path, monkeypatch, error, code, sentence):
+def test_a_refusal_by_kaggle_is_reported_in_a_sentence(command, tmp_path, monkeypatch, error, code, sentence):
     def competition_download(handle, path):
         raise error
 

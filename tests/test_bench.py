@@ -41,7 +41,7 @@ def test_ways_are_measured_in_turns_after_a_warm_up_and_compared_round_by_round(
     assert step.ratio([2.0, 9.0, 4.0], [1.0, 1.0, 1.0]) == 4.0
 
 
-def test_both_loops_learn_from_the_same_photographs():
+def test_both_loops_learn_from_the_same_images():
     """The plain loop is no straw man: it trains the same network as well."""
     photographs = step.synthetic_images(WORK, 4)
     assert len({photographs[i][0].sum().item() for i in range(4)}) == 4

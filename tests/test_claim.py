@@ -47,7 +47,7 @@ def test_a_lease_of_a_process_that_is_gone_is_free_at_once(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no zombies")
-def test_a_process_that_died_and_whose_parent_has_not_asked_how_holds_nothing(tmp_path):
+def test_a_zombie_process_holds_no_lease(tmp_path):
     gone = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     lease_of(
         tmp_path / "run", machine=leases._machine(), process=gone.pid, began=psutil.Process(gone.pid).create_time()
@@ -60,7 +60,7 @@ def test_a_process_that_died_and_whose_parent_has_not_asked_how_holds_nothing(tm
     gone.communicate()
 
 
-def test_a_lease_that_was_given_back_is_nobodys(tmp_path):
+def test_a_released_lease_has_no_owner(tmp_path):
     with leases.hold(tmp_path / "run"):
         assert leases.read_json(tmp_path / "run.lease")
     assert (tmp_path / "run.lease").read_text() == "" and leases.owner(tmp_path / "run") is None
@@ -70,13 +70,13 @@ def test_a_lease_that_was_given_back_is_nobodys(tmp_path):
     assert leases.read_json(tmp_path / "run.lease") == {"token": "another"}
 
 
-def test_a_number_that_was_given_to_another_process_since_does_not_keep_a_lease_alive(tmp_path):
+def test_a_reused_process_id_does_not_keep_a_lease_alive(tmp_path):
     lease_of(tmp_path / "run", machine=leases._machine(), process=os.getpid(), began=0.0)
     assert leases.owner(tmp_path / "run") is None
 
 
 @pytest.mark.fault(16)
-def test_a_lease_from_another_machine_is_free_when_its_heart_has_not_beaten_for_long(tmp_path):
+def test_a_lease_from_another_machine_is_free_when_its_heartbeat_is_long_overdue(tmp_path):
     path = lease_of(tmp_path / "run")
     with pytest.raises(Busy, match="another process"), leases.hold(tmp_path / "run"):
         pass
@@ -87,7 +87,7 @@ def test_a_lease_from_another_machine_is_free_when_its_heart_has_not_beaten_for_
         lease.confirm()
 
 
-def test_the_heart_beats(tmp_path, monkeypatch):
+def test_the_heartbeat_renews_a_lease(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "BEAT", 0.02)
     with leases.hold(tmp_path / "run"):
         path = tmp_path / "run.lease"
@@ -99,7 +99,7 @@ def test_the_heart_beats(tmp_path, monkeypatch):
 
 
 @pytest.mark.fault(16)
-def test_who_was_taken_over_notices_and_leaves_the_new_owners_lease_alone(tmp_path):
+def test_a_process_that_lost_its_lease_notices_and_leaves_the_new_owners_lease_alone(tmp_path):
     with ExitStack() as stack:
         lease = stack.enter_context(leases.hold(tmp_path / "run"))
         path = lease_of(tmp_path / "run")

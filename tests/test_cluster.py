@@ -58,7 +58,7 @@ def test_equal_jobs_are_lost_one_by_one():
 
 
 @pytest.mark.parametrize("deaths", [ray_executor.RETRIES, ray_executor.RETRIES + 1])
-def test_a_job_is_handed_out_again_so_often_and_no_more(deaths):
+def test_a_task_is_rescheduled_up_to_the_limit_and_no_more(deaths):
     ((_, answer),) = carried_out([True] * deaths, [(0, frozenset())], 1)
     assert isinstance(answer, executor.WorkerLost) == (deaths > ray_executor.RETRIES)
 

@@ -45,7 +45,7 @@ def imported_by(*words):
     )
 
 
-def test_the_flags_are_those_that_were_promised(command):
+def test_the_flags_are_those_that_are_documented(command):
     import re
 
     code, shown, _ = command("--help")
@@ -74,7 +74,7 @@ def test_list_shows_every_choice_with_its_source(command, monkeypatch):
     [["--help"], ["--modle", "unet"], ["--model", "unett"], ["--preset", "dmo"], ["trian"], ["--loss", "dise"]],
     ids=" ".join,
 )
-def test_help_and_the_answer_to_a_wrong_name_import_nothing_heavy(words):
+def test_help_and_the_error_for_an_unknown_name_import_nothing_heavy(words):
     assert not HEAVY & imported_by(*words)
 
 
@@ -132,7 +132,7 @@ def test_help_and_the_answer_to_a_wrong_name_import_nothing_heavy(words):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_word_is_answered_by_one_sentence_that_says_what_to_type(
+def test_an_invalid_argument_is_refused_in_one_sentence_that_says_what_to_type(
     command, tmp_path, monkeypatch, words, sentence
 ):
     monkeypatch.chdir(tmp_path)  # some are found after the cars are made
@@ -181,7 +181,7 @@ def spoil_two_cars(cars):
         (spoil_two_cars, "at least three groups"),
     ],
 )
-def test_spoilt_data_is_found_before_the_work_starts(command, cars, tmp_path, spoil, sentence):
+def test_invalid_data_is_found_before_the_work_starts(command, cars, tmp_path, spoil, sentence):
     spoil(cars)
     code, _, complaint = command(*small(cars, tmp_path / "out"))
     assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
@@ -206,7 +206,7 @@ def test_a_config_file_counts_and_the_command_line_wins(tmp_path, name):
 @pytest.mark.parametrize(
     "text", ["modle: unet\n", "- a\n- b\n", "model: [unet\n", "epochs: many\n", "learning_rate: true\n"]
 )
-def test_a_wrong_config_file_is_answered_by_a_sentence(command, tmp_path, text):
+def test_an_invalid_config_file_is_refused_in_one_sentence(command, tmp_path, text):
     (tmp_path / "settings.yaml").write_text(text)
     code, _, complaint = command("--config", tmp_path / "settings.yaml")
     assert code == 2 and len(complaint.strip().splitlines()) == 1
@@ -221,7 +221,7 @@ def test_every_preset_resolves_for_every_model(preset):
         assert (config.model_kwargs.get("width") == PRESETS[preset]["width"]) == takes_width
 
 
-def test_the_presets_are_those_that_were_promised():
+def test_the_presets_are_those_that_are_documented():
     demo, classic, fast, cpu = (resolve(read({"preset": name, "device": "cpu"}))[0] for name in PRESETS)
     assert (demo.data, demo.size, demo.model_kwargs) == ("synthetic", (192, 128), {"width": 16})
     assert (classic.size, classic.batch_size, classic.optimizer, classic.learning_rate) == ((572, 572), 4, "adam", 1e-4)
@@ -281,7 +281,7 @@ def test_bf16_is_chosen_where_it_multiplies_faster_than_fp32(monkeypatch, featur
     assert resolve(read({"preset": "demo", "device": "cpu"}))[0].precision == precision
 
 
-def test_a_config_survives_the_way_to_the_disk_and_back():
+def test_a_config_survives_being_written_and_read():
     config = resolve(read({"preset": "demo", "fold": "1/5", "model_kwargs": ["width=8", "up=bilinear"]}))[0]
     assert RunConfig.from_dict(config.to_dict()) == config and RunConfig.from_dict(config.to_dict()).key == config.key
 
@@ -306,7 +306,7 @@ def test_a_split_that_leaks_says_so_at_the_end(command, made_cars, tmp_path):
 
 
 @pytest.mark.parametrize(("words", "code"), [(["list"], 1), (["completion", "bash"], 141)], ids=["list", "completion"])
-def test_who_stops_reading_what_is_printed_sees_no_traceback(words, code):
+def test_a_closed_pipe_causes_no_traceback(words, code):
     """As `python run.py list | head` does; rich, which prints the tables, ends with 1."""
     process = subprocess.Popen(
         [sys.executable, "run.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

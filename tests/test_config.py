@@ -186,7 +186,7 @@ def test_the_default_of_every_setting_is_of_its_type(name):
         ("epoch", 3, "did you mean 'epochs'?"),
     ],
 )
-def test_a_value_of_a_config_file_is_refused_in_the_words_of_the_flag(name, value, sentence):
+def test_a_value_of_a_config_file_is_refused_with_the_message_of_the_flag(name, value, sentence):
     with pytest.raises(InputError) as refused:
         values.typed(name, value)
     assert sentence in str(refused.value) and len(str(refused.value).splitlines()) == 1

@@ -74,14 +74,14 @@ def test_empty_and_full_masks_are_masks(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "LA", "1"])
 @pytest.mark.fault(9)
-def test_photographs_of_every_mode_come_as_rgb(tmp_path, mode):
+def test_images_of_every_mode_come_as_rgb(tmp_path, mode):
     path = tmp_path / ("photo.jpg" if mode == "CMYK" else "photo.png")
     Image.fromarray(PHOTO).convert(mode).save(path)
     assert read_image(path).shape == (40, 60, 3) and read_image(path).dtype == np.uint8
 
 
 @pytest.mark.fault(9)
-def test_a_photograph_of_16_bit_grey_keeps_its_range(tmp_path):
+def test_an_image_of_16_bit_grey_keeps_its_range(tmp_path):
     ramp = np.linspace(0, 65535, 60).astype(np.uint16)[None].repeat(40, 0)
     Image.fromarray(ramp).save(tmp_path / "photo.png")
     read = read_image(tmp_path / "photo.png")
@@ -89,7 +89,7 @@ def test_a_photograph_of_16_bit_grey_keeps_its_range(tmp_path):
 
 
 @pytest.mark.fault(9)
-def test_a_photograph_on_its_side_is_turned_as_its_exif_says(tmp_path):
+def test_an_image_on_its_side_is_turned_as_its_exif_says(tmp_path):
     picture = Image.fromarray(PHOTO)
     exif = picture.getexif()
     exif[0x0112] = 6
@@ -122,7 +122,7 @@ def spoil_missing(path):
 
 @pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_text, spoil_missing])
 @pytest.mark.fault(9)
-def test_a_spoilt_photograph_is_named_with_what_to_do(tmp_path, spoil):
+def test_an_unreadable_image_is_named_with_what_to_do(tmp_path, spoil):
     path = tmp_path / "photo.jpg"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)).save(path)
     spoil(path)
@@ -133,7 +133,7 @@ def test_a_spoilt_photograph_is_named_with_what_to_do(tmp_path, spoil):
 
 @pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_text, spoil_missing])
 @pytest.mark.fault(9)
-def test_a_spoilt_mask_is_named_with_what_to_do(tmp_path, spoil):
+def test_an_unreadable_mask_is_named_with_what_to_do(tmp_path, spoil):
     path = tmp_path / "mask.gif"
     palette(np.random.default_rng(0).integers(0, 2, (100, 150)), [0, 255]).save(path)
     spoil(path)
@@ -149,14 +149,14 @@ def test_the_fingerprint_follows_the_bytes_and_not_the_place_or_the_order(made_c
     assert fingerprint(copies) != fingerprint(samples)
 
 
-def test_carvana_pairs_each_photograph_with_its_mask_and_car(made_cars):
+def test_carvana_pairs_each_image_with_its_mask_and_car(made_cars):
     samples = carvana.build(made_cars)
     assert samples == sorted(samples, key=lambda s: s.name) and len(samples) == 8 * 16
     assert all(s.mask.name == f"{s.image.stem}_mask.gif" and s.name.startswith(f"{s.group}_") for s in samples)
 
 
 @pytest.mark.fault(9)
-def test_a_photograph_without_mask_is_named(cars):
+def test_an_image_without_mask_is_named(cars):
     victim = carvana.build(cars)[3]
     victim.mask.unlink()
     with pytest.raises(InputError, match=victim.name):
@@ -177,7 +177,7 @@ def test_a_missing_folder_says_what_to_type(tmp_path):
 @pytest.mark.parametrize(
     ("photo", "mask", "mask_name"), [(".jpg", ".png", "{}"), (".png", ".gif", "{}_mask"), (".webp", ".bmp", "{}")]
 )
-def test_a_folder_of_ones_own_is_read_in_any_format(tmp_path, photo, mask, mask_name):
+def test_a_folder_of_your_own_is_read_in_any_format(tmp_path, photo, mask, mask_name):
     samples = folder.build(write_pairs(tmp_path, photo=photo, mask=mask, mask_name=mask_name))
     assert [s.group for s in samples] == ["a1", "a2", "b1", "b2", "c1"]
     assert all(np.array_equal(read_mask(s.mask), BLOB) for s in samples)
@@ -193,7 +193,7 @@ def test_a_pattern_names_the_groups(tmp_path):
 
 
 @pytest.mark.fault(9)
-def test_two_photographs_of_one_name_are_refused(tmp_path):
+def test_two_images_of_one_name_are_refused(tmp_path):
     write_pairs(tmp_path)
     shutil.copy(tmp_path / "images" / "a1.png", tmp_path / "images" / "a1.bmp")
     with pytest.raises(InputError, match="share the name"):
@@ -216,7 +216,7 @@ def test_the_cache_holds_what_decoding_gives_and_is_built_once(made_cars, tmp_pa
 
 @pytest.mark.parametrize("spoil", ["truncated", "other data", "no description"])
 @pytest.mark.fault(12)
-def test_a_cache_that_is_not_whole_is_built_again(made_cars, tmp_path, spoil):
+def test_an_incomplete_cache_is_rebuilt(made_cars, tmp_path, spoil):
     samples = carvana.build(made_cars)
     before = np.array(cache.open_cache(samples, (48, 32), tmp_path, "f00").images)
     place = tmp_path / "f00-48x32"
@@ -233,7 +233,7 @@ def test_a_cache_that_is_not_whole_is_built_again(made_cars, tmp_path, spoil):
 
 
 @pytest.mark.fault(12)
-def test_a_broken_photograph_stops_the_cache_and_leaves_nothing(cars, tmp_path):
+def test_a_broken_image_stops_the_cache_and_leaves_nothing(cars, tmp_path):
     samples = carvana.build(cars)
     spoil_truncated(samples[70].image)
     with pytest.raises(InputError, match=samples[70].name):
@@ -250,7 +250,7 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
 
 
 @pytest.mark.fault(6)
-def test_too_little_disk_is_said_before_the_work(made_cars, tmp_path, monkeypatch):
+def test_too_little_disk_is_reported_before_the_work(made_cars, tmp_path, monkeypatch):
     decoded = []
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
     monkeypatch.setattr(cache, "decode", lambda *given: decoded.append(given))

@@ -22,7 +22,7 @@ def test_a_gate_is_drawn_where_the_model_has_one():
     assert gate(shapes) == {"skip": (8, 48, 64), "signal": (16, 24, 32), "inner": (8, 24, 32), "alpha": (1, 48, 64)}
 
 
-def test_pictures_are_written_and_follow_the_model(tmp_path):
+def test_figures_are_written_and_follow_the_model(tmp_path):
     import cv2
 
     wide, narrow = (draw(tmp_path / name, width, (64, 64)) for name, width in (("wide", 16), ("narrow", 8)))

@@ -47,7 +47,7 @@ def test_several_models_are_scored_as_each_alone(test_photographs):
         ]
 
 
-def test_each_photograph_is_scored_at_its_own_size(tmp_path):
+def test_each_image_is_scored_at_its_own_size(tmp_path):
     write_pairs(tmp_path)
     for number, size in enumerate([(60, 40), (200, 30), (33, 90)]):
         name = ("a1", "a2", "b1")[number]
@@ -68,7 +68,7 @@ def test_logits_are_enlarged_and_then_thresholded(test_photographs):
     assert (found != one.predictions[0]).mean() < 1e-3
 
 
-def test_memory_does_not_grow_with_the_number_of_photographs(made_cars, monkeypatch):
+def test_memory_does_not_grow_with_the_number_of_images(made_cars, monkeypatch):
     """However many photographs there are, only so many are ahead of the one that is handed out."""
     begun, kept, ahead = [], evaluator._score, []
     monkeypatch.setattr(evaluator, "_score", lambda *given: begun.append(1) or kept(*given))
@@ -93,7 +93,7 @@ def test_the_worst_are_kept_with_their_predictions_and_the_others_counted(test_p
     assert all(one.predictions[0].shape == (64, 96) for one in worst)
 
 
-def test_numbers_are_averaged_over_the_photographs_of_a_car_and_then_over_cars():
+def test_numbers_are_averaged_over_the_images_of_a_car_and_then_over_cars():
     import pandas as pd
 
     columns = ["group", "tp", "fp", "fn", "dice", "iou", "precision", "recall", "boundary_iou", "hd95"]

@@ -46,7 +46,7 @@ def test_no_epoch_repeats_another_and_no_seed_another(photographs):
 
 
 @pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "none"])
-def test_no_two_photographs_share_draws_and_no_epoch_repeats_them(name):
+def test_no_two_images_share_draws_and_no_epoch_repeats_them(name):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     mask = np.zeros((64, 96), np.uint8)
     mask[20:40, 10:60] = 1
@@ -61,12 +61,12 @@ def test_no_two_photographs_share_draws_and_no_epoch_repeats_them(name):
     assert drawn(4, 2) == drawn(4, 2)
 
 
-def test_an_epoch_taken_up_in_its_middle_goes_on_with_the_same_batches(photographs):
+def test_an_epoch_resumed_in_its_middle_continues_with_the_same_batches(photographs):
     batches = Batches(photographs(), 8)
     assert same(seen(batches, 3)[2:], seen(batches, 3, start=2))
 
 
-def test_an_epoch_shows_each_photograph_at_most_once_and_leaves_out_only_the_rest(photographs):
+def test_an_epoch_uses_each_image_at_most_once_and_leaves_out_only_the_rest(photographs):
     batches = Batches(photographs("none", count=21), 8)
     shown = [image.tobytes() for images, _ in batches.epoch(1) for image in images.numpy()]
     assert len(batches) == 2 and len(set(shown)) == len(shown) == 16
@@ -80,7 +80,7 @@ def test_drawing_batches_leaves_torchs_own_generator_alone(photographs):
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_the_dataset_is_usable_in_a_script_of_ones_own(made_cars):
+def test_the_dataset_is_usable_in_your_own_script(made_cars):
     photographs = ImageDataset(carvana.build(made_cars), size=(64, 48))
     image, mask = photographs[0]
     assert image.shape == (3, 48, 64) and image.dtype == torch.float32 and 0 <= image.min() < image.max() <= 1

@@ -290,7 +290,7 @@ def test_the_gradient_of_focal_is_finite_for_any_gamma(gamma, values):
 
 @EVERY_LOSS
 @pytest.mark.parametrize("value", [0.5, 3.0, 15.0, 50.0])
-def test_a_net_that_shouts_at_an_empty_mask_is_punished_more_than_a_silent_one(loss, value):
+def test_on_an_empty_mask_confident_foreground_costs_more_than_none(loss, value):
     mask = torch.zeros(2, 1, 8, 8)
     shouting, silent = torch.full_like(mask, value), torch.full_like(mask, -value)
     assert loss(shouting, mask) > loss(silent, mask) + 0.01

@@ -85,7 +85,7 @@ def test_the_border_is_padded_by_mirroring_and_cropped_again(name):
 
 
 @EVERY_MODEL
-def test_a_pixel_of_the_photo_speaks_to_the_same_pixel_of_the_logits(name):
+def test_a_pixel_of_the_image_affects_the_same_pixel_of_the_logits(name):
     places = [(3, 4), (35, 25), (61, 44)]
     images = photo(1, 65, 49).repeat(len(places) + 1, 1, 1, 1)
     for image, (y, x) in zip(images, places, strict=False):
@@ -317,7 +317,7 @@ def test_the_popular_gate_is_the_widely_copied_formula():
 
 
 @pytest.mark.parametrize(("gate", "scale"), [("paper", 1), ("popular", 2)])
-def test_the_popular_gate_listens_to_the_decoder_after_it_has_enlarged(gate, scale):
+def test_the_popular_gate_takes_the_decoder_map_after_upsampling(gate, scale):
     model, seen = attention_unet(width=2, gate=gate), []
     for level in model.decoder:
         level.gate.register_forward_hook(lambda _, inputs, __: seen.append([tuple(i.shape[1:]) for i in inputs]))
@@ -338,7 +338,7 @@ def test_gates_start_open():
 
 
 @pytest.mark.parametrize("gate", ["paper", "popular"])
-def test_attention_maps_lie_on_the_photo_and_leave_the_model_as_it_was(gate):
+def test_attention_maps_lie_on_the_image_and_leave_the_model_as_it_was(gate):
     model = attention_unet(width=2, gate=gate).eval()
     before = model(photo(2, 75, 49))
     maps = attention_maps(model, photo(2, 75, 49))
@@ -427,7 +427,7 @@ def test_a_file_that_is_no_plain_state_dict_is_refused_and_never_run(resnet18_we
     assert capsys.readouterr().out == ""
 
 
-def test_an_unknown_encoder_is_answered_with_the_nearest():
+def test_an_unknown_encoder_is_refused_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'resnet50'"):
         resnet_unet(encoder="resnet-50", pretrained=False)
 

@@ -45,7 +45,7 @@ def states(output):
     return {run.key: run.state for run in run_index.list_runs(output / "runs")}
 
 
-def test_every_state_is_told_apart(output):
+def test_every_state_is_distinguished(output):
     key = next(path.name for path in (output / "runs").iterdir() if len(path.name) == 16)
     with leases.hold(output / "runs" / "running"):
         assert states(output) == {
@@ -94,7 +94,7 @@ def test_cleaning_frees_the_cache_and_changes_nothing_else(command, output):
     assert contents(output) == {path: data for path, data in before.items() if path.parts[0] != "cache"}
 
 
-def test_the_cache_of_a_run_that_is_going_on_is_left(command, output):
+def test_the_cache_of_a_run_that_is_running_is_left(command, output):
     before = contents(output)
     with leases.hold(output / "runs" / "running"):
         code, shown, _ = command("runs", "clean-cache", "--output-dir", output)
@@ -139,7 +139,7 @@ def test_caches_being_built_stay_and_torn_ones_go_and_what_is_no_cache_is_not_to
         (["clean-cache", "x"], "x"),
     ],
 )
-def test_a_wrong_word_of_runs_is_answered_by_a_sentence(command, words, sentence):
+def test_an_invalid_argument_of_runs_is_refused_in_one_sentence(command, words, sentence):
     code, shown, complaint = command("runs", *words)
     assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1 and not shown
 

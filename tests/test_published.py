@@ -98,7 +98,7 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
 
 
 @pytest.mark.slow
-def test_a_tuning_that_is_not_finished_is_committed_and_gone_on_with(
+def test_an_unfinished_search_is_committed_and_resumed(
     made_cars, tmp_path, command, shared, trained, reported, monkeypatch
 ):
     file, kept, calls = study_file(tmp_path), tune_trial.run, []
@@ -155,7 +155,7 @@ def test_a_trial_of_another_committed_study_counts_where_it_is_the_same(
     assert reported(tmp_path / "second")["trials.csv"] == before
 
 
-def test_what_another_study_says_of_a_trial_counts_only_where_it_is_not_told_in_two_ways(
+def test_a_trial_of_other_studies_counts_only_where_their_records_agree(
     made_cars, tmp_path, command, shared, trained, reported, committed
 ):
     """The study's own row comes first; of others' that differ none counts, and nobody's time is counted twice."""

@@ -8,7 +8,7 @@ from experiments.data.samples import read_mask
 from tests.conftest import run_folder, small
 
 
-def test_real_photographs_and_palette_masks_are_read(carvana):
+def test_real_images_and_palette_masks_are_read(carvana):
     from experiments.data.carvana import build
 
     samples = build(carvana)

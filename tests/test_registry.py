@@ -101,7 +101,7 @@ def test_a_value_of_the_wrong_type_is_refused():
         MODELS["unet"].build(width=4, up="nearest")
 
 
-def test_a_value_that_the_target_refuses_is_an_option_error_too():
+def test_a_value_that_the_target_refuses_is_an_option_error_as_well():
     with pytest.raises(OptionError):
         MODELS["unet"].build(width=-3)
 

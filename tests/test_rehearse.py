@@ -74,7 +74,7 @@ def test_a_size_or_a_batch_that_an_architecture_cannot_take_is_refused(
     assert not (tmp_path / "outputs" / "runs").exists()
 
 
-def test_a_wrong_option_of_the_model_is_found_before_cars_are_made(command, tmp_path):
+def test_an_invalid_option_of_the_model_is_found_before_cars_are_made(command, tmp_path):
     words = small(tmp_path / "none", tmp_path / "outputs", model_kwargs="width=0")
     words[words.index("--data") + 1] = "synthetic"
     code, _, complaint = command(*words)
@@ -82,7 +82,7 @@ def test_a_wrong_option_of_the_model_is_found_before_cars_are_made(command, tmp_
     assert not (tmp_path / "none").exists()
 
 
-def test_a_rehearsal_leaves_the_model_and_the_random_numbers_as_they_were():
+def test_a_dry_run_leaves_the_model_and_the_random_numbers_as_they_were():
     config = RunConfig(size=(48, 33), batch_size=4)
     torch.manual_seed(0)
     model = nn.Sequential(unet(width=2), nn.Dropout()).eval()
@@ -100,7 +100,7 @@ def test_a_model_that_looks_at_values_is_let_through():
     dry_run(Looks(), RunConfig(), photographs=10)
 
 
-def test_the_batch_that_is_tried_is_not_larger_than_the_photographs():
+def test_the_batch_that_is_tried_is_not_larger_than_the_images():
     model = MODELS["smp"].build(arch="UPerNet", encoder="resnet18", pretrained=False)
     dry_run(model, RunConfig(batch_size=8), photographs=2)
     with pytest.raises(InputError, match="--batch-size 2"):

@@ -118,7 +118,7 @@ def test_runs_csv_holds_each_runs_own_summary(made):
         assert (run.test_cars, run.test_images, run.hd95_failures) == (12, 48, 0)
 
 
-def test_the_committed_files_alone_give_every_number_and_every_picture_again(
+def test_the_committed_files_alone_give_every_number_and_every_figure_again(
     made, tmp_path, command, place, all_pictures
 ):
     shutil.copytree(made, tmp_path / "outputs")
@@ -238,7 +238,7 @@ def break_run(output, how):
 @pytest.mark.parametrize(
     "how", ["failed", "partial", "without scores", "with a torn table", "with a word for a number", "with broken JSON"]
 )
-def test_a_run_that_is_not_whole_neither_crashes_the_report_nor_is_hidden(how, tmp_path, command, place, made):
+def test_an_incomplete_run_neither_crashes_the_report_nor_is_hidden(how, tmp_path, command, place, made):
     output = shutil.copytree(made, tmp_path / "outputs")
     in_table, in_list = break_run(output, how)
     code, shown, complaint = command("report", "made", *place)
@@ -451,7 +451,7 @@ def test_the_ledger_counts_each_run_once_over_all_studies_and_forgets_none(made,
     ) == [(12, 14, 2)]
 
 
-def test_the_same_cars_are_worn_out_by_every_split_that_tests_on_them(made, tmp_path):
+def test_test_set_use_is_counted_per_car_over_all_splits(made, tmp_path):
     first = gather.gather_study(made, "made")
     test_set_ledger.enter_study(first, tmp_path)
     write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
@@ -536,7 +536,7 @@ def test_the_page_loads_nothing_and_holds_everything(made, tmp_path, command, pl
         assert word.lower() in page.lower(), word
 
 
-def test_the_colours_of_the_pictures_have_contrast_on_white_and_on_dark():
+def test_the_colours_of_the_figures_have_contrast_on_white_and_on_dark():
     """Oracle: relative luminance and contrast ratio of WCAG 2.1."""
     from analysis.plots import style
 
@@ -554,7 +554,7 @@ def test_the_colours_of_the_pictures_have_contrast_on_white_and_on_dark():
         assert all(contrast(colour, page) >= 3 for colour in style.COLOURS)
 
 
-def test_a_name_that_is_no_study_ends_in_a_sentence_with_the_nearest(made, command):
+def test_a_name_that_is_no_study_is_refused_in_a_sentence_with_the_nearest(made, command):
     code, _, complaint = command("report", "mode", "--output-dir", made)
     assert code == 2 and "did you mean 'made'?" in complaint
     code, _, complaint = command("report", "../made", "--output-dir", made)
@@ -567,7 +567,7 @@ def test_without_any_study_the_report_says_how_to_begin_one(tmp_path, command, p
     assert code == 0 and "There is no study" in shown and "python run.py study" in shown
 
 
-def test_a_study_that_the_readme_has_no_place_for_is_told_how_to_get_one(made, tmp_path, command, place):
+def test_a_study_without_a_place_in_the_readme_gets_advice_on_how_to_add_one(made, tmp_path, command, place):
     shutil.copytree(made, tmp_path / "outputs")
     (tmp_path / "README.md").write_text("no place\n")
     code, shown, _ = command("report", "made", *place)
@@ -651,7 +651,7 @@ def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path,
 
 
 @pytest.mark.parametrize("flags", [(), ("--check",)], ids=str)
-def test_a_readme_that_is_not_there_is_told_of_before_anything_is_written(flags, made, tmp_path, command):
+def test_a_missing_readme_is_reported_before_anything_is_written(flags, made, tmp_path, command):
     where = [
         "--results-dir",
         str(tmp_path / "results"),

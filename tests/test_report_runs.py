@@ -96,7 +96,7 @@ def test_verify_repeats_a_run_from_the_committed_config_and_notices_one_other_by
     assert code == 1 and "OTHER SCORES" in shown and "0 of 1" in shown
 
 
-def test_verify_refuses_other_photographs_and_an_altered_config_in_a_sentence(tmp_path, command, place, cars):
+def test_verify_refuses_other_images_and_an_altered_config_in_a_sentence(tmp_path, command, place, cars):
     command("report", "tiny", *place)
     next((cars / "train").glob("*.jpg")).unlink()
     next_mask = {path.name.removesuffix("_mask.gif") for path in (cars / "train_masks").iterdir()}
@@ -133,7 +133,7 @@ def test_verdicts_become_tags_of_the_runs_in_mlflow_where_that_is_asked_for_and_
     assert code == 2 and "--tracking-uri" in complaint
 
 
-def test_the_strip_shows_photographs_with_their_credit_and_none_of_kaggles(tmp_path, command, place, made_cars):
+def test_the_strip_shows_images_with_their_credit_and_none_of_kaggles(tmp_path, command, place, made_cars):
     write_pairs(tmp_path / "pairs", names=["a", "b", "c", "d"])
     code, _, complaint = command("report", "tiny", "--photographs", tmp_path / "pairs", *place)
     assert code == 2 and "--credit" in complaint

@@ -29,7 +29,7 @@ def changed(condition, photo=PHOTO, name="a.jpg"):
     return np.abs(corrupt(photo, condition, name).astype(int) - photo).mean()
 
 
-def test_every_corruption_changes_a_photograph_the_more_the_stronger_it_is_and_a_clean_one_stays():
+def test_every_corruption_changes_an_image_the_more_the_stronger_it_is_and_a_clean_one_stays():
     assert corrupt(PHOTO, "clean", "a.jpg") is PHOTO
     for kind in CORRUPTIONS:
         one, two, three = (changed(f"{kind} {strength}") for strength in (1, 2, 3))
@@ -39,7 +39,7 @@ def test_every_corruption_changes_a_photograph_the_more_the_stronger_it_is_and_a
         assert found.shape == PHOTO.shape and found.dtype == np.uint8
 
 
-def test_what_is_drawn_depends_on_the_photographs_name_alone():
+def test_what_is_drawn_depends_on_the_images_name_alone():
     assert (corrupt(PHOTO, "noise 2", "a.jpg") == corrupt(PHOTO, "noise 2", "a.jpg")).all()
     assert (corrupt(PHOTO, "noise 2", "a.jpg") != corrupt(PHOTO, "noise 2", "b.jpg")).any()
 
@@ -80,7 +80,7 @@ def kept(folder):
     return sorted((folder / "outputs" / "studies" / "tiny" / "robustness").glob("*.csv"))
 
 
-def test_clean_photographs_score_as_in_the_runs_test_and_at_most_so_many_of_a_car(scored):
+def test_clean_images_score_as_in_the_runs_test_and_at_most_so_many_of_a_car(scored):
     folder, _ = scored
     assert len(kept(folder)) == len(CONDITIONS) + 1
     clean = read_file(folder / "outputs" / "studies" / "tiny" / "robustness" / "clean.csv")
@@ -153,7 +153,7 @@ def test_with_a_baseline_every_condition_tells_what_the_other_levels_change(scor
         assert table[column][0].split()[0] == f"{mine['dice'] - mine['bce']:+.4f}"
 
 
-def test_the_sentence_under_each_condition_says_what_its_interval_says(scored):
+def test_the_sentence_of_each_condition_agrees_with_its_interval(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
     judged = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
     lower = found.study.robustness.assign(dice=lambda rows: rows.dice.where(rows.condition != "wild", 0.0))
@@ -188,7 +188,7 @@ def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_con
     assert differences(both, "loss", "bce") == due
 
 
-def test_the_picture_has_a_panel_for_every_place_and_names_every_cell(scored):
+def test_the_figure_has_a_panel_for_every_place_and_names_every_cell(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
     scores = found.study.robustness
     again = scores[scores.condition == "wild"].assign(condition="wild_too")

@@ -81,7 +81,7 @@ def signalled(command, words, step, number=signal.SIGTERM):
         return command(*words)
 
 
-def test_a_run_leaves_the_record_that_was_promised(finished):
+def test_a_run_leaves_the_record_that_is_documented(finished):
     folder = run_folder(finished)
     there = {path.name for path in folder.iterdir()}
     assert {
@@ -105,7 +105,7 @@ def test_a_run_leaves_the_record_that_was_promised(finished):
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "scores_last.csv"])
-def test_the_scores_are_one_row_a_test_photograph_at_its_own_size(finished, name):
+def test_the_scores_are_one_row_a_test_image_at_its_own_size(finished, name):
     folder = run_folder(finished)
     text = (folder / name).read_text()
     rows = list(csv.DictReader(text.splitlines()))
@@ -143,7 +143,7 @@ def test_the_result_is_what_the_scores_say(finished):
     assert 0.9 < result["ceiling"] < 1 and result["cars"] == {"train": 5, "val": 1, "test": 2}
 
 
-def test_the_best_weights_score_the_same_in_a_script_of_ones_own(finished, made_cars):
+def test_the_best_weights_score_the_same_in_your_own_script(finished, made_cars):
     """An independent walk from best.ckpt to a photograph's Dice."""
     import numpy as np
     from PIL import Image
@@ -189,7 +189,7 @@ SLOW = pytest.mark.slow
 )
 @pytest.mark.usefixtures("same_threads", "stocked")
 @pytest.mark.fault(1)
-def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, made_cars, tmp_path, command, step):
+def test_a_killed_run_ends_like_an_undisturbed_one(finished, made_cars, tmp_path, command, step):
     words = small(made_cars, tmp_path)
     assert killed(words, at(step)).returncode == -signal.SIGKILL
     assert not (run_folder(tmp_path) / "result.json").exists()
@@ -201,7 +201,7 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(finished, made_cars, tmp
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 143)])
 @pytest.mark.fault(4)
-def test_a_run_that_was_asked_to_stop_says_so_and_ends_as_one_that_was_not(
+def test_an_interrupted_run_says_so_and_ends_like_an_undisturbed_one(
     finished, made_cars, tmp_path, command, same_threads, number, code
 ):
     words = small(made_cars, tmp_path)
@@ -285,7 +285,7 @@ def test_a_folder_that_another_version_left_is_refused_with_the_difference(made_
     assert {one.name: one.read_bytes() for one in path.parent.iterdir() if one.is_file()} == before
 
 
-def test_a_run_that_is_under_way_with_other_threads_is_not_to_be_deleted(made_cars, tmp_path, command):
+def test_a_run_that_is_running_with_other_threads_is_not_to_be_deleted(made_cars, tmp_path, command):
     words = small(made_cars, tmp_path)
     assert signalled(command, words, 7)[0] == 143
     (folder,) = [path for path in (tmp_path / "runs").iterdir() if path.is_dir()]
@@ -383,7 +383,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_named(
 
 
 @pytest.mark.parametrize("model", ["attention_unet", "resnet_unet"])
-def test_the_other_models_go_the_same_road(made_cars, tmp_path, command, model):
+def test_the_other_models_train_as_well(made_cars, tmp_path, command, model):
     options = {"attention_unet": ["width=4"], "resnet_unet": ["encoder=resnet18", "pretrained=false"]}[model]
     words = small(made_cars, tmp_path, model=model, epochs=1)
     at_ = words.index("--model-kwargs")

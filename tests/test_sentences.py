@@ -41,7 +41,7 @@ def test_one_cell_that_is_better_than_all_is_named_and_the_rope_is_respected(tmp
     assert "though not surely by more than 0.001" in answer_sentences(found, "en")[0]
 
 
-def test_two_that_are_not_separated_are_both_named_and_the_beaten_one_is_not(tmp_path):
+def test_two_cells_that_do_not_differ_significantly_are_both_named_and_the_worse_one_is_not(tmp_path):
     found = study(tmp_path, {"unet": 0, "attention_unet": 0.01, "resnet_unet": 0.01}, sd=5e-4, seeds=range(5))
     assert (
         "undecided among 2: " in answer_sentences(found, "en")[0]
@@ -140,7 +140,7 @@ def test_an_average_over_some_combinations_and_no_average_at_all_are_called_what
     )
 
 
-def test_a_level_or_a_whole_factor_without_a_verdict_is_not_passed_over(tmp_path):
+def test_a_level_or_a_whole_factor_without_a_verdict_is_still_reported(tmp_path):
     models, losses = {"unet": 0, "attention_unet": 0.002, "resnet_unet": 0.009}, {"bce": 0, "dice": 0.003}
     plan = write_study(tmp_path, models=models, losses=losses, tuned=False)
     plan["factors"] = {"size": ["small", "large"], **plan["factors"]}
@@ -174,7 +174,7 @@ def test_a_level_or_a_whole_factor_without_a_verdict_is_not_passed_over(tmp_path
     assert "对其余因素的 6 种组合中两个水平都已判定的 3 种取平均" in chinese
 
 
-def test_one_square_of_cells_is_told_as_one_interaction_and_what_cannot_be_checked_is_said(tmp_path):
+def test_one_square_of_cells_is_reported_as_one_interaction_and_what_cannot_be_checked_is_reported(tmp_path):
     plan = write_study(tmp_path, models={"unet": 0, "attention_unet": 0}, losses={"bce": 0, "dice": 0}, tuned=False)
     plan["factors"] = {"size": ["small", "large"], **plan["factors"]}
     for cell in plan["cells"]:
@@ -193,7 +193,7 @@ def test_one_square_of_cells_is_told_as_one_interaction_and_what_cannot_be_check
     assert f"p {clearest:.3f} (" in told[0]
 
 
-def test_interactions_of_factors_whose_levels_are_called_alike_are_told_apart(tmp_path):
+def test_interactions_of_factors_whose_levels_are_called_alike_are_distinguished(tmp_path):
     plan = write_study(tmp_path, models={"yes": 0, "no": 0.004}, losses={"yes": 0, "no": 0}, tuned=False, sd=0.00001)
     plan["factors"] = {"size": ["small", "large"], **plan["factors"]}
     large = []
@@ -264,7 +264,7 @@ def trials(*curves):
     return typed(pd.DataFrame(rows).reindex(columns=list(TRIALS)))
 
 
-def test_which_cell_was_highest_at_one_rate_for_all_is_told_beside_the_highest_of_the_runs(tmp_path):
+def test_which_cell_was_highest_at_one_rate_for_all_is_reported_beside_the_highest_of_the_runs(tmp_path):
     found = study(tmp_path, {"unet": 0, "attention_unet": 0.004})
     a, b = (cell["cell"] for cell in found.study.cells)
     made = trials((a, (0.93, 0.96, 0.95, 0.92, 0.90)), (b, (0.90, 0.93, 0.96, 0.97, 0.95)))
@@ -375,7 +375,7 @@ def test_verdicts_state_on_what_they_are_conditional():
     assert "(5 seeds a cell" in phrases("notes", "en").conditions(seeds=[5], **given)
 
 
-def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
+def test_what_the_listed_faulty_masks_change_is_reported(tmp_path):
     found = study(tmp_path, {"unet": 0, "attention_unet": 0}, sd=1e-5, seeds=range(5), cars=40)
     none = answer_study(replace(found.study, plan={**found.study.plan, "known_faulty": []}))
     assert any(
@@ -401,7 +401,7 @@ def test_what_the_listed_faulty_masks_change_is_told(tmp_path):
     )  # an older plan does not know
 
 
-def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
+def test_what_was_spent_and_in_which_pixels_is_reported_in_both_languages(tmp_path):
     found = study(tmp_path, {"unet": 0, "attention_unet": 0})
     plan = found.study.plan | {"photographs": {"photographs": 4320, "groups": 270, "sizes": ["384x256"]}}
     for language, data, spent in (
@@ -415,7 +415,7 @@ def test_what_was_spent_and_in_which_pixels_is_told_in_both_languages(tmp_path):
         assert [spent in note for note in told].count(True) == 1
 
 
-def test_a_factor_whose_parts_are_asked_for_leads_the_answer_and_each_part_is_told(tmp_path):
+def test_a_factor_with_requested_simple_effects_leads_the_answer_and_each_effect_is_reported(tmp_path):
     plan = write_study(
         tmp_path, models={"unet": 0, "attention_unet": 0, "resnet_unet": 0}, losses={"bce": 0, "dice": 0.004}
     )
@@ -436,7 +436,7 @@ def test_a_factor_whose_parts_are_asked_for_leads_the_answer_and_each_part_is_to
     )
 
 
-def test_among_many_levels_those_that_may_be_best_are_named_and_so_are_the_beaten_ones(tmp_path):
+def test_among_many_levels_the_possibly_best_and_the_worse_ones_are_named(tmp_path):
     losses = {"bce": -0.02, "dice": 0, "focal": 0, "bce_dice": -0.01}
     design = {"seeds": list(range(5)), "rope": 0.001, "confirmatory": ["loss"]}
     found = study(
@@ -458,7 +458,7 @@ def test_among_many_levels_those_that_may_be_best_are_named_and_so_are_the_beate
     )
 
 
-def test_levels_of_which_the_same_is_told_share_a_sentence(tmp_path):
+def test_levels_of_which_the_same_is_reported_share_a_sentence(tmp_path):
     losses = {"bce": 0, "dice": -0.01, "focal": 0.01, "bce_dice": -0.01}
     design = {
         "seeds": [0, 1, 2],

@@ -93,7 +93,7 @@ def test_cells_equal_at_their_best_rates_are_called_different_in_at_most_8_perce
     assert tuned(RESPONSES["steeper above"], 5, 0.5, best_rates, np.random.default_rng(5)).separated <= 0.08
 
 
-def test_the_luckiest_trial_and_one_parabola_over_everything_would_not_hold_that(results):
+def test_the_luckiest_trial_and_one_global_parabola_exceed_that_error_rate(results):
     assert results.tuning["parabola", 0.5, "luckiest trial"] > 0.15
     assert results.tuning["cliff above", 0.5, "one parabola"] > 0.5
 

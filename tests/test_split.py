@@ -77,7 +77,7 @@ def test_fewer_than_three_cars_are_refused():
         split(cars(2))
 
 
-def test_a_split_by_photograph_leaks_and_follows_the_seed():
+def test_a_split_by_image_leaks_and_follows_the_seed():
     samples = cars(20)
     parts = split(samples, by="image", seed=1)
     assert set(groups(parts.train)) & set(groups(parts.test))
@@ -127,7 +127,7 @@ def test_a_file_that_is_no_manifest_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("trained", [None, 3, 12])
-def test_the_two_arms_of_the_leak_differ_only_in_whether_siblings_of_the_test_photographs_are_in_training(trained):
+def test_the_two_arms_of_the_leak_differ_only_in_whether_siblings_of_the_test_images_are_in_training(trained):
     samples = cars(30)
     honest, leaking = (arm(samples, by, trained) for by in ("strangers", "siblings"))
     whole = split(samples)

@@ -133,13 +133,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("other", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])
-def test_a_wrong_study_file_is_answered_by_one_sentence_with_the_key(other, sentence):
+def test_an_invalid_study_file_is_refused_in_one_sentence_with_the_key(other, sentence):
     with pytest.raises(InputError, match=sentence) as found:
         study(**other)
     assert "\n" not in str(found.value) and str(found.value).startswith("The study file tiny.toml: [")
 
 
-def test_a_wrong_study_ends_the_command_before_anything_heavy_is_imported(file, tmp_path, command):
+def test_an_invalid_study_ends_the_command_before_anything_heavy_is_imported(file, tmp_path, command):
     file.write_text(TOML.replace("seeds = [0, 1]", "seeds = [0, 0]"))
     code, _, complaint = command("study", file, "--output-dir", tmp_path / "out")
     assert code == 2 and "holds 0 twice" in complaint and not (tmp_path / "out").exists()
@@ -163,7 +163,7 @@ def test_a_wrong_study_ends_the_command_before_anything_heavy_is_imported(file, 
         (["--models", "unet", "--losses", "bce", "--seeds", "100", "--tune", "--preset", "demo"], "must not hold 100"),
     ],
 )
-def test_wrong_words_of_a_grid_are_answered_by_a_sentence(command, tmp_path, given, sentence):
+def test_invalid_arguments_of_a_grid_are_refused_in_one_sentence(command, tmp_path, given, sentence):
     code, _, complaint = command("grid", *given, "--output-dir", tmp_path / "out")
     assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
@@ -261,9 +261,7 @@ def test_a_studys_runs_lie_at_the_top_of_mlflow_with_its_tag(finished):
 
 @pytest.mark.slow
 @pytest.mark.fault(1)
-def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(
-    finished, made_cars, tmp_path, command, shared
-):
+def test_a_killed_study_ends_with_the_records_of_an_undisturbed_one(finished, made_cars, tmp_path, command, shared):
     """Six steps are timed for the plan, then every run makes ten: it is killed in the second epoch of the second run."""
     from tests.test_run import at, killed
 
@@ -276,7 +274,7 @@ def test_a_study_that_was_killed_ends_with_the_records_of_one_that_was_not(
 
 
 @pytest.mark.fault(4)
-def test_a_study_that_was_asked_to_stop_says_so_and_goes_on(finished, made_cars, tmp_path, command, shared):
+def test_an_interrupted_study_says_so_and_resumes(finished, made_cars, tmp_path, command, shared):
     from tests.test_run import signalled
 
     given = words(finished[1], made_cars, tmp_path) + shared
@@ -358,7 +356,7 @@ def test_every_cell_makes_the_same_number_of_steps_whatever_it_trains_on(made_ca
     assert len(batches) == 1 and len({cell.config.key for cell in plan.cells}) == 2
 
 
-def test_an_epoch_of_a_given_length_goes_through_the_photographs_again():
+def test_an_epoch_of_a_given_length_goes_through_the_images_again():
     import numpy as np
 
     from experiments.data.cache import Pixels

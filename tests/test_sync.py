@@ -67,7 +67,7 @@ def test_a_run_whose_result_was_changed_is_not_uploaded(trained, tmp_path, comma
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG torn"])
-def test_a_torn_picture_is_left_out_and_stops_nothing(tmp_path, content):
+def test_a_torn_figure_is_left_out_and_stops_nothing(tmp_path, content):
     (tmp_path / "torn.png").write_bytes(content)
     tracker = SimpleNamespace(_sent_pictures=set(), _client=None, _run_id="")
     Tracker._picture(tracker, tmp_path / "torn.png", "validation", 1)

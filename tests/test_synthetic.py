@@ -44,7 +44,7 @@ def test_the_layout_is_carvanas(three_cars):
     assert len({name[:12] for name in photos}) == 3
 
 
-def test_photos_are_rgb_jpegs_and_masks_palette_gifs_of_zero_and_one(three_cars):
+def test_images_are_rgb_jpegs_and_masks_palette_gifs_of_zero_and_one(three_cars):
     for path in (three_cars / "train").iterdir():
         with Image.open(path) as photo:
             assert (photo.format, photo.mode, photo.size) == ("JPEG", "RGB", SIZE)
@@ -69,7 +69,7 @@ def test_another_seed_gives_other_cars(three_cars, tmp_path):
     assert not set(contents(tmp_path / "other").values()) & set(contents(three_cars).values())
 
 
-def test_every_mask_is_one_sensible_object_wholly_inside_the_photo(three_cars):
+def test_every_mask_is_one_sensible_object_wholly_inside_the_image(three_cars):
     for name, mask in masks(three_cars).items():
         assert cv2.connectedComponents(mask, connectivity=8)[0] == 2, name
         assert 0.05 < mask.mean() < 0.45, name
@@ -84,7 +84,7 @@ def test_the_views_of_a_car_differ_and_are_wider_from_the_side(three_cars):
         assert min(width[5], width[13]) > 1.3 * max(width[1], width[9])
 
 
-def test_the_masks_outline_lies_on_edges_of_the_photo(three_cars):
+def test_the_masks_outline_lies_on_edges_of_the_image(three_cars):
     """Over all views: paint in the colour of the wall may hide the outline of one car, not of three."""
     on, off = [], []
     for name, mask in masks(three_cars).items():
@@ -152,7 +152,7 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_lost_photo_is_noticed(tmp_path):
+def test_a_lost_image_is_noticed(tmp_path):
     write_cars(tmp_path / "cars", cars=1, size=(48, 32))
     next((tmp_path / "cars" / "train").iterdir()).unlink()
     with pytest.raises(ValueError, match="is missing"):

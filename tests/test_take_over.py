@@ -91,7 +91,7 @@ def test_nothing_else_of_a_late_process_does(tmp_path, write):
 
 @pytest.mark.fault(16)
 @pytest.mark.parametrize("late", [True, False], ids=["just before it is taken over", "long after"])
-def test_a_late_process_sweeps_nothing_away_that_is_the_new_owners(tmp_path, late):
+def test_a_late_process_deletes_nothing_of_the_new_owner(tmp_path, late):
     (tmp_path / "last.ckpt.0.tmp").touch()
 
     def confirm():
@@ -106,9 +106,7 @@ def test_a_late_process_sweeps_nothing_away_that_is_the_new_owners(tmp_path, lat
 
 
 @pytest.mark.fault(16)
-def test_what_lies_half_written_is_swept_away_before_the_new_owner_looks_for_a_result(
-    made_cars, tmp_path, command, monkeypatch
-):
+def test_partial_files_are_removed_before_the_new_owner_looks_for_a_result(made_cars, tmp_path, command, monkeypatch):
     assert command(*small(made_cars, tmp_path / "first", epochs=1))[0] == 0
     folder = tmp_path / "second" / "runs" / run_folder(tmp_path / "first").name
     folder.mkdir(parents=True)

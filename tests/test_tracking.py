@@ -28,7 +28,7 @@ def tracked(made_cars, tmp_path_factory):
     return output
 
 
-def test_metrics_and_tags_have_the_names_that_were_promised(tracked):
+def test_metrics_and_tags_have_the_names_that_are_documented(tracked):
     client, (run,) = store(tracked)
     assert {"model", "loss", "augment", "data", "seed", "key"} <= set(run.data.tags)
     assert run.data.tags["key"] == run_folder(tracked).name and run.info.status == "FINISHED"
@@ -53,7 +53,7 @@ def test_the_data_set_is_an_input_with_its_fingerprint(tracked):
     assert (given.dataset.name, given.dataset.digest) == ("carvana", config["data_fingerprint"])
 
 
-def test_record_and_pictures_are_artifacts_under_the_output_folder(tracked):
+def test_record_and_figures_are_artifacts_under_the_output_folder(tracked):
     client, (run,) = store(tracked)
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"config.json", "split.csv", "scores.csv", "metrics.jsonl", "pictures"} <= names
@@ -64,7 +64,7 @@ def test_record_and_pictures_are_artifacts_under_the_output_folder(tracked):
     assert len([path for path in steps if path.endswith(".png")]) == 2  # both epochs are shown, with a slider
 
 
-def test_a_run_taken_up_again_goes_on_in_the_same_mlflow_run(made_cars, tmp_path, command):
+def test_a_resumed_run_continues_in_the_same_mlflow_run(made_cars, tmp_path, command):
     words = small(made_cars, tmp_path)
     assert command(*words)[0] == 0
     (run_folder(tmp_path) / "result.json").unlink()

@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(parts):
 
 
 @pytest.mark.parametrize("stopped_after", range(1, 12))
-def test_stopped_after_any_step_and_taken_up_it_ends_with_the_same_weights(parts, stopped_after):
+def test_stopped_after_any_step_and_resumed_it_ends_with_the_same_weights(parts, stopped_after):
     whole = parts()
     expected = finish(CONFIG, *whole)
     stopped, seen = parts(), []
@@ -123,7 +123,7 @@ def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(
 
 @pytest.mark.parametrize("kept", [True, False], ids=["the flag is saved", "a checkpoint of old"])
 @pytest.mark.fault(8)
-def test_a_run_that_broke_just_before_it_was_interrupted_is_refused_when_it_is_taken_up(parts, kept):
+def test_a_run_that_broke_just_before_it_was_interrupted_is_refused_on_resume(parts, kept):
     state, batches, validation, loss = parts()
     steps = itertools.count(1)
     with pytest.raises(Interrupted):
@@ -141,7 +141,7 @@ def test_a_run_that_broke_just_before_it_was_interrupted_is_refused_when_it_is_t
         list(train(*again, CONFIG))
 
 
-def test_an_interrupted_epochs_seconds_and_speed_count_every_sitting(parts, monkeypatch):
+def test_an_interrupted_epochs_seconds_and_speed_count_every_session(parts, monkeypatch):
     moments = itertools.count()
     monkeypatch.setattr(
         "experiments.training.loop.time.perf_counter", lambda: float(next(moments))
@@ -175,7 +175,7 @@ def test_a_batch_in_pieces_makes_the_step_of_the_whole_batch(parts, pieces):
     assert float(states[0].loss_sum) == pytest.approx(float(states[1].loss_sum), abs=1e-6)
 
 
-def test_the_first_share_of_the_epochs_sees_photographs_at_half_the_size(parts, monkeypatch):
+def test_the_first_share_of_the_epochs_uses_images_at_half_the_size(parts, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "experiments.training.loop.take_step", lambda state, images, masks, *_: seen.append((images, masks))
@@ -241,7 +241,7 @@ def test_validation_does_not_depend_on_the_batch_size(parts):
     assert one == pytest.approx(many, abs=1e-6)
 
 
-def test_validation_averages_photographs_in_a_car_and_then_cars(photographs, parts):
+def test_validation_averages_images_in_a_car_and_then_cars(photographs, parts):
     """Against a slow twin on two cars of unequal numbers of photographs."""
     import numpy as np
 

@@ -86,7 +86,7 @@ def test_two_workers_on_one_cell_give_exactly_the_budget(tuned):
 
 @pytest.mark.slow
 @pytest.mark.fault(17)
-def test_what_a_worker_that_was_behind_wrote_is_made_whole(tuned, made_cars, tmp_path, command):
+def test_a_table_written_by_a_lagging_worker_is_completed(tuned, made_cars, tmp_path, command):
     """It may write the table when another has carried out the last range, of which it does not know yet."""
     output = shutil.copytree(tuned[0], tmp_path / "outputs")
     table = output / "studies" / "tiny" / "trials.csv"
@@ -172,7 +172,7 @@ def test_the_study_takes_the_rate_that_was_found_and_the_plan_says_how_sure_it_i
 
 @pytest.mark.slow
 @pytest.mark.fault(18)
-def test_a_tuning_that_was_killed_ends_with_the_same_trials(tuned, made_cars, tmp_path, command, shared):
+def test_a_killed_search_ends_with_the_same_trials(tuned, made_cars, tmp_path, command, shared):
     from tests.test_run import at, killed
 
     given = words(tuned[1], made_cars, tmp_path) + shared
@@ -292,7 +292,7 @@ def test_the_grid_is_every_rate_with_every_seed_once_and_then_the_budget_is_spen
 
 
 @pytest.mark.fault(18)
-def test_tpe_taken_up_again_suggests_what_it_would_have_suggested(tmp_path):
+def test_tpe_resumed_suggests_what_it_would_have_suggested(tmp_path):
     """Started for each trial or once for all: the same trials, none of them twice."""
     tpe = dataclasses.replace(TUNING, sampler="tpe")
     cell = TrialQueue(tmp_path / "one", "a/b", tpe, lambda rate, seed: tmp_path / "one" / f"{rate:.6g}-{seed}")
@@ -304,7 +304,7 @@ def test_tpe_taken_up_again_suggests_what_it_would_have_suggested(tmp_path):
     assert asked(tmp_path / "other", tpe, 9) == whole and len({rate for rate, _ in whole}) == 8
 
 
-def test_a_trial_that_nobody_works_on_any_more_is_given_again_and_one_at_work_is_not(tmp_path):
+def test_an_abandoned_trial_is_rescheduled_and_a_running_one_is_not(tmp_path):
     def cell():
         return TrialQueue(tmp_path, "a/b", TUNING, lambda rate, seed: tmp_path / f"{rate:.6g}-{seed}")
 
@@ -360,7 +360,7 @@ def test_a_worker_that_waits_for_another_at_the_storage_can_be_stopped(made_cars
     assert waiting.returncode == 128 + signal.SIGTERM
 
 
-def test_a_lock_that_is_needed_for_moments_is_not_waited_for_for_ever(tmp_path):
+def test_waiting_for_a_short_lived_lock_times_out(tmp_path):
     with (
         FileLock(tmp_path / "lock"),
         pytest.raises(RunFailed, match="stand still"),
@@ -373,7 +373,7 @@ def test_a_lock_that_is_needed_for_moments_is_not_waited_for_for_ever(tmp_path):
 
 @pytest.mark.parametrize("sampler", ["grid", "tpe"])
 @pytest.mark.fault(17)
-def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_path, sampler):
+def test_a_worker_killed_between_ask_and_its_rate_costs_no_trial(tmp_path, sampler):
     import optuna
 
     tuning = dataclasses.replace(TUNING, sampler=sampler)
@@ -390,7 +390,7 @@ def test_a_worker_killed_between_asking_and_knowing_the_rate_costs_no_trial(tmp_
 
 
 @pytest.mark.fault(17)
-def test_of_one_trial_that_is_left_two_workers_at_once_get_one(tmp_path, monkeypatch):
+def test_two_workers_never_get_the_same_last_trial(tmp_path, monkeypatch):
     """The second comes when the first has counted the trials and not yet asked for its own."""
     asked(tmp_path, TUNING, 7)
     first, second = (
@@ -448,7 +448,7 @@ def test_one_combination_is_tuned_and_then_trained_with_the_rate_that_was_found(
         (["--tune", "--tune-sampler", "gird"], 'Did you mean "grid"?'),
     ],
 )
-def test_wrong_words_of_a_tuning_are_answered_by_a_sentence(made_cars, tmp_path, command, given, sentence):
+def test_invalid_arguments_of_a_tuning_are_refused_in_one_sentence(made_cars, tmp_path, command, given, sentence):
     code, _, complaint = command("--preset", "demo", "--data-dir", made_cars, *given, "--output-dir", tmp_path / "out")
     assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
@@ -459,7 +459,7 @@ def test_wrong_words_of_a_tuning_are_answered_by_a_sentence(made_cars, tmp_path,
     ([["x", "y"], ["x", "y"], ["x"]], "1 trial failed, so its cell has no rate"),  # y was made up for elsewhere; x fails here
     ([["x", "z"], ["z"], []], None),  # x was made up for elsewhere, z is still at the other worker, and ends
 ])  # fmt: skip
-def test_trials_that_another_worker_made_up_for_are_no_failures_of_this_one(monkeypatch, unfinished, ends):
+def test_trials_that_another_worker_repeated_are_no_failures_of_this_one(monkeypatch, unfinished, ends):
     looks = [set(keys) for keys in unfinished]
     answers = iter([TrialOutcome("x failed", {"x": "out of memory"}), TrialOutcome("y failed", {"y": "out of memory"})])
     here = {"now": looks[0]}

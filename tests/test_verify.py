@@ -166,7 +166,7 @@ def test_a_copy_on_the_same_side_is_no_leak(command, cars, tmp_path):
     assert code == 0 and "near-duplicate" not in shown
 
 
-def test_signatures_agree_with_a_slow_correlation_and_even_surfaces_are_like_nothing():
+def test_signatures_agree_with_a_slow_correlation_and_flat_images_match_nothing():
     from scipy.ndimage import gaussian_filter
 
     studio = 128 + 90 * np.sin(np.arange(64) / 5)[:, None, None]  # the coarse shades that all photographs share
@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_divided_is_a_problem_and_the_walk_goes_on(comma
     assert code == 1 and "at least three groups" in shown and "marks nothing" in shown
 
 
-def test_a_mask_that_was_not_turned_with_its_photograph_is_explained(tmp_path):
+def test_a_mask_that_was_not_turned_with_its_image_is_explained(tmp_path):
     folder = write_strangers_folder(tmp_path / "pairs")
     mask = folder / "masks" / "turned.png"
     Image.open(mask).transpose(Image.Transpose.ROTATE_90).save(mask)
@@ -222,13 +222,13 @@ def test_a_mask_that_was_not_turned_with_its_photograph_is_explained(tmp_path):
     assert ["rotated by its EXIF data" in problem.text for problem in report.problems] == [True]
 
 
-def test_floating_point_photographs_are_refused_and_not_shown_black(tmp_path):
+def test_floating_point_images_are_refused_and_not_shown_black(tmp_path):
     Image.fromarray(np.random.default_rng(0).random((40, 50), np.float32)).save(tmp_path / "x.tif")
     with pytest.raises(InputError, match="8 or 16 bits"):
         read_image(tmp_path / "x.tif")
 
 
-def test_a_strangers_folder_goes_through_verify_training_and_scoring(command, tmp_path):
+def test_a_user_folder_of_mixed_formats_passes_verify_training_and_scoring(command, tmp_path):
     folder = write_strangers_folder(tmp_path / "pairs")
     code, shown, complaint = command("data", "verify", "--data", "folder", "--data-dir", folder)
     assert code == 0, shown + complaint
@@ -281,7 +281,9 @@ def test_cars_that_were_made_are_the_ones_that_a_run_reads(command, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_word_of_the_data_tools_is_answered_by_a_sentence(command, tmp_path, monkeypatch, words, sentence):
+def test_an_invalid_argument_of_the_data_tools_is_refused_in_one_sentence(
+    command, tmp_path, monkeypatch, words, sentence
+):
     from tests.test_data import write_pairs
 
     monkeypatch.chdir(tmp_path)

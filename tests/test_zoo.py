@@ -56,7 +56,7 @@ def test_every_architecture_trains_a_step_and_takes_any_size(arch, encoder):
         assert model(torch.empty(1, 3, height, width, device="meta")).shape == (1, 1, height, width)
 
 
-def test_an_architecture_is_that_of_smp_on_padded_and_normalised_photographs():
+def test_an_architecture_is_that_of_smp_on_padded_and_normalised_images():
     model, image = zoo.build("FPN", "resnet18", pretrained=False).eval(), torch.rand(1, 3, 64, 96)
     mean, std = (torch.tensor(zoo.IMAGENET[name]).view(3, 1, 1) for name in ("mean", "std"))
     with torch.no_grad():
@@ -110,7 +110,7 @@ def test_a_batch_of_one_is_refused_in_training_and_taken_afterwards(arch, encode
         ("DPT", "tu-vit_small_patch14_dinov2", "does not work on tu-vit_small_patch14_dinov2"),
     ],
 )
-def test_parts_that_are_unknown_or_do_not_go_together_end_in_a_sentence(arch, encoder, sentence):
+def test_parts_that_are_unknown_or_do_not_go_together_are_refused_in_a_sentence(arch, encoder, sentence):
     with pytest.raises(ValueError, match=sentence) as error:
         zoo.build(arch, encoder, pretrained=False)
     assert "\n" not in str(error.value)
@@ -140,7 +140,7 @@ def test_what_smp_saved_of_a_timm_encoder_is_loaded_again(tmp_path):
     assert all(torch.equal(value, state[key]) for key, value in whole.encoder.state_dict().items())
 
 
-def test_the_weights_of_a_timm_encoder_that_cannot_be_fetched_are_a_sentence_too(monkeypatch):
+def test_the_weights_of_a_timm_encoder_that_cannot_be_fetched_are_a_sentence_as_well(monkeypatch):
     def no_network(*_, **__):
         raise ConnectionError
 

@@ -64,7 +64,7 @@ def taken_over_and_then_continued(late, words, folder):
 
 @pytest.mark.fault(16)
 @pytest.mark.parametrize("call", [2, 4], ids=["a line", "a checkpoint"])
-def test_a_worker_stopped_between_its_question_and_its_write_leaves_nothing_in_the_new_owners_run(
+def test_a_worker_suspended_between_its_lease_check_and_its_write_leaves_nothing_in_the_new_owners_run(
     made_cars, tmp_path, store_uri, call
 ):
     words = small(made_cars, tmp_path / "out", tracking_uri=store_uri)
@@ -82,7 +82,7 @@ def test_a_worker_stopped_between_its_question_and_its_write_leaves_nothing_in_t
 
 
 @pytest.mark.fault(16)
-def test_a_worker_stopped_past_its_lease_is_taken_over_once_and_what_it_computes_later_is_not_accepted(
+def test_a_worker_suspended_past_its_lease_is_replaced_once_and_its_later_results_are_rejected(
     made_cars, tmp_path, store_uri
 ):
     assert typed(small(made_cars, tmp_path / "alone", tracking_uri=store_uri))[0] == 0
@@ -144,7 +144,7 @@ def killed_in_a_trial(worker, trials):
 
 
 @pytest.mark.fault(17)
-def test_four_tuning_workers_of_which_one_is_killed_end_with_exactly_twenty_trials_none_twice(
+def test_four_tuning_workers_one_of_them_killed_end_with_exactly_twenty_trials_none_twice(
     made_cars, tmp_path, store_uri
 ):
     tuning = "[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 5\nseeds = [100, 101, 102, 103]\n"

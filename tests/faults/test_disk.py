@@ -79,7 +79,7 @@ def test_a_full_disk_is_named_with_the_path_and_the_run_goes_on_when_there_is_sp
 
 @pytest.mark.slow
 @pytest.mark.fault(28)
-def test_an_output_folder_that_cannot_be_written_is_answered_by_one_sentence(made_cars, small_disk, tmp_path):
+def test_an_output_folder_that_cannot_be_written_is_refused_in_one_sentence(made_cars, small_disk, tmp_path):
     disk, elsewhere = small_disk("1m"), tmp_path / "elsewhere"
     elsewhere.mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
@@ -129,7 +129,7 @@ def test_epochs_that_were_changed_since_are_refused_and_not_mixed(
 
 
 @pytest.mark.fault(19)
-def test_a_run_with_a_torn_last_line_ends_as_one_without(finished, made_cars, tmp_path, command, store_uri):
+def test_a_run_with_a_torn_last_line_ends_like_an_undisturbed_one(finished, made_cars, tmp_path, command, store_uri):
     output, metrics = unfinish(finished, tmp_path / "out")
     metrics.write_text(metrics.read_text() + '{"epoch": 3, "val/')
     code, _, complaint = command(*small(made_cars, output, tracking_uri=store_uri))
@@ -148,7 +148,7 @@ def test_a_number_changed_after_the_end_of_a_run_is_noticed(finished, made_cars,
 
 
 @pytest.mark.fault(10)
-def test_a_photograph_that_changes_while_it_is_decoded_leaves_no_cache(made_cars, tmp_path):
+def test_an_image_that_changes_while_it_is_decoded_leaves_no_cache(made_cars, tmp_path):
     folder = shutil.copytree(made_cars, tmp_path / "cars")
     samples = carvana.build(folder)
     with pytest.raises(InputError, match="were changed while they were in use"):
@@ -159,7 +159,7 @@ def test_a_photograph_that_changes_while_it_is_decoded_leaves_no_cache(made_cars
 
 
 @pytest.mark.fault(4)
-def test_who_waits_for_anothers_cache_can_be_asked_to_stop(made_cars, tmp_path):
+def test_waiting_for_the_cache_of_another_process_can_be_interrupted(made_cars, tmp_path):
     def stop(done, total):
         raise Interrupted
 
@@ -169,7 +169,7 @@ def test_who_waits_for_anothers_cache_can_be_asked_to_stop(made_cars, tmp_path):
 
 @pytest.mark.fault(12)
 @pytest.mark.parametrize("how", ["one bit", "other data"])
-def test_a_cache_of_the_right_size_with_the_wrong_bytes_is_built_again(made_cars, tmp_path, how):
+def test_a_cache_of_the_right_size_with_the_wrong_bytes_is_rebuilt(made_cars, tmp_path, how):
     samples = carvana.build(made_cars)
     before = np.array(cache.open_cache(samples, (48, 32), tmp_path, "f00").images)
     path = tmp_path / "f00-48x32" / "images.u8"

@@ -65,7 +65,7 @@ checkpoint.write_atomically = spy
 
 @pytest.mark.fault(1)
 @pytest.mark.parametrize("step", [2, 8, 14], ids=["first epoch", "a middle one", "the last"])
-def test_a_run_killed_in_the_first_a_middle_or_the_last_epoch_ends_as_one_that_was_not(
+def test_a_run_killed_in_the_first_a_middle_or_the_last_epoch_ends_like_an_undisturbed_one(
     undisturbed, made_cars, tmp_path, store_uri, step
 ):
     words = small(made_cars, tmp_path, epochs=EPOCHS, tracking_uri=store_uri)
@@ -77,7 +77,7 @@ def test_a_run_killed_in_the_first_a_middle_or_the_last_epoch_ends_as_one_that_w
 
 
 @pytest.mark.fault(1)
-def test_a_killed_run_whose_network_draws_at_random_ends_as_one_that_was_not(made_cars, tmp_path, store_uri):
+def test_a_killed_run_whose_network_draws_at_random_ends_like_an_undisturbed_one(made_cars, tmp_path, store_uri):
     """Dropout draws from torch's own generator at every step: its state belongs to a checkpoint."""
     net = ["--model-kwargs", "arch=FPN", "encoder=tu-mobilenetv3_small_050", "pretrained=false"]
     words = [
@@ -125,7 +125,7 @@ threading.Thread(target=shoot, daemon=True).start()
 
 
 @pytest.mark.fault(2)
-def test_runs_killed_at_twenty_random_moments_end_as_one_that_was_not(undisturbed, made_cars, tmp_path, store_uri):
+def test_runs_killed_at_twenty_random_moments_end_like_an_undisturbed_one(undisturbed, made_cars, tmp_path, store_uri):
     """A run that ends between two kills is judged, and the kills go on with the next."""
     words, moments, kills = small(made_cars, tmp_path, epochs=EPOCHS, tracking_uri=store_uri), random.Random(2), 0
     while kills < 20:
@@ -194,7 +194,7 @@ place.take_step = spy
 
 
 @pytest.mark.fault(5)
-def test_a_loaders_worker_that_is_killed_ends_the_run_with_a_sentence_and_the_same_command_goes_on(
+def test_a_loaders_worker_that_is_killed_ends_the_run_with_a_sentence_and_the_same_command_resumes(
     undisturbed, made_cars, tmp_path, store_uri
 ):
     words = small(made_cars, tmp_path, epochs=EPOCHS, workers=1, tracking_uri=store_uri)

@@ -81,7 +81,7 @@ def test_out_of_memory_on_cuda_ends_with_the_same_advice(made_cars, tmp_path, st
     "[enforce fail at alloc_cpu.cpp:75] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
     "[Errno 12] Cannot allocate memory",
 ])  # fmt: skip
-def test_whatever_words_a_library_has_for_out_of_memory_the_advice_is_the_same(words):
+def test_every_librarys_out_of_memory_message_gives_the_same_advice(words):
     assert "smaller --batch-size than 4" in explain_failure(RuntimeError(words), RunConfig(batch_size=4))
     other = RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`")
     assert explain_failure(other, RunConfig()) is None  # what nobody foresaw keeps its traceback
@@ -118,7 +118,7 @@ place.bce_dice_loss = poisoned
 
 @pytest.mark.slow
 @pytest.mark.fault(8)
-def test_a_loss_that_is_not_finite_on_the_validation_photographs_alone_ends_the_run_too(made_cars, tmp_path, store_uri):
+def test_a_loss_that_is_not_finite_on_the_validation_images_alone_ends_the_run_as_well(made_cars, tmp_path, store_uri):
     done = injected(small(made_cars, tmp_path, tracking_uri=store_uri), POISONED_VALIDATION)
     assert done.returncode == 1 and "not finite after epoch 2" in done.stderr and "Traceback" not in done.stderr
     folder = run_folder(tmp_path)

@@ -119,7 +119,7 @@ def node_of(cluster, worker):
     return next((n for n in cluster.worker_nodes if n.all_processes["raylet"][0].process.pid in above), None)
 
 
-def test_a_study_on_three_nodes_of_which_one_dies_midway_leaves_the_records_of_one_process(
+def test_a_study_on_three_nodes_one_of_which_dies_midway_leaves_the_records_of_one_process(
     cluster, alone, made_cars, tmp_path, store
 ):
     process = begin(tmp_path, made_cars, store, STUDY, *on(cluster))
@@ -152,9 +152,7 @@ def test_a_run_whose_worker_dies_each_time_fails_alone_and_all_track_to_one_stor
     assert statuses == [("bce", "FINISHED")]  # the other may have died before the store heard of it
 
 
-def test_an_interrupted_study_stops_its_workers_where_they_can_be_taken_up_again(
-    cluster, alone, made_cars, tmp_path, store
-):
+def test_an_interrupted_study_stops_its_workers_where_they_can_be_resumed(cluster, alone, made_cars, tmp_path, store):
     process = begin(tmp_path, made_cars, store, STUDY, *on(cluster))
     workers = wait_for(lambda: under_way(tmp_path), process)
     process.send_signal(signal.SIGINT)

@@ -63,7 +63,7 @@ def test_a_name_with_a_line_end_is_refused_on_one_line(tmp_path, command, letter
 @example({"epochs": "9" * 5000})
 @example({"size": "9" * 5000 + "x32"})
 @example({"learning_rate": 10**400})
-def test_any_words_are_read_or_refused_by_a_sentence(words):
+def test_any_arguments_are_read_or_refused_in_one_sentence(words):
     answers(lambda: reading.read(words))
 
 
@@ -80,7 +80,7 @@ CONFIGS = st.one_of(
 @example(b"a = " + b"[" * 3000, ".toml")
 @example(b"a: " + b"[" * 3000, ".yaml")
 @example(b'epochs: !!int "_"', ".yaml")
-def test_any_config_file_is_read_or_refused_by_a_sentence(tmp_path_factory, content, ending):
+def test_any_config_file_is_read_or_refused_in_one_sentence(tmp_path_factory, content, ending):
     path = tmp_path_factory.getbasetemp() / f"settings{ending}"
     path.write_bytes(content)
     answers(lambda: reading.read({}, path))
@@ -105,7 +105,7 @@ STUDY = {
 @pytest.mark.fault(27)
 @QUICK
 @given(st.fixed_dictionaries({}, optional=STUDY), st.sampled_from([(), *[(name,) for name in STUDY]]))
-def test_any_tables_of_a_study_are_a_study_or_refused_by_a_sentence(tables, kept):
+def test_any_tables_of_a_study_are_a_study_or_refused_in_one_sentence(tables, kept):
     """One table is drawn and the others are sound, or all are drawn."""
     sound = {"settings": SETTINGS, "factors": {"loss": ["bce", "dice"]}, "design": {"seeds": [0, 1]}}
     content = {**sound, **{name: tables[name] for name in kept if name in tables}} if kept else tables
@@ -117,7 +117,7 @@ def test_any_tables_of_a_study_are_a_study_or_refused_by_a_sentence(tables, kept
 @QUICK
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 @example(b"a = " + b"[" * 3000)
-def test_any_bytes_of_a_study_file_are_refused_by_a_sentence(tmp_path_factory, content):
+def test_any_bytes_of_a_study_file_are_refused_in_one_sentence(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "fuzz.toml"
     path.write_bytes(content)
     assert answers(lambda: study_file.read_study(path)) is None

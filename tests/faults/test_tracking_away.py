@@ -296,7 +296,7 @@ def killed_in_the_third_epoch(cars, folder):
 
 @pytest.mark.slow
 @pytest.mark.fault(22)
-def test_epochs_that_a_kill_kept_from_mlflow_are_sent_when_the_run_is_taken_up(made_cars, tmp_path, fresh, command):
+def test_epochs_that_a_kill_kept_from_mlflow_are_sent_on_resume(made_cars, tmp_path, fresh, command):
     output = killed_in_the_third_epoch(made_cars, tmp_path)
     assert command(*small(made_cars, output, epochs=5, tracking_uri=fresh))[0] == 0
     ((status, _, _, _, metrics, files),) = picture_of(fresh)
@@ -314,7 +314,7 @@ def test_epochs_that_a_kill_kept_from_mlflow_are_sent_when_the_run_is_taken_up(m
 
 @pytest.mark.slow
 @pytest.mark.fault(22)
-def test_a_picture_of_an_epoch_that_is_trained_again_is_not_sent_twice(made_cars, tmp_path, fresh, command):
+def test_a_figure_of_an_epoch_that_is_trained_again_is_not_sent_twice(made_cars, tmp_path, fresh, command):
     """The last checkpoint is lost: epoch 3 is trained again, and its picture from before lies in the folder."""
     output = killed_in_the_third_epoch(made_cars, tmp_path)
     (run_folder(output) / "last.ckpt").write_bytes(b"")
@@ -440,6 +440,6 @@ def test_another_address_is_listened_on_only_when_it_is_asked_for_and_with_a_war
     assert ("WARNING" in warned) == warns and "*" not in "".join(words)
 
 
-def test_what_is_no_address_is_answered_by_a_sentence(command, fresh):
+def test_what_is_no_address_is_refused_in_one_sentence(command, fresh):
     code, _, complaint = command("ui", "--tracking-uri", fresh, "--host", "evil.example")
     assert code == 2 and "--host takes an address" in complaint

@@ -28,7 +28,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_the_runs_own_test_photographs_score_exactly_what_they_scored(evaluate, trained, made_cars, tmp_path):
+def test_the_runs_own_test_images_score_exactly_what_they_scored(evaluate, trained, made_cars, tmp_path):
     code, shown, complaint = evaluate("--data", "carvana", "--data-dir", made_cars)
     assert code == 0, complaint
     found, before = rows(tmp_path / "found" / "scores.csv"), rows(trained / "scores.csv")
@@ -42,7 +42,7 @@ def test_the_runs_own_test_photographs_score_exactly_what_they_scored(evaluate, 
     assert f"Left out of the means: {left_out} photographs" in shown
 
 
-def test_pairs_of_ones_own_are_scored_by_their_groups(evaluate, tmp_path):
+def test_pairs_of_your_own_are_scored_by_their_groups(evaluate, tmp_path):
     folder = write_strangers_folder(tmp_path / "pairs")
     code, shown, complaint = evaluate("--data", "folder", "--data-dir", folder, "--group-pattern", "^([a-g]|[h-z])")
     assert code == 0, complaint
@@ -51,7 +51,7 @@ def test_pairs_of_ones_own_are_scored_by_their_groups(evaluate, tmp_path):
     assert "12 photographs in" in shown and len({row["group"] for row in found}) < 12
 
 
-def test_a_score_on_photographs_that_were_all_learned_from_is_called_unfair(evaluate, trained, cars, tmp_path):
+def test_a_score_on_training_images_alone_carries_a_leakage_warning(evaluate, trained, cars, tmp_path):
     parts = {row["image"]: row["part"] for row in rows(trained / "split.csv")}
     for path in (cars / "train").glob("*.jpg"):
         if parts[path.name] != "train":
@@ -146,7 +146,7 @@ def test_the_sweep_averages_within_a_group_first_and_counts_nothing_found_in_not
     assert calibration.sweep([empty, bad], ["a", "b"])[9] == (0.5, 0.5, 0.5)
 
 
-def test_wrong_words_are_answered_by_one_sentence(evaluate, made_cars, tmp_path):
+def test_invalid_arguments_are_refused_in_one_sentence(evaluate, made_cars, tmp_path):
     for words, sentence in (
         (["--data", "foldr"], "did you mean 'folder'"),
         (["--data-dir", tmp_path / "none"], "There is no folder"),

@@ -81,9 +81,7 @@ def test_the_padding_of_a_graph_is_that_of_the_network_pixel_for_pixel():
         assert torch.equal(looked_up, blocks.pad(image, multiple, least))
 
 
-def test_a_photograph_goes_in_as_it_is_and_the_mask_of_predict_comes_out(
-    exported, command, trained, made_cars, tmp_path
-):
+def test_an_image_goes_in_as_it_is_and_the_mask_of_predict_comes_out(exported, command, trained, made_cars, tmp_path):
     """At the run's own input size nothing is resized: the graph's mask is the command's."""
     from PIL import Image
 
@@ -99,7 +97,7 @@ def test_a_photograph_goes_in_as_it_is_and_the_mask_of_predict_comes_out(
     assert 0 < found.sum() < found.size and np.array_equal((probability[0, 0] > 0.5)[clear], found[clear])
 
 
-def test_the_largest_difference_on_the_runs_validation_photographs_is_printed(exported):
+def test_the_largest_difference_on_the_runs_validation_images_is_printed(exported):
     done = exported[1]
     (number,) = re.findall(
         r"Largest difference from PyTorch's probabilities on 4 validation photographs: (\S+)", done.stdout
@@ -163,7 +161,7 @@ def test_the_mlflow_model_is_loaded_in_three_lines_without_this_project(command,
     assert "model/MLmodel" in {one.path for one in client.list_artifacts(run.info.run_id, "model")}
 
 
-def test_without_the_runs_photographs_synthetic_cars_are_compared_on_and_this_is_said(
+def test_without_the_runs_images_synthetic_cars_are_compared_on_and_this_is_reported(
     command, trained, made_cars, tmp_path, monkeypatch
 ):
     folder = shutil.copytree(trained, tmp_path / trained.name)
@@ -178,7 +176,7 @@ def test_without_the_runs_photographs_synthetic_cars_are_compared_on_and_this_is
     assert "on 4 photographs" in command(*words)[1]
 
 
-def test_wrong_words_are_answered_by_one_sentence(command, trained, tmp_path, monkeypatch):
+def test_invalid_arguments_are_refused_in_one_sentence(command, trained, tmp_path, monkeypatch):
     where = ("--run", trained.name, "--output-dir", trained.parent.parent)
     (tmp_path / "car").mkdir()
     for words, sentence in (

@@ -64,7 +64,7 @@ def test_it_is_committed_as_it_ran_from_top_to_bottom_without_a_complaint(commit
     )  # no path of any machine
 
 
-def test_what_the_lesson_builds_it_compares_with_the_project(committed):
+def test_what_the_notebook_builds_it_compares_with_the_project(committed):
     source = "\n".join(cell.source for cell in code(committed))
     assert source.count("assert ") >= 20
     for part in (
@@ -79,7 +79,7 @@ def test_what_the_lesson_builds_it_compares_with_the_project(committed):
     assert "assert torch.equal(a, b)" in source and 'MODELS["unet"]' in source  # the hand-built U-Net is models.unet
 
 
-def test_every_paragraph_of_the_lesson_is_there_in_both_languages(committed):
+def test_every_paragraph_of_the_notebook_is_there_in_both_languages(committed):
     for cell in (cell for cell in committed.cells if cell.cell_type == "markdown"):
         without_formulas = re.sub(r"\$\$.*?\$\$", "", cell.source, flags=re.DOTALL)
         assert re.search(r"[\u4e00-\u9fff]{2}", without_formulas) and re.search(
@@ -87,6 +87,6 @@ def test_every_paragraph_of_the_lesson_is_there_in_both_languages(committed):
         )
 
 
-def test_links_of_the_lesson_lead_somewhere(committed):
+def test_links_of_the_notebook_lead_somewhere(committed):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", "".join(cell.source for cell in committed.cells)):
         assert (ROOT / "reference" / target).exists(), target

@@ -115,7 +115,7 @@ def picture(browser, name):
 
 
 @needs_browser
-def test_a_dropped_photograph_comes_back_as_the_mask_that_predict_writes(browser, trained, command, tmp_path):
+def test_a_dropped_image_comes_back_as_the_mask_that_predict_writes(browser, trained, command, tmp_path):
     photo = scene(150, 100, 3)[0]
     Image.fromarray(photo).save(tmp_path / "car.png")
     drop(browser, tmp_path / "car.png")
@@ -145,7 +145,7 @@ def test_nothing_is_asked_of_any_other_machine(browser, tmp_path):
 
 
 @needs_browser
-def test_a_damaged_photograph_is_answered_by_a_sentence(browser, tmp_path):
+def test_a_damaged_image_is_refused_in_one_sentence(browser, tmp_path):
     whole = tmp_path / "whole.jpg"
     Image.fromarray(scene(400, 300, 3)[0]).save(whole)
     (tmp_path / "half.jpg").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -162,7 +162,7 @@ def test_it_is_served_on_loopback_alone(served):
     assert listening and set(listening) == {"127.0.0.1"}
 
 
-def test_a_port_that_is_taken_is_answered_by_a_sentence(served, command, trained):
+def test_a_port_that_is_taken_is_refused_in_one_sentence(served, command, trained):
     port = served[1].rstrip("/").rpartition(":")[2]
     code, _, complaint = command("page", "--run", trained.name, "--output-dir", trained.parent.parent, "--port", port)
     assert code == 2 and f"Port {port} is taken" in complaint and f"--port {int(port) + 1}" in complaint
@@ -183,5 +183,5 @@ def test_a_port_that_does_not_exist_is_refused(command, port):
 @pytest.mark.parametrize(
     "words", [("page", "--help"), ("page", "--prot", "1"), ("page", "--port", "http")], ids=" ".join
 )
-def test_help_and_the_answer_to_a_wrong_word_import_nothing_heavy(words):
+def test_help_and_the_error_for_an_invalid_argument_import_nothing_heavy(words):
     assert not (HEAVY | {"gradio"}) & imported_by(*words)

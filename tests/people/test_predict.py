@@ -35,7 +35,7 @@ def mask(path):
         return np.asarray(picture) > 0
 
 
-def test_masks_of_the_test_photographs_score_exactly_what_the_run_scored(predict, trained, made_cars, tmp_path):
+def test_masks_of_the_test_images_score_exactly_what_the_run_scored(predict, trained, made_cars, tmp_path):
     with open(trained / "scores.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     samples = {sample.name: sample for sample in carvana.build(made_cars)}
@@ -56,7 +56,7 @@ def test_every_common_format_gets_a_mask_of_its_own_size_as_it_is_seen(predict, 
         assert mask(tmp_path / "masks" / f"{path.stem}.png").shape == read_image(path).shape[:2]  # which honours EXIF
 
 
-def test_a_photograph_on_its_side_is_predicted_as_the_upright_one(predict, tmp_path):
+def test_an_image_on_its_side_is_predicted_as_the_upright_one(predict, tmp_path):
     picture = Image.fromarray(scene(96, 64, 3)[0])
     picture.save(tmp_path / "upright.png")
     exif = picture.getexif()
@@ -75,7 +75,7 @@ def test_what_cannot_be_read_is_named_and_skipped_and_the_exit_code_says_so(pred
     assert sorted(p.stem for p in (tmp_path / "masks").iterdir()) == [photographs[0].stem, photographs[2].stem]
 
 
-def test_folders_are_searched_through_and_patterns_are_followed_and_masks_are_no_photographs(
+def test_folders_are_searched_through_and_patterns_are_followed_and_masks_are_no_images(
     predict, made_cars, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -94,7 +94,7 @@ def test_folders_are_searched_through_and_patterns_are_followed_and_masks_are_no
         assert sorted(str(p.relative_to(tmp_path / "masks")) for p in (tmp_path / "masks").rglob("*.png")) == expected
 
 
-def test_two_photographs_are_never_written_to_one_mask(predict, made_cars, tmp_path):
+def test_two_images_are_never_written_to_one_mask(predict, made_cars, tmp_path):
     source = sorted((made_cars / "train").glob("*.jpg"))[0]
     (tmp_path / "other").mkdir()
     shutil.copy(source, tmp_path / "other")
@@ -102,7 +102,7 @@ def test_two_photographs_are_never_written_to_one_mask(predict, made_cars, tmp_p
     assert code == 2 and "would both be written" in complaint and not (tmp_path / "masks").exists()
 
 
-def test_overlay_and_cutout_are_the_photograph_with_its_mask(predict, made_cars, tmp_path):
+def test_overlay_and_cutout_are_the_image_with_its_mask(predict, made_cars, tmp_path):
     source = sorted((made_cars / "train").glob("*.jpg"))[0]
     assert predict(source, "--overlay", "--cutout")[0] == 0
     found, photo = mask(tmp_path / "masks" / f"{source.stem}.png"), read_image(source)
@@ -194,7 +194,7 @@ def test_tiles_of_a_network_without_surroundings_give_the_untiled_prediction(tmp
     assert np.array_equal(found[np.abs(expected) > 1e-4], (expected > 0)[np.abs(expected) > 1e-4])
 
 
-def test_one_row_of_tiles_is_held_in_memory_however_tall_the_picture():
+def test_one_row_of_tiles_is_held_in_memory_however_tall_the_image():
     import tracemalloc
 
     def peak(height):
@@ -220,7 +220,7 @@ def test_the_rim_of_a_tile_counts_least_and_the_weights_sum_to_one():
     assert second[0] < 0.05 < 0.9 < first[place.start]
 
 
-def test_tiles_are_asked_for_in_pixels_of_the_photograph_and_small_ones_are_left_whole(predict, made_cars, tmp_path):
+def test_tiles_are_asked_for_in_pixels_of_the_image_and_small_ones_are_left_whole(predict, made_cars, tmp_path):
     source = sorted((made_cars / "train").glob("*.jpg"))[0]  # 96x64
     assert predict(source)[0] == 0
     whole = mask(tmp_path / "masks" / f"{source.stem}.png")
@@ -278,7 +278,7 @@ def test_a_run_is_named_by_its_key_the_first_digits_a_file_or_a_folder(predict, 
     assert code == 0 and trained.name in shown, complaint
 
 
-def test_wrong_words_are_answered_by_one_sentence(predict, command, trained, made_cars, tmp_path):
+def test_invalid_arguments_are_refused_in_one_sentence(predict, command, trained, made_cars, tmp_path):
     source = sorted((made_cars / "train").glob("*.jpg"))[0]
     (tmp_path / "lost.ckpt").write_bytes((trained / "best.ckpt").read_bytes())
     spoilt = shutil.copytree(trained, tmp_path / "spoilt") / "best.ckpt"
@@ -316,7 +316,7 @@ def test_a_checkpoint_is_loaded_in_a_line_without_the_training_code(trained):
     assert done.stdout.split() == []
 
 
-def test_a_checkpoint_is_plain_torch_too(trained):
+def test_a_checkpoint_is_plain_torch_as_well(trained):
     from registry import MODELS
 
     model = MODELS["unet"].build(width=4)

@@ -86,7 +86,7 @@ def test_the_file_holds_the_masks_that_predict_writes(command, trained, test_dir
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_photographs_of_another_size_are_counted_at_the_competitions_size(command, trained, made_cars, tmp_path):
+def test_images_of_another_size_are_counted_at_the_competitions_size(command, trained, made_cars, tmp_path):
     (tmp_path / "test").mkdir()
     source = sorted((made_cars / "train").glob("*.jpg"))[0]  # 96x64
     shutil.copy(source, tmp_path / "test")
@@ -100,7 +100,7 @@ def test_photographs_of_another_size_are_counted_at_the_competitions_size(comman
     assert (mask == small).mean() > 0.98
 
 
-def test_a_photograph_that_cannot_be_read_keeps_its_line_and_is_named(command, trained, test_dir, tmp_path):
+def test_an_image_that_cannot_be_read_keeps_its_line_and_is_named(command, trained, test_dir, tmp_path):
     spoilt = sorted(test_dir.iterdir())[1]
     spoilt.write_bytes(spoilt.read_bytes()[:2000])
     words = ("--run", trained.name, "--output-dir", trained.parent.parent, "--output", tmp_path / "s.csv")
@@ -109,7 +109,7 @@ def test_a_photograph_that_cannot_be_read_keeps_its_line_and_is_named(command, t
     assert code == 1 and str(spoilt) in complaint and len(found) == 4 and not found[spoilt.name].any()
 
 
-def test_the_same_photographs_give_the_same_bytes_and_a_failure_leaves_the_old_file(
+def test_the_same_images_give_the_same_bytes_and_a_failure_leaves_the_old_file(
     command, trained, test_dir, tmp_path, monkeypatch
 ):
     words = ("submit", "--test-dir", test_dir, "--run", trained.name, "--output-dir", trained.parent.parent, "--output")
@@ -128,7 +128,7 @@ def test_the_same_photographs_give_the_same_bytes_and_a_failure_leaves_the_old_f
     assert (tmp_path / "s.csv.gz").read_bytes() == before and not list(tmp_path.glob("*.tmp"))
 
 
-def test_wrong_words_are_answered_by_one_sentence(command, trained, test_dir, tmp_path):
+def test_invalid_arguments_are_refused_in_one_sentence(command, trained, test_dir, tmp_path):
     where = ("--run", trained.name, "--output-dir", trained.parent.parent)
     for words, sentence in (
         (["--test-dir", tmp_path], "No photographs (*.jpg)"),

@@ -46,7 +46,7 @@ def blocks(*having):
     ]
 
 
-def test_a_model_a_loss_and_the_dataset_work_in_ones_own_code(there, made_cars):
+def test_a_model_a_loss_and_the_dataset_work_in_your_own_code(there, made_cars):
     shutil.rmtree(there / "data" / "carvana")
     shutil.copytree(made_cars, there / "data" / "carvana")
     found = blocks("ImageDataset(", "MODELS")
@@ -57,7 +57,7 @@ def test_a_model_a_loss_and_the_dataset_work_in_ones_own_code(there, made_cars):
         assert names["loss"].shape == () and torch.isfinite(names["loss"])
 
 
-def test_a_checkpoint_and_the_metrics_work_in_ones_own_code(there, command):
+def test_a_checkpoint_and_the_metrics_work_in_your_own_code(there, command):
     assert command("predict", "pairs/images/a1.png", "--run", "KEY1")[0] == 0
     for block in [*blocks("from experiments.inference import"), *blocks("from experiments.evaluation import")]:
         names = {}
@@ -131,7 +131,7 @@ def test_zsh_completes_commands_and_flags(command, tmp_path):
     assert done.returncode == 0, done.stdout
 
 
-def test_an_unknown_shell_is_answered_by_a_sentence(command):
+def test_an_unknown_shell_is_refused_in_one_sentence(command):
     code, _, complaint = command("completion", "basch")
     assert code == 2 and 'Did you mean "bash"?' in complaint
 
@@ -147,5 +147,5 @@ def test_an_unknown_shell_is_answered_by_a_sentence(command):
     ],
     ids=" ".join,
 )
-def test_help_and_the_answer_to_a_wrong_word_import_nothing_heavy(words):
+def test_help_and_the_error_for_an_invalid_argument_import_nothing_heavy(words):
     assert not (HEAVY | {"onnx", "onnxruntime"}) & imported_by(*words)
