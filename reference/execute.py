@@ -16,7 +16,7 @@ LONGEST = 600  # seconds a cell may take
 
 
 def executed(path: Path = NOTEBOOK) -> nbformat.NotebookNode:
-    """Return the notebook at `path`, run from a clean start in its folder. Raises CellExecutionError if a cell fails."""
+    """Return the notebook at `path`, run from a clean start. Raises CellExecutionError if a cell fails."""
     book = nbformat.read(path, as_version=4)
     where = {"metadata": {"path": str(path.parent)}}
     NotebookClient(book, timeout=LONGEST, record_timing=False, coalesce_streams=True, resources=where).execute()

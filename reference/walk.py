@@ -1,8 +1,9 @@
 """Run the README's walkthrough and record the output of each step: `make walk`, about ten minutes on an idle machine.
 
-The commands are those of the README itself: the shell block before each marker `<!-- walk STEP -->` is executed, and its
-output is written to docs/walk/STEP.txt, from where `make readme` copies it between the markers. The demo page, which
-would stay open, is closed as by Ctrl-C once it has printed its address. The first command that fails ends the script.
+The commands are those of the README itself: the shell block before each marker `<!-- walk STEP -->` is executed, and
+its output is written to docs/walk/STEP.txt, from where `make readme` copies it between the markers. The demo page,
+which would stay open, is closed as by Ctrl-C once it has printed its address. The first command that fails ends the
+script.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Records of a study that nobody trained: the files that runs would leave, with scores drawn at random. Fast, and of any size.
+"""Records of an untrained study: the files that runs would leave, with random scores. Fast, and of any size.
 
 python -m tests.made_study OUTPUT [CELLS SEEDS CARS]   writes one to look at
 """
@@ -25,13 +25,16 @@ def write_study(
     output: Path, name: str = "made", models=MODELS, losses=LOSSES, seeds=(0, 1, 2), cars: int = 12, views: int = 4,
     epochs: int = 10, sd: float = 0.0005, tuned: bool = True, **plan,
 ) -> dict:  # fmt: skip
-    """Write a study of every model with every loss; returns its plan. `models` and `losses` are {name: effect on Dice}."""
+    """Write a study of every model with every loss and return its plan. `models`, `losses`: {name: effect on Dice}."""
     cells = [_cell(model, loss, seeds, tuned) for model in models for loss in losses]
     content = {
-        "name": name, "question": {"en": "Which model with which loss is better?", "zh": "哪个模型配哪个损失函数更好？"},
-        "factors": {"model": list(models), "loss": list(losses)}, "settings": {"preset": "carvana-cpu", "epochs": epochs},
+        "name": name,
+        "question": {"en": "Which model with which loss is better?", "zh": "哪个模型配哪个损失函数更好？"},
+        "factors": {"model": list(models), "loss": list(losses)},
+        "settings": {"preset": "carvana-cpu", "epochs": epochs},
         "design": {"seeds": list(seeds), "rope": 0.001, "confirmatory": ["model", "loss"], "exploratory": ["pairs"]},
-        "tuning": dict(low=3e-4, high=3e-2, points=7, seeds=[100, 101], sampler="grid", budget=14, extended=0) if tuned else None,
+        "tuning": dict(low=3e-4, high=3e-2, points=7, seeds=[100, 101], sampler="grid", budget=14, extended=0)
+        if tuned else None,
         "variances": {"car": 0.0003, "seed": 0.0005, "residual": 0.001, "source": "guess"},
         "detectable": {"pair": 0.0021, "main": {"model": 0.0009, "loss": 0.0011}, "equivalent": 0.42},
         "protocol": 1, "data_fingerprint": "0123456789abcdef", "cells": cells,
@@ -53,7 +56,8 @@ def _cell(model: str, loss: str, seeds, tuned: bool) -> dict:
     cell = f"{model}-{loss}"
     runs = {str(seed): hashlib.sha256(f"{cell} {seed}".encode()).hexdigest()[:16] for seed in seeds}
     return {
-        "cell": cell, "levels": {"model": model, "loss": loss}, "settings": {"model": model, "loss": loss}, "rate": 0.004,
+        "cell": cell, "levels": {"model": model, "loss": loss}, "settings": {"model": model, "loss": loss},
+        "rate": 0.004,
         "rate_low": 0.002, "rate_high": 0.007, "tuned": tuned, "edge": False, "runs": runs,
     }  # fmt: skip
 
@@ -94,7 +98,8 @@ def write_run(
     for file in ("scores_last.csv", "scores.csv"):
         (folder / file).write_text(_scores(rng, mean + hard, views))
     result = {
-        "key": key, "device": "A CPU of 2 cores", "ceiling": 0.9976, "best_epoch": epochs, "epochs": epochs, "parameters": 1_950_000,
+        "key": key, "device": "A CPU of 2 cores", "ceiling": 0.9976, "best_epoch": epochs, "epochs": epochs,
+        "parameters": 1_950_000,
         "gmacs": 0.61, "images_per_second": 52.0, "seconds": {"training": 61.5, "scoring": 9.0}, "peak_memory_gb": 1.1,
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))

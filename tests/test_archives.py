@@ -1,4 +1,4 @@
-"""`data import` and `data download`: what is whole is unpacked; what is hostile, broken or in conflict changes nothing."""
+"""`data import` and `data download`: complete zips are unpacked; hostile, broken or conflicting ones change nothing."""
 
 import os
 import shutil
@@ -137,7 +137,7 @@ def refusal(path, target):
 
 @pytest.mark.fault(24)
 def test_whatever_byte_of_its_last_record_was_changed_a_zip_is_refused_by_name_or_whole(tmp_path):
-    """With a wrong place for its list of members, zipfile looks for them before the file's beginning: an OSError of reading."""
+    """With a wrong offset of its member list, zipfile seeks to before the beginning of the file: an OSError."""
     path = zip_of(tmp_path / "train.zip", [("train/a_01.jpg", b"first" * 20)])
     whole = path.read_bytes()
     said = []

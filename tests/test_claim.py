@@ -26,7 +26,10 @@ def lease_of(folder, **other):
 
 
 def test_what_one_process_holds_another_cannot_take(tmp_path):
-    code = f"from pathlib import Path; from experiments.runtime.leases import hold\nwith hold(Path({str(tmp_path / 'run')!r})): print('taken')"
+    code = (
+        "from pathlib import Path; from experiments.runtime.leases import hold\n"
+        f"with hold(Path({str(tmp_path / 'run')!r})): print('taken')"
+    )
     with leases.hold(tmp_path / "run"):
         assert leases.owner(tmp_path / "run").endswith(f":{os.getpid()}")
         done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

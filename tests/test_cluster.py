@@ -1,4 +1,4 @@
-"""What the door to Ray does with what Ray says, against a stand-in that loses workers at will; real clusters are in faults/test_ray.py."""
+"""The Ray executor against a stand-in that loses workers at will; real clusters are in faults/test_ray.py."""
 
 from collections import Counter
 from types import SimpleNamespace

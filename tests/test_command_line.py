@@ -15,9 +15,11 @@ from tests.conftest import ROOT, run_folder, small
 FLAGS = {
     "--model", "--model-kwargs", "--loss", "--loss-kwargs", "--augment", "--data", "--data-dir", "--preset", "--size",
     "--epochs", "--batch-size", "--learning-rate", "--optimizer", "--seed", "--split", "--fold", "--train-cars",
-    "--precision", "--device", "--workers", "--config", "--output-dir", "--tracking-uri", "--split-file", "--group-pattern",
+    "--precision", "--device", "--workers", "--config", "--output-dir", "--tracking-uri", "--split-file",
+    "--group-pattern",
     "--epoch-steps", "--tune", "--tune-range", "--tune-points", "--tune-seeds", "--tune-sampler",
-    "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--progressive", "--help",
+    "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--progressive",
+    "--help",
 }  # fmt: skip
 HEAVY = {
     "torch",
@@ -190,8 +192,14 @@ def test_invalid_data_is_found_before_the_work_starts(command, cars, tmp_path, s
 
 @pytest.mark.parametrize("name", ["settings.yaml", "settings.toml"])
 def test_a_config_file_counts_and_the_command_line_wins(tmp_path, name):
-    yaml = "model: attention_unet\nmodel_kwargs: {width: 8}\nlearning-rate: 0.01\nsize: 64x48\nepochs: 7\ndata: synthetic\n"
-    toml = 'model = "attention_unet"\nlearning-rate = 0.01\nsize = "64x48"\nepochs = 7\ndata = "synthetic"\n[model_kwargs]\nwidth = 8\n'
+    yaml = (
+        "model: attention_unet\nmodel_kwargs: {width: 8}\n"
+        "learning-rate: 0.01\nsize: 64x48\nepochs: 7\ndata: synthetic\n"
+    )
+    toml = (
+        'model = "attention_unet"\nlearning-rate = 0.01\nsize = "64x48"\nepochs = 7\ndata = "synthetic"\n'
+        "[model_kwargs]\nwidth = 8\n"
+    )
     (tmp_path / name).write_text(yaml if name.endswith("yaml") else toml)
     config, _, _ = resolve(read({"epochs": "3"}, tmp_path / name))
     assert (config.model, config.model_kwargs, config.learning_rate, config.size) == (
@@ -246,9 +254,11 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
 
     changes = [
         {}, {"model": "attention_unet"}, {"model_kwargs": ["width=8"]}, {"loss": "dice"}, {"loss_kwargs": ["smooth=2"]},
-        {"augment": "none"}, {"data": "carvana"}, {"size": "64x64"}, {"epochs": "3"}, {"batch_size": "3"}, {"seed": "3"},
+        {"augment": "none"}, {"data": "carvana"}, {"size": "64x64"}, {"epochs": "3"}, {"batch_size": "3"},
+        {"seed": "3"},
         {"learning_rate": "0.1"}, {"optimizer": "adam"}, {"weight_decay": "0.1"}, {"schedule": "cosine"}, {"clip": "2"},
-        {"early_stopping": "3"}, {"epoch_steps": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"}, {"precision": "fp32"},
+        {"early_stopping": "3"}, {"epoch_steps": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"},
+        {"precision": "fp32"},
         {"group_pattern": "x", "data": "folder"}, {"accumulate": "2"}, {"compile": "default"}, {"progressive": "0.5"},
     ]  # fmt: skip
     keys = [
@@ -318,8 +328,6 @@ def test_a_closed_pipe_causes_no_traceback(words, code):
 
 
 def test_a_command_whose_output_was_closed_from_the_start_still_ends_well():
-    process = subprocess.run(
-        [sys.executable, "-c", "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, 'run.py', 'completion', 'bash'])"],
-        cwd=ROOT, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, 'run.py', 'completion', 'bash'])"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert (process.returncode, process.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""RunConfig: keys are for ever, fields may be added, and one table of types serves flags, config files and study files."""
+"""RunConfig: keys never change, fields may be added; one table of types serves flags, config files and study files."""
 
 import csv
 import dataclasses

@@ -36,7 +36,8 @@ DOORS = {
     "gradio": {"experiments.inference.demo"},
 }
 TOP = {
-    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "requirements.txt", "requirements-page.txt", "requirements-ray.txt", "tests",
+    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "tests",
+    "requirements.txt", "requirements-page.txt", "requirements-ray.txt",
     "docs", "reference", "requirements-dev.txt", "Makefile", "pyproject.toml", ".ci", ".git", ".gitignore", ".github",
     "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff",
 }  # fmt: skip

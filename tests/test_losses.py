@@ -78,7 +78,7 @@ def slow_tversky(logits, mask, alpha=0.3, beta=0.7, smooth=1.0) -> float:
 
 
 def slow_lovasz(logits, mask) -> float:
-    """The Lovasz extension by its definition: the Jaccard loss of a growing set of wrong pixels, each set counted anew."""
+    """The Lovasz extension by definition: the Jaccard loss of growing sets of wrong pixels."""
     scores = []
     for x_image, y_image in zip(np.asarray(logits, np.float64), np.asarray(mask, np.float64), strict=True):
         truth, errors = y_image.ravel() > 0, (1 - x_image * (2 * y_image - 1)).ravel()

@@ -113,7 +113,7 @@ def ratios_twin(prediction, truth):
 
 
 def official_band(mask):
-    """The boundary region as in the code published with Cheng et al. (2021): pad by one pixel, erode by 3x3 `steps` times."""
+    """The boundary region as in the code of Cheng et al. (2021): pad by one pixel, erode by 3x3 `steps` times."""
     height, width = mask.shape
     steps = max(1, round(0.02 * math.sqrt(height**2 + width**2)))
     eroded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
@@ -123,7 +123,7 @@ def official_band(mask):
 
 
 def numpy_band(mask):
-    """The same by its meaning: foreground with background within `steps` rows and columns, the outside being background."""
+    """The same by its meaning: foreground with background, or the outside, within `steps` rows and columns."""
     steps = max(1, round(0.02 * math.hypot(*mask.shape)))
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(mask, steps), (2 * steps + 1, 2 * steps + 1))
     return mask & ~windows.all(axis=(2, 3))
@@ -135,7 +135,7 @@ def band_iou(band, prediction, truth):
 
 
 def monai_hd95(prediction, truth):
-    """MONAI's own number; its float32 quantile places the percentile of a long outline to within about 1e-4 of a pixel."""
+    """MONAI's number; its float32 quantile places the percentile of a long outline to about 1e-4 of a pixel."""
     import torch
     from monai.metrics import compute_hausdorff_distance
 

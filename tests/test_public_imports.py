@@ -57,7 +57,8 @@ from experiments.data import ImageDataset, Sample, split
 from experiments.data.carvana import build
 from experiments.evaluation import score
 samples = build({str(made_cars)!r})
-assert isinstance(samples[0], Sample) and {{*split(samples, by="car", seed=0, fold=None).__dict__}} == {{"train", "val", "test"}}
+assert isinstance(samples[0], Sample)
+assert {{*split(samples, by="car", seed=0, fold=None).__dict__}} == {{"train", "val", "test"}}
 image, mask = ImageDataset(samples, size=(48, 32))[0]
 assert image.shape == (3, 32, 48) and 0 <= image.min() and image.max() <= 1 and str(image.dtype) == "torch.float32"
 assert mask.shape == (1, 32, 48) and set(mask.unique().tolist()) == {{0.0, 1.0}}

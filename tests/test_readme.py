@@ -62,7 +62,7 @@ def study_to_report(folder, given, monkeypatch):
 
 
 def lay_out_data(folder, cars, monkeypatch):
-    """What the README's data commands speak of: cars, pairs, a manifest, zips, and a kagglehub that hands the zips out."""
+    """Create what the README's data commands name: cars, pairs, a manifest, zips, and a fake kagglehub."""
     import shutil
     import sys
     import types
@@ -142,7 +142,8 @@ def shrink_studies(folder, monkeypatch):
     from experiments.studies import study_file
 
     least = {
-        "epochs": "1", "epoch_steps": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"', "precision": '"fp32"',
+        "epochs": "1", "epoch_steps": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"',
+        "precision": '"fp32"',
         "model_kwargs": "{ width = 4 }", "model": '["unet"]', "loss": '["bce"]', "points": "4",
     }  # fmt: skip
     for path in study_file.STUDIES.glob("*.toml"):

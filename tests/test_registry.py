@@ -110,7 +110,8 @@ def test_a_dotted_target_is_taken_wherever_a_name_is(tmp_path, monkeypatch):
     (tmp_path / "my_nets.py").write_text(
         "import torch\n"
         "def tiny(depth: int = 1):\n    return torch.nn.Conv2d(3, 1, 1)\n"
-        "def l1(logits, mask, weight: float = 1.0):\n    return weight * (logits.float().sigmoid() - mask).abs().mean()\n"
+        "def l1(logits, mask, weight: float = 1.0):\n"
+        "    return weight * (logits.float().sigmoid() - mask).abs().mean()\n"
         "class Module(torch.nn.Module):\n"
         "    def __init__(self, scale: float = 1.0):\n        super().__init__(); self.scale = scale\n"
         "    def forward(self, logits, mask):\n        return self.scale * logits.mean()\n"
@@ -128,7 +129,10 @@ def test_a_dotted_target_is_taken_wherever_a_name_is(tmp_path, monkeypatch):
 
 
 def test_the_registry_needs_the_standard_library_alone():
-    code = "import sys, registry; print({m.split('.')[0] for m in sys.modules} - set(sys.stdlib_module_names) - {'registry'})"
+    code = (
+        "import sys, registry; "
+        "print({m.split('.')[0] for m in sys.modules} - set(sys.stdlib_module_names) - {'registry'})"
+    )
     shown = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

@@ -153,7 +153,10 @@ def test_a_report_imports_neither_torch_nor_mlflow(made, tmp_path):
         "page.html",
     ]
     heavy = "{'torch', 'mlflow', 'segmentation_models_pytorch', 'albumentations', 'optuna', 'cv2'}"
-    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import run; code = run.main({words!r}); print(sorted(set(sys.modules) & {heavy})); sys.exit(code)"
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import run; code = run.main({words!r}); "
+        f"print(sorted(set(sys.modules) & {heavy})); sys.exit(code)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
@@ -207,7 +210,7 @@ def test_one_seed_is_always_undecided(tmp_path, command, place):
 
 
 def break_run(output, how):
-    """Spoils the run of unet with bce, seed 1; returns what the table should say of the cell and the list of the run."""
+    """Damage the run of unet with bce, seed 1; return what the table of cells and the list of runs should say."""
     plan = json.loads((output / "studies/made/plan.json").read_text())
     folder = output / "runs" / plan["cells"][0]["runs"]["1"]
     if how == "failed":
@@ -575,7 +578,7 @@ def test_a_study_without_a_place_in_the_readme_gets_advice_on_how_to_add_one(mad
 
 
 def test_what_was_seen_is_that_of_the_judged_cells_alone(tmp_path):
-    """A cell without a verdict, and one that failed with half of its seeds, decide nothing of what the others could detect."""
+    """A cell without a verdict, and one with half of its seeds failed, do not change what the others could detect."""
     plan = write_study(
         tmp_path,
         models={"unet": 0, "attention_unet": 0, "resnet_unet": 0},

@@ -1,4 +1,4 @@
-"""The report over runs that were really trained: their numbers, their repetition bit for bit, their models beside each other."""
+"""The report over trained runs: their numbers, their bit-for-bit reproduction, their models side by side."""
 
 import hashlib
 import io

@@ -53,7 +53,7 @@ def test_a_lucky_trial_does_not_decide():
 
 
 def test_a_dip_at_the_top_of_a_flat_response_does_not_send_the_search_in_circles(monkeypatch):
-    """Validation Dice of a real cell: around 0.02 the narrow parabola is a valley, from which the search went to 0.1118 and back."""
+    """Validation Dice of a real cell: the narrow parabola at 0.02 is a valley, which sent the search to 0.1118."""
     rates = np.geomspace(8.94428e-4, 0.111803, 7)
     scores = np.array([0.9792118, 0.982742, 0.9846924, 0.9847782, 0.9843277, 0.9852231, 0.9808848])
     found = fit_response(rates, scores)

@@ -1,4 +1,4 @@
-"""A study's networks under corruption and in another place: what is scored, what is kept, and what the report makes of it."""
+"""A study's networks on corrupted and on foreign images: what is scored, stored and reported."""
 
 import contextlib
 import io

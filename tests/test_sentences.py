@@ -135,8 +135,8 @@ def test_an_average_over_some_combinations_and_no_average_at_all_are_called_what
     )
     assert "By loss, within resnet_unet alone, the only one of 3 " in told("unet-bce", "attention_unet-dice")
     assert (
-        f"By model, each two levels over the combinations of the other factors in which both are judged (at least 1 of 2){left_out}"
-        in told("unet-bce")
+        "By model, each two levels over the combinations of the other factors in which both are judged "
+        f"(at least 1 of 2){left_out}" in told("unet-bce")
     )
 
 
@@ -427,12 +427,12 @@ def test_a_factor_with_requested_simple_effects_leads_the_answer_and_each_effect
     english, chinese = (answer_sentences(found, language) for language in ("en", "zh"))
     assert english[0].startswith("By loss, over the 2 of 3 combinations") and "(exploratory)" in english[0]
     assert (
-        english[1]
-        == "By loss, dice against bce, one by one (exploratory): better with unet, attention_unet; no verdict with resnet_unet."
+        english[1] == "By loss, dice against bce, one by one (exploratory): better with unet, attention_unet; "
+        "no verdict with resnet_unet."
     )
     assert (
-        chinese[1]
-        == "按 loss，dice 相对于 bce，逐一来看（探索性）：在 unet、attention_unet 之内更好；在 resnet_unet 之内没有判定。"
+        chinese[1] == "按 loss，dice 相对于 bce，逐一来看（探索性）：在 unet、attention_unet 之内更好；"
+        "在 resnet_unet 之内没有判定。"
     )
 
 
@@ -445,7 +445,10 @@ def test_among_many_levels_the_possibly_best_and_the_worse_ones_are_named(tmp_pa
     english, chinese = (
         next(one for one in answer_sentences(found, language) if "loss" in one) for language in ("en", "zh")
     )
-    told = "By loss, over all the other factors: no other level is better than dice, focal; each of bce, bce_dice is worse than at least one other."
+    told = (
+        "By loss, over all the other factors: no other level is better than dice, focal; "
+        "each of bce, bce_dice is worse than at least one other."
+    )
     assert english == told
     assert "没有其他水平优于 dice、focal；bce、bce_dice 各自至少劣于另外一个。" in chinese
     losses["bce"] = 0

@@ -1,4 +1,4 @@
-"""What a factor changes within each combination of the others: against plain loops over the scores, in both languages."""
+"""The effect of a factor within each combination of the others, against plain loops over the scores."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Verdicts: the contract, properties, oracles (SciPy's t-tests, a slow twin, a plain Holm), and the families' agreement."""
+"""Verdicts: the contract, properties, and oracles (SciPy's t-tests, a slow reference, a plain Holm)."""
 
 import dataclasses
 import math
@@ -121,7 +121,8 @@ tables = st.builds(
         cell(seeds[0], cars, rng=np.random.default_rng(seed)),
         cell(seeds[1], cars, 0.99 + shift, rng=np.random.default_rng(seed + 1)),
     ),
-    st.integers(0, 10**6), st.tuples(st.integers(2, 6), st.integers(2, 6)), st.integers(2, 12), st.sampled_from([0, 0.0005, 0.003]),
+    st.integers(0, 10**6), st.tuples(st.integers(2, 6), st.integers(2, 6)), st.integers(2, 12),
+    st.sampled_from([0, 0.0005, 0.003]),
 )  # fmt: skip
 
 
@@ -153,7 +154,7 @@ def test_another_zero_and_another_unit_change_nothing_but_the_unit(pair, zero, u
 
 @pytest.mark.parametrize("seeds", [(2, 2), (5, 3), (200, 300)])
 def test_where_cars_add_nothing_it_is_welchs_t_test_of_the_seeds_means(seeds):
-    """Every car has the same score in a run: all there is are the seeds' means. The degrees of freedom are the documented ones."""
+    """Every car of a run has the same score, so only the seeds' means count, with the documented degrees of freedom."""
     a, b = (np.repeat(RNG.normal(0.99, sd, (n, 1)), 8, axis=1) for n, sd in zip(seeds, (0.001, 0.002), strict=True))
     oracle, found = stats.ttest_ind(a[:, 0], b[:, 0], equal_var=False), compare(a, b)
     df = moved_df(1 / oracle.df, *(y[:, 0].var(ddof=1) / len(y) for y in (a, b)), fewest=min(seeds))
@@ -294,7 +295,7 @@ def estimates(values, errors, df=20.0):
 
 
 def test_a_pair_found_equivalent_lends_nothing_to_a_false_difference():
-    """One p of 0.02 among nineteen pairs that are plainly equivalent: Holm over the verdicts together would let it through."""
+    """One p of 0.02 among nineteen clearly equivalent pairs: Holm over all verdicts together would let it through."""
     p = 0.02
     value = stats.t.isf(p / 2, 20) * 1.0
     low, high, adjusted = adjust(estimates([value, *[0.0] * 19], [1.0, *[0.1] * 19]), 2.0, 0.05)

@@ -96,13 +96,22 @@ WRONG = [
     ({"design": {"seeds": [0], "confirmatory": ["los"]}}, r"names 'los' \(did you mean 'loss'\?\)"),
     ({"design": {"seeds": [0], "simple_effects": ["pairs"]}}, "simple_effects.* names 'pairs'; it takes loss"),
     ({"design": {"seeds": [0], "baseline": {"loss": "bce"}}}, r"\[design.baseline\] loss is unknown"),
-    ({"design": {"seeds": [0], "simple_effects": ["loss"], "baseline": {"loss": "bcee"}}}, r"loss is 'bcee' \(did you mean 'bce'\?\)"),
     (
-        {"factors": {"train_cars": [20, 40]}, "design": {"seeds": [0], "simple_effects": ["train_cars"], "baseline": {"train_cars": 30}}},
+        {"design": {"seeds": [0], "simple_effects": ["loss"], "baseline": {"loss": "bcee"}}},
+        r"loss is 'bcee' \(did you mean 'bce'\?\)",
+    ),
+    (
+        {
+            "factors": {"train_cars": [20, 40]},
+            "design": {"seeds": [0], "simple_effects": ["train_cars"], "baseline": {"train_cars": 30}},
+        },
         r"train_cars is '30'.*its levels are 20, 40",
     ),
     ({"design": {"seeds": [0], "at_budget": 1}}, r"\[design\] at_budget should be true or false"),
-    ({"design": {"seeds": [0], "at_budget": True}}, r"\[design\] at_budget is for studies in which the steps are a factor"),
+    (
+        {"design": {"seeds": [0], "at_budget": True}},
+        r"\[design\] at_budget is for studies in which the steps are a factor",
+    ),
     ({"design": {"seeds": [0], "pilot": {"cells": 9}}}, r"\[design.pilot\] cells is 9, but the study has 2"),
     ({"design": {"seeds": [0], "guess": {"seed": -1}}}, r"\[design.guess\] seed should be a number from 0 up"),
     ({"desing": {}}, r"\[desing\] is unknown \(did you mean 'design'\?\)"),
@@ -113,7 +122,10 @@ WRONG = [
     ({"factors": {"loss": "bce"}}, r"\[factors\] loss should be a list"),
     ({"factors": {"start": ["a", "b"]}}, r"\[factors\] start is no setting of a run"),
     ({"factors": {"start": [{"label": "a"}]}}, r"\[factors\] start has a level without a label or without a setting"),
-    ({"factors": {"start": [{"label": "a", "epocs": 1}]}}, r"\[factors.start\] epocs is unknown \(did you mean 'epochs'\?\)"),
+    (
+        {"factors": {"start": [{"label": "a", "epocs": 1}]}},
+        r"\[factors.start\] epocs is unknown \(did you mean 'epochs'\?\)",
+    ),
     ({"factors": {"epochs": [2, 0]}}, r"\[factors\] epochs: Invalid value \"0\" for epochs"),
     ({"factors": {"epochs": [2, 3]}}, r"epochs sets epochs, which \[settings\] sets too"),
     ({"settings": SETTINGS | {"seed": 1}}, r"\[settings\] seed belongs into \[design\]"),
@@ -121,7 +133,10 @@ WRONG = [
     ({"settings": SETTINGS | {"modle": "unet"}}, r"\[settings\] modle is unknown \(did you mean 'model'\?\)"),
     ({"settings": {"preset": "dmo"}}, r"\[settings\] preset: Invalid value \"dmo\" for preset"),
     ({"tuning": {"low": 1e-2, "high": 1e-3, "points": 4, "seeds": [9]}}, r"\[tuning\] low \(0.01\) must be below high"),
-    ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 0, "seeds": [9]}}, r"\[tuning\] points should be a whole number from 4"),
+    (
+        {"tuning": {"low": 1e-3, "high": 1e-2, "points": 0, "seeds": [9]}},
+        r"\[tuning\] points should be a whole number from 4",
+    ),
     ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 4, "seeds": []}}, r"\[tuning\] seeds should be a list"),
     ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 4, "seeds": [1]}}, r"\[tuning\] seeds must not hold 1"),
     ({"tuning": {"low": 0, "high": 1e-2, "points": 4, "seeds": [9]}}, r"\[tuning\] low should be a number above 0"),
@@ -262,7 +277,7 @@ def test_a_studys_runs_lie_at_the_top_of_mlflow_with_its_tag(finished):
 @pytest.mark.slow
 @pytest.mark.fault(1)
 def test_a_killed_study_ends_with_the_records_of_an_undisturbed_one(finished, made_cars, tmp_path, command, shared):
-    """Six steps are timed for the plan, then every run makes ten: it is killed in the second epoch of the second run."""
+    """The plan times six steps, every run makes ten: the kill comes in the second epoch of the second run."""
     from tests.test_run import at, killed
 
     given = words(finished[1], made_cars, tmp_path) + shared

@@ -1,4 +1,4 @@
-"""A process that was stopped after it asked whose the run is, and goes on when it is another's, writes nothing into it."""
+"""A process suspended after its lease check, whose run has a new owner when it continues, writes nothing into it."""
 
 import contextlib
 
@@ -27,7 +27,7 @@ def content(folder):
 
 
 class Run:
-    """A run of which one epoch is written down, and what the next owner does with it, whole, at the moment of `call`."""
+    """A run with one epoch on record, which a new owner carries out completely at the moment of `call`."""
 
     def __init__(self, folder, call):
         self.folder, self.call, self.calls, self.taken = folder, call, 0, None

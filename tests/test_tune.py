@@ -456,8 +456,8 @@ def test_invalid_arguments_of_a_tuning_are_refused_in_one_sentence(made_cars, tm
 
 @pytest.mark.fault(17)
 @pytest.mark.parametrize(("unfinished", "ends"), [
-    ([["x", "y"], ["x", "y"], ["x"]], "1 trial failed, so its cell has no rate"),  # y was made up for elsewhere; x fails here
-    ([["x", "z"], ["z"], []], None),  # x was made up for elsewhere, z is still at the other worker, and ends
+    ([["x", "y"], ["x", "y"], ["x"]], "1 trial failed, so its cell has no rate"),  # y is repeated elsewhere; x fails
+    ([["x", "z"], ["z"], []], None),  # x is repeated elsewhere, z is still running there, and ends
 ])  # fmt: skip
 def test_trials_that_another_worker_repeated_are_no_failures_of_this_one(monkeypatch, unfinished, ends):
     looks = [set(keys) for keys in unfinished]

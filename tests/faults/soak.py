@@ -184,7 +184,8 @@ def _rounds(given: argparse.Namespace, folder: Path, wanted: Digests) -> int:
             print("\n".join(wrong))
             return 1
     print(
-        f"{kills} kills in {number} rounds and {(time.monotonic() - began) / 60:.1f} minutes; every record as undisturbed."
+        f"{kills} kills in {number} rounds and {(time.monotonic() - began) / 60:.1f} minutes; "
+        "every record as undisturbed."
     )
     return 0
 

@@ -1,4 +1,4 @@
-"""Several processes at once, some of them killed or stopped: each run once, each trial once, no late result accepted."""
+"""Several processes at once, some killed or suspended: each run once, each trial once, no late result accepted."""
 
 import csv
 import json
@@ -33,7 +33,7 @@ def started(words):
     )
 
 
-# A worker that stops itself the moment after it was told that the run is still its own: the so-many-th time after its first epoch.
+# A worker that suspends itself right after a lease check, the n-th one after its first epoch.
 STOPS = """
 import os, signal
 from experiments.claim import Lease
@@ -50,7 +50,7 @@ Lease.confirm = confirm
 
 
 def taken_over_and_then_continued(late, words, folder):
-    """The same command ends the run of a process that is stopped; that one, continued, is refused and changes nothing."""
+    """The same command finishes the run of a suspended process, whose later writes are rejected and change nothing."""
     past = time.time() - 1000
     os.utime(f"{folder}.lease", (past, past))  # instead of waiting: nobody who is stopped can beat
     code, shown, complaint = typed(words)

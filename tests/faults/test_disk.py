@@ -1,4 +1,4 @@
-"""A disk that is full, read-only or lies: named with its path, nothing that was there is lost, nothing wrong is used."""
+"""A full or read-only disk and damaged files: the path is named, nothing is lost, nothing wrong is used."""
 
 import json
 import os

@@ -69,7 +69,8 @@ def test_out_of_memory_on_cuda_ends_with_the_same_advice(made_cars, tmp_path, st
 
 @pytest.mark.fault(7)
 @pytest.mark.parametrize("words", [
-    "[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.",
+    "[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+    "9 bytes.",
     "std::bad_alloc",
     "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
     "CUDA out of memory. Tried to allocate 2.00 GiB.",

@@ -1,4 +1,4 @@
-"""A study on a Ray cluster of three nodes: what is killed there costs its run alone, and the records are those of one process.
+"""A study on a Ray cluster of three nodes: a killed worker costs its run alone; the records equal those of one process.
 
 The nodes are real ones of one machine, each with a raylet and workers of its own.
 """

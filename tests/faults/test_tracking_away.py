@@ -1,4 +1,4 @@
-"""MLflow is away, in every way that was seen: the run does not notice, and `sync` uploads later what is missing, once."""
+"""MLflow is unreachable in every way seen so far: runs complete, and `sync` later uploads what is missing, once."""
 
 import contextlib
 import http.server
@@ -287,7 +287,7 @@ def test_a_store_that_is_locked_midway_does_not_hold_a_run_up_for_good(made_cars
 
 
 def killed_in_the_third_epoch(cars, folder):
-    """The output folder of a run that a kill ended after its third epoch's picture; the store was away, so it has nothing of it."""
+    """The output folder of a run killed after the figure of its third epoch, with the store unreachable."""
     words = small(cars, folder / "outputs", epochs=5, tracking_uri=f"http://127.0.0.1:{free_port()}")
     done = injected(words, killed_at("from experiments.training import pictures as place", "save_validation", 3))
     assert done.returncode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""`run.py evaluate`: scores of one's own photographs, the best threshold, and whether probabilities mean what they say."""
+"""`run.py evaluate`: scores of your own images, the best threshold, and the calibration of the probabilities."""
 
 import csv
 import json

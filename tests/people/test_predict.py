@@ -309,7 +309,8 @@ def test_a_checkpoint_is_loaded_in_a_line_without_the_training_code(trained):
         "import sys\nfrom experiments.inference.trained_model import load\n"
         f"model = load({str(trained / 'best.ckpt')!r})\n"
         "assert not model.training\n"
-        "wanted = {'experiments.training.loop', 'experiments.training.losses', 'experiments.data.augment', 'lightning_fabric', 'albumentations', 'mlflow'}\n"
+        "wanted = {'experiments.training.loop', 'experiments.training.losses', 'experiments.data.augment', "
+        "'lightning_fabric', 'albumentations', 'mlflow'}\n"
         "print(*wanted & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -18,7 +18,7 @@ WIDTH, HEIGHT = 1918, 1280
 
 
 def decode(text, height, width):
-    """The competition's own words: pairs of a start and a length; pixels count from 1, left to right, then top to bottom."""
+    """The competition's definition: pairs of start and length; pixels from 1, left to right, then top to bottom."""
     pixels = [[False] * width for _ in range(height)]
     numbers = [int(word) for word in text.split()]
     for start, length in zip(numbers[::2], numbers[1::2], strict=True):

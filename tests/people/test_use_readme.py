@@ -109,7 +109,8 @@ def test_the_other_shells_have_a_script_of_theirs(command, shell):
 @pytest.mark.skipif(not shutil.which("fish"), reason="no fish here; type apt-get install fish, then make test-people")
 def test_fish_completes_commands_and_flags(command, tmp_path):
     (tmp_path / "run_py.fish").write_text(command("completion", "fish")[1])
-    ask = "source run_py.fish; complete -C 'run_py pred'; complete -C 'run_py predict --over'; complete -C 'run_py data ver'"
+    typed = ("pred", "predict --over", "data ver")
+    ask = "; ".join(["source run_py.fish", *(f"complete -C 'run_py {words}'" for words in typed)])
     done = subprocess.run(["fish", "--no-config", "-c", ask], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["predict", "--overlay", "verify"]
 
@@ -117,7 +118,11 @@ def test_fish_completes_commands_and_flags(command, tmp_path):
 ZSH = """
 zmodload zsh/zpty; zpty z zsh -f -i
 zpty -w z "PS1=''; autoload -Uz compinit && compinit -u -d $1/dump; source $1/run_py.zsh; run_py() { : }; print rea''dy"
-wait_for() { local seen='' part; repeat 300 { while zpty -r -t z part; do seen+=$part; done; [[ $seen == *$1* ]] && return; sleep 0.1 }; print -r -- "no $1 in: $seen"; exit 1 }
+wait_for() {
+  local seen='' part
+  repeat 300 { while zpty -r -t z part; do seen+=$part; done; [[ $seen == *$1* ]] && return; sleep 0.1 }
+  print -r -- "no $1 in: $seen"; exit 1
+}
 wait_for ready
 zpty -w -n z $'run_py pred\t'; wait_for 'predict'
 zpty -w -n z $'--over\t'; wait_for '--overlay'
