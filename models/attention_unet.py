@@ -1,7 +1,7 @@
-"""Attention U-Net: the decoder, which knows what it looks for, decides which places of a skip connection to listen to.
+"""Attention U-Net: the decoder, which has more context, weights every position of a skip connection.
 
-A skip connection of the U-Net hands over everything, background included. An attention gate compares the skip with
-the coarser map of the decoder (the gating signal g) and multiplies the skip by a map alpha between 0 and 1:
+A skip connection of the U-Net passes everything on, background included. An attention gate compares the skip with the
+coarser map of the decoder (the gating signal g) and multiplies the skip by a map alpha between 0 and 1:
 
     alpha = sigmoid(psi(relu(theta(skip) + phi(g)))), enlarged to the size of the skip        gated = alpha * skip
 
@@ -13,7 +13,7 @@ Code of its authors: github.com/ozan-oktay/Attention-Gated-Networks.
 Differences from the paper:
 - 2D and bilinear enlargement of alpha (paper: 3D CT and trilinear); U-Net as in `unet.py`, with its 64 channels at
   full resolution, 2x2 pooling and transposed convolutions (authors' code: 16 channels; trilinear enlargement).
-- No output transform: the paper too multiplies by alpha only, but the authors' code adds a 1x1 convolution with batch
+- No output transform: the paper also multiplies by alpha only, but the authors' code adds a 1x1 convolution with batch
   normalization (W) after the product, and a second one with ReLU. Without them an open gate is the plain skip.
 - All four skips are gated (paper: not the finest, whose features it holds to be too low-level).
 - g is the decoder's coarser map as it is (authors' code: at the deepest level a 1x1 convolution, batch normalization
@@ -27,10 +27,11 @@ Differences from the paper:
 
 `gate="popular"` is the gate that most public "Attention U-Nets" in PyTorch have, copied from one widely read repository
 (github.com/LeeJunHyun/Image_Segmentation). How it differs from `gate="paper"`, the one above:
-- g is taken after the decoder has enlarged it: it has the size and the channels of the skip (paper: the coarser map as it
-  is, half the size and twice the channels).
-- So alpha is computed at the skip's own resolution, one value a pixel (paper: at half of it, then enlarged bilinearly).
-- W_x, the theta of the formula, is a 1x1 convolution of stride 1 (paper: 2x2, stride 2): a pixel's alpha sees that pixel only.
+- g is taken after the decoder has enlarged it: it has the size and the channels of the skip (paper: the coarser map
+  itself, half the size and twice the channels).
+- So alpha is computed at the skip's own resolution, one value per pixel (paper: at half of it, then enlarged).
+- W_x, the theta of the formula, is a 1x1 convolution of stride 1 (paper: 2x2, stride 2): a pixel's alpha depends on
+  that pixel only.
 - The intermediate channels are half of the skip's (paper: those of the skip).
 - Batch normalization follows W_g, W_x and psi (paper: none), so alpha depends on the batch in training.
 - Gates start half open: the batch normalization before the sigmoid centres alpha at about 0.5 (paper: open, here 0.95).
@@ -87,9 +88,9 @@ GateName = Literal["paper", "popular"]
 
 
 def attention_unet(width: int = 64, up: Up = "transpose", gate: GateName = "paper") -> UNet:
-    """U-Net whose skips pass an additive attention gate (Oktay et al., 2018), as in the paper or as it is widely copied.
+    """U-Net whose skips pass an additive attention gate (Oktay et al., 2018), as in the paper or as widely copied.
 
-    Raises ValueError for another `gate`, and for what `UNet` refuses.
+    Raises ValueError for another `gate`, and as `UNet` does.
     """
     gates: dict[str, Callable[[int, int], Gate]] = {"paper": AttentionGate, "popular": PopularGate}
     if gate not in gates:
@@ -98,10 +99,10 @@ def attention_unet(width: int = 64, up: Up = "transpose", gate: GateName = "pape
 
 
 class Gate(nn.Module):
-    """Multiplies a skip connection `(N, C, H, W)` by the `alpha` that a subclass computes from it and the gating signal g."""
+    """Multiplies a skip connection `(N, C, H, W)` by `alpha`, which a subclass computes from it and the gating signal."""
 
     def alpha(self, skip: Tensor, g: Tensor) -> Tensor:
-        """Where to look: `(N, 1, H, W)`, from 0 (closed) to 1 (open)."""
+        """Attention map `(N, 1, H, W)`, from 0 (closed) to 1 (open)."""
         raise NotImplementedError
 
     def forward(self, skip: Tensor, g: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ class AttentionGate(Gate):
         nn.init.constant_(self.psi.bias, OPEN)  # type: ignore[arg-type]
 
     def alpha(self, skip: Tensor, g: Tensor) -> Tensor:
-        """Where to look: `(N, 1, H, W)`, from 0 (closed) to 1 (open)."""
+        """Attention map `(N, 1, H, W)`, from 0 (closed) to 1 (open)."""
         agreement = F.relu(self.theta(skip) + self.phi(g))  # (N, C, H/2, W/2)
         alpha = self.psi(agreement).sigmoid()  # (N, 1, H/2, W/2)
         return F.interpolate(alpha, size=skip.shape[-2:], mode="bilinear", align_corners=False)

@@ -1,9 +1,9 @@
-"""What the models share: the way from a photograph into a network and back, and the double convolution.
+"""Shared by the models: normalization, padding and cropping, and the double convolution.
 
-A network halves its input several times, so it needs sizes that divide by 16 or 32; a photograph has any size. Each
-model therefore opens and closes in the same three steps, written once here: normalise the colours, pad the right and
-lower border by mirroring, and crop the logits back. Mirroring is how the U-Net paper extrapolates beyond the border
-(Ronneberger et al. 2015, section 2); padding on one side keeps pixel (0, 0) of logits and photograph the same pixel.
+A network halves its input several times, so it needs sizes divisible by 16 or 32, but images have any size. Each model
+therefore begins and ends with the same three steps: normalize the colours, pad the right and lower border by mirroring,
+and crop the logits. Mirroring is how the U-Net paper extrapolates beyond the border (Ronneberger et al. 2015,
+section 2); padding on one side only keeps pixel (0, 0) of logits and image the same pixel.
 
 各模型共用的部分：照片怎样进入网络、怎样出来，以及双层卷积。
 
@@ -26,7 +26,7 @@ SMALLEST = 32  # pixels: below it the deepest feature maps would be a single pix
 class Normalize(nn.Module):
     """(image - mean) / std, channel by channel: RGB `(N, 3, H, W)` in, the same shape out.
 
-    Mean and std are buffers that are saved with the weights: a checkpoint carries the normalisation it was trained with.
+    Mean and std are buffers that are saved with the weights: a checkpoint carries the normalization of its training.
     """
 
     mean: Tensor
@@ -42,7 +42,7 @@ class Normalize(nn.Module):
 
 
 def pad(image: Tensor, multiple: int, least: int = SMALLEST) -> Tensor:
-    """`(N, C, H, W)` enlarged to the next multiples of `multiple` from `least` up, by mirroring its right and lower border.
+    """Pad `(N, C, H, W)` to multiples of `multiple` of at least `least`, by mirroring the right and lower border.
 
     Raises ValueError when a side is shorter than 32 pixels.
     """
@@ -61,7 +61,7 @@ def pad(image: Tensor, multiple: int, least: int = SMALLEST) -> Tensor:
 
 
 def _mirrored(image: Tensor, axis: int, multiple: int, least: int) -> Tensor:
-    """`pad` along one axis, pixel for pixel the same, as one look-up: in an exported graph the sides are not known, and nothing can loop."""
+    """`pad` along one axis, pixel for pixel the same, without a loop: in an exported graph the sides are unknown."""
     side = image.shape[axis]
     at = torch.arange((torch.sym_max(side, least) + multiple - 1) // multiple * multiple, device=image.device)
     period = torch.full_like(at, 2 * (side - 1))
@@ -74,7 +74,7 @@ def crop(logits: Tensor, like: Tensor) -> Tensor:
 
 
 def conv3x3(channels_in: int, channels_out: int) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size, drawn as He et al. (2015, arXiv:1502.01852) do for layers before a ReLU."""
+    """A 3x3 convolution that keeps the size, with He initialization (2015, arXiv:1502.01852) for a following ReLU."""
     conv = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=False)  # BatchNorm has the bias
     nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
     return conv

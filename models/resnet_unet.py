@@ -1,11 +1,11 @@
 """U-Net on a ResNet that has seen ImageNet: borrow the encoder, learn the decoder.
 
-Edges, textures and parts of things are much the same in all photographs. An encoder that learned them on 1.2 million
-labelled photographs needs far fewer masks than one that starts from noise. The network is `Unet` of
-segmentation_models_pytorch (smp), as `zoo.py` builds it; there are the padding and the weights too.
+Edges, textures and object parts are much the same in all images. An encoder that learned them on 1.2 million labelled
+images needs far fewer masks than one that starts from random weights. The network is `Unet` of
+segmentation_models_pytorch (smp), as built by `zoo.py`, which also handles padding and weights.
 
-Papers: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv:1512.03385 (the encoder); Ronneberger et al.
-2015, arXiv:1505.04597 (the U-Net). Code: github.com/qubvel-org/segmentation_models.pytorch.
+Papers: He et al. 2016, "Deep Residual Learning for Image Recognition", arXiv:1512.03385 (the encoder); Ronneberger et
+al. 2015, arXiv:1505.04597 (the U-Net). Code: github.com/qubvel-org/segmentation_models.pytorch.
 
 Differences from the papers:
 - The classifier (average pooling and the last linear layer) of the ResNet is left out.
@@ -44,9 +44,14 @@ from models import zoo
 def resnet_unet(encoder: str = "resnet34", pretrained: bool | str | Path = True) -> zoo.EncoderDecoder:
     """smp's U-Net on a ResNet encoder (He et al., 2016).
 
-    `encoder`: resnet18, resnet34, resnet50, resnet101, resnet152, or any other encoder that smp lists. `pretrained`: true
-    for ImageNet weights (fetched once, then cached), false for none, or the path of a state dict of that encoder as
-    torchvision, timm or smp save it (.pth or .safetensors; of a whole smp model the encoder is taken).
-    Raises WeightsNotFetched without a network, ValueError for an unknown encoder or a file that does not fit.
+    Args:
+        encoder: resnet18, resnet34, resnet50, resnet101, resnet152, or any other encoder of smp.
+        pretrained: True for ImageNet weights (downloaded once, then cached), False for random ones, or the path of a
+            state dict of that encoder as saved by torchvision, timm or smp (.pth or .safetensors; of a complete smp
+            model the encoder is used).
+
+    Raises:
+        WeightsNotFetched: The weights are not cached and cannot be downloaded.
+        ValueError: An unknown encoder, or a file that does not fit.
     """
     return zoo.build("Unet", encoder, pretrained)

@@ -1,22 +1,23 @@
-"""U-Net: see the whole, then put every pixel back in its place.
+"""U-Net: context from a contracting encoder, precise localization from skip connections.
 
-The encoder halves the feature maps four times and doubles their channels, until a pixel of the deepest map has seen
-much of the photograph and knows *what* is there. The decoder doubles them back, and at each level a skip connection
-hands it the encoder's map of the same size, which still knows *where*. The two are concatenated and convolved.
+The encoder halves the feature maps four times and doubles their channels, until a pixel of the deepest map covers much
+of the image and encodes *what* is there. The decoder enlarges them again, and at each level a skip connection supplies
+the encoder's map of the same size, which still encodes *where*. The two are concatenated and convolved.
 
-Paper: Ronneberger, Fischer, Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation", arXiv:1505.04597.
+Paper: Ronneberger, Fischer, Brox 2015, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
+arXiv:1505.04597.
 
 Differences from the paper:
 - Convolutions are padded, so logits and image have the same size and skips are not cropped (paper: 572 -> 388).
 - Batch normalization after each 3x3 convolution, which therefore has no bias (paper: none); no dropout
   (paper: at the end of the encoder).
-- RGB in and one logit a pixel out (paper: grey in, two classes and a softmax); the loss is chosen elsewhere (paper:
+- RGB in and one logit per pixel out (paper: grey in, two classes and a softmax); the loss is separate (paper:
   cross-entropy with a weight map that stresses borders between cells).
 - Any size: the image is mirrored up to multiples of 16 inside and the logits are cropped (paper: overlapping tiles).
 - Colours are shifted from [0, 1] to [-1, 1]: fixed numbers, so that no data set leaks into the model; their exact value
   hardly matters, since a batch normalization follows the first convolution.
-- The 3x3 convolutions start as in the paper (Gaussian, standard deviation sqrt(2 / N)); the transposed and the 1x1
-  convolutions start with PyTorch's default.
+- The 3x3 convolutions are initialized as in the paper (Gaussian, standard deviation sqrt(2 / N)); the transposed and
+  the 1x1 convolutions as by default in PyTorch.
 - `up="bilinear"` enlarges by interpolation and halves the channels by a 1x1 convolution (paper: transposed 2x2).
 
 U-Net：先看清整体，再把每个像素放回原处。
@@ -50,8 +51,8 @@ from models.blocks import DoubleConv, Normalize, crop, pad
 
 LEVELS = 4  # halvings
 Up = Literal["transpose", "bilinear"]
-# (channels of the skip, channels of the gating signal g) -> module(skip, g) -> skip. g is the coarser map, or with a true
-# attribute `after_up` that map enlarged.
+# (channels of the skip, channels of the gating signal g) -> module(skip, g) -> skip. g is the coarser map or, with a
+# true attribute `after_up`, that map enlarged.
 Gate = Callable[[int, int], nn.Module]
 
 
@@ -63,9 +64,13 @@ def unet(width: int = 64, up: Up = "transpose") -> UNet:
 class UNet(nn.Module):
     """U-Net of four halvings: RGB in [0, 1] `(N, 3, H, W)` -> logits `(N, 1, H, W)`, for H and W from 32 up.
 
-    `width`: channels at full resolution, doubled at each halving. `up`: how the decoder enlarges, "transpose" (2x2
-    transposed convolution) or "bilinear". `gate`: what each skip connection passes through; none if not given.
-    Raises ValueError for a width below 1, another `up`, or (when called) an image that is too small.
+    Args:
+        width: Channels at full resolution, doubled at each halving.
+        up: How the decoder enlarges: "transpose" (2x2 transposed convolution) or "bilinear".
+        gate: Module that each skip connection passes through; None for plain skips.
+
+    Raises:
+        ValueError: A width below 1, another `up`, or (when called) an image that is too small.
     """
 
     def __init__(self, width: int = 64, up: Up = "transpose", gate: Gate | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Pretrained weights: the file that holds them, from this disk or from the Hugging Face hub, read without running its code.
+"""Pretrained weights from a local file or the Hugging Face hub, read without running code from the file.
 
 预训练权重：来自本机的文件或 Hugging Face；只读取张量，绝不运行文件里的代码。
 """
@@ -13,24 +13,24 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, t
 from safetensors.torch import load_file
 from torch import Tensor
 
-PATIENCE = 5.0  # seconds for the server's first answer
+PATIENCE = 5.0  # seconds to wait for the server's first response
 
 
 class WeightsNotFetched(OSError):
-    """Pretrained weights are neither in the local cache nor to be had; the text says what to type instead."""
+    """Pretrained weights are neither cached nor available; the message says what to type instead."""
 
 
 def cached_or_downloaded(repo_id: str, filename: str, revision: str | None = None) -> Path:
-    """A file of the hub. One quick question comes first: without a network hf_hub_download alone retries for 23 seconds."""
+    """A file of the hub. A quick request comes first: without a network, hf_hub_download retries for 23 seconds."""
     if not isinstance(try_to_load_from_cache(repo_id, filename, revision=revision), str):
         get_hf_file_metadata(hf_hub_url(repo_id, filename, revision=revision), timeout=PATIENCE)
     return Path(hf_hub_download(repo_id, filename, revision=revision))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file or in one of torch.save, which is never allowed to run code.
+    """Read the state dict in a .safetensors file or one of torch.save (weights only: no code in it is run).
 
-    Raises ValueError where there is no file, or where it holds anything else.
+    Raises ValueError if there is no file, or if it holds anything else.
     """
     if not path.is_file():
         raise ValueError(

@@ -1,15 +1,15 @@
 """Any architecture of segmentation_models_pytorch (smp) on any encoder of smp or timm.
 
-Twelve decoders for one question (where is the car?) and several hundred encoders that have seen ImageNet. This file adds
-what a fair comparison needs around them: colours as the encoder was trained, any image size, weights from a file, and one
-sentence where two parts do not go together. It alone imports smp and timm.
+Twelve decoders and several hundred encoders pretrained on ImageNet. This file adds what a fair comparison needs around
+them: colours normalized as for the encoder's training, any image size, weights from a file, and a clear error for two
+parts that do not fit together. It alone imports smp and timm.
 
-What an architecture accepts is found out, not listed: a new network is tried on PyTorch's meta device, which computes
-shapes and no values, with multiples of 32 first. Most take those. PAN shrinks the map at 1/16 three times more, so it
-needs 128 pixels a side; MaxViT needs multiples of the size that it was trained at; Hiera takes that one size only. Smaller
-images are mirrored up to what is needed, and cropped afterwards; larger ones than it can take are refused with the size
-named. ViTs (for DPT) and Swins are built so that they interpolate their position embeddings to any size. PSPNet
-uses its encoder's first three halvings; with smp's own encoders the later stages stay in it, unused and untrained.
+Which sizes an architecture accepts is tried out, not listed: a new network is run on PyTorch's meta device, which
+computes shapes only, with multiples of 32 first. Most accept those. PAN halves the map at 1/16 three times more, so it
+needs 128 pixels per side; MaxViT needs multiples of its training size; Hiera accepts that one size only. Smaller images
+are padded by mirroring and the logits cropped; images that are too large are refused with a message that names the
+size. ViTs (for DPT) and Swins are built so that they interpolate their position embeddings to any size. PSPNet uses the
+first three stages of its encoder; with smp's own encoders the later ones remain, unused and untrained.
 
 Code: github.com/qubvel-org/segmentation_models.pytorch; github.com/huggingface/pytorch-image-models.
 Papers, by `arch`: Unet 1505.04597, UnetPlusPlus 1807.10165, MAnet 10.1109/ACCESS.2020.3025372, Linknet 1707.03718,
@@ -49,16 +49,13 @@ STRIDE = 32  # of nearly every encoder: five halvings
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]; nearly every encoder's
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # the Inception family's
 DPN = {"mean": (124 / 255, 117 / 255, 104 / 255), "std": (1 / (0.0167 * 255),) * 3}
-ANY_SIZE: tuple[dict[str, Any], ...] = (
-    {"dynamic_img_size": True},
-    {"strict_img_size": False},
-    {},
-)  # tried in this order
+# options of timm that allow any size, tried in this order
+ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a network takes: sides that are multiples of `multiple`, from `least` to `most` pixels (none: no end)."""
+    """Sizes that a network accepts: sides that are multiples of `multiple`, from `least` to `most` (None: any) pixels."""
 
     multiple: int = STRIDE
     least: int = SMALLEST
@@ -68,10 +65,16 @@ class Size:
 def build(arch: str = "Unet", encoder: str = "resnet34", pretrained: bool | str | Path = True) -> EncoderDecoder:
     """smp's `arch` on `encoder`, any of smp's names or `tu-` and a name of timm's (`tu-convnext_atto`).
 
-    `pretrained`: true for ImageNet weights (fetched once, then cached), false for none, or the path of a state dict of
-    that encoder as torchvision, timm or smp save it (.pth or .safetensors; of a whole smp model the encoder is taken).
-    Raises WeightsNotFetched without a network, ValueError for an unknown name, for two parts that do not go together and
-    for a file that does not fit.
+    Args:
+        arch: An architecture of smp.
+        encoder: An encoder of smp, or `tu-` and the name of a timm model.
+        pretrained: True for ImageNet weights (downloaded once, then cached), False for random ones, or the path of a
+            state dict of that encoder as saved by torchvision, timm or smp (.pth or .safetensors; of a complete smp
+            model the encoder is used).
+
+    Raises:
+        WeightsNotFetched: The weights are not cached and cannot be downloaded.
+        ValueError: An unknown name, two parts that do not fit together, or a file that does not fit.
     """
     network = assemble(arch, encoder)
     size = find_size(network, native_size(encoder))
@@ -88,10 +91,10 @@ def build(arch: str = "Unet", encoder: str = "resnet34", pretrained: bool | str 
 
 
 class EncoderDecoder(nn.Module):
-    """A network behind normalised colours and padding: RGB in [0, 1] `(N, 3, H, W)` -> logits `(N, 1, H, W)`.
+    """A network with normalization and padding built in: RGB in [0, 1] `(N, 3, H, W)` -> logits `(N, 1, H, W)`.
 
-    H and W from 32 up. Raises ValueError for a size that the network cannot take, and in training for a batch of one where
-    a batch normalization is left with a single value.
+    H and W from 32 up. Raises ValueError for a size that the network cannot take, and in training for a batch of one
+    that leaves a batch normalization with a single value.
     """
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], size: Size, name: str) -> None:
@@ -114,13 +117,13 @@ class EncoderDecoder(nn.Module):
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ValueError(
-                f"{self.name} cannot be trained on one photograph of {width}x{height} pixels at a time: batch normalization "
-                "is left with a single value. Type --batch-size 2 or more."
+                f"{self.name} cannot be trained on one image of {width}x{height} pixels at a time: "
+                "batch normalization is left with a single value. Type --batch-size 2 or more."
             ) from error
 
 
 def assemble(arch: str, encoder: str) -> nn.Module:
-    """The network with random weights and one logit a pixel. Raises ValueError for parts that are unknown or do not match."""
+    """Build the network with random weights and one logit per pixel. Raises ValueError for parts that do not fit."""
     if arch not in ARCHITECTURES:
         raise ValueError(
             f"Unknown arch '{arch}'{did_you_mean(arch, ARCHITECTURES)}. smp has: {', '.join(ARCHITECTURES)}."
@@ -145,7 +148,7 @@ def assemble(arch: str, encoder: str) -> nn.Module:
 
 
 def find_size(network: nn.Module, native: int | None) -> Size | None:
-    """The least demanding Size at which `network` gives logits of its input's size, or None; `native` as it was trained."""
+    """The least restrictive Size that `network` accepts, or None; `native` is the side of its training images."""
     candidates = [Size(), Size(least=4 * STRIDE)]
     if native is not None:
         candidates += [Size(multiple=native, least=native), Size(multiple=native, least=native, most=native)]
@@ -170,7 +173,7 @@ def _takes(network: nn.Module, size: Size) -> bool:
 
 
 def native_size(encoder: str) -> int | None:
-    """The side of the square images that timm's weights were trained on; None where it is not told."""
+    """Side of the square images that timm's weights were trained on; None if unknown."""
     config = timm.get_pretrained_cfg(_timm_name(encoder)) if encoder.startswith("tu-") else None
     return config.input_size[-1] if config else None
 
@@ -186,9 +189,7 @@ def fetch(encoder: str) -> Path:
             place = (settings["repo_id"], "model.safetensors", settings["revision"]) if settings else None
         if place is not None:
             return cached_or_downloaded(*place)
-    except (
-        Exception
-    ) as error:  # no name service, refused, timed out, offline mode, proxy: the hub has an error for each
+    except Exception as error:  # no DNS, refused, timeout, offline mode, proxy: the hub has an error for each
         raise _not_fetched(encoder) from error
     raise ValueError(
         f"There are no ImageNet weights for {encoder}; choose another encoder or --model-kwargs pretrained=false."
@@ -196,7 +197,7 @@ def fetch(encoder: str) -> Path:
 
 
 def fetched_colours(encoder: str) -> dict[str, Any]:
-    """The mean and std that the fetched weights expect. Raises ValueError unless they are of RGB in [0, 1]."""
+    """Mean and std that the downloaded weights expect. Raises ValueError unless they are of RGB in [0, 1]."""
     try:
         colours = smp.encoders.get_preprocessing_params(encoder)
     except Exception as error:  # the same hub, the same errors
@@ -207,7 +208,7 @@ def fetched_colours(encoder: str) -> dict[str, Any]:
 
 
 def known_colours(encoder: str) -> dict[str, Any]:
-    """Mean and std of the encoder's usual weights, as far as they are known without a network."""
+    """Mean and std of the encoder's usual weights, as far as known offline."""
     if encoder.startswith("tu-"):
         config = timm.get_pretrained_cfg(_timm_name(encoder))
         return {"mean": config.mean, "std": config.std} if config else IMAGENET
@@ -217,7 +218,7 @@ def known_colours(encoder: str) -> dict[str, Any]:
 
 
 def load_encoder(encoder: nn.Module, name: str, path: Path) -> None:
-    """Copy the weights of a file into smp's encoder `name`. Raises ValueError unless they fit it to the last tensor."""
+    """Load the weights of a file into smp's encoder `name`. Raises ValueError unless every tensor fits."""
     state = read_weights(path)
     if any("encoder." in key for key in state):  # a whole segmentation model: its decoder is left behind
         state = {key.split("encoder.", 1)[1]: value for key, value in state.items() if "encoder." in key}
@@ -232,20 +233,20 @@ def load_encoder(encoder: nn.Module, name: str, path: Path) -> None:
 
 
 def from_timm(encoder: nn.Module, name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's weights of the whole network `name` under the names of smp's encoder, which lacks the classifier.
+    """Rename timm's weights of the complete network `name` for smp's encoder, which lacks the classifier.
 
-    Raises KeyError for a tensor that the network does not have, or that the encoder misses.
+    Raises KeyError for a tensor that the network does not have, or that the encoder is missing.
     """
     with torch.device("meta"):
-        whole = timm.create_model(name).state_dict()
-    if unknown := set(state) - set(whole):
+        expected = timm.create_model(name).state_dict()
+    if unknown := set(state) - set(expected):
         raise KeyError(sorted(unknown)[0])
-    found = {}
+    renamed = {}
     for key in encoder.state_dict():
         plain = key.removeprefix("model.")
         dotted = re.sub(r"_(\d+)\.", r".\1.", plain, count=1)  # timm's feature extractors rename stages.0 to stages_0
-        found[key] = state[plain if plain in state else dotted]
-    return found
+        renamed[key] = state[plain if plain in state else dotted]
+    return renamed
 
 
 def _timm_name(encoder: str) -> str:
@@ -255,5 +256,5 @@ def _timm_name(encoder: str) -> str:
 def _not_fetched(encoder: str) -> WeightsNotFetched:
     return WeightsNotFetched(
         f"The ImageNet weights of {encoder} could not be fetched (no network?). Train from scratch with "
-        "--model-kwargs pretrained=false, or give a file you have: --model-kwargs pretrained=PATH."
+        "--model-kwargs pretrained=false, or give a local file: --model-kwargs pretrained=PATH."
     )

@@ -1,8 +1,8 @@
-"""Kaggle's zip files, unpacked so that a hostile or broken one can do no harm.
+"""Safe import of Kaggle's zip files: a hostile or damaged one does no harm.
 
-Everything is unpacked into a hidden folder inside the target first, and moved to its place only when all of it is there
-and whole (zipfile checks every CRC). An interruption or a refusal leaves the target as it was. What is in the target
-already is never overwritten: an equal file is fine, a different one is a reason to refuse.
+Everything is first unpacked into a hidden folder inside the target, and moved into place only when it is complete
+(zipfile checks every CRC). An interruption or a refusal leaves the target as it was. Existing files are never
+overwritten: an identical one is fine, a different one is a reason to refuse.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from registry import InputError
 
 PICTURE_NAME = re.compile(r"train/\w[\w.-]*\.jpg|train_masks/\w[\w.-]*_mask\.gif", re.ASCII)
 INNER_ZIPS = ("train.zip", "train_masks.zip")  # in the zip of the whole competition; its other parts are not needed
-MAX_PICTURE_BYTES = 64 * 2**20  # bytes of one picture: Carvana's largest has less than one MiB
-MAX_RATIO = 100  # of unpacked to packed bytes: pictures hardly shrink in a zip, a bomb is a thousand times its size
+MAX_PICTURE_BYTES = 64 * 2**20  # of one picture; Carvana's largest has less than one MiB
+MAX_RATIO = 100  # of unpacked to packed bytes; pictures hardly shrink in a zip, a bomb grows a thousandfold
 DISK_RESERVE = 64e6  # bytes that stay free on the disk
 CHUNK = 2**20
-STAGING = ".importing-"  # and the number of the process
-Progress = Callable[[int, int], None]  # (done, of how many)
+STAGING = ".importing-"  # followed by the process id
+Progress = Callable[[int, int], None]  # (done, total)
 
 
 @dataclass
 class ImportResult:
-    """What an import did: how many pictures are new, how many were there already, and which members were left out."""
+    """Result of an import: pictures that are new, pictures that existed already, and members that were left out."""
 
     new: int = 0
     there: int = 0
@@ -43,14 +43,19 @@ class ImportResult:
 
 
 def unpack(archives: Sequence[Path], target: Path, progress: Progress | None = None) -> ImportResult:
-    """Unpack `train/` and `train_masks/` of Kaggle's zips into `target`, all of it or nothing.
+    """Unpack `train/` and `train_masks/` of Kaggle's zips into `target`, all or nothing.
 
-    `progress(done, total)` is told of every picture and may raise to stop. Raises InputError for what is not safe, not
-    whole, not Carvana's or in conflict with what is there.
+    Args:
+        archives: The zip files.
+        target: The data folder; created if necessary.
+        progress: Called with (done, total) after every picture; may raise to stop.
+
+    Raises:
+        InputError: An archive is unsafe, incomplete, not Carvana's, or conflicts with existing files.
     """
     made = [folder for folder in (target, *target.parents) if not folder.exists()]
     _refuse_links(target)
-    _forget_the_killed(target)
+    _remove_abandoned(target)
     staging = target / f"{STAGING}{os.getpid()}"
     try:
         staging.mkdir(parents=True)
@@ -83,7 +88,7 @@ class Member:
 def _members(
     path: Path, staging: Path, left_out: list[str], opened: contextlib.ExitStack, within: str = ""
 ) -> Iterator[Member]:
-    """The pictures in a zip file, and in the train zips within it; every name is checked, wanted or not."""
+    """The pictures in a zip file, and in the train zips within it; every member's name is checked."""
     shown = f"{within}/{path.name}" if within else str(path)
     archive = opened.enter_context(_open(path, shown))
     _refuse_dangers(archive, path, shown)
@@ -100,17 +105,17 @@ def _members(
 
 
 def _open(path: Path, shown: str) -> zipfile.ZipFile:
-    """The zip file, open. Raises InputError for what is none."""
+    """Open a zip file. Raises InputError for any other file."""
     if not path.is_file():
         raise InputError(f"There is no file {shown}. Give the path of Kaggle's train.zip or train_masks.zip.")
     try:
         return zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{shown} is no whole zip file ({error}). Download it again.") from None
+        raise InputError(f"{shown} is not a complete zip file ({error}). Download it again.") from None
 
 
 def _refuse_dangers(archive: zipfile.ZipFile, path: Path, shown: str) -> None:
-    """Raise InputError unless every member is harmless and all of them have a size that pictures can have."""
+    """Raise InputError unless every member is harmless and the sizes are plausible for pictures."""
     infos = archive.infolist()
     for info in infos:
         if reason := _danger(info):
@@ -124,7 +129,7 @@ def _refuse_dangers(archive: zipfile.ZipFile, path: Path, shown: str) -> None:
 
 
 def _danger(info: zipfile.ZipInfo) -> str | None:
-    """Why a member must not be unpacked; None if it may."""
+    """Why a member must not be unpacked, or None."""
     name, mode = info.orig_filename, info.external_attr >> 16
     if name.startswith("/") or "\\" in name or ":" in name or ".." in name.split("/"):
         return "would lie outside the folder"
@@ -144,7 +149,7 @@ def _danger(info: zipfile.ZipInfo) -> str | None:
 
 
 def _write(member: Member, path: Path, limit: int = MAX_PICTURE_BYTES) -> None:
-    """Unpack one member; what it really holds is bounded, not only what its header claims."""
+    """Unpack one member; its actual size is limited, not only the one that its header claims."""
     path.parent.mkdir(parents=True, exist_ok=True)
     size = 0
     with open(path, "xb") as file:
@@ -156,7 +161,7 @@ def _write(member: Member, path: Path, limit: int = MAX_PICTURE_BYTES) -> None:
 
 
 def _unpacked(member: Member) -> Iterator[bytes]:
-    """What a member holds. Raises InputError where the archive cannot be read: what goes wrong in writing is not its fault."""
+    """The content of a member, in chunks. Raises InputError if the archive cannot be read; writing errors stay OSErrors."""
     try:
         with member.archive.open(member.info) as packed:
             while chunk := packed.read(CHUNK):
@@ -167,8 +172,8 @@ def _unpacked(member: Member) -> Iterator[bytes]:
         ) from None
 
 
-def _forget_the_killed(target: Path) -> None:
-    """Remove what imports left behind that were killed too hard to do so themselves."""
+def _remove_abandoned(target: Path) -> None:
+    """Remove staging folders of imports that were killed before they could clean up."""
     for path in target.glob(f"{STAGING}*"):
         number = path.name.removeprefix(STAGING)
         if number.isdigit() and not psutil.pid_exists(int(number)):
@@ -184,7 +189,7 @@ def _refuse_links(target: Path) -> None:
 
 
 def _refuse_collisions(members: Sequence[Member], target: Path) -> None:
-    """Names must differ by more than case, among the members and from what is there: other disks know no case."""
+    """Refuse names that differ only in case, among the members and from existing files: some disks ignore case."""
     seen = {
         p.relative_to(target).as_posix().lower(): p for f in ("train", "train_masks") for p in (target / f).glob("*")
     }
@@ -202,7 +207,8 @@ def _refuse_collisions(members: Sequence[Member], target: Path) -> None:
             )
     if not members:
         raise InputError(
-            "These zips hold neither train/NAME.jpg nor train_masks/NAME_mask.gif. Give Kaggle's train.zip and train_masks.zip."
+            "These zips hold neither train/NAME.jpg nor train_masks/NAME_mask.gif. "
+            "Give Kaggle's train.zip and train_masks.zip."
         )
 
 
@@ -216,13 +222,13 @@ def _need_space(needed: int, folder: Path) -> None:
 
 
 def _publish(members: Sequence[Member], unpacked: Path, target: Path, imported: ImportResult) -> ImportResult:
-    """Move the pictures that are new to their places; back again if that is interrupted."""
+    """Move new pictures into place; undo it if interrupted."""
     names = [member.info.filename for member in members]
     there = [name for name in names if os.path.lexists(target / name)]
     for name in there:
         if (target / name).is_symlink() or not filecmp.cmp(unpacked / name, target / name, shallow=False):
             raise InputError(
-                f"{target / name} is there already and differs from the zip's. Remove it or name another --data-dir."
+                f"{target / name} exists already and differs from the zip's. Remove it or name another --data-dir."
             )
     folders = [f for f in (target / "train", target / "train_masks") if not f.exists()]
     moved: list[str] = []

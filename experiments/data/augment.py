@@ -91,7 +91,7 @@ def _light(strength: float) -> list[A.BasicTransform]:
 
 
 def _pipeline(transforms: Callable[[], list[A.BasicTransform]]) -> A.Compose:
-    """Compose the transforms; turn an unknown or impossible argument, a mere warning in albumentations, into an error."""
+    """Compose the transforms; an unknown or impossible argument, which only warns in albumentations, is an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:

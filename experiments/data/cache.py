@@ -1,9 +1,9 @@
 """Images decoded once, at the training size, and shared by every later run.
 
-`outputs/cache/<fingerprint>-<size>/` holds `images.u8` (N, H, W, 3), `masks.u8` (N, H, W; 0 or 1) and `cache.json`, which
-has the SHA-256 of both: a cache that is truncated, damaged or filled from other data is built again.
+`outputs/cache/<fingerprint>-<size>/` holds `images.u8` (N, H, W, 3), `masks.u8` (N, H, W; 0 or 1) and `cache.json`,
+which has the SHA-256 of both: a cache that is truncated, damaged or filled from other data is built again.
 The bytes are written in order through a file, not through a memory map: a full disk is then an error with a name and
-not a bus error. The folder gets its name when it is complete, so an interrupted build leaves nothing that looks complete.
+not a bus error. The folder gets its name when it is complete: an interrupted build leaves nothing that looks complete.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def open_cache(
 def clean_cache(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list[str]]:
     """Delete every cache in `cache_dir` except those named in `spare` and those being built.
 
-    Whatever is not a cache by its name is left alone. On Linux and macOS a process that has a cache open keeps its pixels.
+    Whatever is not a cache by its name is left alone. On Linux and macOS a process that has a cache open keeps it.
 
     Returns:
         Bytes freed, and the names of the caches that were left.

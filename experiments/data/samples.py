@@ -155,5 +155,7 @@ def _unreadable(what: str, path: Path, error: Exception) -> str:
     if "floating-point" in str(error):
         return f"The {what} {path} holds floating-point values. Save it with 8 or 16 bits."
     if isinstance(error, Image.DecompressionBombError):
-        return f"The {what} {path} is damaged, or larger than 268 million pixels. Fetch it again, shrink or remove the pair."
+        return (
+            f"The {what} {path} is damaged, or larger than 268 million pixels. Fetch it again, or shrink or remove it."
+        )
     return f"The {what} {path} cannot be read as an image. {advice}"

@@ -1,11 +1,11 @@
 """Threshold sweep and calibration: which threshold is best, and whether a probability of 0.8 means 80 %.
 
-Calibration after Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599: the predicted foreground
-probabilities are put into 15 bins of equal width; within a bin, their mean (confidence) is compared with the share of
-pixels that are foreground. The expected calibration error (ECE, their equation 3) is the mean absolute difference,
-weighted by the pixels in the bins. Pixels of all images are pooled. Difference from the paper: with two classes the bins
-are over the probability of the foreground (0 to 1), not of the predicted class (0.5 to 1), so that over- and
-under-segmentation do not cancel.
+Calibration after Guo et al. 2017, "On Calibration of Modern Neural Networks", arXiv:1706.04599: the predicted
+foreground probabilities are put into 15 bins of equal width; within a bin, their mean (confidence) is compared with the
+share of pixels that are foreground. The expected calibration error (ECE, their equation 3) is the mean absolute
+difference, weighted by the pixels in the bins. Pixels of all images are pooled. Difference from the paper: with two
+classes the bins are over the probability of the foreground (0 to 1), not of the predicted class (0.5 to 1), so that
+over- and under-segmentation do not cancel.
 """
 
 from __future__ import annotations

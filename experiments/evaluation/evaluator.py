@@ -87,7 +87,7 @@ def enlarge(logits: Logits, size: tuple[int, int]) -> Logits:
 
 
 def ceiling(truth: Mask, size: tuple[int, int]) -> float:
-    """Dice of the ground truth itself after reduction to `size` = (width, height): the best score at this input size."""
+    """Dice of the ground truth itself after reduction to `size` = (width, height): the best possible score."""
     height, width = truth.shape
     share = cv2.resize(truth.astype(np.float32), size, interpolation=cv2.INTER_AREA)
     enlarged = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
@@ -105,7 +105,7 @@ def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = 
 
 
 def worst(scored: Iterable[ScoredImage], keep: int, collect: Callable[[ScoredImage], None]) -> list[ScoredImage]:
-    """Pass every image to `collect`; return the `keep` images of the lowest Dice, with their predictions, lowest first."""
+    """Pass every image to `collect`; return the `keep` images with the lowest Dice and their predictions, lowest first."""
     heap: list[tuple[float, int, ScoredImage]] = []
     for image in scored:
         collect(image)

@@ -117,7 +117,7 @@ def _boundary_iou(prediction: np.ndarray, truth: np.ndarray, width: int) -> floa
 
 
 def _hd95(prediction: np.ndarray, truth: np.ndarray) -> float:
-    """The larger of both directed 95th percentiles of the distance between outlines, in pixels; neither mask may be empty.
+    """The larger of both directed 95th percentiles of the distance between outlines; neither mask may be empty.
 
     Defined as MONAI's `compute_hausdorff_distance(percentile=95)`: an outline is the foreground that touches background
     (or the image border) along one of its four sides.

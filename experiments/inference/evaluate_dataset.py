@@ -1,4 +1,4 @@
-"""`run.py evaluate`: a trained model on anybody's photographs with masks, scored as a run scores its test photographs."""
+"""`run.py evaluate`: score a trained model on a user's images with masks, as a run scores its test images."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from experiments.config.schema import DATA_DIRS, RuntimeConfig
 from experiments.data.dataset import ImageDataset
 from experiments.data.run_inputs import list_samples
 from experiments.data.samples import Sample, fingerprint
-from experiments.evaluation import calibration
-from experiments.evaluation import evaluator as scoring
+from experiments.data.splits import read_parts
+from experiments.evaluation import calibration, evaluator
+from experiments.evaluation.evaluator import Row, ScoredImage
 from experiments.inference.predictor import FlipEnsemble
 from experiments.inference.trained_model import TrainedModel, find_runs
 from experiments.runtime import progress
@@ -34,7 +35,7 @@ from registry import DATASETS, InputError
 
 @dataclass(frozen=True)
 class EvaluateArgs:
-    """What `evaluate` was asked for, checked and typed."""
+    """Validated arguments of `evaluate`."""
 
     run: str
     data: str
@@ -49,69 +50,74 @@ class EvaluateArgs:
     output_dir: Path
 
 
-def evaluate(wanted: EvaluateArgs) -> int:
-    """Write scores.csv and what was asked for besides, and show the means; the exit code."""
-    (trained,) = find_runs(wanted.run, [], wanted.output_dir)
-    if wanted.group_pattern is not None and "group_pattern" not in DATASETS[wanted.data].options():
-        raise InputError(f"--group-pattern is for --data folder; {wanted.data} knows its groups.")
-    place = wanted.data_dir or DATA_DIRS.get(wanted.data, Path("data"))
-    config = dataclasses.replace(trained.config, data=wanted.data, group_pattern=wanted.group_pattern)
-    samples = list_samples(config, RuntimeConfig(data_dir=place))
-    output = wanted.output or wanted.output_dir / "evaluations" / f"{trained.key}-{fingerprint(samples)}"
-    return interruptible(lambda stop: _evaluate(wanted, trained, samples, place, output, stop), "Nothing was written.")
+def evaluate(args: EvaluateArgs) -> int:
+    """Write scores.csv and whatever else was requested, and print the means. Returns the exit code."""
+    (trained,) = find_runs(args.run, [], args.output_dir)
+    if args.group_pattern is not None and "group_pattern" not in DATASETS[args.data].options():
+        raise InputError(f"--group-pattern is for --data folder; {args.data} defines its groups itself.")
+    data_dir = args.data_dir or DATA_DIRS.get(args.data, Path("data"))
+    config = dataclasses.replace(trained.config, data=args.data, group_pattern=args.group_pattern)
+    samples = list_samples(config, RuntimeConfig(data_dir=data_dir))
+    output = args.output or args.output_dir / "evaluations" / f"{trained.key}-{fingerprint(samples)}"
+
+    def work(stop: Stop) -> int:
+        scored = _score(args, trained, samples, stop)
+        part = parts(trained, args.data, data_dir)
+        rows = [{**image.rows[0], "set": part.get(str(image.rows[0]["image"]), "test")} for image in scored]
+        with disk_errors(output, "another --output"):
+            output.mkdir(parents=True, exist_ok=True)
+            _write(args, trained, fingerprint(samples), output, scored, rows)
+        print(f"Written: {output}")
+        return 0
+
+    return interruptible(work, "Nothing was written.")
 
 
-def _evaluate(
-    wanted: EvaluateArgs, trained: TrainedModel, samples: list[Sample], place: Path, output: Path, stop: Stop
-) -> int:
-    device = torch.device(find_device(wanted.device))
-    model = (FlipEnsemble(trained.model()) if wanted.flips else trained.model()).to(device)
-    measure = calibration.count_pixels if wanted.sweep or wanted.calibration else None
-    scored: list[scoring.ScoredImage] = []
-    photographs = ImageDataset(samples, trained.config.size)
-    with progress.progress_counter("scoring photographs", stop.check) as show:
-        for one in scoring.evaluate([model], photographs, device, workers=wanted.workers, measure=measure):
-            scored.append(dataclasses.replace(one, predictions=[]))
-            show(len(scored), len(samples))
-    part = parts(trained, wanted.data, place)
-    rows = [{**one.rows[0], "set": part.get(str(one.rows[0]["image"]), "test")} for one in scored]
-    with disk_errors(output, "another --output"):
-        output.mkdir(parents=True, exist_ok=True)
-        scoring.write_scores(output / "scores.csv", rows)
-        found = _show(trained, output, rows)
-        chosen = [one for one, row in zip(scored, rows, strict=True) if found["fair"] is False or row["set"] == "test"]
-        if wanted.sweep:
-            found["sweep"] = _sweep(output, chosen)
-        if wanted.calibration:
-            found["expected_calibration_error"] = _calibration(output, chosen)
-        found |= {
-            "run": trained.key,
-            "data": wanted.data,
-            "data_fingerprint": fingerprint(samples),
-            "flips": wanted.flips,
-        }
-        write_atomically(output / "evaluation.json", json.dumps(found, indent=1).encode())
-    print(f"Written: {output}")
-    return 0
+def parts(trained: TrainedModel, data: str, data_dir: Path) -> dict[str, str]:
+    """The part (train, val or test) that images of these names had in the run, if they are the same images.
 
-
-def parts(trained: TrainedModel, data: str, place: Path) -> dict[str, str]:
-    """The part (train, val or test) that photographs of these names had in the run, as far as they are the same photographs.
-
-    Carvana's names are unique. Photographs of one's own are taken for the run's where they lie in the folder that it used.
+    Carvana's names are unique. A user's own images count as the run's if they lie in the folder that it used.
     """
-    same_place = Path(trained.machine.get("data_dir") or "").resolve() == place.resolve()
-    if data != trained.config.data or not (same_place or data == "carvana"):
+    same_folder = Path(trained.machine.get("data_dir") or "").resolve() == data_dir.resolve()
+    if data != trained.config.data or not (same_folder or data == "carvana"):
         return {}
-    try:
-        with open(trained.path.parent / "split.csv", newline="", encoding="utf-8") as file:
-            return {row["image"]: row["part"] for row in csv.DictReader(file)}
-    except (OSError, KeyError):
-        return {}
+    return read_parts(trained.path.parent)
 
 
-def _show(trained: TrainedModel, output: Path, rows: Sequence[scoring.Row]) -> dict[str, Any]:
-    """The means of the photographs that the run did not learn from or, where there are none, of all: printed and returned."""
+def _score(args: EvaluateArgs, trained: TrainedModel, samples: list[Sample], stop: Stop) -> list[ScoredImage]:
+    device = torch.device(find_device(args.device))
+    model = (FlipEnsemble(trained.model()) if args.flips else trained.model()).to(device)
+    measure = calibration.count_pixels if args.sweep or args.calibration else None
+    dataset = ImageDataset(samples, trained.config.size)
+    scored: list[ScoredImage] = []
+    with progress.progress_counter("scoring images", stop.check) as show:
+        for image in evaluator.evaluate([model], dataset, device, workers=args.workers, measure=measure):
+            scored.append(dataclasses.replace(image, predictions=[]))
+            show(len(scored), len(samples))
+    return scored
+
+
+def _write(
+    args: EvaluateArgs,
+    trained: TrainedModel,
+    data_fingerprint: str,
+    output: Path,
+    scored: Sequence[ScoredImage],
+    rows: Sequence[Row],
+) -> None:
+    evaluator.write_scores(output / "scores.csv", rows)
+    summary = _summarise(output)
+    kept = [image for image, row in zip(scored, rows, strict=True) if not summary["fair"] or row["set"] == "test"]
+    if args.sweep:
+        summary["sweep"] = _sweep(output, kept)
+    if args.calibration:
+        summary["expected_calibration_error"] = _calibration(output, kept)
+    summary |= {"run": trained.key, "data": args.data, "data_fingerprint": data_fingerprint, "flips": args.flips}
+    write_atomically(output / "evaluation.json", json.dumps(summary, indent=1).encode())
+
+
+def _summarise(output: Path) -> dict[str, Any]:
+    """Print and return the means over the images that the run did not learn from or, without any, over all."""
     table = run_files.read_score_table(output / "scores.csv")
     learned = int((table.set != "test").sum())
     unseen = table[table.set == "test"] if learned < len(table) else table
@@ -120,43 +126,43 @@ def _show(trained: TrainedModel, output: Path, rows: Sequence[scoring.Row]) -> d
     for name in ("dice", "iou", "precision", "recall", "boundary_iou"):
         shown.add_row(name.replace("_", " "), f"{means[name]:.4f}")
     shown.add_row("HD95, median", f"{means['hd95_median']:.1f} px ({means['hd95_failures']} failures)")
-    print(f"\n{means['images']} photographs in {means['cars']} groups, each at its own size")
+    print(f"\n{means['images']} images in {means['cars']} groups, each at its own size")
     Console().print(shown)
     if learned == len(table):
-        print("NOT A FAIR SCORE: the run has learned from these photographs, or was chosen by them.")
+        print("WARNING: data leakage - these images were used for training or model selection.")
     elif learned:
-        print(
-            f"Left out of the means: {learned} photographs that the run has learned from, or was chosen by (see the column set)."
-        )
+        print(f"Excluded: {learned} images that the run used for training or model selection (see the column set).")
     return {"scores": means, "left_out": learned % len(table), "fair": learned < len(table)}
 
 
-def _sweep(output: Path, scored: Sequence[scoring.ScoredImage]) -> dict[str, float]:
-    """Dice and IoU at each threshold: a table, a picture and the best of them."""
-    rows = calibration.sweep([one.measured for one in scored], [str(one.rows[0]["group"]) for one in scored])
-    _write(output / "sweep.csv", ("threshold", "dice", "iou"), rows)
+def _sweep(output: Path, scored: Sequence[ScoredImage]) -> dict[str, float]:
+    """Write Dice and IoU at each threshold as a table and a plot; return the best threshold."""
+    rows = calibration.sweep([image.measured for image in scored], [str(image.rows[0]["group"]) for image in scored])
+    _write_table(output / "sweep.csv", ("threshold", "dice", "iou"), rows)
     panels.save_sweep(output / "sweep.png", rows)
     best, usual = max(rows, key=lambda row: row[1]), next(row for row in rows if row[0] == 0.5)
     print(
-        f"Highest Dice at the threshold {best[0]}: {best[1]:.4f} (at 0.5: {usual[1]:.4f}), chosen on these very photographs."
+        f"Highest Dice at the threshold {best[0]}: {best[1]:.4f} (at 0.5: {usual[1]:.4f}), "
+        "selected on these same images."
     )
     return {"threshold": best[0], "dice": best[1]}
 
 
-def _calibration(output: Path, scored: Sequence[scoring.ScoredImage]) -> float:
-    """The reliability curve: a table, a picture and its expected error."""
-    bins = calibration.reliability(one.measured for one in scored)
-    rows = [dataclasses.astuple(one) for one in bins]
-    _write(output / "reliability.csv", ("low", "high", "pixels", "confidence", "frequency"), rows)
+def _calibration(output: Path, scored: Sequence[ScoredImage]) -> float:
+    """Write the reliability curve as a table and a plot; return its expected calibration error."""
+    bins = calibration.reliability(image.measured for image in scored)
+    rows = [dataclasses.astuple(reliability_bin) for reliability_bin in bins]
+    _write_table(output / "reliability.csv", ("low", "high", "pixels", "confidence", "frequency"), rows)
     error = calibration.expected_calibration_error(bins)
     panels.save_reliability(output / "reliability.png", rows, error)
     print(
-        f"Expected calibration error: {error:.4f} ({calibration.BINS} bins of equal width, all pixels pooled; Guo et al. 2017)."
+        f"Expected calibration error: {error:.4f} "
+        f"({calibration.BINS} bins of equal width, all pixels pooled; Guo et al. 2017)."
     )
     return error
 
 
-def _write(path: Path, columns: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[float]]) -> None:
     with open(path, "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(columns)

@@ -1,4 +1,4 @@
-"""From what is typed (files, folders, patterns) to photographs, and the name under which each one's mask is written."""
+"""Input images named by files, folders and patterns, and the name under which each mask is written."""
 
 from __future__ import annotations
 
@@ -7,42 +7,51 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from experiments.data.folder import FORMATS
+from experiments.runtime.progress import log_to_stderr
 from registry import InputError
 
-READ = FORMATS | {".avif", ".jp2", ".jfif", ".tga"}  # of a folder; a file that is named is read whatever its name
+READ = FORMATS | {".avif", ".jp2", ".jfif", ".tga"}  # in a folder; a file that is named is read whatever its suffix
 
 
-def gather_images(words: Sequence[str], output: Path) -> dict[Path, Path]:
-    """Each photograph once, with its name under `output` without an ending; folders are searched with all that is in them.
+def gather_images(arguments: Sequence[str], output: Path) -> dict[Path, Path]:
+    """Each image once, with its name under `output` without a suffix; folders are searched recursively.
 
-    A folder's photographs keep their place in it. What lies under `output` is no photograph: it was written there before.
-    Raises InputError for a word that names nothing, and for two photographs that would be written to one file.
+    A folder's images keep their place in it. Files under `output` are skipped: they were written there before.
+    Raises InputError for an argument that names no image, and for two images that would be written to one file.
     """
-    found: dict[Path, Path] = {}
-    for word in words:
-        several = dict(_named(word, output))
-        if not several:
-            raise InputError(f"'{word}' names no photograph: give files, folders or patterns such as 'photos/*.jpg'.")
-        found = {**several, **found}
+    names: dict[Path, Path] = {}
+    for argument in arguments:
+        matches = dict(_matches(argument, output))
+        if not matches:
+            raise InputError(f"'{argument}' names no image: give files, folders or patterns such as 'photos/*.jpg'.")
+        names = {**matches, **names}
     taken: dict[Path, Path] = {}
-    for path, stem in sorted(found.items()):
+    for path, stem in sorted(names.items()):
         if (other := taken.setdefault(stem, path)) != path:
             raise InputError(
                 f"{other} and {path} would both be written to {output / stem}.png. "
-                "Rename one, or type two commands with two --output folders."
+                "Rename one, or use two commands with two --output folders."
             )
-    return dict(sorted(found.items()))
+    return dict(sorted(names.items()))
 
 
-def _named(word: str, output: Path) -> Iterator[tuple[Path, Path]]:
-    """What one word names: (photograph, its name under the output folder)."""
-    paths = [Path(word)] if Path(word).exists() else [Path(path) for path in sorted(glob.glob(word, recursive=True))]
-    for path in paths:
+def report_skipped(skipped: Sequence[InputError]) -> int:
+    """Print why images were skipped. Returns the exit code: 1 if there are any."""
+    for reason in skipped:
+        log_to_stderr(f"Skipped: {reason}")
+    return 1 if skipped else 0
+
+
+def _matches(argument: str, output: Path) -> Iterator[tuple[Path, Path]]:
+    """(image, its name under the output folder) for each image that an argument names."""
+    literal = Path(argument)
+    for path in [literal] if literal.exists() else map(Path, sorted(glob.glob(argument, recursive=True))):
         if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in READ and _visible(p.relative_to(path).parts))
-            yield from (
-                (p, p.relative_to(path).with_suffix("")) for p in inside if p.is_file() and not _under(p, output)
-            )
+            for file in path.rglob("*"):
+                relative = file.relative_to(path)
+                readable = file.suffix.lower() in READ and _visible(relative.parts) and file.is_file()
+                if readable and not _under(file, output):
+                    yield file, relative.with_suffix("")
         else:
             yield path, Path(path.stem)
 

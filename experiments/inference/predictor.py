@@ -1,18 +1,15 @@
-"""What one or several trained networks say of a photograph of any size.
+"""Masks of images of any size, by one or several trained networks.
 
-A photograph is reduced to each network's input size, and the logits are enlarged to the photograph's own size, as in
-scoring (`evaluate.py`): one network's masks are those that its run was scored by, pixel for pixel. Several networks, and
-the photograph with its mirror image (`flips`), are averaged as probabilities. `tile` cuts a large photograph into
-overlapping tiles that are each predicted as a photograph of their own.
+An image is reduced to each network's input size, and the logits are enlarged to the image's own size, as in evaluation:
+one network's masks are those that its run was scored by, pixel for pixel. Several networks, and an image with its
+mirror image (`flips`), are averaged as probabilities. `tile` cuts a large image into overlapping tiles, each predicted
+like an image of its own.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,17 +20,19 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from experiments.data.cache import load_image, resize
-from experiments.data.dataset import as_input
 from experiments.data.samples import image_size, read_image
-from experiments.evaluation.evaluator import enlarge
+from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.inference.trained_model import TrainedModel
+from experiments.runtime.prefetch import default_workers, prefetch
 from registry import InputError
 
+OVERLAP = 0.25  # of neighbouring tiles, at least, as a fraction of a tile
+
 Size = tuple[int, int]  # (width, height)
-
+Image = NDArray[np.uint8]
+Mask = NDArray[np.bool_]
 Logits = NDArray[np.float32]
-
-Finished = TypeVar("Finished")
+Result = TypeVar("Result")
 
 
 def mean_logits(logits: Tensor) -> Tensor:
@@ -44,7 +43,7 @@ def mean_logits(logits: Tensor) -> Tensor:
 
 
 class FlipEnsemble(nn.Module):
-    """A network that looks at the photograph and at its mirror image (left and right exchanged), and averages the probabilities."""
+    """A network applied to the image and to its mirror image (left and right swapped), averaged as probabilities."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -56,12 +55,12 @@ class FlipEnsemble(nn.Module):
 
 @dataclass(frozen=True)
 class InputImage:
-    """A photograph as it is read for predicting: its own size, what each network sees, and itself where it is needed whole."""
+    """An image read for prediction."""
 
     path: Path
     size: Size
-    views: Mapping[Size, NDArray[np.uint8]]
-    whole: NDArray[np.uint8] | None = None  # RGB (H, W, 3)
+    views: Mapping[Size, Image]  # by input size; empty for an image that is tiled
+    pixels: Image | None = None  # RGB (H, W, 3)
 
 
 class Predictor:
@@ -71,120 +70,125 @@ class Predictor:
         self, runs: Sequence[TrainedModel], device: str, flips: bool = False, tile: Size | None = None
     ) -> None:
         self.device, self.tile = torch.device(device), tile
-        self.members = [(FlipEnsemble(one.model()) if flips else one.model(), one.config.size) for one in runs]
+        self.members = [(FlipEnsemble(run.model()) if flips else run.model(), run.config.size) for run in runs]
         for model, _ in self.members:
             model.to(self.device).eval()
 
-    def read(self, path: Path, whole: bool = False) -> InputImage:
-        """A photograph with what the networks see of it. Raises InputError for a file that is no whole photograph."""
+    def read(self, path: Path, keep_pixels: bool = False) -> InputImage:
+        """Read an image for all networks. Raises InputError for a file that is not a complete image."""
         size = image_size(path)
         if self.tile is not None and (size[0] > self.tile[0] or size[1] > self.tile[1]):
             return InputImage(path, size, {}, read_image(path))
-        views = {wanted: load_image(path, wanted) for _, wanted in self.members}
-        return InputImage(path, size, views, read_image(path) if whole else None)
+        views = {input_size: load_image(path, input_size) for _, input_size in self.members}
+        return InputImage(path, size, views, read_image(path) if keep_pixels else None)
 
-    def look(self, views: Mapping[Size, NDArray[np.uint8]]) -> list[Logits]:
-        """Each network's logits (h, w) at its input size."""
-        with torch.no_grad():
-            stacked = [(model, torch.from_numpy(np.array(views[size]))[None]) for model, size in self.members]
-            return [model(as_input(image, self.device)).float().cpu().numpy()[0, 0] for model, image in stacked]
+    def logits(self, views: Mapping[Size, Image]) -> list[Logits]:
+        """Logits (h, w) of each network at its input size."""
+        return [predict_logits(model, np.array(views[size])[None], self.device)[0] for model, size in self.members]
 
-    def mask(self, photo: InputImage, cut: float = 0.0, size: Size | None = None) -> Callable[[], NDArray[np.bool_]]:
-        """Look at `photo` now; what comes back makes the mask (H, W) at `size` (its own), logits above `cut`, in any thread."""
-        if not photo.views:
-            mask = self._tiled(photo, cut)
-            return lambda: mask if size in (None, photo.size) else resize(mask.astype(np.uint8), size or photo.size) > 0
-        maps = self.look(photo.views)
-        return lambda: merge_logits(maps, size or photo.size) > cut
+    def mask(self, image: InputImage, cut: float = 0.0, size: Size | None = None) -> Callable[[], Mask]:
+        """Run the networks on `image` now; return a function, for any thread, that makes the mask.
 
-    def _tiled(self, photo: InputImage, cut: float) -> NDArray[np.bool_]:
-        """The mask of a large photograph; besides it and the photograph, only one row of tiles is held in memory."""
-        assert photo.whole is not None and self.tile is not None
-        image = photo.whole
+        Args:
+            image: As returned by `read`.
+            cut: Logits above it are foreground.
+            size: (width, height) of the mask; the image's own size if not given.
+        """
+        target = size or image.size
+        if image.views:
+            maps = self.logits(image.views)
+            return lambda: merge_logits(maps, target) > cut
+        mask = self._tiled(image, cut)
+        return lambda: mask if target == image.size else resize(mask.astype(np.uint8), target) > 0
 
-        def of(rows: slice, columns: slice) -> Logits:
-            tile = image[rows, columns]
-            views = {size: resize(np.ascontiguousarray(tile), size) for _, size in self.members}
-            return merge_logits(self.look(views), (tile.shape[1], tile.shape[0]))
+    def _tiled(self, image: InputImage, cut: float) -> Mask:
+        """The mask of a large image; apart from it and the image, only one row of tiles is held in memory."""
+        assert image.pixels is not None and self.tile is not None
+        pixels = image.pixels
 
-        mask = np.empty(image.shape[:2], bool)
-        for top, band in blend(image.shape[:2], self.tile, of):
+        def predict(rows: slice, columns: slice) -> Logits:
+            tile = np.ascontiguousarray(pixels[rows, columns])
+            views = {size: resize(tile, size) for _, size in self.members}
+            return merge_logits(self.logits(views), (tile.shape[1], tile.shape[0]))
+
+        mask = np.empty(pixels.shape[:2], bool)
+        for top, band in blend(pixels.shape[:2], self.tile, predict):
             mask[top : top + len(band)] = band > cut
         return mask
 
 
 def merge_logits(maps: Sequence[Logits], size: Size) -> Logits:
-    """The networks' logits enlarged to `size`, and the logit of their mean probability there: (H, W)."""
-    enlarged = [torch.from_numpy(enlarge(one, size)) for one in maps]
+    """Enlarge the networks' logits to `size` = (width, height); return the logit of their mean probability, (H, W)."""
+    enlarged = [torch.from_numpy(enlarge(logits, size)) for logits in maps]
     return mean_logits(torch.stack(enlarged)).numpy() if len(enlarged) > 1 else enlarged[0].numpy()
 
 
 def predict_each(
-    photographs: Sequence[Path],
+    paths: Sequence[Path],
     predictor: Predictor,
-    finish: Callable[[InputImage, NDArray[np.bool_]], Finished],
-    workers: int,
+    finish: Callable[[InputImage, Mask], Result],
+    workers: int | None = None,
     cut: float = 0.0,
-    whole: bool = False,
+    keep_pixels: bool = False,
     size: Size | None = None,
-) -> Iterator[tuple[Path, Finished | InputError]]:
-    """(photograph, what `finish` made of it and its mask), in order; for one that cannot be read, the reason.
+) -> Iterator[tuple[Path, Result | InputError]]:
+    """(path, `finish(image, mask)`) for each image, in order; for one that cannot be read, the reason.
 
-    Reading and finishing go on in threads while the networks look; a few photographs are held at a time.
+    Reading and finishing run in `workers` threads each (None: one per core) while the networks predict; only a few
+    images are in memory at a time.
     """
-    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as finishers:
-        ahead = 2 if predictor.tile else 2 * workers
-        coming = iter(photographs)
-        reading = deque((path, readers.submit(predictor.read, path, whole)) for path in islice(coming, ahead))
-        finishing: deque[tuple[Path, Future[Finished] | InputError]] = deque()
-        while reading:
-            path, read = reading.popleft()
-            reading.extend((later, readers.submit(predictor.read, later, whole)) for later in islice(coming, 1))
-            try:
-                photo = read.result()
-                finishing.append((path, finishers.submit(_finish, finish, photo, predictor.mask(photo, cut, size))))
-            except InputError as unreadable:
-                finishing.append((path, unreadable))
-            if len(finishing) > ahead:
-                path, one = finishing.popleft()
-                yield path, one if isinstance(one, InputError) else one.result()
-        for path, one in finishing:
-            yield path, one if isinstance(one, InputError) else one.result()
+    workers = workers or default_workers()
+    ahead = 2 if predictor.tile else 2 * workers
 
+    def read(path: Path) -> tuple[Path, InputImage | InputError]:
+        try:
+            return path, predictor.read(path, keep_pixels)
+        except InputError as unreadable:
+            return path, unreadable
 
-def _finish(
-    finish: Callable[[InputImage, NDArray[np.bool_]], Finished],
-    photo: InputImage,
-    mask: Callable[[], NDArray[np.bool_]],
-) -> Finished:
-    return finish(photo, mask())
+    def finishing(image: InputImage, mask: Callable[[], Mask]) -> Callable[[], Result]:
+        return lambda: finish(image, mask())
 
+    def finished(job: tuple[Path, Callable[[], Result] | InputError]) -> tuple[Path, Result | InputError]:
+        path, work = job
+        return path, work if isinstance(work, InputError) else work()
 
-OVERLAP = 0.25  # of a tile, at least
+    def predicted() -> Iterator[tuple[Path, Callable[[], Result] | InputError]]:
+        for path, image in prefetch(read, paths, workers, ahead):
+            if isinstance(image, InputError):
+                yield path, image
+            else:
+                yield path, finishing(image, predictor.mask(image, cut, size))
 
-Map = NDArray[np.float32]
+    return prefetch(finished, predicted(), workers, ahead)
 
 
 def blend(
-    shape: tuple[int, int], tile: tuple[int, int], look: Callable[[slice, slice], Map]
-) -> Iterator[tuple[int, Map]]:
-    """(first row, rows (n, W)) from top to bottom of the blended maps that `look(rows, columns)` gives for each tile.
+    shape: tuple[int, int], tile: Size, predict: Callable[[slice, slice], Logits]
+) -> Iterator[tuple[int, Logits]]:
+    """Blend the overlapping maps that `predict(rows, columns)` gives for each tile.
 
-    `shape` is (H, W); `tile` is (width, height), of which a smaller picture takes no more than it has.
+    Args:
+        shape: (H, W) of the image.
+        tile: (width, height); a smaller image takes no more than it has.
+        predict: Logits of one tile.
+
+    Yields:
+        (first row, rows (n, W)), from top to bottom.
     """
     across, down = tile_slices(shape[1], tile[0]), tile_slices(shape[0], tile[1])
-    band: Map = np.zeros((0, shape[1]), np.float32)  # rows that tiles further down may still add to
+    band: Logits = np.zeros((0, shape[1]), np.float32)  # rows that tiles further down may still add to
     for number, (rows, row_weights) in enumerate(down):
         missing = rows.stop - rows.start - len(band)
         band = np.concatenate([band, np.zeros((missing, shape[1]), np.float32)])
         for columns, column_weights in across:
-            band[:, columns] += look(rows, columns) * (row_weights[:, None] * column_weights[None, :])
+            band[:, columns] += predict(rows, columns) * (row_weights[:, None] * column_weights[None, :])
         finished = (down[number + 1][0].start if number + 1 < len(down) else shape[0]) - rows.start
         yield rows.start, band[:finished]
         band = band[finished:].copy()
 
 
-def tile_slices(length: int, tile: int, overlap: float = OVERLAP) -> list[tuple[slice, Map]]:
+def tile_slices(length: int, tile: int, overlap: float = OVERLAP) -> list[tuple[slice, Logits]]:
     """Evenly spaced tiles over an axis of `length`, each with its weights (tile,), which sum to one at every pixel."""
     tile = min(tile, length)
     count = 1 if tile == length else 1 + -(-(length - tile) // max(1, int(tile * (1 - overlap))))

@@ -1,6 +1,6 @@
 """A finished run's network, found by key, by file or as the best one, and loaded without the training code.
 
-from experiments.trained import load
+from experiments.inference import load
 model = load("outputs/runs/KEY/best.ckpt")  # RGB in [0, 1] (N, 3, H, W) -> logits (N, 1, H, W)
 
 The weights are checked against their SHA-256, nothing is unpickled, and no pretrained weights are fetched.
@@ -29,11 +29,11 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A checkpoint and the run that it comes from: its settings, and where its inputs lay."""
+    """A checkpoint and the run that it comes from."""
 
     path: Path
     config: RunConfig
-    machine: dict[str, Any]
+    machine: dict[str, Any]  # as in config.json: where the run's inputs were
 
     @property
     def key(self) -> str:
@@ -41,14 +41,14 @@ class TrainedModel:
 
     @property
     def name(self) -> str:
-        """What it is, in a line."""
+        """Description in one line."""
         return f"{self.key}: {self.config.model} with {self.config.loss} on {self.config.data}, seed {self.config.seed}"
 
     def model(self) -> nn.Module:
-        """The network with its weights, on the CPU, ready to predict. Raises InputError for weights that cannot be used."""
+        """The network with its weights, on the CPU, in eval mode. Raises InputError for weights that cannot be used."""
         entry, options = MODELS[self.config.model], dict(self.config.model_kwargs)
         if "pretrained" in entry.options():
-            options["pretrained"] = False  # the checkpoint has all of them
+            options["pretrained"] = False  # the checkpoint has all weights
         model = entry.build(**options)
         try:
             model.load_state_dict(checkpoint.load(self.path)["model"])
@@ -56,18 +56,25 @@ class TrainedModel:
             raise InputError(f"{damaged}. Train the run again, or name another with --run.") from None
         except (KeyError, RuntimeError):
             raise InputError(
-                f"The weights in {self.path} are not those of the {self.config.model} that config.json beside it describes."
+                f"The weights in {self.path} do not fit the {self.config.model} that config.json next to it describes."
             ) from None
         return model.eval()
 
 
 def load(path: Path | str) -> nn.Module:
-    """The network of a checkpoint whose run's config.json lies beside it. Raises InputError where it cannot be used."""
+    """Load the network of a checkpoint with its run's config.json next to it, in eval mode on the CPU.
+
+    Args:
+        path: A checkpoint, or the folder of a run.
+
+    Raises:
+        InputError: The checkpoint or config.json is missing or cannot be used.
+    """
     return from_path(Path(path)).model()
 
 
 def from_path(path: Path) -> TrainedModel:
-    """The checkpoint at `path`, or that of the run whose folder `path` is. Raises InputError where config.json is not beside it."""
+    """The checkpoint at `path`, or that of the run folder `path`. Raises InputError without config.json next to it."""
     path = path / BEST if path.is_dir() else path
     try:
         saved = read_json(path.parent / "config.json") or {}
@@ -77,42 +84,41 @@ def from_path(path: Path) -> TrainedModel:
         return TrainedModel(path, RunConfig(**values), saved.get("machine") or {})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
-            f"There is no config.json of a run beside {path}; without it nobody knows what network the weights belong to. "
+            f"There is no config.json of a run next to {path}; the config is required to rebuild the model. "
             "Copy it there from the run's folder."
         ) from None
 
 
-def find_run(asked: str, output_dir: Path) -> TrainedModel:
-    """What `--run` names: "best", a key (or its first digits) under `output_dir`, or a checkpoint's file or folder.
+def find_run(name: str, output_dir: Path) -> TrainedModel:
+    """The run that `--run` names: "best", a key (or its first digits) under `output_dir`, or a checkpoint or folder.
 
-    Raises InputError, with what to type, where there is no such run or it has no weights.
+    Raises InputError, with what to type, if there is no such run or it has no weights.
     """
-    if asked == "best":
+    if name == "best":
         return best_run(output_dir)
-    if Path(asked).exists():
-        return from_path(Path(asked))
+    if Path(name).exists():
+        return from_path(Path(name))
     runs = output_dir / "runs"
     keys = sorted(path.parent.name for path in runs.glob("*/config.json"))
-    found = [key for key in keys if key.startswith(asked)]
-    if len(found) != 1:
-        what = (
-            f"Several runs begin with '{asked}'" if found else f"There is no run '{asked}'{did_you_mean(asked, keys)}"
-        )
+    matches = [key for key in keys if key.startswith(name)]
+    if len(matches) != 1:
+        several = f"Several runs begin with '{name}'"
+        unknown = f"There is no run '{name}'{did_you_mean(name, keys)}"
         raise InputError(
-            f"{what} under {runs}. See them: python run.py runs --output-dir {output_dir}; or type --run best."
+            f"{several if matches else unknown} under {runs}. "
+            f"List them: python run.py runs --output-dir {output_dir}; or use --run best."
         )
-    if not (runs / found[0] / BEST).exists():
+    if not (runs / matches[0] / BEST).exists():
         raise InputError(
-            f"The run {found[0]} has no {BEST} yet: it has not finished an epoch. Name another run, or train it."
+            f"The run {matches[0]} has no {BEST} yet: it has not finished an epoch. Name another run, or train it."
         )
-    return from_path(runs / found[0])
+    return from_path(runs / matches[0])
 
 
 def best_run(output_dir: Path) -> TrainedModel:
-    """The finished run with the highest validation Dice on Carvana or, where there is none, on what there is.
+    """The finished run with the highest validation Dice on Carvana or, without any, on any data set.
 
-    Runs whose split leaks (`--split image`, `--split siblings`) are left out. Raises InputError
-    where no run is finished.
+    Runs whose split leaks (`--split image`, `--split siblings`) do not count. Raises InputError if no run is finished.
     """
     finished = [
         (dice, run)
@@ -124,25 +130,24 @@ def best_run(output_dir: Path) -> TrainedModel:
         raise InputError(
             f"No finished run with weights lies under {output_dir / 'runs'}. Train one: python run.py --model unet"
         )
-    carvana = [one for one in finished if one[1].config.get("data") == "carvana"]
-    dice, run = max(carvana or finished, key=lambda one: one[0])
-    data = "Carvana" if carvana else "what there is, none being on Carvana"
-    print(f"Best by validation Dice on {data} ({dice:.4f}, of {len(carvana or finished)} finished):", flush=True)
-    if len({_validated_on(one.config) for _, one in carvana or finished}) > 1:
-        log_to_stderr(
-            "They were validated on different photographs, so the comparison is rough: name a run with --run if you know better."
-        )
+    carvana = [(dice, run) for dice, run in finished if run.config.get("data") == "carvana"]
+    candidates = carvana or finished
+    dice, run = max(candidates, key=lambda candidate: candidate[0])
+    where = "on Carvana" if carvana else "(no run on Carvana)"
+    print(f"Best by validation Dice {where}: {dice:.4f}, of {len(candidates)} finished runs", flush=True)
+    if len({_validated_on(run.config) for _, run in candidates}) > 1:
+        log_to_stderr("These runs were validated on different images: a rough comparison. Choose a run with --run.")
     return from_path(run.folder)
 
 
-def find_runs(asked: str, ensemble: Sequence[str], output_dir: Path) -> list[TrainedModel]:
-    """The runs that are to predict, each named in a line of output: the ensemble where there is one, else `asked`."""
-    found = [find_run(one, output_dir) for one in (ensemble or [asked])]
-    if len({one.path.resolve() for one in found}) < len(found):
+def find_runs(name: str, ensemble: Sequence[str], output_dir: Path) -> list[TrainedModel]:
+    """The runs of an ensemble or, without one, the run `name`; prints each in a line."""
+    runs = [find_run(member, output_dir) for member in (ensemble or [name])]
+    if len({run.path.resolve() for run in runs}) < len(runs):
         raise InputError("--ensemble names a run twice. Name each once; python run.py runs lists them.")
-    for one in found:
-        print(one.name, flush=True)
-    return found
+    for run in runs:
+        print(run.name, flush=True)
+    return runs
 
 
 def _validated_on(config: dict[str, Any]) -> str:

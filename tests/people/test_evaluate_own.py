@@ -39,7 +39,7 @@ def test_the_runs_own_test_images_score_exactly_what_they_scored(evaluate, train
     parts = {row["image"]: row["part"] for row in rows(trained / "split.csv")}
     assert all(row["set"] == parts[row["image"]] for row in found)
     left_out = sum(part != "test" for part in parts.values())
-    assert f"Left out of the means: {left_out} photographs" in shown
+    assert f"Excluded: {left_out} images" in shown
 
 
 def test_pairs_of_your_own_are_scored_by_their_groups(evaluate, tmp_path):
@@ -60,7 +60,7 @@ def test_a_score_on_training_images_alone_carries_a_leakage_warning(evaluate, tr
         if not (cars / "train" / path.name.replace("_mask.gif", ".jpg")).exists():
             path.unlink()
     code, shown, _ = evaluate("--data", "carvana", "--data-dir", cars, "--sweep")
-    assert code == 0 and "NOT A FAIR SCORE" in shown
+    assert code == 0 and "data leakage" in shown
     assert json.loads((tmp_path / "found" / "evaluation.json").read_text())["fair"] is False
 
 

@@ -182,7 +182,7 @@ def test_invalid_arguments_are_refused_in_one_sentence(command, trained, tmp_pat
     for words, sentence in (
         (["--format", "onx"], "did you mean 'onnx'"),
         (["--format", "mlflow", "--output", tmp_path / "car"], "there already"),
-        (["--photographs", tmp_path / "none"], "names no photograph"),
+        (["--photographs", tmp_path / "none"], "names no image"),
     ):
         code, _, complaint = command("export", *where, *words)
         assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1

@@ -40,7 +40,7 @@ def test_masks_of_the_test_images_score_exactly_what_the_run_scored(predict, tra
         rows = list(csv.DictReader(file))
     samples = {sample.name: sample for sample in carvana.build(made_cars)}
     code, shown, _ = predict(*(samples[row["image"]].image for row in rows), "--run", trained.name)
-    assert code == 0 and f"{len(rows)} masks in" in shown and "images a second" in shown
+    assert code == 0 and f"{len(rows)} masks in" in shown and "images per second" in shown
     assert any(0.1 < float(row["dice"]) < 1 for row in rows)  # the comparison is not of empty masks
     for row in rows:
         found = score(mask(tmp_path / "masks" / f"{row['image'][:-4]}.png"), read_mask(samples[row["image"]].mask))
@@ -134,7 +134,7 @@ def of(*models, size=(64, 48), **options):
 
 
 def probability(found, path):
-    maps = found.look(found.read(path).views)
+    maps = found.logits(found.read(path).views)
     return 1 / (1 + np.exp(-predictor.merge_logits(maps, (96, 64))))
 
 
@@ -257,7 +257,7 @@ def write_run(folder, dice, **config):
 
 def test_best_is_the_best_finished_run_by_validation_dice_on_carvana_else_on_what_there_is(tmp_path, capsys):
     write_run(tmp_path / "runs" / "aaa", 0.99, data="synthetic")
-    assert runs.best_run(tmp_path).key == "aaa" and "none being on Carvana" in capsys.readouterr().out
+    assert runs.best_run(tmp_path).key == "aaa" and "no run on Carvana" in capsys.readouterr().out
     write_run(tmp_path / "runs" / "bbb", 0.95)
     write_run(tmp_path / "runs" / "ccc", 0.97)  # the lower test Dice
     write_run(tmp_path / "runs" / "ddd", 0.999, split="image")  # leaks
@@ -267,7 +267,7 @@ def test_best_is_the_best_finished_run_by_validation_dice_on_carvana_else_on_wha
     shown = capsys.readouterr()
     assert "0.9700, of 2 finished" in shown.out and not shown.err
     write_run(tmp_path / "runs" / "fff", 0.5, data_fingerprint="other cars")
-    assert runs.best_run(tmp_path).key == "ccc" and "different photographs" in capsys.readouterr().err
+    assert runs.best_run(tmp_path).key == "ccc" and "different images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", ["KEY", "KEY[:6]", "FILE", "FOLDER", "last.ckpt"])
@@ -285,7 +285,7 @@ def test_invalid_arguments_are_refused_in_one_sentence(predict, command, trained
     spoilt.write_bytes(spoilt.read_bytes()[:-200] + b"x" + spoilt.read_bytes()[-199:])
     for words, sentence in (
         ([], "Name images"),
-        (["/no/such/*.jpg"], "names no photograph"),
+        (["/no/such/*.jpg"], "names no image"),
         ([source, "--run", "nosuchrun"], "There is no run 'nosuchrun'"),
         ([source, "--run", f"x{trained.name[1:]}"], f"did you mean '{trained.name}'"),
         ([source, "--run", tmp_path / "lost.ckpt"], "no config.json"),

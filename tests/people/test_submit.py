@@ -131,7 +131,7 @@ def test_the_same_images_give_the_same_bytes_and_a_failure_leaves_the_old_file(
 def test_invalid_arguments_are_refused_in_one_sentence(command, trained, test_dir, tmp_path):
     where = ("--run", trained.name, "--output-dir", trained.parent.parent)
     for words, sentence in (
-        (["--test-dir", tmp_path], "No photographs (*.jpg)"),
+        (["--test-dir", tmp_path], "No images (*.jpg)"),
         (["--test-dir", test_dir, "--output", tmp_path / "no" / "s.csv"], "There is no folder"),
         ([], "--test-dir"),
     ):

@@ -19,8 +19,11 @@ UNDER, BODY, ON_BODY, WHEEL, RIM, ON_DECK, CABIN, ON_CABIN, OUTSIDE = range(9)
 
 
 class Style(NamedTuple):
-    """Proportions of a kind of car. Metres; `hood`, `belt` and `deck` in parts of the height; `cabin` in parts of the half
-    length: foot of the windscreen, front and rear end of the roof, foot of the rear window."""
+    """Proportions of a kind of car, in metres.
+
+    `hood`, `belt` and `deck` are fractions of the height; `cabin` has fractions of half the length: foot of the
+    windscreen, front and rear end of the roof, foot of the rear window.
+    """
 
     length: float
     width: float
@@ -98,7 +101,7 @@ Pieces = list[Body]
 
 
 def add(pieces: Pieces, grid, material, layer: int, centre, far_layer=None, plane=(0, 0, 0, -1)) -> None:
-    """Add the cells of a grid of points (A, B, 3), facing away from `centre`; `material` is a name or one name a cell."""
+    """Add the cells of a grid of points (A, B, 3), facing away from `centre`; `material`: a name, or one per cell."""
     quads = np.stack([grid[:-1, :-1], grid[1:, :-1], grid[1:, 1:], grid[:-1, 1:]], 2).reshape(-1, 4, 3)
     normals = np.cross(quads[:, 2] - quads[:, 0], quads[:, 3] - quads[:, 1])
     normals *= np.sign((normals * (quads.mean(1) - centre)).sum(1, keepdims=True))
@@ -326,7 +329,7 @@ def add_spoiler(pieces: Pieces, style: Style, rng) -> None:
 
 
 def add_antenna(pieces: Pieces, cabin: Shell, lower: Shell, style: Style, rng) -> None:
-    """A rod on the roof, or on a wing, where the cabin may hide it: one quad without width, the painter gives it one."""
+    """A rod on the roof, or on a wing, where the cabin may hide it: one quad, whose width the painter adds."""
     if rng.random() < 0.7:
         foot, plane = cabin.points("rear", np.array([0.0]), np.array([1.08]))[0, 0], (0, 0, 0, -1)
     else:

@@ -1,10 +1,10 @@
-"""Cars made on the spot, in the layout of Kaggle's Carvana: 16 views of each car on a turntable before a lettered wall.
+"""Synthetic cars in the layout of Kaggle's Carvana: 16 views of each car on a turntable before a lettered wall.
 
-    train/<car>_<01..16>.jpg              photographs
+    train/<car>_<01..16>.jpg              images
     train_masks/<car>_<01..16>_mask.gif   exact masks, palette images with the values {0, 1}
     synthetic.json                        which cars these are
 
-A car depends on the seed, its number and the size alone: asking for more cars adds to those there would have been.
+A car depends on the seed, its number and the size alone: the first cars of a larger set are those of a smaller one.
 """
 
 import hashlib
@@ -33,10 +33,10 @@ Progress = Callable[[int, int], None]
 def write_cars(
     folder: Path, cars: int = 24, seed: int = 0, size: tuple[int, int] = (480, 320), progress: Progress | None = None
 ) -> None:
-    """Write `cars` cars of 16 pairs at `size` = (width, height) pixels into `folder`, all of them or nothing.
+    """Write `cars` cars of 16 pairs at `size` = (width, height) pixels into `folder`, all or nothing.
 
-    Does nothing where the folder already holds just these cars; `InputError` (a ValueError) where it holds anything
-    else. `progress(done, total)` is told of every car. The bytes do not depend on the number of threads or cars.
+    Does nothing if the folder already holds exactly these cars. `progress(done, total)` is called after every car.
+    The bytes do not depend on the number of threads or cars. Raises InputError if the folder holds anything else.
     """
     folder = Path(folder).resolve()
     record = {"cars": int(cars), "seed": int(seed), "size": [int(side) for side in size], "generator": GENERATOR}
@@ -55,7 +55,7 @@ def write_cars(
 
 
 def _already_holds(folder: Path, record: dict) -> bool:
-    """Whether the folder is complete with these cars; False if there is nothing yet, InputError if it holds anything else."""
+    """Whether the folder holds all of these cars; False if it is empty. Raises InputError if it holds anything else."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     found = read_json(folder / RECORD)
@@ -72,7 +72,7 @@ def _already_holds(folder: Path, record: dict) -> bool:
 
 
 def _draw_all(folder: Path, record: dict, progress: Progress | None) -> None:
-    """Draw every car, one thread per core: most of the time is spent in OpenCV and NumPy, outside Python's lock."""
+    """Draw every car, one thread per core: OpenCV and NumPy, which take most of the time, release the GIL."""
     (folder / "train").mkdir(parents=True)
     (folder / "train_masks").mkdir()
     pool = ThreadPoolExecutor(_thread_count())
@@ -147,32 +147,33 @@ def build(
     size: tuple[int, int] | None = None,
     progress: Progress | None = None,
 ):
-    """The DATASETS entry: the cars are made if need be, then read by the same code as Carvana's. A list of Sample.
+    """The DATASETS entry: make the cars if necessary, then list them like Carvana's. Returns a list of Sample.
 
-    What is not given is as in the folder, where `data make` may have put other cars, or else 24 cars, seed 0, 480x320.
+    Arguments that are not given are as in the folder, where `data make` may have put other cars, or else 24 cars,
+    seed 0, 480x320.
     """
     from experiments.data.carvana import build as read_carvana
 
-    there = _record(Path(data_dir))
+    existing = _record(Path(data_dir))
     write_cars(
         Path(data_dir),
-        cars=there.get("cars", 24) if cars is None else cars,
-        seed=there.get("seed", 0) if seed is None else seed,
-        size=there.get("size", (480, 320)) if size is None else size,
+        cars=existing.get("cars", 24) if cars is None else cars,
+        seed=existing.get("seed", 0) if seed is None else seed,
+        size=existing.get("size", (480, 320)) if size is None else size,
         progress=progress,
     )
     return read_carvana(data_dir=data_dir)
 
 
 def _record(folder: Path) -> dict:
-    """What the folder says about its cars; empty where it says nothing that can be read."""
+    """The folder's own record of its cars; empty if there is none that can be read."""
     record = read_json(folder / RECORD) or {}
     whole = record.get("generator") == GENERATOR
     return record if whole and set(record) == {"cars", "seed", "size", "generator"} else {}
 
 
 def listing(data_dir: Path):
-    """What lies under `data_dir`, without making any car. Raises InputError where there is nothing."""
+    """List the pairs under `data_dir` without making any car. Raises InputError if there are none."""
     from experiments.data.carvana import listing as list_cars
 
     return list_cars(data_dir, f"Make some with: python run.py data make --data-dir {data_dir}.")

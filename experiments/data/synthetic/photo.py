@@ -1,6 +1,6 @@
 """A synthetic car in a studio: camera, light, wall and floor, and the photograph with its exact mask.
 
-Colours are RGB in [0, 1]. The car is painted on a canvas of three times the photo's size with four channels; the fourth is
+Colours are RGB in [0, 1]. The car is painted on a canvas of thrice the image size with four channels; the fourth is
 the mask, so that photo and mask come from the very same strokes.
 """
 
@@ -78,7 +78,7 @@ def move(picture: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def shade(body: Body, camera: Camera, materials: dict, room: Room, look: Look) -> np.ndarray:
-    """One colour (N, 4) per quad, uint8: diffuse light from above and one side, and what the surface mirrors of the room."""
+    """One colour (N, 4) per quad, uint8: diffuse light from above and one side, and reflections of the room."""
     base = np.stack([materials[name] for name in MATERIALS])[body.material]
     gloss = np.array([GLOSS.get(name, 0.1) for name in MATERIALS])[body.material, None]
     gloss = np.where(body.material[:, None] == MATERIALS.index("paint"), look.gloss, gloss)
@@ -98,7 +98,7 @@ def dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def surroundings(up: np.ndarray, room: Room) -> np.ndarray:
-    """What a ray of slope `up` (N, 1) meets: the floor below, the wall at the height of the eye, a grey ceiling above."""
+    """Colour that a ray of slope `up` (N, 1) hits: floor below, wall at eye level, grey ceiling above."""
     below, above = 1 + 0.6 * np.clip(up, -1, 0), 1 - 0.4 * np.clip(up, 0, 1)
     return np.where(up < 0, room.floor * below, room.wall * above)
 

@@ -17,8 +17,11 @@ FONTS = (cv2.FONT_HERSHEY_SIMPLEX, cv2.FONT_HERSHEY_DUPLEX, cv2.FONT_HERSHEY_TRI
 
 @dataclass(frozen=True)
 class Camera:
-    """A pinhole at (0, -distance, height) looking along y, its image moved so that the horizon is at row `horizon`.
-    `focal` and `horizon` in pixels, `angle` that the car is turned by and `roll` in radians, `bend` the radial distortion."""
+    """A pinhole at (0, -distance, height) looking along y, its image shifted so that the horizon is at row `horizon`.
+
+    `focal` and `horizon` are in pixels, `angle` (rotation of the car) and `roll` in radians; `bend` is the radial
+    distortion.
+    """
 
     size: tuple[int, int]
     distance: float
@@ -92,7 +95,8 @@ def car_materials(rng, wall: np.ndarray, floor: np.ndarray) -> dict[str, np.ndar
         "glass": np.array([0.9, 1.0, 1.0]) * rng.uniform(0.03, 0.16), "tyre": np.full(3, rng.uniform(0.04, 0.12)),
         "rim": np.full(3, rng.choice([0.12, 0.4, 0.62, 0.8])), "gap": np.full(3, rng.uniform(0.02, 0.06)),
         "lamp": np.array([0.8, 0.82, 0.85]), "tail": np.array([0.6, 0.05, 0.06]), "chrome": np.full(3, 0.6),
-        "plate": np.array([[0.9, 0.9, 0.9], [0.9, 0.8, 0.3], [0.5, 0.65, 0.9]])[rng.integers(3)], "antenna": np.full(3, dark),
+        "plate": np.array([[0.9, 0.9, 0.9], [0.9, 0.8, 0.3], [0.5, 0.65, 0.9]])[rng.integers(3)],
+        "antenna": np.full(3, dark),
     }  # fmt: skip
 
 
