@@ -48,7 +48,7 @@ def test_pairs_of_your_own_are_scored_by_their_groups(evaluate, tmp_path):
     assert code == 0, complaint
     found = rows(tmp_path / "found" / "scores.csv")
     assert list(found[0]) == list(COLUMNS) and len(found) == 12 and {row["set"] for row in found} == {"test"}
-    assert "12 photographs in" in shown and len({row["group"] for row in found}) < 12
+    assert "12 images in" in shown and len({row["group"] for row in found}) < 12
 
 
 def test_a_score_on_training_images_alone_carries_a_leakage_warning(evaluate, trained, cars, tmp_path):

@@ -100,7 +100,7 @@ def test_an_image_goes_in_as_it_is_and_the_mask_of_predict_comes_out(exported, c
 def test_the_largest_difference_on_the_runs_validation_images_is_printed(exported):
     done = exported[1]
     (number,) = re.findall(
-        r"Largest difference from PyTorch's probabilities on 4 validation photographs: (\S+)", done.stdout
+        r"Largest difference from PyTorch's probabilities on 4 validation images: (\S+)", done.stdout
     )
     assert 0 <= float(number) < 1e-4 and "Warning" not in done.stderr
 
@@ -171,17 +171,17 @@ def test_without_the_runs_images_synthetic_cars_are_compared_on_and_this_is_repo
     monkeypatch.setattr(export, "to_onnx", lambda *_: b"")
     monkeypatch.setattr(export, "largest_difference", lambda graph, model, shown: float(shown.shape != (4, 3, 32, 48)))
     code, shown, complaint = command("export", "--run", folder, "--output", tmp_path / "car.onnx")
-    assert code == 0 and "4 synthetic photographs" in shown and "--photographs" in complaint
+    assert code == 0 and "4 synthetic images" in shown and "--photographs" in complaint
     words = ("export", "--run", folder, "--output", tmp_path / "car.onnx", "--photographs", made_cars / "train")
-    assert "on 4 photographs" in command(*words)[1]
+    assert "on 4 images" in command(*words)[1]
 
 
 def test_invalid_arguments_are_refused_in_one_sentence(command, trained, tmp_path, monkeypatch):
     where = ("--run", trained.name, "--output-dir", trained.parent.parent)
     (tmp_path / "car").mkdir()
     for words, sentence in (
-        (["--format", "onx"], "did you mean 'onnx'"),
-        (["--format", "mlflow", "--output", tmp_path / "car"], "there already"),
+        (["--format", "onx"], 'Did you mean "onnx"'),
+        (["--format", "mlflow", "--output", tmp_path / "car"], "exists already"),
         (["--photographs", tmp_path / "none"], "names no image"),
     ):
         code, _, complaint = command("export", *where, *words)

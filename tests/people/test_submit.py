@@ -77,7 +77,7 @@ def test_dir(made_cars, tmp_path):
 def test_the_file_holds_the_masks_that_predict_writes(command, trained, test_dir, tmp_path):
     where = ("--run", trained.name, "--output-dir", trained.parent.parent)
     code, shown, complaint = command("submit", *where, "--test-dir", test_dir, "--output", tmp_path / "s.csv.gz")
-    assert code == 0 and "4 photographs" in shown and "100,064" in shown, complaint
+    assert code == 0 and "4 images" in shown and "100,064" in shown, complaint
     assert command("predict", test_dir, *where, "--output", tmp_path / "masks")[0] == 0
     found = read(tmp_path / "s.csv.gz")
     assert sorted(found) == sorted(path.name for path in test_dir.iterdir())
