@@ -199,6 +199,7 @@ def test_pruning_keeps_the_weights_of_finished_runs_and_everything_of_all_others
     assert "Nothing to free" in command("runs", "prune", "--yes", "--output-dir", output)[1]
 
 
+@pytest.mark.slow
 def test_a_pruned_run_serves_every_command(command, output, finished, made_cars, tmp_path):
     image = next((made_cars / "train").glob("*.jpg"))
     words = ["predict", image, "--run", finished.name, "--output-dir", output, "--output"]

@@ -155,6 +155,7 @@ def test_a_trial_of_another_committed_study_counts_where_it_is_the_same(
     assert reported(tmp_path / "second")["trials.csv"] == before
 
 
+@pytest.mark.slow
 def test_a_trial_of_other_studies_counts_only_where_their_records_agree(
     made_cars, tmp_path, command, shared, trained, reported, committed
 ):
@@ -202,6 +203,7 @@ def test_a_cell_of_another_name_does_not_count_although_its_runs_would_be_the_sa
     assert trained == [(True, 0)]
 
 
+@pytest.mark.slow
 def test_runs_and_trials_of_other_settings_do_not_count(
     made_cars, tmp_path, command, shared, trained, reported, committed
 ):

@@ -187,7 +187,8 @@ def put_weights(path):
 
 
 # Studies of many configurations, and a benchmark that starts a process for each loop.
-SLOW = ({"study", "pretraining"}, {"study", "augmentation"}, {"bench"})
+STUDIES = ("pretraining", "augmentation", "full_size", "models_x_losses")
+SLOW = ({"bench"}, *({"study", name} for name in STUDIES))
 PARAMETERS = [
     pytest.param(words, marks=pytest.mark.slow if any(slow <= {*words} for slow in SLOW) else ())
     for words in commands()

@@ -138,6 +138,7 @@ def test_the_committed_files_alone_give_every_number_and_every_figure_again(
     } <= set(first[0])
 
 
+@pytest.mark.slow
 def test_a_report_imports_neither_torch_nor_mlflow(made, tmp_path):
     committed.write_study(gather.gather_study(made, "made"), tmp_path / "results")
     (tmp_path / "README.md").write_text(MARKERS)
@@ -488,6 +489,7 @@ NASTY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(26)
 def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place, all_pictures):
     write_study(
@@ -628,6 +630,7 @@ def test_a_page_with_a_study_that_cannot_be_read_does_not_hide_what_else_is_wron
     assert sum("results/other cannot be read" in line for line in said) == 1
 
 
+@pytest.mark.slow
 def test_the_long_form_is_rendered_beside_the_readme_and_checked(made, tmp_path, command):
     from analysis.statistics.power import spread_of
 
