@@ -68,7 +68,7 @@ class Entry:
             ) from None
         except AttributeError:
             raise UnknownName(
-                f"The module '{module_name}' has no '{attribute}' (asked for as {self.kind} '{self.name}')."
+                f"The module '{module_name}' has no '{attribute}' (for the {self.kind} '{self.name}')."
             ) from None
 
     def options(self) -> dict[str, inspect.Parameter]:
@@ -192,7 +192,7 @@ MODELS = Table(
      "U-Net from scratch: BatchNorm, padded convolutions, four halvings", "从零实现的 U-Net：批归一化、带填充的卷积、四次下采样",
      "Ronneberger et al. 2015, arXiv:1505.04597"),
     ("attention_unet", "models.attention_unet:attention_unet",
-     "the same U-Net with additive attention gates on its skips", "同一个 U-Net，跳跃连接上加了加性注意力门",
+     "the same U-Net with additive attention gates on its skip connections", "同一个 U-Net，跳跃连接上加了加性注意力门",
      "Oktay et al. 2018, arXiv:1804.03999"),
     ("resnet_unet", "models.resnet_unet:resnet_unet",
      "U-Net on a ResNet encoder, ImageNet weights by default", "以 ResNet 为编码器的 U-Net，默认使用 ImageNet 预训练权重",
@@ -211,16 +211,16 @@ LOSSES = Table(
      "1 - soft Dice of each image (or, per=batch, of the batch)", "每张图像的 1 - 软 Dice（per=batch 时为整批）",
      "Milletari et al. 2016, arXiv:1606.04797"),
     ("focal", "experiments.training.losses:focal_loss",
-     "cross-entropy that looks away from easy pixels", "降低易分像素权重的交叉熵",
+     "cross-entropy that down-weights easy pixels", "降低易分像素权重的交叉熵",
      "Lin et al. 2017, arXiv:1708.02002"),
     ("bce_dice", "experiments.training.losses:bce_dice_loss",
-     "the sum of both, Dice with a weight", "两者之和，Dice 一项带权重",
+     "BCE plus weighted Dice", "两者之和，Dice 一项带权重",
      "Isensee et al. 2021, doi:10.1038/s41592-020-01008-z"),
     ("dice_focal", "experiments.training.losses:dice_focal_loss",
-     "the sum of both, focal with a weight", "两者之和，focal 损失一项带权重",
+     "Dice plus weighted focal loss", "两者之和，focal 损失一项带权重",
      "Zhu et al. 2019, doi:10.1002/mp.13300"),
     ("tversky", "experiments.training.losses:tversky_loss",
-     "Dice with a price for false and one for missed foreground", "为误检和漏检各定代价的 Dice",
+     "Dice with separate weights for false positives and false negatives", "为误检和漏检各定代价的 Dice",
      "Salehi et al. 2017, arXiv:1706.05721"),
     ("lovasz", "experiments.training.losses:lovasz_loss",
      "1 - IoU of the thresholded prediction, made convex", "阈值化预测的 1 - IoU 的凸代理",
@@ -231,10 +231,10 @@ LOSSES = Table(
 AUGMENTATIONS = Table(
     "augmentation",
     ("none", "experiments.data.augment:none",
-     "the photographs as they are", "不做增强",
+     "no augmentation", "不做增强",
      "-"),
     ("flip", "experiments.data.augment:flip",
-     "left and right exchanged in half of the draws", "以一半的概率左右翻转",
+     "horizontal flip with probability 0.5", "以一半的概率左右翻转",
      "Krizhevsky et al. 2012"),
     ("geometric", "experiments.data.augment:geometric",
      "flip, shift, scale and rotate", "翻转、平移、缩放、旋转",
@@ -256,6 +256,6 @@ DATASETS = Table(
      "your own pairs: images/ and masks/", "自己的图像对：images/ 和 masks/",
      "-"),
     ("synthetic", "experiments.data.synthetic.cars:build",
-     "cars made on the spot, in Carvana's layout", "现场生成的汽车，采用 Carvana 的目录结构",
+     "synthetic cars, rendered on demand in Carvana's layout", "现场生成的汽车，采用 Carvana 的目录结构",
      "this project"),
 )  # fmt: skip

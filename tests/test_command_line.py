@@ -121,7 +121,7 @@ def test_help_and_the_error_for_an_unknown_name_import_nothing_heavy(words):
             ["--model", "resnet_unet", "--model-kwargs", "pretrained=/no/file.pth", "--data", "synthetic"],
             "/no/file.pth",
         ),
-        (["--batch-size", "2", "--accumulate", "3"], "more than the photographs"),
+        (["--batch-size", "2", "--accumulate", "3"], "more than the batch size"),
         (["--progressive", "1.5"], "Must be <= 1"),
         (["--progressive", "0.5", "--size", "48x48"], "at least 64x64"),
         (["--compile", "on"], 'Choose from: "off", "default"'),

@@ -90,7 +90,7 @@ def test_cars_with_nothing_wrong_end_with_zero_and_are_counted(command, made_car
     code, shown, _ = command("data", "verify", "--data-dir", made_cars)
     shares = [read_mask(sample.mask).mean() for sample in carvana.build(made_cars)]
     assert code == 0 and "Nothing is wrong" in shown
-    assert "128 photographs with masks in 8 groups, 96x64;" in shown and "; 80 train; 16 val; 32 test." in shown
+    assert "128 images with masks in 8 groups, 96x64;" in shown and "; 80 train; 16 val; 32 test." in shown
     assert f"foreground {min(shares):.1%} to {max(shares):.1%}, mean {np.mean(shares):.1%}" in shown
 
 
@@ -232,7 +232,7 @@ def test_a_user_folder_of_mixed_formats_passes_verify_training_and_scoring(comma
     folder = write_strangers_folder(tmp_path / "pairs")
     code, shown, complaint = command("data", "verify", "--data", "folder", "--data-dir", folder)
     assert code == 0, shown + complaint
-    assert f"{len(NAMES)} photographs" in shown and "(12 sizes)" in shown
+    assert f"{len(NAMES)} images" in shown and "(12 sizes)" in shown
     words = small(folder, tmp_path / "out", epochs=1)
     words[words.index("carvana")] = "folder"
     code, _, complaint = command(*words)

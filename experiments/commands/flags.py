@@ -21,8 +21,9 @@ GROUPS = {
 
 def flag(text: str, group: str = "", **more: Any) -> Parameter:
     """A flag whose default is not shown: the text says what it is, where it needs saying."""
-    grouped = {"group": GROUPS[group]} if group else {}
-    return Parameter(help=text, show_default=False, **grouped, **more)
+    if group:
+        more["group"] = GROUPS[group]
+    return Parameter(help=text, show_default=False, **more)
 
 
 def switch(text: str, group: str = "") -> Parameter:

@@ -1,4 +1,4 @@
-"""From what was asked for to a RunConfig: the preset that fits, the options of the model, the device and its precision."""
+"""Resolve parsed settings to a complete RunConfig: preset, model options, device and precision."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from experiments.runtime.files import sha256_of
 from registry import DATASETS, LOSSES, MODELS, InputError
 
 
-def resolve(wanted: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
+def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     """The RunConfig and Machine (without the data's fingerprint), and sentences about what was decided for the user."""
-    preset, notices = choose_preset(wanted)
-    values = {**PRESETS[preset], **wanted.fields}
+    preset, notices = choose_preset(args)
+    values = {**PRESETS[preset], **args.fields}
     width = values.pop("width")
     entry = MODELS[values.get("model", RunConfig.model)]
     options = dict(values.get("model_kwargs", {}))
@@ -27,14 +27,12 @@ def resolve(wanted: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     if values.get("group_pattern") is not None and "group_pattern" not in DATASETS[values["data"]].options():
         raise InputError(f"--group-pattern is for --data folder; {values['data']} knows its groups.")
     if values.get("accumulate", 1) > values["batch_size"]:
-        raise InputError(
-            f"--accumulate {values['accumulate']} is more than the photographs in a batch, {values['batch_size']}."
-        )
+        raise InputError(f"--accumulate {values['accumulate']} is more than the batch size, {values['batch_size']}.")
     if values.get("progressive") and min(values["size"]) < 64:
         raise InputError(
             "--progressive begins at half of --size, and no network takes less than 32x32: give at least 64x64."
         )
-    machine = {"data_dir": DATA_DIRS.get(values["data"], Path("data")), **wanted.machine}
+    machine = {"data_dir": DATA_DIRS.get(values["data"], Path("data")), **args.machine}
     options, weights, weights_file = _weights(options)
     values["device"] = _device(values.get("device", "auto"), notices)
     values["precision"] = _precision(values.get("precision", "auto"), values["device"])
@@ -47,18 +45,18 @@ def resolve(wanted: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     return config, RuntimeConfig(**{**machine, "weights_file": weights_file}), notices
 
 
-def choose_preset(wanted: ParsedArgs) -> tuple[str, list[str]]:
-    """The preset asked for, or the one that fits the data that is there and the machine."""
-    if wanted.preset:
-        return wanted.preset, []
-    data = wanted.fields.get("data")
+def choose_preset(args: ParsedArgs) -> tuple[str, list[str]]:
+    """The given preset, or the one that fits the available data and the machine."""
+    if args.preset:
+        return args.preset, []
+    data = args.fields.get("data")
     if data == "synthetic":
         return "demo", []
-    if data is None and "data_dir" not in wanted.machine and not _has_photographs(DATA_DIRS["carvana"]):
+    if data is None and "data_dir" not in args.machine and not _has_images(DATA_DIRS["carvana"]):
         bar = "*" * 100
         text = (
-            f"No Carvana photographs under {DATA_DIRS['carvana']}: this run uses SYNTHETIC CARS (preset demo).\n"
-            "Its scores say nothing about real photographs. For those, type: python run.py data download carvana,\n"
+            f"No Carvana images under {DATA_DIRS['carvana']}: this run uses SYNTHETIC CARS (preset demo).\n"
+            "Its scores say nothing about real images. For those, type: python run.py data download carvana,\n"
             "or name their folder with --data-dir."
         )
         return "demo", [f"{bar}\n{text}\n{bar}"]
@@ -67,7 +65,7 @@ def choose_preset(wanted: ParsedArgs) -> tuple[str, list[str]]:
     return ("carvana-fast" if torch.cuda.is_available() else "carvana-cpu"), []
 
 
-def _has_photographs(folder: Path) -> bool:
+def _has_images(folder: Path) -> bool:
     return (folder / "train").is_dir() and (folder / "train_masks").is_dir()
 
 
@@ -87,38 +85,38 @@ def _try_loss(name: str, options: dict[str, Any]) -> None:
         )
 
 
-def _device(asked: str, notices: list[str]) -> str:
+def _device(name: str, notices: list[str]) -> str:
     import torch
 
-    found = find_device(asked)
-    if asked == "auto" and found == "cpu":
+    device = find_device(name)
+    if name == "auto" and device == "cpu":
         threads = torch.get_num_threads()
         notices.append(
-            f"No GPU was found: training on the CPU ({processor()}) with {threads} thread{'s' if threads > 1 else ''}."
+            f"No GPU found: training on the CPU ({processor()}) with {threads} thread{'s' if threads > 1 else ''}."
         )
-    return found
+    return device
 
 
-def find_device(asked: str) -> str:
-    """The device of that name, or for "auto" the first that is there. Raises InputError where it is not."""
+def find_device(name: str) -> str:
+    """The device of that name, or for "auto" the first that is available. Raises InputError where it is not."""
     import torch
 
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if asked == "auto":
-        return next(name for name, here in there.items() if here)
-    if not there[asked]:
-        raise InputError(f"--device {asked} is not available on this machine. Type --device cpu, or leave it out.")
-    return asked
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, here in available.items() if here)
+    if not available[name]:
+        raise InputError(f"--device {name} is not available on this machine. Type --device cpu, or leave it out.")
+    return name
 
 
-def _precision(asked: str, device: str) -> str:
+def _precision(name: str, device: str) -> str:
     """bf16 where the hardware multiplies it, fp16 with scaling on older GPUs, else fp32."""
     import torch
 
-    if asked == "fp16" and device != "cuda":
+    if name == "fp16" and device != "cuda":
         raise InputError(f"--precision fp16 needs a CUDA GPU; on {device} type --precision fp32 or bf16.")
-    if asked != "auto":
-        return asked
+    if name != "auto":
+        return name
     if device == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     return "bf16" if device == "cpu" and _bf16_pays() else "fp32"

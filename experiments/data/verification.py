@@ -18,10 +18,10 @@ from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
 from registry import DATASETS, InputError
 
 
-def verify_data(wanted: ParsedArgs) -> int:
+def verify_data(args: ParsedArgs) -> int:
     """Decode the whole data set and list what is wrong; 0: nothing, 1: something."""
-    listing, folder = _listing(wanted)
-    parts, undivided = _divided(wanted, listing)
+    listing, folder = _listing(args)
+    parts, undivided = _split(args, listing)
     part = {s.name: name for name in splitting.PARTS for s in getattr(parts, name)} if parts else {}
 
     def work(stop: Stop) -> int:
@@ -37,12 +37,12 @@ def verify_data(wanted: ParsedArgs) -> int:
     return interruptible(work, NOTHING_CHANGED)
 
 
-def _listing(wanted: ParsedArgs) -> tuple[Listing, Path]:
+def _listing(args: ParsedArgs) -> tuple[Listing, Path]:
     """What lies in the data set's folder. A data set of one's own that cannot list is built instead."""
-    name = wanted.fields.get("data", "carvana")
-    entry, folder = DATASETS[name], wanted.machine.get("data_dir") or DATA_DIRS.get(name, Path("data"))
+    name = args.fields.get("data", "carvana")
+    entry, folder = DATASETS[name], args.machine.get("data_dir") or DATA_DIRS.get(name, Path("data"))
     options: dict[str, Any] = {"data_dir": folder}
-    pattern = wanted.fields.get("group_pattern")
+    pattern = args.fields.get("group_pattern")
     if pattern is not None and "group_pattern" not in entry.options():
         raise InputError(f"--group-pattern is for --data folder; {name} knows its groups.")
     if pattern is not None:
@@ -51,9 +51,9 @@ def _listing(wanted: ParsedArgs) -> tuple[Listing, Path]:
     return (list_files(**options) if list_files else Listing(entry.build(**options))), folder
 
 
-def _divided(wanted: ParsedArgs, listing: Listing) -> tuple[splitting.Split | None, str]:
+def _split(args: ParsedArgs, listing: Listing) -> tuple[splitting.Split | None, str]:
     """The split that a run would use, or why there is none."""
-    manifest, fields = wanted.machine.get("split_file"), wanted.fields
+    manifest, fields = args.machine.get("split_file"), args.fields
     if manifest and not manifest.is_file():
         raise InputError(f"There is no manifest {manifest}. Give --split-file a CSV of image,part.")
     try:
@@ -77,7 +77,7 @@ def _summarise(report: DatasetReport, part: dict[str, str]) -> None:
     groups = len({pair.sample.group for pair in report.pairs})
     sizes = [f"{width}x{height}" for width, height in report.sizes]
     shown = f"{sizes[0]} to {sizes[-1]} ({len(sizes)} sizes)" if len(sizes) > 1 else "".join(sizes) or "no size"
-    line = f"{len(report.pairs)} photographs with masks in {groups} groups, {shown}"
+    line = f"{len(report.pairs)} images with masks in {groups} groups, {shown}"
     if report.foreground:
         low, mean, high = (
             min(report.foreground),

@@ -23,14 +23,14 @@ def draw(folder: Path, width: int = 64, size: tuple[int, int] = (512, 512)) -> l
         model = MODELS[name].build(width=width)
         shapes, macs = trace(model, size)
         count = sum(p.numel() for p in model.parameters())
-        title = f"{words}: {count:,} parameters, {macs / 1e9:.1f} GMACs for a photograph of {size[0]}×{size[1]}"
+        title = f"{words}: {count:,} parameters, {macs / 1e9:.1f} GMACs for an image of {size[0]}×{size[1]}"
         save_unet(path, levels(shapes), shapes["head"], title)
     save_gate(paths[2], **gate(shapes), title="An attention gate: the decoder says where to look (Oktay et al. 2018)")
     return paths
 
 
 def trace(model: nn.Module, size: tuple[int, int]) -> tuple[Shapes, float]:
-    """The shape (C, H, W) of what each module of `model` gives for a photograph of `size`, and its multiply-adds."""
+    """The shape (C, H, W) of what each module of `model` returns for an image of `size`, and its multiply-adds."""
     shapes: Shapes = {}
 
     def note(name: str) -> None:
