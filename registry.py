@@ -2,7 +2,7 @@
 
 An entry is a line: its name, where its target lies (imported only when it is used), what it is in English and in
 Chinese, and its source. The command line's help, the README's tables and the tests all walk these tables, so adding a
-model is one new file and one line here. Wherever a name is accepted, so is a target of your own: `my_package.nets:MyNet`.
+model is one new file and one line here. Wherever a name is accepted, so is your own target: `my_package.nets:MyNet`.
 
 每一个可选的名字都在这里：模型、损失函数、数据增强、数据集。增加一个模型只需要一个新文件和这里的一行。
 Only the standard library is imported here.

@@ -28,8 +28,8 @@ from experiments.commands.train import train
 from experiments.runtime.errors import RunFailed, disk_error_message, on_one_line
 from registry import InputError, did_you_mean
 
-# OpenMP's threads wait for each other by spinning. Where another process wants a core too, that costs up to nine tenths of
-# the speed; spinning briefly and then sleeping costs nothing on a quiet machine. It counts before torch is imported.
+# OpenMP's threads wait for each other by spinning. Where another process wants a core too, that costs up to 90 % of the
+# speed; spinning briefly and then sleeping costs nothing on a quiet machine. It must be set before torch is imported.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 app = App(name="run.py", help_format="plaintext", version_flags=[], result_action="return_value")

@@ -1,4 +1,7 @@
-"""Commands that use a trained model: predict, evaluate, submit, export, page. The work is imported once the flags are checked."""
+"""Commands that use a trained model: predict, evaluate, submit, export, page.
+
+The work is imported once the flags are checked.
+"""
 
 from __future__ import annotations
 

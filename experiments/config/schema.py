@@ -4,8 +4,8 @@ A run's identity is the hash of its RunConfig: the name of its folder, a tag in 
 run is skipped and an interrupted one is resumed. So every field of RunConfig must be able to change the result, and
 nothing that can change it may be missing. Paths, workers and addresses live in RuntimeConfig.
 
-Keys are for ever. A field added later is declared with `since=VERSION` and defaults to the old behaviour: it is left out of
-`to_dict` (and so of the key) while it has its default, and counts as its default where a saved config lacks it.
+Keys are for ever. A field added later is declared with `since=VERSION` and defaults to the old behaviour: it is left
+out of `to_dict` (and so of the key) while it has its default, and counts as its default where a saved config lacks it.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class RunConfig:
     seed: CountOrZero = setting(0, "seed of the initial weights, batch order and augmentation")
     split: SplitBy | str = setting(  # or "file:" and the hash of --split-file
         "car",
-        "split by car or by image; siblings and strangers (with and without other views of the test cars) measure leakage",
+        "split by car or image; siblings and strangers (with and without other views of the test cars) measure leakage",
         "Data",
     )
     fold: Fold | None = setting(None, "cross-validation over cars: fold K of N, counted from 0", "Data")

@@ -1,6 +1,6 @@
 """Free the space of checkpoints that no command uses: `run.py runs prune`.
 
-A finished run keeps the weights of best.ckpt and last.ckpt, which predict, evaluate, export, robustness and the figures load.
+A finished run keeps the weights of best.ckpt and last.ckpt, which predict, evaluate, export, robustness and figures load.
 What goes is needed only to resume training: previous.ckpt, and the optimizer's state in last.ckpt.
 """
 
@@ -59,7 +59,7 @@ def _to_free(folder: Path) -> int:
 
 
 def _surplus(folder: Path) -> int:
-    """What the optimizer's state takes of last.ckpt: by how much it is larger than best.ckpt, which holds weights only."""
+    """The size of the optimizer's state: by how much last.ckpt is larger than best.ckpt, which holds weights only."""
     last, weights = _size(folder / "last.ckpt"), _size(folder / "best.ckpt")
     return last - weights if weights and last > SMALL * weights else 0
 

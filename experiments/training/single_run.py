@@ -38,7 +38,8 @@ def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float) 
     """Print the scores of a run as a table, and the command that opens it in MLflow."""
     test, cars = result["test"]["best"], result["cars"]
     print(
-        f"\n{result['model']} with {result['loss']}: {test['images']} images of {cars['test']} unseen {result['data']} cars"
+        f"\n{result['model']} with {result['loss']}: "
+        f"{test['images']} images of {cars['test']} unseen {result['data']} cars"
     )
     table = Table(show_header=False)
     for name, value in (
