@@ -189,16 +189,19 @@ def _words(annotation: Any) -> str:
 MODELS = Table(
     "model",
     ("unet", "models.unet:unet",
-     "U-Net from scratch: BatchNorm, padded convolutions, four halvings", "从零实现的 U-Net：批归一化、带填充的卷积、四次下采样",
+     "U-Net from scratch: BatchNorm, padded convolutions, four halvings",
+     "从零实现的 U-Net：批归一化、带填充的卷积、四次下采样",
      "Ronneberger et al. 2015, arXiv:1505.04597"),
     ("attention_unet", "models.attention_unet:attention_unet",
      "the same U-Net with additive attention gates on its skip connections", "同一个 U-Net，跳跃连接上加了加性注意力门",
      "Oktay et al. 2018, arXiv:1804.03999"),
     ("resnet_unet", "models.resnet_unet:resnet_unet",
-     "U-Net on a ResNet encoder, ImageNet weights by default", "以 ResNet 为编码器的 U-Net，默认使用 ImageNet 预训练权重",
+     "U-Net on a ResNet encoder, ImageNet weights by default",
+     "以 ResNet 为编码器的 U-Net，默认使用 ImageNet 预训练权重",
      "He et al. 2016, arXiv:1512.03385; segmentation-models-pytorch"),
     ("smp", "models.zoo:build",
-     "any architecture of segmentation-models-pytorch on any encoder", "segmentation-models-pytorch 的任意架构，配任意编码器",
+     "any architecture of segmentation-models-pytorch on any encoder",
+     "segmentation-models-pytorch 的任意架构，配任意编码器",
      "Iakubovskii 2019, github.com/qubvel-org/segmentation_models.pytorch"),
 )  # fmt: skip
 

@@ -99,7 +99,7 @@ def attention_unet(width: int = 64, up: Up = "transpose", gate: GateName = "pape
 
 
 class Gate(nn.Module):
-    """Multiplies a skip connection `(N, C, H, W)` by `alpha`, which a subclass computes from it and the gating signal."""
+    """Multiply a skip connection `(N, C, H, W)` by `alpha`, which a subclass computes from it and the gating signal."""
 
     def alpha(self, skip: Tensor, g: Tensor) -> Tensor:
         """Attention map `(N, 1, H, W)`, from 0 (closed) to 1 (open)."""

@@ -21,8 +21,10 @@ smp 的任意架构，配 smp 或 timm 的任意编码器。
 十二种解码器，几百种见过 ImageNet 的编码器。本文件补上公平比较所需的部分：颜色按编码器训练时的方式归一化，接受任意尺寸，
 可从文件读取权重；两部分不能搭配时，用一句话说明。只有本文件导入 smp 和 timm。
 
-架构接受什么尺寸不靠列表，而是试出来的：新建的网络先在 PyTorch 的 meta 设备上试跑（只算形状，不算数值），从 32 的倍数试起，多数架构
-都接受。PAN 把 1/16 的特征图再减半三次，所以边长至少 128 像素；MaxViT 需要其训练尺寸的倍数；Hiera 只接受训练尺寸本身。图像较小时用镜像
+架构接受什么尺寸不靠列表，而是试出来的：新建的网络先在 PyTorch 的 meta 设备上试跑（只算形状，不算数值），
+从 32 的倍数试起，多数架构
+都接受。PAN 把 1/16 的特征图再减半三次，所以边长至少 128 像素；MaxViT 需要其训练尺寸的倍数；Hiera 只接受训练尺寸本身。
+图像较小时用镜像
 填充，之后裁回；过大时拒绝，并指出所需的尺寸。ViT（用于 DPT）和 Swin 会把位置编码插值到任意尺寸。PSPNet 只用
 编码器的前三次减半；使用 smp 自己的编码器时，后面几级仍留在网络中，但不参与计算，也不更新。
 """
@@ -55,7 +57,7 @@ ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes that a network accepts: sides that are multiples of `multiple`, from `least` to `most` (None: any) pixels."""
+    """Sizes that a network accepts: sides in multiples of `multiple`, from `least` to `most` (None: any) pixels."""
 
     multiple: int = STRIDE
     least: int = SMALLEST
