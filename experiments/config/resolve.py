@@ -123,7 +123,7 @@ def _precision(name: str, device: str) -> str:
 
 
 def _bf16_pays() -> bool:
-    """Whether this CPU multiplies bf16 faster than fp32. A rule and not a measurement: the precision is part of the key.
+    """Whether this CPU multiplies bf16 faster than fp32. A rule, not a measurement: the precision is part of the key.
 
     With AMX it does, and so do AMD's AVX-512 chips (819 against 186 GFLOP/s on two cores); Intel's without AMX have the
     same instructions at half their fp32 rate (167 against 332 GFLOP/s on two cores of a 2.3 GHz Xeon).

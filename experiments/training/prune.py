@@ -1,6 +1,6 @@
 """Free the space of checkpoints that no command uses: `run.py runs prune`.
 
-A finished run keeps the weights of best.ckpt and last.ckpt, which predict, evaluate, export, robustness and figures load.
+A finished run keeps the weights in best.ckpt and last.ckpt; predict, evaluate, export, robustness and figures use them.
 What goes is needed only to resume training: previous.ckpt, and the optimizer's state in last.ckpt.
 """
 
