@@ -80,8 +80,7 @@ def simple_effects(answer: Answer) -> Figure | None:
         names = [(f"{part.difference}, " if several else "") + combination(part, "en") for part in parts]
         differences = [part.found.get("dice", part.values["dice"]) for part in parts]
         _differences(axis, list(zip(names, differences, strict=True)), answer.study.rope)
-        told = factor if several else parts[0].difference
-        axis.set_title(told, loc="left")
+        axis.set_title(factor if several else parts[0].difference, loc="left")
     axes[-1].set_xlabel(f"difference in Dice, Holm-adjusted 95 % interval\n{SHADES}, hollow: no verdict")
     return figure
 
@@ -108,8 +107,10 @@ def heatmap(answer: Answer) -> Figure | None:
     for (y, x), value in np.ndenumerate(values):
         known = value == value
         colour = TEXT if not known else "black" if value > middle else "white"
-        told = (f"{value:.4f}" + ("°" if (across[x], down[y]) in doubtful else "")) if known else "not measured"
-        axis.text(x, y, told, ha="center", va="center", color=colour, fontsize=8)
+        mark = "°" if (across[x], down[y]) in doubtful else ""
+        axis.text(
+            x, y, f"{value:.4f}{mark}" if known else "not measured", ha="center", va="center", color=colour, fontsize=8
+        )
     axis.set_xticks(range(len(across)), [shorten(name, 18) for name in across])
     axis.set_yticks(range(len(down)), [shorten(name, 24) for name in down])
     axis.set(xlabel=factors[0], ylabel=factors[1])

@@ -1,4 +1,4 @@
-"""Pictures of the runs behind a comparison: tuning, training, viewing angles, the worst cars.
+"""Figures of the runs behind a comparison: tuning, training, viewing angles, the worst cars.
 
 Each function takes an Answer and returns a Figure, or None where there is nothing to show.
 """
@@ -42,9 +42,9 @@ def losses(answer: Answer) -> Figure | None:
     rows = [row for row in answer.rows if (curves.cell == row.cell).any()]
 
     def draw(axis: Axes, row: Row) -> None:
-        for _, one in curves[curves.cell == row.cell].groupby("seed"):
-            axis.plot(one.epoch.astype(float), one.train_loss, color=BLUE, linewidth=1)
-            axis.plot(one.epoch.astype(float), one.val_loss, color=ORANGE, linewidth=1, linestyle="--")
+        for _, run in curves[curves.cell == row.cell].groupby("seed"):
+            axis.plot(run.epoch.astype(float), run.train_loss, color=BLUE, linewidth=1)
+            axis.plot(run.epoch.astype(float), run.val_loss, color=ORANGE, linewidth=1, linestyle="--")
 
     return _panels(rows, draw, "epoch (solid blue: training, dashed orange: validation)", "loss", shared=False)
 
@@ -58,10 +58,10 @@ def validation(answer: Answer) -> Figure | None:
     low = curves.groupby("cell").val_dice.median().min() if len(curves) else 0
 
     def draw(axis: Axes, row: Row) -> None:
-        mine = curves[curves.cell == row.cell]
-        for _, one in mine.groupby("seed"):
-            axis.plot(one.epoch.astype(float), one.val_dice, color=BLUE, linewidth=1)
-        last = float(mine.epoch.max())
+        runs = curves[curves.cell == row.cell]
+        for _, run in runs.groupby("seed"):
+            axis.plot(run.epoch.astype(float), run.val_dice, color=BLUE, linewidth=1)
+        last = float(runs.epoch.max())
         axis.axvspan(0.8 * last, last, color=TEXT, alpha=0.15, linewidth=0)
         axis.set_ylim(bottom=low - 0.02)
 
@@ -102,8 +102,9 @@ def _lines(answer: Answer, means: pd.DataFrame, label: str, marks_only: bool = F
         coloured = number < len(COLOURS)
         line = "none" if marks_only else LINES[number % len(LINES)]
         name = shorten(row.label, 32) if coloured else "others" if number == len(COLOURS) else None
-        axis.plot(range(means.shape[1]), means.loc[row.cell], line, marker="o", markersize=4, linewidth=1.2, label=name,
-                  color=COLOURS[number] if coloured else TEXT, alpha=1 if coloured else 0.4)  # fmt: skip
+        colour, alpha = (COLOURS[number], 1.0) if coloured else (TEXT, 0.4)
+        style = {"marker": "o", "markersize": 4, "linewidth": 1.2, "color": colour, "alpha": alpha}
+        axis.plot(range(means.shape[1]), means.loc[row.cell], line, label=name, **style)
     axis.set_xticks(range(means.shape[1]), [shorten(name, 16) for name in means.columns])
     if marks_only:
         axis.tick_params("x", rotation=30)

@@ -58,7 +58,7 @@ def _read(folders: Sequence[Path], places: Sequence[int]) -> pd.DataFrame:
     last["dice_best"] = best.dice
     if not np.isfinite(last[NUMBERS].to_numpy(float)).all():
         raise ValueError("a score is missing")
-    last["failed"] = ((last.tp + last.fp == 0) != (last.tp + last.fn == 0)).astype(np.int8)
+    last["failed"] = without_distance(last).astype(np.int8)
     return last[READ].assign(run=np.repeat(np.asarray(places, np.int64), counts))
 
 
@@ -100,8 +100,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def seal(result: dict[str, Any]) -> str:
     """The SHA-256 of what a result says, but for its seal itself: a number that is changed later does not fit it."""
-    said = json.dumps({name: value for name, value in result.items() if name != "seal"}, sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    content = json.dumps({name: value for name, value in result.items() if name != "seal"}, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -135,12 +135,16 @@ def summarise_scores(scores: pd.DataFrame) -> dict[str, float | int]:
     by_car = scores.groupby("group", sort=True)[list(MEANS)].mean()
     counts = scores[["tp", "fp", "fn"]].sum()
     union = int(counts.sum())
-    failed = (scores.tp + scores.fp == 0) != (scores.tp + scores.fn == 0)
     return {
         **{name: float(by_car[name].mean()) for name in MEANS},
         "hd95_median": float(scores.hd95.median()),
-        "hd95_failures": int(failed.sum()),
+        "hd95_failures": int(without_distance(scores).sum()),
         "pooled_iou": int(counts.tp) / union if union else 1.0,
         "images": len(scores),
         "cars": len(by_car),
     }
+
+
+def without_distance(scores: pd.DataFrame) -> pd.Series:
+    """Mark the images on which HD95 failed: one mask is empty and the other is not, so that no distance exists."""
+    return (scores.tp + scores.fp == 0) != (scores.tp + scores.fn == 0)

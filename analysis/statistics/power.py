@@ -85,9 +85,15 @@ def spread_of(cells: Sequence[ArrayLike]) -> Spread:
 
 
 def chances(
-    spread: Spread, seeds: int, cars: int, difference: float, rope: float = 0.001,
-    comparisons: int = 1, averaged: int = 1, level: float = 0.95,
-) -> Chances:  # fmt: skip
+    spread: Spread,
+    seeds: int,
+    cars: int,
+    difference: float,
+    rope: float = 0.001,
+    comparisons: int = 1,
+    averaged: int = 1,
+    level: float = 0.95,
+) -> Chances:
     """How often a comparison would end in which verdict if a - b were `difference` in truth (higher is better).
 
     `comparisons` is the number of pairs in the family, `averaged` the number of levels of the other factor that a main

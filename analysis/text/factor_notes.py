@@ -42,10 +42,9 @@ def _interaction(effect: Effect, language: str) -> str:
         (c, d), first, second, low, high = (d, c), second, first, -high, -low
     if first < 0:
         (a, b), first, second, low, high = (b, a), -first, -second, -high, -low
-    return phrases("notes", language).interaction(
-        a=a, b=b, c=c, d=d, first=first, second=second, low=low, high=high, p=found.p, checked=found.checked,
-        interacts=found.p <= 0.05,
-    )  # fmt: skip
+    levels, numbers = {"a": a, "b": b, "c": c, "d": d}, {"first": first, "second": second, "low": low, "high": high}
+    evidence = {"p": found.p, "checked": found.checked, "interacts": found.p <= 0.05}
+    return phrases("notes", language).interaction(**levels, **numbers, **evidence)
 
 
 def one_rate(answer: Answer, language: str) -> list[str]:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.plots import panels
+from analysis.plots import run_curves
 from analysis.records import run_files
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels
@@ -48,7 +48,7 @@ def score(
         evaluator.write_scores(record.folder / name, (one.rows[which] for one in scored), record.confirm)
     worst, curves = record.folder / "pictures" / "worst-test-photographs.png", record.folder / "pictures" / "curves.png"
     pictures.save_worst(worst, test, lowest, record.confirm)
-    drawn = panels.curves_png(record.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
+    drawn = run_curves.curves_png(record.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
     files.write_atomically(curves, drawn, confirm=record.confirm)
     tracker.picture(worst, "worst")
     tracker.picture(curves, "curves")
