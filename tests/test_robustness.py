@@ -12,7 +12,7 @@ import pytest
 
 from analysis.plots.robustness import MOST, line_styles, robustness_curves
 from analysis.records import gather
-from analysis.records.gather import read_file
+from analysis.records.robustness_files import read_file
 from analysis.text.robustness import difference_sentences, difference_table, differences
 from analysis.verdicts.answer import answer_study
 from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ def _lines(answer: Answer, means: pd.DataFrame, label: str, marks_only: bool = F
         line = "none" if marks_only else LINES[number % len(LINES)]
         name = shorten(row.label, 32) if coloured else "others" if number == len(COLOURS) else None
         colour, alpha = (COLOURS[number], 1.0) if coloured else (TEXT, 0.4)
-        style = {"marker": "o", "markersize": 4, "linewidth": 1.2, "color": colour, "alpha": alpha}
+        style: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.2, "color": colour, "alpha": alpha}
         axis.plot(range(means.shape[1]), means.loc[row.cell], line, label=name, **style)
     axis.set_xticks(range(means.shape[1]), [shorten(name, 16) for name in means.columns])
     if marks_only:

@@ -1,11 +1,7 @@
-"""From a study's plan and the folders of its runs to what it measured. Whatever is missing or broken becomes a row that
-says so.
-"""
+"""Gather a study from its plan and the folders of its runs. Whatever is missing or broken becomes a row that says so."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.files import read_json, sha256_of
+from analysis.records.robustness_files import gather_robustness
 from analysis.records.run_files import read_all_scores
 from analysis.records.run_state import RunState, run_state
 from analysis.records.study_results import (
@@ -117,20 +114,13 @@ def read_trials(path: Path) -> pd.DataFrame:
 
 
 def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
-    """What is known of a cell's run with a seed."""
+    """Read what is known of a cell's run with a seed."""
     key = str(cell.get("runs", {}).get(str(seed)) or "")
-    row = {
-        "cell": cell["cell"],
-        "seed": seed,
-        "key": key,
-        "state": "missing",
-        "reason": "not begun",
-        "rate": cell.get("rate"),
-    }
+    row = {"cell": cell["cell"], "seed": seed, "key": key, "state": "missing", "reason": "not begun"}
+    row["rate"] = cell.get("rate")
     if not key:
-        return Run(
-            row | {"reason": "its learning rate is not known yet" if cell.get("rate") is None else "not planned"}
-        )
+        reason = "its learning rate is not known yet" if cell.get("rate") is None else "not planned"
+        return Run(row | {"reason": reason})
     folder = runs_dir / Path(key).name
     state = run_state(folder)
     row |= _settings(state.config) | {"git_commit": state.saved.get("git_commit", "")}
@@ -201,40 +191,3 @@ def _placeless(value: Any) -> Any:
     if isinstance(value, list):
         return [_placeless(part) for part in value]
     return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
-
-
-PLACE = "robustness"  # the folder of a study's files under outputs/
-
-COLUMNS = ("key", "condition", "group", "image", "dice", "iou")
-
-TYPES = {name: float if name in ("dice", "iou") else str for name in COLUMNS}
-
-
-def file_name(condition: str) -> str:
-    """The file in which a condition's scores are kept."""
-    return re.sub(r"[^\w.-]+", "-", condition) + ".csv"
-
-
-def read_file(path: Path) -> pd.DataFrame:
-    """A condition's scores; none where there is no file. Raises InputError for a file that holds something else."""
-    if not path.exists():
-        return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()})
-    try:
-        table = pd.read_csv(path, dtype=TYPES, keep_default_na=False)[list(COLUMNS)]
-        if not np.isfinite(table[["dice", "iou"]].to_numpy(float)).all():
-            raise ValueError("a score is missing")
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"{path} cannot be read ({' '.join(str(error).split())}). Delete it, and type the command again."
-        ) from None
-    return table
-
-
-def gather_robustness(folder: Path, keys: Collection[str]) -> pd.DataFrame:
-    """The scores under a study's folder of the runs `keys`, averaged over a group's photographs: key, condition, group,
-    dice, iou.
-    """
-    tables = [read_file(path) for path in sorted((folder / PLACE).glob("*.csv"))]
-    tables = [table[table.key.isin(keys)] for table in tables]
-    joined = pd.concat([table for table in tables if len(table)] or [read_file(folder / "none")], ignore_index=True)
-    return joined.groupby(["key", "condition", "group"])[["dice", "iou"]].mean().round(DIGITS).reset_index()

@@ -1,7 +1,7 @@
-"""The photographs' scores of many runs, read together: a thousand runs of a thousand photographs in seconds.
+"""The files of a run: its score tables, its JSON lines, and the seal of its result.json.
 
-Files are parsed some dozens at a time, as one text; where that fails, one by one, so that a broken file costs its own
-run only.
+The scores of many runs are parsed some dozens of files at a time, as one text; where that fails, file by file, so that a
+broken file affects its own run only. A thousand runs of a thousand images take seconds.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ import pandas as pd
 
 from registry import InputError
 
-AT_ONCE = 50
-
+AT_ONCE = 50  # files that are parsed together
 COLUMNS = ("group", "image", "tp", "fp", "fn", "dice", "iou", "boundary_iou", "hd95")
-
 NAMES = {"group": "category", "image": "category"}
-
 NUMBERS = ["tp", "fp", "fn", "dice", "iou", "boundary_iou", "hd95", "dice_best"]
-
 READ = ["group", "image", "dice", "iou", "boundary_iou", "hd95", "failed", "dice_best"]
+MEANS = ("dice", "iou", "precision", "recall", "boundary_iou")
 
 
 def read_all_scores(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[int, str]]:
@@ -54,7 +51,7 @@ def _read(folders: Sequence[Path], places: Sequence[int]) -> pd.DataFrame:
     last, counts = _table([folder / "scores_last.csv" for folder in folders], COLUMNS)
     best, _ = _table([folder / "scores.csv" for folder in folders], ("image", "dice"))
     if len(best) != len(last) or not (best.image.astype(str).array == last.image.astype(str).array).all():
-        raise ValueError("scores.csv and scores_last.csv are of different photographs")
+        raise ValueError("scores.csv and scores_last.csv are of different images")
     last["dice_best"] = best.dice
     if not np.isfinite(last[NUMBERS].to_numpy(float)).all():
         raise ValueError("a score is missing")
@@ -88,7 +85,7 @@ def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def read(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of a file, in order; of a missing file, none.
 
     A crash while a line was appended leaves that line without its end: it is left out. Any other line that is no JSON
@@ -117,20 +114,17 @@ def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return content
 
 
-MEANS = ("dice", "iou", "precision", "recall", "boundary_iou")
-
-
 def read_score_table(path: Path) -> pd.DataFrame:
-    """A run's score table, one row a photograph; ids stay text (a car may be called 00087)."""
+    """A run's score table, one row a image; ids stay text (a car may be called 00087)."""
     return pd.read_csv(path, dtype={"set": str, "group": str, "image": str}, keep_default_na=False)
 
 
 def summarise_scores(scores: pd.DataFrame) -> dict[str, float | int]:
     """One table of scores in numbers.
 
-    Means of Dice, IoU, precision, recall and boundary IoU over photographs within a car and then over cars; HD95 by its
-    median over photographs and the number of failures (one mask empty, the other not: no distance exists); the pooled
-    (data-set-level) IoU of all pixels; how many photographs and cars.
+    Means of Dice, IoU, precision, recall and boundary IoU over images within a car and then over cars; HD95 by its
+    median over images and the number of failures (one mask empty, the other not: no distance exists); the pooled
+    (data-set-level) IoU of all pixels; how many images and cars.
     """
     by_car = scores.groupby("group", sort=True)[list(MEANS)].mean()
     counts = scores[["tp", "fp", "fn"]].sum()

@@ -44,7 +44,7 @@ def run_state(folder: Path, holder: str | None = None) -> RunState:
     """Return the state of the run in `folder`. `holder` is the process that holds its lease, None where no live one does."""
     saved, result, failure = (read_json(folder / name) for name in ("config.json", "result.json", "failed.json"))
     try:
-        epochs, damage = run_files.read(folder / "metrics.jsonl"), ""
+        epochs, damage = run_files.read_json_lines(folder / "metrics.jsonl"), ""
     except InputError as error:
         epochs, damage = [], str(error)
     name, reason = _by_files(folder, saved, result, failure, damage or len(epochs))

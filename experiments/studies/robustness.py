@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from analysis.records.gather import COLUMNS, PLACE, file_name, read_file
+from analysis.records.robustness_files import COLUMNS, PLACE, file_name, read_file
 from analysis.records.study_results import DIGITS
 from experiments.config.resolve import find_device
 from experiments.data import folder

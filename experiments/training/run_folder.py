@@ -78,11 +78,11 @@ class RunFolder:
 
     def epochs(self) -> list[dict[str, float]]:
         """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
-        return run_files.read(self.folder / "metrics.jsonl")
+        return run_files.read_json_lines(self.folder / "metrics.jsonl")
 
     def timings(self) -> list[dict[str, float]]:
         """The lines of timing.jsonl."""
-        return run_files.read(self.folder / "timing.jsonl")
+        return run_files.read_json_lines(self.folder / "timing.jsonl")
 
     def files(self) -> list[Path]:
         """The settings, numbers and scores, without weights and pictures: what MLflow gets, too."""
@@ -94,7 +94,11 @@ class RunFolder:
         Raises InputError where an epoch up to `last` is missing or there twice: a line is on the disk before its checkpoint.
         """
         for name in ("metrics.jsonl", "timing.jsonl"):
-            kept = [row for row in run_files.read(self.folder / name) if row.get("epoch", 0) <= last] if last else []
+            kept = (
+                [row for row in run_files.read_json_lines(self.folder / name) if row.get("epoch", 0) <= last]
+                if last
+                else []
+            )
             self._refuse_gap(name, kept, last)
             self.write(name, "".join(json.dumps(row) + "\n" for row in kept))
 
@@ -125,7 +129,7 @@ class RunFolder:
         Raises InputError where metrics.jsonl or timing.jsonl does not hold each epoch once.
         """
         for name in ("metrics.jsonl", "timing.jsonl"):
-            self._refuse_gap(name, run_files.read(self.folder / name), result["epochs"])
+            self._refuse_gap(name, run_files.read_json_lines(self.folder / name), result["epochs"])
         self._finish(result)
 
     def import_result(self, config: RunConfig, result: dict[str, Any] | None) -> None:

@@ -94,7 +94,10 @@ def test_an_output_folder_that_cannot_be_written_is_refused_in_one_sentence(made
 def test_a_torn_last_line_is_left_out_and_nothing_else(tmp_path, torn):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"epoch": 1}\n{"epoch": 2}\n' + torn.encode(errors="surrogateescape"))
-    assert run_files.read(path) == [{"epoch": 1}, {"epoch": 2}] and run_files.read(tmp_path / "none") == []
+    assert (
+        run_files.read_json_lines(path) == [{"epoch": 1}, {"epoch": 2}]
+        and run_files.read_json_lines(tmp_path / "none") == []
+    )
 
 
 @pytest.mark.fault(19)
@@ -103,7 +106,7 @@ def test_a_damaged_line_before_the_last_is_an_error_with_its_number(tmp_path, ba
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"epoch": 1}\n' + bad + b'\n{"epoch": 3}\n')
     with pytest.raises(InputError, match=r"Line 2 of .*metrics\.jsonl is damaged"):
-        run_files.read(path)
+        run_files.read_json_lines(path)
 
 
 def unfinish(finished, place):
