@@ -1,7 +1,7 @@
-"""Draws a U-Net from the shapes of its feature maps, and one attention gate, as slabs in space.
+"""Network diagrams: a U-Net drawn from the shapes of its feature maps, and one attention gate, as boxes in space.
 
-A slab is a feature map: its face is as high as the map's height (in steps of a halving) and it is as thick as the map
-has channels (in steps of a doubling). Nothing here knows a model: every number drawn is one that was handed over.
+The face of a box (slab) is as high as the feature map (in steps of a halving), and it is as thick as the map has channels
+(in steps of a doubling). Nothing here depends on a model: every number drawn is handed over.
 """
 
 from __future__ import annotations
@@ -10,7 +10,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, Polygon
 
 Shape = tuple[int, int, int]  # channels, height, width
 
@@ -39,12 +45,12 @@ class Level:
     encoder: Sequence[Shape]  # what enters, and what each convolution makes of it
     up: Shape | None = None
     decoder: Sequence[Shape] = ()
-    gated: Shape | None = None  # what an attention gate lets through of the skip, where there is one
+    gated: Shape | None = None  # the skip after its attention gate, if it has one
 
 
 @dataclass(frozen=True)
 class Slab:
-    """Where a feature map was drawn: its left and right end, its bottom, its height, and how far its back lies away."""
+    """Where a feature map was drawn: its left and right end, its bottom, its height and its depth."""
 
     left: float
     right: float
@@ -68,8 +74,8 @@ class Slab:
 
 
 def save_unet(path: Path, levels: Sequence[Level], logits: Shape, title: str) -> None:
-    """The whole network, from the photograph at the upper left to the logits at the upper right."""
-    figure, axes = _canvas(16, 10)
+    """Draw the network, from the image at the upper left to the logits at the upper right."""
+    figure, axes = _empty_figure(16, 10)
     bottoms = _bottoms(levels)
     x, rows = 0.0, []
     for number, level in enumerate(levels):
@@ -77,22 +83,22 @@ def save_unet(path: Path, levels: Sequence[Level], logits: Shape, title: str) ->
         rows.append(_row(axes, level.encoder, x, bottoms[number], kind, number == 0))
         if number:
             _down(axes, rows[number - 1][-1], rows[number][0])
-        _words(axes, rows[number][0].left, bottoms[number] - 0.15, _size(level.encoder[-1]))
+        _label(axes, rows[number][0].left, bottoms[number] - 0.15, _size(level.encoder[-1]))
         x = rows[number][-1].right + 0.35
     last = rows[-1][-1]
     for number in reversed(range(len(levels) - 1)):
         last = _step_up(axes, levels[number], rows[number][-1], last, bottoms[number])
     end = _slab(axes, last.right + last.depth + 0.6, last.bottom, logits, "bottleneck")
     _arrow(axes, last.out, end.into, "head")
-    _words(axes, end.left - 0.2, end.bottom - 0.15, f"logits {_size(logits)}")
+    _label(axes, end.left - 0.2, end.bottom - 0.15, f"logits {_size(logits)}")
     axes.set_title(title, fontsize=17, color=INK, loc="left")
     _legend(axes, any(level.gated for level in levels))
     _save(figure, path)
 
 
 def save_gate(path: Path, skip: Shape, signal: Shape, inner: Shape, alpha: Shape, title: str) -> None:
-    """One attention gate (Oktay et al. 2018): from the skip and the coarser map to alpha, and alpha times the skip."""
-    figure, axes = _canvas(15, 7)
+    """Draw one attention gate (Oktay et al. 2018): from the skip and the coarser map to alpha, and alpha times the skip."""
+    figure, axes = _empty_figure(15, 7)
     top, low, middle = 4.2, -2.0, 1.1
     from_skip = _slab(axes, 0, top, skip, "encoder", "skip", centred=True)
     from_below = _slab(axes, 0, low, signal, "decoder", "gating signal g", centred=True)
@@ -118,9 +124,7 @@ def save_gate(path: Path, skip: Shape, signal: Shape, inner: Shape, alpha: Shape
     _save(figure, path)
 
 
-def _canvas(width: float, height: float) -> tuple[Any, Any]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def _empty_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(width, height), facecolor="white")
     FigureCanvasAgg(figure)
@@ -131,19 +135,17 @@ def _canvas(width: float, height: float) -> tuple[Any, Any]:
 
 
 def _bottoms(levels: Sequence[Level]) -> list[float]:
-    """How deep each level is drawn: below the slabs of the one above, with room for its own."""
-    deep, found = 0.0, []
+    """The height at which each level is drawn: below the slabs of the one above, with room for its own."""
+    bottom, bottoms = 0.0, []
     for number, level in enumerate(levels):
         high, depth, _ = _measures(level.encoder[-1])
-        deep -= (high + depth + 0.95) if number else 0.0
-        found.append(deep)
-    return found
+        bottom -= (high + depth + 0.95) if number else 0.0
+        bottoms.append(bottom)
+    return bottoms
 
 
-def _row(axes: Any, shapes: Sequence[Shape], x: float, y: float, kind: str, has_input: bool) -> list[Slab]:
-    """Feature maps of one resolution side by side, a convolution between each two; the first of all is the
-    photograph.
-    """
+def _row(axes: Axes, shapes: Sequence[Shape], x: float, y: float, kind: str, has_input: bool) -> list[Slab]:
+    """Draw the feature maps of one resolution, a convolution between each two; the first of all is the image."""
     slabs: list[Slab] = []
     for number, shape in enumerate(shapes):
         first = number == 0
@@ -155,10 +157,8 @@ def _row(axes: Any, shapes: Sequence[Shape], x: float, y: float, kind: str, has_
     return slabs
 
 
-def _step_up(axes: Any, level: Level, skip: Slab, below: Slab, y: float) -> Slab:
-    """A level of the decoder: enlarged from below, beside it the skip, then its convolutions; the last slab is
-    returned.
-    """
+def _step_up(axes: Axes, level: Level, skip: Slab, below: Slab, y: float) -> Slab:
+    """Draw a level of the decoder: upsampled map, skip, convolutions; returns the last slab."""
     assert level.up is not None
     back = (below.right + below.depth, below.bottom + below.height + below.depth)
     copied = _slab(axes, below.right + below.depth + 1.15, y, level.encoder[-1], "copy", label="")
@@ -185,7 +185,7 @@ def _measures(shape: Shape) -> tuple[float, float, float]:
 
 
 def _slab(
-    axes: Any,
+    axes: Axes,
     x: float,
     y: float,
     shape: Shape,
@@ -195,11 +195,7 @@ def _slab(
     label: str | None = None,
     centred: bool = False,
 ) -> Slab:
-    """Draw a feature map with its lower left corner (or, `centred`, the middle of its left side) at (x, y): a box in
-    space.
-    """
-    from matplotlib.colors import to_rgb
-    from matplotlib.patches import Polygon
+    """Draw a feature map as a box with its lower left corner (`centred`: middle of its left side) at (x, y)."""
 
     high, deep, thick = _measures(shape)
     y = y - high / 2 if centred else y
@@ -218,46 +214,44 @@ def _slab(
         x + thick / 2 + deep, y + high + deep + 0.07, text, ha="center", va="bottom", fontsize=11.5, color=INK, zorder=6
     )
     if name:
-        _words(axes, x, y - 0.15, f"{name}\n{shape[0]}×{shape[1]}×{shape[2]}")
+        _label(axes, x, y - 0.15, f"{name}\n{shape[0]}×{shape[1]}×{shape[2]}")
     return Slab(x, x + thick, y, high, deep)
 
 
-def _down(axes: Any, above: Slab, below: Slab) -> None:
+def _down(axes: Axes, above: Slab, below: Slab) -> None:
     start = (above.right - 0.05, above.bottom - 0.06)
     _arrow(axes, start, (below.left + 0.2 * below.depth, below.bottom + below.height + 0.3 * below.depth), "pool")
 
 
-def _gate(axes: Any, x: float, y: float, signal: tuple[float, float]) -> None:
+def _gate(axes: Axes, x: float, y: float, signal: tuple[float, float]) -> None:
     style = dict(arrowstyle="-|>", color=GATE, lw=1.8, linestyle=(0, (3, 2)), shrinkA=0, shrinkB=0)
     axes.annotate("", xy=(x, y - 0.22), xytext=signal, arrowprops=style, zorder=5)
     _circle(axes, x, y, r"$\alpha$")
 
 
-def _circle(axes: Any, x: float, y: float, sign: str) -> None:
-    from matplotlib.patches import Circle
+def _circle(axes: Axes, x: float, y: float, sign: str) -> None:
 
     axes.add_patch(Circle((x, y), 0.24, facecolor="white", edgecolor=GATE, lw=2, zorder=7))
     axes.text(x, y, sign, ha="center", va="center_baseline", fontsize=15, color=GATE, zorder=8)
 
 
-def _arrow(axes: Any, start: tuple[float, float], end: tuple[float, float], kind: str, words: str = "") -> None:
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], kind: str, label: str = "") -> None:
     colour = ARROWS[kind][0]
     style = dict(
         arrowstyle="-|>", color=colour, lw=2.6 if kind == "skip" else 1.9, shrinkA=0, shrinkB=0, mutation_scale=15
     )
     axes.annotate("", xy=end, xytext=start, arrowprops=style, zorder=5)
-    if words:
-        _words(axes, (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.1, words, ha="center", va="bottom")
+    if label:
+        _label(axes, (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.1, label, ha="center", va="bottom")
 
 
-def _words(axes: Any, x: float, y: float, text: str, ha: str = "left", va: str = "top") -> None:
+def _label(axes: Axes, x: float, y: float, text: str, ha: str = "left", va: str = "top") -> None:
     axes.text(x, y, text, ha=ha, va=va, fontsize=12, color=INK, zorder=6)
 
 
-def _legend(axes: Any, gated: bool) -> None:
-    from matplotlib.lines import Line2D
+def _legend(axes: Axes, gated: bool) -> None:
 
-    lines = [Line2D([], [], color=colour, lw=2.6, label=words) for colour, words in ARROWS.values()]
+    lines = [Line2D([], [], color=colour, lw=2.6, label=label) for colour, label in ARROWS.values()]
     if gated:
         lines.append(
             Line2D([], [], color=GATE, lw=1.8, ls=(0, (3, 2)), label=r"gating signal of an attention gate $\alpha$")
@@ -269,6 +263,6 @@ def _size(shape: Shape) -> str:
     return f"{shape[2]}×{shape[1]}"
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     figure.axes[0].autoscale_view()
     figure.savefig(path, dpi=100, bbox_inches="tight", pad_inches=0.2, metadata={"Software": None})

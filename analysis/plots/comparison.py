@@ -69,9 +69,7 @@ def _doubt(row: Row) -> str:
 
 
 def simple_effects(answer: Answer) -> Figure | None:
-    """What each factor that the plan asks for changes within each combination of the others, a panel for each
-    factor.
-    """
+    """Plot the simple effects that the plan asks for, a panel for each factor."""
     if not answer.simple:
         return None
     figure, axes = _panels(8, [len(parts) for parts in answer.simple.values()])
@@ -86,9 +84,7 @@ def simple_effects(answer: Answer) -> Figure | None:
 
 
 def heatmap(answer: Answer) -> Figure | None:
-    """Dice of each level of the first factor (across) with each of the second (down); other factors are averaged
-    over.
-    """
+    """Plot mean Dice of the first factor's levels (across) with the second's (down), averaged over all others."""
     factors = [name for name, levels in answer.study.factors.items() if len(levels) > 1][:2]
     if len(factors) < 2 or not answer.measured:
         return None

@@ -23,7 +23,7 @@ Mask = NDArray[np.bool_]
 
 
 def panel(rows: Sequence[tuple[Image, Mask, Mask, str]], width: int = WIDTH) -> Image:
-    """Draw rows of photo | ground truth | prediction | error under a line of headings, each picture `width` pixels wide.
+    """Draw rows of photo | ground truth | prediction | error under their headings, each picture `width` wide.
 
     A row is (photo (h, w, 3), truth (H, W), prediction (H, W), caption); sizes may differ.
     """
@@ -79,9 +79,7 @@ class Shown:
 
 
 def strip(photographs: Sequence[Shown], models: Sequence[str], credit: str) -> Image:
-    """The whole picture (h, w, 3): a heading, two rows for each photograph, a line that says whose photographs these
-    are.
-    """
+    """Draw the figure (h, w, 3): a heading, two rows for each image, a line that credits the images."""
     headings = ["photo", "ground truth", *(" ".join(model.split())[:34] for model in models)]
     rows = [_texts(headings), *(row for shown in photographs for row in _rows(shown))]
     line = f"orange: missed, blue: false; below each photograph the framed part.   {credit}"

@@ -24,9 +24,7 @@ VIEW = r"_(\d{1,2})\.[^.]+$"
 
 
 def responses(answer: Answer) -> Figure | None:
-    """Each cell's tuning trials, the curve through them and the rate that was chosen; crosses have diverged or
-    failed.
-    """
+    """Plot each cell's trials, the curve through them and the chosen rate; crosses diverged or failed."""
     trials = answer.study.trials
     rows = [row for row in answer.rows if (trials.cell == row.cell).any()]
     return _panels(
@@ -51,9 +49,7 @@ def losses(answer: Answer) -> Figure | None:
 
 
 def validation(answer: Answer) -> Figure | None:
-    """Each cell's validation Dice over the epochs, a line for each seed; the last fifth, which must be flat, is
-    marked.
-    """
+    """Plot each cell's validation Dice per seed; the last fifth, which must be flat, is shaded."""
     curves = answer.study.curves
     rows = [row for row in answer.rows if (curves.cell == row.cell).any()]
     low = curves.groupby("cell").val_dice.median().min() if len(curves) else 0

@@ -59,9 +59,7 @@ def study_files(study: Study) -> dict[str, bytes]:
 
 
 def read_study(results: Path, name: str) -> Study | None:
-    """Read the study `name` from its files; None where there are none. Raises InputError for files that cannot be
-    read.
-    """
+    """Read a study from its files, None where there are none. Raises InputError for unreadable files."""
     folder = results / name
     plan = read_json(folder / "study.json")
     if plan is None:

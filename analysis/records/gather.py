@@ -1,4 +1,4 @@
-"""Gather a study from its plan and the folders of its runs. Whatever is missing or broken becomes a row that says so."""
+"""Gather a study from its plan and its runs' folders; whatever is missing or broken becomes a row that says so."""
 
 from __future__ import annotations
 
@@ -99,9 +99,7 @@ def with_levels(runs: pd.DataFrame, plan: dict[str, Any]) -> pd.DataFrame:
 
 
 def read_trials(path: Path) -> pd.DataFrame:
-    """The tuning trials of a study; none where there is no file. Raises InputError for a file that holds something
-    else.
-    """
+    """Read a study's tuning trials, none where there is no file. Raises InputError for an unreadable file."""
     if not path.exists():
         return empty(TRIALS)
     try:

@@ -58,9 +58,7 @@ def _joined(old: pd.DataFrame, new: pd.DataFrame, stay: pd.MultiIndex) -> pd.Dat
 
 
 def _all_trials(old: Study, new: Study, plan: Mapping[str, Any]) -> pd.DataFrame:
-    """The trials of both, those measured now first; of a cell whose settings or range are other ones now, only
-    these.
-    """
+    """Join the trials of both, the new ones first; of a cell with other settings or another range, only these."""
     ranges = [{name: (study.plan.get("tuning") or {}).get(name) for name in RANGE} for study in (old, new)]
     same = not len(new.trials) or ranges[0] == ranges[1]
     both = new.trials.merge(old.trials, on=["cell", "rate", "seed"], suffixes=("", "_old"))

@@ -23,7 +23,7 @@ def file_name(condition: str) -> str:
 
 
 def read_file(path: Path) -> pd.DataFrame:
-    """Read a condition's scores, none where there is no file. Raises InputError for a file that holds something else."""
+    """Read a condition's scores, none where there is no file. Raises InputError for an unreadable file."""
     if not path.exists():
         return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in TYPES.items()})
     try:
@@ -38,9 +38,7 @@ def read_file(path: Path) -> pd.DataFrame:
 
 
 def gather_robustness(folder: Path, keys: Collection[str]) -> pd.DataFrame:
-    """The scores under a study's folder of the runs `keys`, averaged over a group's photographs: key, condition, group,
-    dice, iou.
-    """
+    """Average the scores of the runs `keys` over each group's images: key, condition, group, dice, iou."""
     tables = [read_file(path) for path in sorted((folder / PLACE).glob("*.csv"))]
     tables = [table[table.key.isin(keys)] for table in tables]
     joined = pd.concat([table for table in tables if len(table)] or [read_file(folder / "none")], ignore_index=True)

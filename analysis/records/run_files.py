@@ -1,7 +1,7 @@
 """The files of a run: its score tables, its JSON lines, and the seal of its result.json.
 
-The scores of many runs are parsed some dozens of files at a time, as one text; where that fails, file by file, so that a
-broken file affects its own run only. A thousand runs of a thousand images take seconds.
+The scores of many runs are parsed some dozens of files at a time, as one text; where that fails, file by file, so that
+a broken file affects its own run only. A thousand runs of a thousand images take seconds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The state of a run, from the files in its folder: one answer for every command that lists, counts, uploads or reports runs."""
+"""The state of a run, from the files in its folder: the same for every command that lists, uploads or reports runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class RunState:
 
 
 def run_state(folder: Path, holder: str | None = None) -> RunState:
-    """Return the state of the run in `folder`. `holder` is the process that holds its lease, None where no live one does."""
+    """Return the state of the run in `folder`. `holder` is the live process that holds its lease, if there is one."""
     saved, result, failure = (read_json(folder / name) for name in ("config.json", "result.json", "failed.json"))
     try:
         epochs, damage = run_files.read_json_lines(folder / "metrics.jsonl"), ""

@@ -66,9 +66,7 @@ class Study:
 
     @property
     def at_budget(self) -> bool:
-        """Whether the question is about a given number of steps, so that cells that have not converged are also
-        judged.
-        """
+        """Whether cells are judged at their budget, converged or not."""
         return self.plan.get("design", {}).get("at_budget") is True
 
     @property
@@ -126,8 +124,7 @@ def number(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_car(study: Study, column: str = "dice") -> dict[str, NDArray[np.float64]]:
-    """Of each cell with finished runs, the means over a car's photographs: (seeds, cars), the cars that all cells
-    share.
+    """Average over each car's images: of each cell with finished runs (seeds, cars), the cars that all share.
 
     Empty where there is no car that all share.
     """

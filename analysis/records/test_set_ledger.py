@@ -47,9 +47,7 @@ def entered(ledger: pd.DataFrame, study: Study) -> pd.DataFrame:
 
 
 def readings(study: Study) -> pd.DataFrame:
-    """Of each finished run: key, data fingerprint, split (with its fold), and the test cars it was scored on, by number
-    and digest.
-    """
+    """List the finished runs: key, data fingerprint, split (with its fold), number and digest of the test cars."""
     cars = study.scores.groupby(["cell", "seed"], observed=True).group.agg(lambda g: "\n".join(sorted(set(g))))
     digests = {place: hashlib.sha256(text.encode()).hexdigest()[:16] for place, text in cars.items()}
     runs = study.finished

@@ -29,9 +29,7 @@ OPPOSITE = {"better": "worse", "worse": "better"}
 
 @dataclass(frozen=True)
 class Comparison:
-    """A difference a - b, in the scores' unit, with its interval; `p` <= 1 - level exactly where the interval excludes
-    0.
-    """
+    """A difference a - b and its interval, in the scores' unit; `p` <= 1 - level where the interval excludes 0."""
 
     difference: float
     low: float
@@ -84,15 +82,19 @@ def compare(
     *,
     paired_seeds: bool = False,
 ) -> Comparison:
-    """Compare two cells from their scores (seeds, cars): the same cars in the same order; the numbers of seeds may
-    differ.
+    """Compare two cells from their scores (seeds, cars), of the same cars in the same order.
 
-    The difference is a - b whatever `higher_is_better` says; that only decides which sign is `better`. With one seed
-    (or one car) the verdict is `undecided` and the interval infinite: nothing shows how far the next seed would fall.
-    Two arrays with the same rows are the same runs: difference 0, p 1, `equivalent`. `paired_seeds` takes row k of both
-    as one unit, worth its fewer degrees of freedom only where seeds correlate (`analysis.statistics.seed_pairing`).
+    Args:
+        a: scores (seeds, cars); one seed gives an infinite interval and `undecided`, as one car does.
+        b: scores (seeds, cars); its number of seeds may differ. Equal rows are the same runs: 0, p 1, `equivalent`.
+        rope: the region of practical equivalence is ±rope, in the scores' unit.
+        higher_is_better: decides which sign is `better`; the difference is a - b in either case.
+        level: of the interval.
+        paired_seeds: take row k of both as one unit; worth its fewer degrees of freedom only where seeds correlate
+            (`analysis.statistics.seed_pairing`).
 
-    Raises ValueError for scores that are not (seeds, cars), not finite, or not of the same number of cars.
+    Raises:
+        ValueError: for scores that are not (seeds, cars), not finite, or not of the same number of cars.
     """
     check_settings(rope, level)
     a, b = check_scores({"a": a, "b": b}).values()
@@ -108,12 +110,18 @@ def compare_all(
     *,
     paired_seeds: bool | None = False,
 ) -> Family[Name]:
-    """Compare every pair of cells {name: scores (seeds, cars)}; `level` holds for the family, see `adjust`.
+    """Compare every pair of cells, with Holm-adjusted intervals.
 
-    `paired_seeds=None` pairs runs by seed where the family's seeds correlate beyond doubt and pairing narrows the
-    intervals (`analysis.statistics.seed_pairing.pairing_helps`); row k must then be the same seed in every cell.
+    Args:
+        cells: {name: scores (seeds, cars)}.
+        rope: as for `compare`.
+        higher_is_better: as for `compare`.
+        level: holds for the whole family, see `adjust`.
+        paired_seeds: None pairs runs by seed where the family's seeds correlate beyond doubt and pairing narrows the
+            intervals (`analysis.statistics.seed_pairing.pairing_helps`); row k must then be one seed in every cell.
 
-    Raises ValueError as `compare` does, and for fewer than two cells.
+    Raises:
+        ValueError: as `compare` does, and for fewer than two cells.
     """
     check_settings(rope, level)
     if len(cells) < 2:
@@ -131,9 +139,7 @@ def compare_all(
 
 
 def difference(a: Array, b: Array, paired_seeds: bool = False) -> Estimate:
-    """The estimate of a - b from checked scores (seeds, cars). Raises ValueError for unlike numbers of seeds to be
-    paired.
-    """
+    """Estimate a - b from checked scores (seeds, cars). Raises ValueError where unlike seeds are to be paired."""
     if not paired_seeds:
         return unpaired(a, b, summarise_cell(a), summarise_cell(b))
     if len(a) != len(b):
@@ -220,9 +226,7 @@ def adjust(estimate: Estimate, rope: float, alpha: float) -> tuple[Array, Array,
 
 
 def _touch(estimate: Estimate, gap: Array) -> Array:
-    """The smallest alpha whose interval lies inside ±rope, `gap` = rope - |value| away; 1 where the value is
-    outside.
-    """
+    """The smallest alpha whose interval lies inside ±rope, `gap` = rope - |value| away; 1 outside."""
     exact = estimate.seed_variance + estimate.car_variance == 0
     return np.where(exact & (gap >= 0), 0.0, estimate.p(np.maximum(gap, 0)))
 

@@ -72,8 +72,7 @@ class Estimate:
         return np.sqrt(squares + t_quantile(alpha, self.car_df) ** 2 * self.car_variance)
 
     def p(self, distance: ArrayLike) -> Array:
-        """The smallest `alpha` whose half width is below `distance` >= 0: the two-sided p of a point so far from the
-        value.
+        """The smallest `alpha` whose half width is below `distance` >= 0: the two-sided p of a point that far away.
 
         With both variances 0 it is 0, and 1 where the distance is 0 as well.
         """
@@ -147,9 +146,7 @@ def contrast(cells: Sequence[CellSummary], weights: Sequence[float]) -> Estimate
 
 
 def welch_df(parts: Array, df: NDArray[np.int_]) -> Array:
-    """The degrees of freedom f of a sum of variances (..., cells) with `df` (cells,); the smallest where it is 0 or
-    unknown.
-    """
+    """Degrees of freedom f of a sum of variances (..., cells) with `df` (cells,); the smallest where unknown."""
     total = parts.sum(-1, keepdims=True)
     usable = (total > 0) & np.isfinite(total)
     share = np.divide(parts, total, out=np.zeros_like(parts), where=usable)

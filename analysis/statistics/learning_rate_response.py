@@ -48,8 +48,7 @@ class Response:
 
 
 def fit_response(rates: ArrayLike, scores: ArrayLike, higher_is_better: bool = True) -> Response:
-    """The response of one cell from its trials: `rates` > 0 and `scores`, both (trials,); a diverged trial's score is
-    NaN.
+    """Fit one cell's response to its trials: `rates` > 0 and `scores`, both (trials,); NaN where one diverged.
 
     A rate at which any trial diverged is left out with all beyond it, seen from the best rate; the range stays that of
     all rates. With sd the trials' standard deviation within a rate, w the weights that the slope at the top gives to
@@ -84,15 +83,12 @@ def fit_response(rates: ArrayLike, scores: ArrayLike, higher_is_better: bool = T
 
 
 def best_rates(rates: ArrayLike, scores: ArrayLike) -> Array:
-    """The rate of each parabola's top for cells (...) tried at the same rates (trials,); scores (..., trials), higher
-    is better.
-    """
+    """Find each parabola's top for cells (...) from `rates` (trials,) and `scores` (..., trials), higher is better."""
     return np.exp(_tops(np.log(np.asarray(rates, float)), np.asarray(scores, float))[0])
 
 
 def _tops(x: Array, y: Array) -> tuple[Array, Array]:
-    """The log rates (...) of the tops for log rates (trials,) and scores (..., trials), and by what factor each
-    parabola is widened.
+    """Find the tops' log rates (...) from scores (..., trials), and by what factor each parabola is widened.
 
     Where the search does not settle within `STEPS`, half steps are tried, which end a swing around a top, and then a
     wider parabola.
@@ -128,9 +124,7 @@ def _step(x: Array, y: Array, top: Array, wide: Array) -> Array:
 
 
 def _parabola(x: Array, centre: Array, wide: Array) -> Array:
-    """What turns scores (trials,) into the level, slope and bend of the parabola around `centre` (...): (..., 3,
-    trials).
-    """
+    """The map (..., 3, trials) from scores to level, slope and bend of the parabola around `centre` (...)."""
     off = x - centre[..., None]
     weight = np.clip(1 - (np.abs(off) / _reach(x, centre, wide)[..., None]) ** 3, 0, None) ** 3
     design = off[..., None] ** POWERS  # (..., trials, 3)

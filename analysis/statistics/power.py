@@ -48,8 +48,7 @@ class Chances:
 
 @dataclass(frozen=True)
 class Design:
-    """What a study of models x losses can detect: the smallest difference found with 80 % power, and an `equivalent`'s
-    chance.
+    """The smallest differences that models x losses find with 80 % power, and the chances of `equivalent`.
 
     Differences of one pair on its own (`single`), of a pair among all pairs of cells, of two losses over all models and
     of two models over all losses (NaN where there is no second level).
@@ -64,8 +63,7 @@ class Design:
 
 
 def spread_of(cells: Sequence[ArrayLike]) -> Spread:
-    """The spread of a difference, from a pilot's cells (seeds, cars), two or more, each with at least two seeds and
-    cars.
+    """Estimate the spread of a difference from a pilot's cells (seeds, cars), at least two of each.
 
     Seeds and residual are averaged over cells, cars over pairs; a negative estimate counts as 0. From 2 cells x 5 seeds
     the seeds' part is known within a factor of 0.68 to 1.92 (95 %): plan with the upper end where money is tight.
@@ -123,9 +121,7 @@ def smallest_difference(
     averaged: int = 1,
     level: float = 0.95,
 ) -> float:
-    """The smallest true difference that is found `better` with probability `power`; arguments as for `chances`, no
-    rope.
-    """
+    """Find the smallest true difference found `better` with probability `power`; arguments as for `chances`."""
     error = float(np.sqrt(_variance(spread, seeds, cars, averaged)))
     if not error:
         return 0.0

@@ -24,9 +24,7 @@ PILOT = Spread(seed=0.0006, car=0.0003, residual=0.001)  # of a difference
 
 
 class Case(NamedTuple):
-    """Two cells: cars, seeds, the seeds' standard deviation over the residual's, and b's standard deviations over
-    a's.
-    """
+    """Two cells: cars, seeds, the ratio of the sds of seeds and residual, and of the sds of b and a."""
 
     cars: int
     seeds: int
@@ -151,9 +149,7 @@ def whole_parabola(rates: Array, found: Array) -> Array:
 def tuned(
     response: Response, seeds: int, apart: float, choose: Callable[[Array, Array], Array], rng: np.random.Generator
 ) -> Rates:
-    """Two cells, equal at their best rates, which lie `apart` decades apart; each is tuned and then run at its rate
-    with new seeds.
-    """
+    """Compare two equal cells, best rates `apart` decades apart, each tuned and then run with new seeds."""
     rates, cells = response.tried, []
     for best in (-3 - apart / 2, -3 + apart / 2):
         trials = response.fall(np.log10(rates) - best) + response.noise * rng.standard_normal((DRAWS, rates.size))
@@ -166,9 +162,7 @@ CHOICES = {"luckiest trial": lucky, "one parabola": whole_parabola, "local parab
 
 
 class Verdicts(NamedTuple):
-    """Of 54 cars with the pilot's spread: a difference of 0.001, two equal cells, and any false verdict among twelve
-    equal ones.
-    """
+    """54 cars, the pilot's spread: a difference of 0.001, two equal cells, any false verdict among 12 equal ones."""
 
     different: Rates
     equal: Rates

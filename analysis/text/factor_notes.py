@@ -10,9 +10,7 @@ from analysis.verdicts.answer import Answer, Effect
 
 
 def interactions(answer: Answer, language: str) -> list[str]:
-    """The clearest departure from additivity for each pair of crossed factors; a square that two factors share appears
-    once.
-    """
+    """State the clearest departure from additivity for each pair of crossed factors, a shared square once."""
     squares: dict[object, Effect] = {}
     for effect in answer.effects:  # two factors may share a square, whose p is adjusted over the squares of each
         if effect.interaction.where:
@@ -48,8 +46,7 @@ def _interaction(effect: Effect, language: str) -> str:
 
 
 def one_rate(answer: Answer, language: str) -> list[str]:
-    """Compare the highest cell at each learning rate that all were tried at with the highest of the runs at their own
-    rates.
+    """Compare the highest cell at each shared learning rate with the highest of the runs at their own rates.
 
     The runs' validation Dice counts, not the top of the curve through the trials, which the luckiest of them draws up.
     """

@@ -15,9 +15,7 @@ OUTCOMES = ("better", "worse", "equivalent", "undecided", "none")
 
 
 def with_simple_effects(effect: Effect, answer: Answer, language: str) -> list[str]:
-    """A factor's effect and its simple effects; where the factors interact, these come first, for the average holds for
-    none of them.
-    """
+    """State a factor's effect and simple effects, these first where factors interact: the average holds for none."""
     parts, average = _one_by_one(effect, answer, language), effect_sentence(effect, language)
     return [*parts, average] if effect.interaction.p <= 0.05 else [average, *parts]
 
@@ -73,9 +71,7 @@ def _pairs(pairs: Iterable[Sequence[str]], family: Family[str], language: str) -
 
 
 def _top_levels(family: Family[str], levels: Sequence[str], partial: bool, language: str) -> str:
-    """The levels that no other is better than, and the rest; only one that is better than all others is called
-    better.
-    """
+    """Name the levels that no other beats, and the rest; only one that beats all others is called better."""
     words, top = phrases("factors", language), list(family.top)
     others = [level for level in levels if level not in top]
     if len(top) == 1 and all(family.comparisons[top[0], other].verdict == "better" for other in others):

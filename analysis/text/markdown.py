@@ -10,9 +10,7 @@ import pandas as pd
 
 
 def render(text: str, parts: Mapping[str, str]) -> str:
-    """Put each part between its markers `<!-- NAME -->` and `<!-- /NAME -->`. Raises ValueError where a marker is
-    missing.
-    """
+    """Put each part between `<!-- NAME -->` and `<!-- /NAME -->`. Raises ValueError where a marker is missing."""
     for name, part in parts.items():
         pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
         text, count = pattern.subn(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)  # type: ignore[misc]

@@ -28,9 +28,7 @@ CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")
 
 @dataclass(frozen=True)
 class Condition:
-    """The cells under one condition: mean Dice, and those that are not separated from the best (none where there is no
-    verdict).
-    """
+    """The cells under one condition: mean Dice, and those not separated from the best (none without a verdict)."""
 
     name: str
     dice: dict[str, float]
@@ -56,9 +54,7 @@ def corruptions(found: Sequence[Condition]) -> list[str]:
 
 
 def condition_table(answer: Answer, language: str) -> pd.DataFrame | None:
-    """A row for each cell, a column for each kind of condition, as text; None where no corruption was scored at all
-    strengths.
-    """
+    """Tabulate cells by conditions, as text; None where no corruption was scored at all strengths."""
     found = conditions(answer)
     if not corruptions(found):
         return None
@@ -102,9 +98,7 @@ def differences(answer: Answer, factor: str, baseline: str) -> dict[str, dict[st
 
 
 def difference_table(answer: Answer, factor: str, baseline: str, language: str) -> pd.DataFrame | None:
-    """`differences` as a table: a row for each other level, a column for each kind of condition. None where there are
-    none.
-    """
+    """Tabulate `differences`: a row for each other level, a column for each condition; None where there are none."""
     found = differences(answer, factor, baseline)
     rows = [
         [f"{level} − {baseline}", *(interval(column[level]) if level in column else "" for column in found.values())]
@@ -116,9 +110,7 @@ def difference_table(answer: Answer, factor: str, baseline: str, language: str) 
 
 
 def difference_sentences(answer: Answer, factor: str, baseline: str, language: str) -> str:
-    """`differences` in a sentence for each level: its verdict against `baseline`, and the conditions under which it
-    holds.
-    """
+    """State `differences` in a sentence for each level: its verdicts against `baseline`, and where they hold."""
     found, words, sentences = differences(answer, factor, baseline), phrases("study", language), []
     for level in answer.study.factors[factor]:
         under = {_named(name, language): column[level].verdict for name, column in found.items() if level in column}

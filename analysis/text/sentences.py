@@ -10,8 +10,7 @@ from analysis.verdicts.answer import Answer, Row
 
 
 def answer_sentences(answer: Answer, language: str) -> list[str]:
-    """State what a study answers: the first sentence is the answer; then the other comparisons, then what has no
-    verdict.
+    """State what a study answers: the answer first, then the other comparisons, then what has no verdict.
 
     What the plan names as confirmatory comes first, then the factors whose simple effects it asks for; everything else
     is called exploratory. The answer of an incomplete study begins with its progress.
@@ -85,9 +84,7 @@ def _unjudged(answer: Answer, language: str, skip: Collection[str] = ()) -> list
 
 
 def verdict(row: Row, language: str) -> str:
-    """A cell's verdict as its table has it: against how many of the other judged cells it is what, or why it has
-    none.
-    """
+    """State a cell's verdict: against how many of the other judged cells it is what, or why it has none."""
     words, eligibility = phrases("sentences", language), row.eligibility
     if eligibility.kind == "judged":
         counts = {kind: count for kind, count in row.verdicts.items() if count}

@@ -62,9 +62,7 @@ def simple_effects_table(parts: Sequence[SimpleEffect], language: str) -> pd.Dat
 
 
 def main_effects_table(effects: Sequence[Effect], language: str) -> pd.DataFrame:
-    """Every two levels of every factor, over the combinations of the others in which both are judged: difference and
-    verdict.
-    """
+    """List every two levels of every factor over the combinations in which both are judged."""
     words = phrases("tables", language)
     rows = []
     for effect in effects:

@@ -70,8 +70,7 @@ class Effect:
 
     @property
     def claim(self) -> str:
-        """What the comparisons of its levels are: "confirmatory", "exploratory" (not named by the plan), or
-        "incomplete".
+        """The comparisons of its levels are "confirmatory", "exploratory" (not in the plan) or "incomplete".
 
         Incomplete is what the plan names where some of its combinations are left out of an average.
         """
@@ -92,9 +91,7 @@ class FaultyMaskSensitivity:
 
 @dataclass(frozen=True)
 class Answer:
-    """A study with its verdicts. `rows`: judged or at least measured cells from the highest Dice down, then the
-    others.
-    """
+    """A study with its verdicts. `rows`: measured cells from the highest Dice down, then the others."""
 
     study: Study
     rows: list[Row]

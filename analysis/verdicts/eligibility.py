@@ -37,9 +37,7 @@ class Eligibility:
 
 
 def refuse_mixed(study: Study) -> None:
-    """Raise InputError where finished runs differ in budget, data, protocol or anything else that is not the study's
-    factor.
-    """
+    """Raise InputError where finished runs differ in anything that is not the study's factor (budget, data, ...)."""
     runs, varied = study.finished, varied_fields(study)
     for name in SHARED:
         groups = dict(iter(runs.groupby(runs[name].astype(str), sort=True)))
@@ -48,16 +46,14 @@ def refuse_mixed(study: Study) -> None:
         examples = "; ".join(f"{value or 'none'}: {_example(part)}" for value, part in groups.items())
         raise InputError(
             f"The runs of the study {study.name} cannot stand in one table: they differ in {WORDS.get(name, name)} "
-            f"({examples}), which is no factor of it. Finish the study with python run.py study {study.name}, or delete "
-            "the other runs' rows from its runs.csv."
+            f"({examples}), which is no factor of it. Finish the study with python run.py study {study.name}, or "
+            "delete the other runs' rows from its runs.csv."
         )
     _refuse_unequal_tuning(study)
 
 
 def _refuse_unequal_tuning(study: Study) -> None:
-    """A cell whose seeds ran at different rates, or whose rate had more trials than another's, is not fairly
-    compared.
-    """
+    """Refuse cells whose seeds ran at different rates, or whose rates had unequal numbers of trials."""
     done = study.finished
     for cell, part in done.groupby("cell", sort=False):
         if part.rate.nunique() > 1:

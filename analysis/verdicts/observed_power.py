@@ -25,8 +25,7 @@ class ObservedPower:
 
 
 def observe_power(answer: Answer) -> ObservedPower | None:
-    """Compute what the comparisons among the judged cells could detect; None where fewer than two have several seeds
-    and cars.
+    """Compute the observed power; None where fewer than two judged cells have several seeds and cars.
 
     Also None until every run has ended: with fewer seeds another design would be described.
     """

@@ -29,9 +29,7 @@ Measured = Mapping[str, tuple[Mapping[str, str], str]]  # cell -> its levels, an
 
 @dataclass(frozen=True)
 class SimpleEffect:
-    """One difference b - a of two levels, with the others held at `where`, by score; None: over those `of` them with a
-    verdict.
-    """
+    """One difference b - a of two levels by score, the others held at `where` (None: averaged over them)."""
 
     where: str | None
     a: str
@@ -56,9 +54,7 @@ def find_simple_effects(study: Study, measured: Measured) -> dict[str, list[Simp
 
 
 def _of_factor(study: Study, factor: str, measured: Measured, scores: Mapping[str, Scores]) -> list[SimpleEffect]:
-    """The differences between a factor's levels, in the order of the plan: over all the others first, then within
-    each.
-    """
+    """The differences between a factor's levels, in plan order: over all the others first, then within each."""
     others = [name for name, levels in study.factors.items() if name != factor and len(levels) > 1]
     order = [cell["cell"] for cell in study.cells if cell["cell"] in measured]
     at = {(JOIN.join(measured[cell][0][name] for name in others), measured[cell][0][factor]): cell for cell in order}
