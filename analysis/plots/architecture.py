@@ -1,7 +1,7 @@
 """Network diagrams: a U-Net drawn from the shapes of its feature maps, and one attention gate, as boxes in space.
 
-The face of a box (slab) is as high as the feature map (in steps of a halving), and it is as thick as the map has channels
-(in steps of a doubling). Nothing here depends on a model: every number drawn is handed over.
+The face of a box (slab) is as high as the feature map (in steps of a halving), and it is as thick as the map has
+channels (in steps of a doubling). Nothing here depends on a model: every number drawn is handed over.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def save_unet(path: Path, levels: Sequence[Level], logits: Shape, title: str) ->
 
 
 def save_gate(path: Path, skip: Shape, signal: Shape, inner: Shape, alpha: Shape, title: str) -> None:
-    """Draw one attention gate (Oktay et al. 2018): from the skip and the coarser map to alpha, and alpha times the skip."""
+    """Draw one attention gate (Oktay et al. 2018): skip and coarser map to alpha, and alpha times the skip."""
     figure, axes = _empty_figure(15, 7)
     top, low, middle = 4.2, -2.0, 1.1
     from_skip = _slab(axes, 0, top, skip, "encoder", "skip", centred=True)
