@@ -13,6 +13,7 @@ PUBLIC = {
     "experiments.data": ["split", "Sample", "ImageDataset"],
     "experiments.config": ["RunConfig"],
     "experiments.inference": ["load"],
+    "analysis.statistics": ["compare", "compare_all"],
 }
 PROGRAM = """
 import importlib, pkgutil, types
