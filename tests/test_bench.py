@@ -8,6 +8,7 @@ import torch
 
 from experiments.bench import report, roofline, step
 from experiments.config.schema import RunConfig
+from experiments.training import speed
 from registry import AUGMENTATIONS
 from tests.test_run import macs_of_unet
 
@@ -43,9 +44,9 @@ def test_ways_are_measured_in_turns_after_a_warm_up_and_compared_round_by_round(
 
 def test_both_loops_learn_from_the_same_images():
     """The plain loop is no straw man: it trains the same network as well."""
-    photographs = step.synthetic_images(WORK, 4)
-    assert len({photographs[i][0].sum().item() for i in range(4)}) == 4
-    assert all(0.1 < photographs[i][1].mean() < 0.6 for i in range(4))
+    images = speed.synthetic_images(WORK.config.size, 4)
+    assert len({images[i][0].sum().item() for i in range(4)}) == 4
+    assert all(0.1 < images[i][1].mean() < 0.6 for i in range(4))
     own, plain = step.own_loop(WORK), step.plain_loop(WORK)
     assert own() > 0 and own() > 0 and plain() > 0
 

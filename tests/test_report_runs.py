@@ -138,7 +138,7 @@ def test_the_strip_shows_images_with_their_credit_and_none_of_kaggles(tmp_path, 
     code, _, complaint = command("report", "tiny", "--photographs", tmp_path / "pairs", *place)
     assert code == 2 and "--credit" in complaint
     code, _, complaint = command("report", "tiny", "--photographs", made_cars, "--credit", "somebody", *place)
-    assert code == 2 and "may not be shown" in complaint
+    assert code == 2 and "may not be published" in complaint
     words = ["--photographs", tmp_path / "pairs", "--credit", "somebody, CC BY 4.0", "--html", tmp_path / "page.html"]
     assert command("report", "tiny", *words, *place)[0] == 0
     picture = Image.open(io.BytesIO((tmp_path / "results/tiny/strip.png").read_bytes()))
@@ -146,7 +146,7 @@ def test_the_strip_shows_images_with_their_credit_and_none_of_kaggles(tmp_path, 
     assert "data:image/png;base64" in (tmp_path / "page.html").read_text()
     shutil.rmtree(tmp_path / "outputs/runs")
     code, _, complaint = command("report", "tiny", *words, *place)
-    assert code == 2 and "No checkpoint" in complaint
+    assert code == 2 and "no checkpoint" in complaint
 
 
 def test_the_window_of_the_strip_lies_where_models_err_most_at_the_boundary_and_errors_have_their_colours():

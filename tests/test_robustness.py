@@ -9,13 +9,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from analysis.plots.robustness import MOST, line_styles, robustness_curves
 from analysis.records import gather
 from analysis.records.robustness_files import read_file
 from analysis.text.robustness import difference_sentences, difference_table, differences
 from analysis.verdicts.answer import answer_study
+from experiments.data import folder
 from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt
+from experiments.studies.robustness import CorruptedDataset
 from tests.strangers import scene
 from tests.test_data import write_pairs
 from tests.test_study import TOML, words
@@ -56,6 +59,14 @@ def test_strengths_are_what_they_are_said_to_be():
     places = np.arange(400) + 0.5 - 200
     spread = np.sqrt((np.gradient(line) * places**2).sum())  # the derivative of a blurred edge is the blur itself
     assert spread == pytest.approx(2.0, rel=0.1)  # 0.02 of the height
+
+
+def test_indexing_a_corrupted_dataset_gives_the_corrupted_image_and_the_clean_mask(tmp_path):
+    write_pairs(tmp_path, names=["x1"])
+    samples = folder.build(tmp_path)
+    clean, noisy = (CorruptedDataset(samples, (48, 32), condition) for condition in ("clean", "noise 3"))
+    assert (noisy[0][0].permute(1, 2, 0) * 255).round().numpy().tolist() == noisy.image(0).tolist()
+    assert not torch.equal(clean[0][0], noisy[0][0]) and torch.equal(clean[0][1], noisy[0][1])
 
 
 @pytest.fixture(scope="module")

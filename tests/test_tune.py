@@ -218,7 +218,7 @@ def test_a_trial_that_diverges_is_shown_as_such_and_counts(made_cars, tmp_path, 
     code, shown, _ = command(*words(study_file(tmp_path, losses='"tests.test_study:broken"'), made_cars, tmp_path))
     rows = trials(tmp_path)
     assert code == 0 and {row["state"] for row in rows} == {"diverged"} and {row["value"] for row in rows} == {""}
-    assert "has no rate" in shown and "diverged" in shown
+    assert "has no learning rate" in shown and "diverged" in shown
     nested = [run for run in store(tmp_path)[1] if "mlflow.parentRunId" in run.data.tags]
     assert {(run.info.status, run.data.tags["diverged"]) for run in nested} == {("FAILED", "true")}
 
@@ -456,7 +456,8 @@ def test_invalid_arguments_of_a_tuning_are_refused_in_one_sentence(made_cars, tm
 
 @pytest.mark.fault(17)
 @pytest.mark.parametrize(("unfinished", "ends"), [
-    ([["x", "y"], ["x", "y"], ["x"]], "1 trial failed, so its cell has no rate"),  # y is repeated elsewhere; x fails
+    # y is repeated elsewhere; x fails
+    ([["x", "y"], ["x", "y"], ["x"]], "1 trial failed, so its cell has no learning rate"),
     ([["x", "z"], ["z"], []], None),  # x is repeated elsewhere, z is still running there, and ends
 ])  # fmt: skip
 def test_trials_that_another_worker_repeated_are_no_failures_of_this_one(monkeypatch, unfinished, ends):
@@ -464,15 +465,14 @@ def test_trials_that_another_worker_repeated_are_no_failures_of_this_one(monkeyp
     answers = iter([TrialOutcome("x failed", {"x": "out of memory"}), TrialOutcome("y failed", {"y": "out of memory"})])
     here = {"now": looks[0]}
 
-    def left(_):
+    def left():
         here["now"] = looks.pop(0) if looks else here["now"]
         return len(here["now"])
 
-    monkeypatch.setattr(tune_cells, "_left", left)
-    monkeypatch.setattr(tune_cells, "_open", lambda _: sorted(here["now"]))
-    monkeypatch.setattr(tune_cells, "all_rows", lambda *given: [])
     monkeypatch.setattr(tune_cells, "POLL_SECONDS", 0)
     monkeypatch.setattr(tune_cells.study_folder, "write_trials", lambda *given: None)
+    plan = SimpleNamespace(cells=["cell"])
+    search = SimpleNamespace(plan=plan, left=left, open_keys=lambda: sorted(here["now"]), rows=list)
 
     class Executor:
         turns = 0
@@ -485,9 +485,8 @@ def test_trials_that_another_worker_repeated_are_no_failures_of_this_one(monkeyp
             assert self.turns < 20, "it waits for ever"
             return [(job, next(answers, None)) for job in jobs]
 
-    plan = SimpleNamespace(cells=["cell"])
     if ends is None:
-        tune_cells._run_trials(plan, [["work"]], Executor())
+        tune_cells._run_trials(search, Executor())
     else:
         with pytest.raises(RunFailed, match=ends):
-            tune_cells._run_trials(plan, [["work"]], Executor())
+            tune_cells._run_trials(search, Executor())

@@ -1,5 +1,6 @@
-"""How fast this machine is at it: the step, the loader, scoring and what a run costs besides, measured in one go.
+"""Benchmarks of this machine: the training step, the loader, scoring, and the overhead of a run.
 
-Figures of a shared machine drift by tens of percent within minutes. So what is compared is measured in turns, a ratio is
-the median of the ratios of the turns, and the machine's own peak is measured in the same run.
+Speeds of a shared machine drift by tens of percent within minutes. So whatever is compared is measured in
+alternation, a ratio is the median of the ratios of the rounds, and the peak of the machine is measured in the same
+run.
 """

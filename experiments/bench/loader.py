@@ -1,4 +1,4 @@
-"""What stands before and after the step: the loader with each augmentation policy, and scoring."""
+"""Speed of what precedes and follows the training step: loading with each augmentation policy, and scoring."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from experiments.evaluation.evaluator import ceiling, enlarge
 from experiments.evaluation.metrics import score
 from registry import AUGMENTATIONS
 
-IMAGES = 96  # photographs, of as many cars as there are
+IMAGES = 96  # at most, of as many cars as possible
 
 
 def spread(samples: list[Sample], count: int = IMAGES) -> list[Sample]:
-    """`count` samples from all over the list."""
+    """`count` samples, evenly spaced over the list."""
     return samples[:: max(1, len(samples) // count)][:count]
 
 
 def loader_speeds(
     samples: list[Sample], size: tuple[int, int], seconds: float, workers: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Photographs a second, from the cache and decoding each time, with each augmentation policy."""
+    """Images per second, from the cache and decoding each time, with each augmentation policy."""
     decoded = [decode(sample, size) for sample in samples]
     pixels = Pixels(np.stack([d[0] for d in decoded]), np.stack([d[1] for d in decoded]))
-    found: dict[str, dict[str, float]] = {}
+    speeds: dict[str, dict[str, float]] = {}
     for name in AUGMENTATIONS:
         ways = {
             way: _throughput(ImageDataset(samples, size, AUGMENTATIONS[name].build(), pixels=source), seconds, workers)
             for way, source in (("cached", pixels), ("decoding", None))
         }
-        found[name] = {**ways, "ratio": ways["cached"] / ways["decoding"]}
-    return found
+        speeds[name] = {**ways, "ratio": ways["cached"] / ways["decoding"]}
+    return speeds
 
 
 def _throughput(photographs: ImageDataset, seconds: float, workers: int) -> float:
@@ -57,15 +57,15 @@ def _throughput(photographs: ImageDataset, seconds: float, workers: int) -> floa
 
 
 def scoring_milliseconds(samples: list[Sample], size: tuple[int, int], count: int = 12) -> dict[str, Any]:
-    """Milliseconds a photograph on one thread, medians: reading its mask, scoring a prediction, the ceiling; and its size."""
+    """Median milliseconds per image on one thread (reading its mask, scoring, the ceiling), and its size."""
     spent: dict[str, list[float]] = {"read the mask": [], "score": [], "ceiling": []}
     for sample in spread(samples, count):
         truth = _timed(spent["read the mask"], lambda s=sample: read_mask(s.mask))  # type: ignore[misc]
         prediction = blurred(truth, size)
         _timed(spent["score"], lambda p=prediction, t=truth: score(p, t))  # type: ignore[misc]
         _timed(spent["ceiling"], lambda t=truth: ceiling(t, size))  # type: ignore[misc]
-    found: dict[str, Any] = {name: 1000 * statistics.median(values) for name, values in spent.items()}
-    return {**found, "photograph": f"{truth.shape[1]}x{truth.shape[0]}"}
+    medians: dict[str, Any] = {name: 1000 * statistics.median(values) for name, values in spent.items()}
+    return {**medians, "photograph": f"{truth.shape[1]}x{truth.shape[0]}"}
 
 
 def blurred(truth: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a run costs besides training: imports, set-up, tracking, pictures; in a fresh process and in one that has run before."""
+"""Overhead of a run (imports, set-up, tracking, pictures), in a fresh process and after another run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from experiments.bench.step import ROOT
 
-# A run of one epoch on three small synthetic cars, twice in one process with two seeds; made cars and cache are there.
+# A run of one epoch on three small synthetic cars, once for each seed in one process; cars and cache exist already.
 RUN_TWICE = """
 import json, pathlib, sys, time
 began = time.perf_counter()
@@ -28,7 +28,7 @@ for seed in sys.argv[2:]:
 
 
 def run_seconds() -> dict[str, float]:
-    """Seconds of a run that are neither training nor scoring: the first of a fresh process, and the one after it."""
+    """Seconds of a run that are neither training nor scoring: of the first run in a process and of the second."""
     from experiments.data.synthetic.cars import write_cars
 
     with tempfile.TemporaryDirectory() as folder:
@@ -42,18 +42,18 @@ def run_seconds() -> dict[str, float]:
 
 
 def import_seconds() -> dict[str, float]:
-    """Seconds of a fresh process that imports what each command needs, its own start included."""
+    """Seconds that a fresh process takes to start and to import what each command needs."""
     codes = {
         "--help": "import run; run.main(['--help'])",
         "a run's packages": "import experiments.training.runner",
         "MLflow": "import mlflow",
     }
-    found = {}
+    seconds = {}
     for name, code in codes.items():
         began = time.perf_counter()
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True)
-        found[name] = time.perf_counter() - began
-    return found
+        seconds[name] = time.perf_counter() - began
+    return seconds
 
 
 def _words(*words: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Everything measured, as plain data, and as a person reads it."""
+"""Run the benchmarks; return the results as plain data, or print them as JSON or tables."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from experiments.runtime.environment import versions
 from registry import InputError
 
 PARTS = ("step", "loader", "scoring", "overhead")
-SECONDS = 2.0  # for each figure of the loader
+SECONDS = 2.0  # per measurement of the loader
 
 
 def measure(
     config: RunConfig, machine: RuntimeConfig, parts: tuple[str, ...], steps: int, repeats: int
 ) -> dict[str, Any]:
-    """Measure the parts that are asked for, in the order of PARTS; nested plain data, ready for JSON."""
+    """Run the requested parts in the order of PARTS; the results as nested plain data, ready for JSON."""
     work = step.Workload(config, steps, repeats)
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "machine": {**versions(), "device": config.device, "threads": config.threads},
         "work": _work(config),
     }
@@ -43,26 +43,26 @@ def measure(
         }
         for name in (part for part in PARTS if part in parts):
             progress.log_to_stderr(f"measuring: {name} ...")
-            found[name] = measures[name]()
-    return found
+            results[name] = measures[name]()
+    return results
 
 
-def print_results(found: dict[str, Any], as_json: bool) -> None:
-    """Print what `measure` found."""
+def print_results(results: dict[str, Any], as_json: bool) -> None:
+    """Print the results of `measure`."""
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(results, indent=1))
         return
     console = Console()
-    console.print(f"{found['machine']['processor']}, torch {found['machine']['torch']}, {_words(found['work'])}")
+    console.print(f"{results['machine']['processor']}, torch {results['machine']['torch']}, {_words(results['work'])}")
     for name, rows in (
         ("step", _step_rows),
         ("loader", _loader_rows),
         ("scoring", _scoring_rows),
         ("overhead", _overhead_rows),
     ):
-        if name in found:
+        if name in results:
             table = Table(title=name, title_justify="left", show_header=False)
-            for row in rows(found[name]):
+            for row in rows(results[name]):
                 table.add_row(*row)
             console.print(table)
 
@@ -76,16 +76,16 @@ def parse_parts(words: list[str] | None) -> tuple[str, ...]:
 
 
 def _step(work: step.Workload) -> dict[str, Any]:
-    found = step.step_speeds(work)
+    results = step.step_speeds(work)
     peaks, flop = roofline.machine_peaks(work.config.device), roofline.step_flop(work)
-    own = found["images_per_second"]["own"]
-    found["gflop_per_image"] = flop / 1e9
-    found["peak"] = peaks
-    found["share_of_peak"] = {name: own * flop / peaks[name] for name in ("fp32", "bf16")}
-    found["roofline_images_per_second"] = roofline.roofline(work, peaks[_kind(work.config)], peaks["bandwidth"])
+    own = results["images_per_second"]["own"]
+    results["gflop_per_image"] = flop / 1e9
+    results["peak"] = peaks
+    results["share_of_peak"] = {name: own * flop / peaks[name] for name in ("fp32", "bf16")}
+    results["roofline_images_per_second"] = roofline.roofline(work, peaks[_kind(work.config)], peaks["bandwidth"])
     if work.config.device == "cuda":
-        found["largest_batch"] = step.largest_batch(work)
-    return found
+        results["largest_batch"] = step.largest_batch(work)
+    return results
 
 
 def _kind(config: RunConfig) -> str:
@@ -98,7 +98,7 @@ def _scoring(samples: list[Sample], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _samples(data_dir: Path, folder: Path) -> list[Sample]:
-    """Carvana's photographs where they are; else synthetic cars of half their size, made for this."""
+    """Carvana's images if they are there; otherwise synthetic cars of half their size, made for this."""
     if (data_dir / "train").is_dir():
         return carvana.build(data_dir)
     if data_dir != DATA_DIRS["carvana"]:
@@ -116,48 +116,47 @@ def _work(config: RunConfig) -> dict[str, Any]:
 
 def _words(work: dict[str, Any]) -> str:
     options = "".join(f" {name}={value}" for name, value in work["model_kwargs"].items())
-    return f"{work['model']}{options}, {work['loss']}, {work['size'][0]}x{work['size'][1]}, batch {work['batch_size']}, {work['precision']}"
+    width, height = work["size"]
+    return (
+        f"{work['model']}{options}, {work['loss']}, {width}x{height}, batch {work['batch_size']}, {work['precision']}"
+    )
 
 
-def _step_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    speeds, peaks = found["images_per_second"], found["peak"]
+def _step_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
+    speeds, peaks = results["images_per_second"], results["peak"]
     rows = [("this project's train", f"{speeds['own']:.2f} images/s")]
     rows += [
-        (name, f"{speeds[name]:.2f} images/s; ours is {ratio:.2f} times") for name, ratio in found["own_over"].items()
+        (name, f"{speeds[name]:.2f} images/s; ours is {ratio:.2f} times") for name, ratio in results["own_over"].items()
     ]
     for name in ("fp32", "bf16"):
         rows.append(
             (
                 f"{name} matrix product",
-                f"{peaks[name] / 1e9:.0f} GFLOP/s; the step reaches {found['share_of_peak'][name]:.0%}",
+                f"{peaks[name] / 1e9:.0f} GFLOP/s; the step reaches {results['share_of_peak'][name]:.0%}",
             )
         )
-    rows.append(("arithmetic", f"{found['gflop_per_image']:.2f} GFLOP an image, forward and backward"))
-    rows.append(
-        (
-            "roofline",
-            f"{found['roofline_images_per_second']:.1f} images/s at {peaks['bandwidth'] / 1e9:.1f} GB/s of memory traffic",
-        )
-    )
-    memory = found["peak_memory_gb"]
+    rows.append(("arithmetic", f"{results['gflop_per_image']:.2f} GFLOP an image, forward and backward"))
+    bound, bandwidth = results["roofline_images_per_second"], peaks["bandwidth"] / 1e9
+    rows.append(("roofline", f"{bound:.1f} images/s at {bandwidth:.1f} GB/s of memory traffic"))
+    memory = results["peak_memory_gb"]
     rows.append(("peak memory", f"{memory['own']:.2f} GB; plain {memory['plain']:.2f} GB"))
-    return rows + ([("largest batch", str(found["largest_batch"]))] if "largest_batch" in found else [])
+    return rows + ([("largest batch", str(results["largest_batch"]))] if "largest_batch" in results else [])
 
 
-def _loader_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
+def _loader_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
     return [
         (name, f"{f['cached']:.0f} photographs/s cached, {f['decoding']:.0f} decoding: {f['ratio']:.1f} times")
-        for name, f in found.items()
+        for name, f in results.items()
     ]
 
 
-def _scoring_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    size = found["photograph"]
-    return [(name, f"{value:.1f} ms a photograph of {size}") for name, value in found.items() if name != "photograph"]
+def _scoring_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
+    size = results["photograph"]
+    return [(name, f"{value:.1f} ms a photograph of {size}") for name, value in results.items() if name != "photograph"]
 
 
-def _overhead_rows(found: dict[str, Any]) -> list[tuple[str, str]]:
-    imports = [(name, f"{seconds:.2f} s in a fresh process") for name, seconds in found["imports"].items()]
+def _overhead_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
+    imports = [(name, f"{seconds:.2f} s in a fresh process") for name, seconds in results["imports"].items()]
     return imports + [
-        (f"a run {where}", f"{seconds:.1f} s besides training and scoring") for where, seconds in found["run"].items()
+        (f"a run {where}", f"{seconds:.1f} s besides training and scoring") for where, seconds in results["run"].items()
     ]

@@ -1,8 +1,8 @@
-"""What the machine could do at most: its matrix product, its memory, and the roofline of a network under both.
+"""Upper bounds of this machine: matrix product, memory bandwidth, and the roofline of a network under both.
 
-Roofline: Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785. An operation takes at least its arithmetic
-divided by the machine's peak and at least its traffic divided by the memory's bandwidth; summed over the operations of
-forward and backward pass, as they are executed one by one, that is the least time of an image.
+Roofline: Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785. An operation takes at least its
+arithmetic divided by the machine's peak, and at least its memory traffic divided by the bandwidth. Summed over the
+operations of the forward and backward pass, executed one by one, this is the minimum time per image.
 """
 
 from __future__ import annotations
@@ -21,41 +21,41 @@ BYTES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def step_flop(work: Workload) -> float:
-    """Floating-point operations of forward and backward pass for one image: a multiplication and an addition are two."""
+    """Floating-point operations of one image, forward and backward; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         _forward_and_backward(work, torch.float32)
     return counter.get_total_flops() / 2
 
 
 def matrix_peak(device: str, kind: torch.dtype, size: int, repeats: int = 6) -> float:
-    """Operations a second of a square matrix product, the best of several."""
+    """Operations per second of a square matrix product, the best of several."""
     a, b = (torch.rand(size, size, device=device).to(kind) for _ in range(2))
     return 2 * size**3 / min(_seconds(device, lambda: a @ b) for _ in range(repeats))
 
 
 def bandwidth(device: str, megabytes: int, repeats: int = 6) -> float:
-    """Bytes a second, read and written, of copying an array larger than the caches; the best of several."""
+    """Bytes per second, read and written, of copying an array larger than the caches; the best of several."""
     source = torch.zeros(megabytes * 1_000_000, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / min(_seconds(device, lambda: target.copy_(source)) for _ in range(repeats))
 
 
 def machine_peaks(device: str) -> dict[str, float]:
-    """Peaks in operations a second, fp32 and bf16, and bandwidth in bytes a second."""
+    """Peaks in operations per second, fp32 and bf16, and bandwidth in bytes per second."""
     size, megabytes = (8192, 2000) if device == "cuda" else (2048, 400)
     peaks = {name: matrix_peak(device, BYTES[name], size) for name in ("fp32", "bf16")}
     return {**peaks, "bandwidth": bandwidth(device, megabytes)}
 
 
 def roofline(work: Workload, peak: float, bytes_a_second: float) -> float:
-    """Images a second that nothing could exceed which executes the operations of the network one after another."""
-    with _Least(peak, bytes_a_second) as least:
+    """Upper bound of images per second for executing the operations of the network one after another."""
+    with _MinimumTime(peak, bytes_a_second) as minimum:
         _forward_and_backward(work, BYTES[work.config.precision])
-    return 2 / least.seconds
+    return 2 / minimum.seconds
 
 
-class _Least(TorchDispatchMode):
-    """Adds up the least time of every operation that is executed under it."""
+class _MinimumTime(TorchDispatchMode):
+    """Adds up the minimum time of every operation that is executed under it."""
 
     def __init__(self, peak: float, bytes_a_second: float) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class _Least(TorchDispatchMode):
 
 
 def _forward_and_backward(work: Workload, kind: torch.dtype) -> None:
-    """Of two images, on the meta device: shapes are followed and nothing is computed."""
+    """Two images on the meta device: shapes are propagated and nothing is computed."""
     width, height = work.config.size
     model = work.model().to("meta", kind)
     model(torch.empty(2, 3, height, width, device="meta", dtype=kind)).sum().backward()

@@ -1,4 +1,4 @@
-"""The training step: this project's own loop beside a plain one, and both beside what the machine could do at most."""
+"""Speed of the training step: this project's loop, a plain loop for comparison, and the largest batch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from experiments.config.schema import RunConfig
-from experiments.data.cache import Pixels
-from experiments.data.dataset import Batches, ImageDataset
-from experiments.data.samples import Sample
 from experiments.runtime.environment import peak_memory
 from experiments.runtime.errors import RunFailed
-from experiments.training.loop import start, train
+from experiments.training.speed import synthetic_images, training_speeds
 from registry import LOSSES, MODELS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,7 +26,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 @dataclass(frozen=True)
 class Workload:
-    """What the step is measured on: model, loss, size, batch and precision of `config`, `steps` a turn, `repeats` turns."""
+    """What is measured: model, loss, size, batch and precision of `config`; `steps` per round, `repeats` rounds."""
 
     config: RunConfig
     steps: int = 8
@@ -44,31 +40,19 @@ class Workload:
         return LOSSES[self.config.loss].build(**self.config.loss_kwargs)
 
 
-def synthetic_images(work: Workload, count: int) -> ImageDataset:
-    """Photographs of noise with a disc for a mask, in memory: the step does not care what it sees."""
-    width, height = work.config.size
-    images = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-    y, x = np.mgrid[:height, :width]
-    disc = ((y - height / 2) ** 2 + (x - width / 2) ** 2 < (min(width, height) / 3) ** 2).astype(np.uint8)
-    samples = [Sample(Path(f"{i}.jpg"), Path(f"{i}.gif"), str(i)) for i in range(count)]
-    return ImageDataset(samples, work.config.size, pixels=Pixels(images, np.repeat(disc[None], count, 0)))
-
-
 def own_loop(work: Workload) -> Callable[[], float]:
-    """A function that runs one epoch of this project's `train` and returns images a second (training alone)."""
-    photographs = synthetic_images(work, work.steps * work.config.batch_size)
-    batches = Batches(photographs, work.config.batch_size, pin_memory=work.config.device == "cuda")
-    epochs = train(start(work.model(), work.config), batches, synthetic_images(work, 1), work.loss(), work.config)
-    return lambda: next(epochs).images_per_second
+    """A function that trains one epoch by this project's loop and returns images per second (training alone)."""
+    speeds = training_speeds(work.config, work.steps)
+    return lambda: next(speeds)
 
 
 def plain_loop(work: Workload, autocast: bool = False) -> Callable[[], float]:
-    """The same work written the usual way: contiguous float32, Adam as it comes, the loss read at every step.
+    """The same work written the usual way: contiguous float32, default Adam, the loss read at every step.
 
-    With `autocast` its forward pass runs in bfloat16, still without anything else.
+    With `autocast` its forward pass runs in bfloat16, without any further optimization.
     """
-    photographs = synthetic_images(work, work.steps * work.config.batch_size)
-    loader = torch.utils.data.DataLoader(photographs, work.config.batch_size, shuffle=True)
+    inputs = synthetic_images(work.config.size, work.steps * work.config.batch_size)
+    loader = torch.utils.data.DataLoader(inputs, work.config.batch_size, shuffle=True)
     device = torch.device(work.config.device)
     model, loss = work.model().to(device), work.loss()
     optimizer = torch.optim.Adam(model.parameters(), lr=work.config.learning_rate)
@@ -84,21 +68,21 @@ def plain_loop(work: Workload, autocast: bool = False) -> Callable[[], float]:
             value.backward()
             optimizer.step()
             total += value.item()
-        return len(photographs) / (time.perf_counter() - began)
+        return len(inputs) / (time.perf_counter() - began)
 
     return epoch
 
 
 class BenchmarkProcess:
-    """A loop in a fresh process of its own: what it sets (memory, threads) does not reach the other, which stays plain."""
+    """A loop in its own process, so that its settings (memory, threads) do not affect the other loop."""
 
     def __init__(self, work: Workload, way: str) -> None:
-        words = [sys.executable, "-c", f"from experiments.bench.step import serve; serve({way!r})"]
-        surroundings = {name: value for name, value in os.environ.items() if way == "own" or name != "GOMP_SPINCOUNT"}
+        command = [sys.executable, "-c", f"from experiments.bench.step import serve; serve({way!r})"]
+        environment = {name: value for name, value in os.environ.items() if way == "own" or name != "GOMP_SPINCOUNT"}
         self._process = subprocess.Popen(
-            words,
+            command,
             cwd=ROOT,
-            env=surroundings,
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -107,11 +91,11 @@ class BenchmarkProcess:
         self._ask(json.dumps({"config": work.config.to_dict(), "steps": work.steps}))
 
     def speed(self) -> float:
-        """Images a second of one epoch."""
+        """Images per second of one epoch."""
         return self._ask("epoch")
 
     def close(self) -> float:
-        """End the process; gigabytes that the steps took at most, without what the packages take."""
+        """End the process; the peak memory of the steps in GB, without that of the packages."""
         memory = self._ask("memory")
         self._process.communicate()
         return memory
@@ -127,7 +111,7 @@ class BenchmarkProcess:
 
 
 def serve(way: str) -> None:
-    """The other side of `Process`: one line in, one number out."""
+    """The other side of `BenchmarkProcess`: one line in, one number out."""
     asked = json.loads(input())
     work = Workload(RunConfig.from_dict(asked["config"]), asked["steps"])
     before = peak_memory()
@@ -142,20 +126,20 @@ def serve(way: str) -> None:
 
 
 def alternate(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Each way once to warm up, then `repeats` rounds of all of them one after another."""
+    """Call each way once to warm up, then `repeats` rounds of all of them one after another."""
     for way in ways.values():
         way()
     rounds = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
-    return {name: [one[name] for one in rounds] for name in ways}
+    return {name: [speeds[name] for speeds in rounds] for name in ways}
 
 
 def ratio(over: list[float], under: list[float]) -> float:
-    """The median over the rounds of one figure divided by another of the same round."""
+    """The median over the rounds of one speed divided by another of the same round."""
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
 def step_speeds(work: Workload) -> dict[str, Any]:
-    """Images a second of the own loop and of the plain one (and of its autocast form on a GPU), their ratios and memory."""
+    """Images per second of this project's loop and of the plain one (on a GPU also with autocast), ratios, memory."""
     names = ["own", "plain"] + (["plain, autocast"] if work.config.device == "cuda" else [])
     processes = {name: BenchmarkProcess(work, name) for name in names}
     rounds = alternate({name: process.speed for name, process in processes.items()}, work.repeats)
@@ -166,7 +150,7 @@ def step_speeds(work: Workload) -> dict[str, Any]:
 
 
 def largest_batch(work: Workload, most: int = 4096) -> int:
-    """The largest power of two of photographs that a step on the GPU has memory for."""
+    """The largest batch size, a power of two, that fits into the memory of the GPU."""
     import dataclasses
 
     fits = 0

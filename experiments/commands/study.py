@@ -94,7 +94,7 @@ def grid(
     from experiments.studies import from_flags
 
     given = {"seeds": seeds, "name": name, "rope": rope, **(vars(tuning) if tuning else {})}
-    parsed = from_flags.grid(args, factors, given)
+    parsed = from_flags.grid_study(args, factors, given)
     machine = {**args.machine, **({} if optuna_storage is None else {"optuna_storage": optuna_storage})}
     pool = _pool(executor)
     from experiments.studies import run_study

@@ -34,7 +34,7 @@ def train(
     if tuning and tuning.tune:
         from experiments.studies import from_flags, run_study
 
-        return run_study.tune_and_train(from_flags.single(args, vars(tuning)), args)
+        return run_study.tune_and_train(from_flags.tuning_study(args, vars(tuning)), args)
     if tuning and any(value is not None for name, value in vars(tuning).items() if name != "tune"):
         raise InputError("--tune-range, --tune-points, --tune-seeds and --tune-sampler need --tune: add --tune.")
     from experiments.training import single_run

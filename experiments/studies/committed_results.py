@@ -1,10 +1,10 @@
-"""What was done of a study elsewhere, as analysis/results has it: counted as done, so that only the rest is run here.
+"""Count committed results (analysis/results) as done, so that only the rest of a study runs here.
 
-A machine that is lent for some hours does a part and commits it (`report`); the next one goes on. Or somebody adds seeds to a
-study that was published, and trains only those. A run counts where its cell, its seed and its key are the plan's, so nothing
-counts that had other settings or other data; its scores stay in the committed files, where `report` finds them. A trial gets a
-folder here when it is its turn, since the rates are chosen from all of them; so it may be one of any committed study that tried
-the same. (Not with TPE: a committed rate has too few digits to find its trials again.)
+A machine that is rented for some hours runs a part and commits it (`report`); the next one continues. Or somebody
+adds seeds to a published study and trains only those. A run counts where its cell, seed and key are the plan's, so
+none with other settings or other data does; its scores stay in the committed files, where `report` finds them. A
+trial gets a folder here when it is its turn, since learning rates are chosen from all trials; so it may come from any
+committed study. (Not with TPE: a committed learning rate has too few digits to find its trials again.)
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from registry import InputError
 
 
 def count_committed(plan: Plan, results: Path) -> None:
-    """Fill `plan.published` and `plan.tried`. Raises InputError where nothing is committed, or it cannot be read."""
+    """Fill `plan.committed_runs` and `plan.committed_trials`. Raises InputError where nothing can be read."""
     name = plan.study.name
     if plan.study.pilot is not None:
         raise InputError(f"The study {name} has a pilot, whose runs are not committed: leave out --published.")
     own = committed.read_study(results, name)
-    plan.tried = _tried(plan, results)
-    if own is None and not plan.tried:
+    plan.committed_trials = _committed_trials(plan, results)
+    if own is None and not plan.committed_trials:
         raise InputError(f"Nothing of the study {name} is committed under {results}: leave out --published.")
     if own is not None:
         done = own.finished
-        plan.published = {
+        plan.committed_runs = {
             (cell, seed): (key, dice)
             for cell, seed, key, dice in zip(done.cell, done.seed, done.key, done.dice, strict=True)
         }
     threads = max((cell.config.threads for cell in plan.cells), default=0)
-    too = f" (threads, too: {threads} here)" if threads else ""
+    threads_too = f", threads ({threads} here)" if threads else ""
     progress.log(
-        f"{results / name} has {len(plan.published)} finished runs, which count where cell, seed, settings{too} and data are this plan's, "
-        f"and {results} has {len(plan.tried)} trials of its cells, which count where it tries their rates."
+        f"{results / name} has {len(plan.committed_runs)} finished runs, which count where cell, seed, settings"
+        f"{threads_too} and data are this plan's, and {results} has {len(plan.committed_trials)} trials of its cells, "
+        "which count where it tries their learning rates."
     )
 
 
-def _tried(plan: Plan, results: Path) -> dict[str, dict[str, object]]:
+def _committed_trials(plan: Plan, results: Path) -> dict[str, dict[str, object]]:
     """The committed trials of the plan's cells at its tuning's seeds, by key.
 
-    The study's own come first. Of the others', one that two studies tell differently does not count; what it took is left out, for
-    it was spent there.
+    The study's own win. One on which other studies disagree does not count; their time is left out: they spent it.
     """
     tuning = plan.study.tuning
     if tuning is None or tuning.sampler != "grid":
         return {}
     tables = {
-        name: _ended(read_trials(results / name / "trials.csv"), tuning.seeds)
+        name: _ended_trials(read_trials(results / name / "trials.csv"), tuning.seeds)
         for name in committed.committed_studies(results)
     }
     own = tables.pop(plan.study.name, pd.DataFrame())
@@ -66,10 +66,10 @@ def _tried(plan: Plan, results: Path) -> dict[str, dict[str, object]]:
     return {key: row for key, row in rows.items() if key in _keys(plan, float(row["rate"]), int(row["seed"]))}
 
 
-def _ended(table: pd.DataFrame, seeds: tuple[int, ...]) -> pd.DataFrame:
-    """The trials with these seeds of which it is known how they ended."""
-    told = (table.state == "finished") & table.value.notna() | (table.state == "diverged")
-    return table[told & table.seed.isin(seeds) & table.rate.notna()]
+def _ended_trials(table: pd.DataFrame, seeds: tuple[int, ...]) -> pd.DataFrame:
+    """The trials with these seeds whose end is known."""
+    ended = (table.state == "finished") & table.value.notna() | (table.state == "diverged")
+    return table[ended & table.seed.isin(seeds) & table.rate.notna()]
 
 
 def _keys(plan: Plan, rate: float, seed: int) -> set[str]:

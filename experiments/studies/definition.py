@@ -1,8 +1,9 @@
-"""What a study is: a question, the factors whose levels are crossed, the seeds, and what is held equal for all of them.
+"""Define a study: a question, the factors whose levels are crossed, the seeds, and the settings that all cells share.
 
-It is written in `experiments/studies/NAME.toml` (see `study_file`), or made from the words of `run.py grid`.
+It comes from `experiments/studies/NAME.toml` (see `study_file`) or from the flags of `run.py grid` (see `from_flags`).
 
-一项研究：要回答的问题、相互交叉的因素及其水平、随机种子，以及所有单元都必须相同的设置。写在 `experiments/studies/NAME.toml` 里。
+一项研究：要回答的问题、相互交叉的因素及其水平、随机种子，以及所有单元都必须相同的设置。
+写在 `experiments/studies/NAME.toml` 里。
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ROPE = 0.001
-# Standard deviations of Dice that a plan assumes before a pilot has measured them: between cars, seeds, and the rest.
+# Standard deviations of Dice that a plan assumes until a pilot has measured them: cars, seeds, residual.
 GUESS = {"car": 0.0003, "seed": 0.0015, "residual": 0.0015}
 SAMPLERS = ("grid", "tpe")
 KWARGS = ("model_kwargs", "loss_kwargs")
@@ -32,7 +33,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How every cell's learning rate is found: the same trials for all, points x seeds of them."""
+    """How the learning rate of every cell is tuned: `points` rates from `low` to `high`, each with every seed."""
 
     low: float
     high: float
@@ -42,13 +43,13 @@ class Tuning:
 
     @property
     def budget(self) -> int:
-        """Trials a cell."""
+        """Trials per cell."""
         return self.points * len(self.seeds)
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """Runs that come first, to measure how much seeds and cars vary."""
+    """Runs that come first, to measure the variance between seeds and between cars."""
 
     cells: int = 2
     seeds: int = 5
@@ -56,7 +57,7 @@ class Pilot:
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination of levels: what is compared. `fields` are the RunConfig fields that the levels set."""
+    """One configuration of the factorial design; `fields` are the RunConfig fields that its levels set."""
 
     id: str
     levels: Mapping[str, str]
@@ -65,7 +66,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """A study as it was asked for; every value is checked and typed."""
+    """A study as it was requested; every value is checked and typed."""
 
     name: str
     factors: Mapping[str, tuple[Level, ...]]
@@ -76,39 +77,39 @@ class Study:
     rope: float = ROPE
     confirmatory: tuple[str, ...] = ()
     simple_effects: tuple[str, ...] = ()  # factors whose effect is also shown within each combination of the others
-    baseline: Mapping[str, str] = field(default_factory=dict)  # of those factors, the level that alone is compared with
-    at_budget: bool = False  # cells that have not converged are judged too: the question is about so many steps
+    baseline: Mapping[str, str] = field(default_factory=dict)  # of those factors, the only level to compare with
+    at_budget: bool = False  # also judge cells that have not converged: the question is about the number of steps
     pilot: Pilot | None = None
     guess: Mapping[str, float] = field(default_factory=lambda: dict(GUESS))
     tuning: Tuning | None = None
 
     @property
     def exploratory(self) -> tuple[str, ...]:
-        """The comparisons that were not named beforehand."""
+        """The comparisons that were not named as confirmatory."""
         return tuple(name for name in (*self.factors, "pairs") if name not in self.confirmatory)
 
     def cells(self) -> list[Cell]:
         """Every combination of levels, in the order of the file."""
-        found: dict[str, Cell] = {}
+        cells: dict[str, Cell] = {}
         for levels in itertools.product(*self.factors.values()):
-            name = unique("+".join(slug(level.label) for level in levels), found)
+            name = unique("+".join(slug(level.label) for level in levels), cells)
             labels = {factor: level.label for factor, level in zip(self.factors, levels, strict=True)}
-            found[name] = Cell(name, labels, merged(level.fields for level in levels))
-        return list(found.values())
+            cells[name] = Cell(name, labels, merged(level.fields for level in levels))
+        return list(cells.values())
 
 
 def grid_name(content: Mapping[str, Any]) -> str:
-    """The name of a study that has no file: it follows from what it consists of."""
+    """The name of a study without a file: a hash of its content."""
     return "grid_" + hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
 def merged(parts: Iterator[Mapping[str, Any]]) -> dict[str, Any]:
-    """Fields of several levels in one: options of the model and of the loss come together, option by option."""
-    found: dict[str, Any] = {}
+    """The fields of several levels in one; options of the model and of the loss are merged one by one."""
+    fields: dict[str, Any] = {}
     for part in parts:
         for name, value in part.items():
-            found[name] = {**found.get(name, {}), **value} if name in KWARGS else value
-    return found
+            fields[name] = {**fields.get(name, {}), **value} if name in KWARGS else value
+    return fields
 
 
 def slug(label: str) -> str:

@@ -17,7 +17,7 @@ POINTS, SEEDS = 7, [100, 101]  # the defaults of a tuning
 WIDTH = 10.0  # its range: from a tenth of the preset's learning rate to ten times that
 
 
-def grid(args: ParsedArgs, factors: Mapping[str, Sequence[str]], flags: Mapping[str, Any]) -> Study:
+def grid_study(args: ParsedArgs, factors: Mapping[str, Sequence[str]], flags: Mapping[str, Any]) -> Study:
     """The study of `run.py grid`: `factors` are lists of names, `flags` the other flags (None: not given)."""
     rope = {} if flags.get("rope") is None else {"rope": flags["rope"]}
     content: dict[str, Any] = {
@@ -33,7 +33,7 @@ def grid(args: ParsedArgs, factors: Mapping[str, Sequence[str]], flags: Mapping[
     return parse_study(name, content, "The grid")
 
 
-def single(args: ParsedArgs, flags: Mapping[str, Any]) -> Study:
+def tuning_study(args: ParsedArgs, flags: Mapping[str, Any]) -> Study:
     """The tuning of a single combination, as a study with one cell and one seed."""
     if "learning_rate" in args.fields:
         raise InputError("--tune finds the learning rate: leave out --learning-rate.")

@@ -1,4 +1,4 @@
-"""A study's models beside each other on a few photographs that may be shown: synthetic cars, or others with their credit."""
+"""Draw a study's models next to each other on a few publishable images: synthetic cars, or others with a credit."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from experiments.runtime.files import write_atomically
 from experiments.studies.reproduce import load_config
 from registry import InputError
 
-MODELS, SHOWN = 5, 3  # beside each other; photographs
+MODELS, IMAGES = 5, 3  # columns and rows of the figure
 
 
 @dataclass(frozen=True)
 class TrainedCell:
-    """A cell's trained network and the size at which it looks at photographs."""
+    """A cell's trained model and its input size (width, height)."""
 
     label: str
     model: nn.Module
@@ -38,62 +38,69 @@ class TrainedCell:
 
 
 def command(places: Places, asked: str | None, photographs: str, credit: str | None) -> None:
-    """`report --photographs`: draw the strip beside the study's other pictures."""
+    """`report --photographs`: write the strip next to the study's other figures."""
     name = one_study(places, asked, f"--photographs {photographs}")
     content = draw_strip(answer_study(load_study(places, name)), places.output_dir, photographs, credit)
     (places.results / name).mkdir(parents=True, exist_ok=True)
     write_atomically(places.results / name / "strip.png", content)
 
 
-def draw_strip(found: Answer, output_dir: Path, photographs: str, credit: str | None) -> bytes:
-    """The strip as a PNG: the highest cells' last weights, of their first seed, on `photographs` ("synthetic", or images/ and masks/).
+def draw_strip(answers: Answer, output_dir: Path, photographs: str, credit: str | None) -> bytes:
+    """The strip as a PNG: the last weights of the highest cells, of their first seed.
 
-    Raises InputError where the weights are not under `output_dir`, and for photographs without a credit.
+    Args:
+        photographs: "synthetic", or a folder of images/ and masks/.
+        credit: whose the images are; needed for a folder.
+
+    Raises:
+        InputError: the weights are not in `output_dir`, or a folder has no credit.
     """
     samples, credit = _samples(photographs, credit)
-    showers = list(_trained_cells(found, output_dir))
-    if not showers:
+    cells = list(_trained_cells(answers, output_dir))
+    if not cells:
         raise InputError(
-            f"No checkpoint of the study {found.study.name} lies under {output_dir / 'runs'}, so its models cannot be shown."
+            f"There is no checkpoint of the study {answers.study.name} in {output_dir / 'runs'}, so its models cannot "
+            "be shown."
         )
-    step = max(1, len(samples) // SHOWN)
-    shown = [_shown(sample, showers) for sample in samples[::step][:SHOWN]]
-    return png(strip(shown, [shower.label for shower in showers], credit))
+    step = max(1, len(samples) // IMAGES)
+    rows = [_row(sample, cells) for sample in samples[::step][:IMAGES]]
+    return png(strip(rows, [cell.label for cell in cells], credit))
 
 
 def _samples(photographs: str, credit: str | None) -> tuple[list[Sample], str]:
-    """The photographs, and what is said of where they come from."""
+    """The images and their credit."""
     if photographs == "synthetic":
         return cars.build(DATA_DIRS["synthetic"]), "Synthetic cars, made by this project."
     if (Path(photographs) / "train_masks").exists():
         raise InputError(
-            f"{photographs} has Kaggle's layout: those photographs may not be shown. Type --photographs synthetic, or name other ones."
+            f"{photographs} has Kaggle's layout, and those images may not be published. Type --photographs synthetic, "
+            "or name other ones."
         )
     if not credit:
         raise InputError(
-            f"Say whose the photographs in {photographs} are: --credit 'name, licence', or type --photographs synthetic."
+            f"Whose are the images in {photographs}? Add --credit 'name, licence', or type --photographs synthetic."
         )
     return folder.build(photographs), credit
 
 
-def _trained_cells(found: Answer, output_dir: Path) -> Iterator[TrainedCell]:
-    """The networks of the highest cells whose checkpoints lie under `output_dir`."""
-    for row in found.measured[:MODELS]:
+def _trained_cells(answers: Answer, output_dir: Path) -> Iterator[TrainedCell]:
+    """The models of the highest cells that have a checkpoint in `output_dir`."""
+    for row in answers.measured[:MODELS]:
         path = output_dir / "runs" / row.keys[0] / "last.ckpt"
-        if row.keys[0] not in found.study.configs or not path.exists():
+        if row.keys[0] not in answers.study.configs or not path.exists():
             continue
-        config = load_config(found.study, row.keys[0])
-        model = TrainedModel(path, config, {}).model()  # with all its weights from the checkpoint: nothing is fetched
+        config = load_config(answers.study, row.keys[0])
+        model = TrainedModel(path, config, {}).model()  # all weights are in the checkpoint: nothing is downloaded
         yield TrainedCell(row.label, model, config.size)
 
 
-def _shown(sample: Sample, showers: list[TrainedCell]) -> Shown:
+def _row(sample: Sample, cells: list[TrainedCell]) -> Shown:
     truth = read_mask(sample.mask)
     height, width = truth.shape
     predictions = []
-    for shower in showers:
-        image = load_image(sample.image, shower.size)
-        (logits,) = predict_logits(shower.model, image[None], torch.device("cpu"))
+    for cell in cells:
+        image = load_image(sample.image, cell.size)
+        (logits,) = predict_logits(cell.model, image[None], torch.device("cpu"))
         predictions.append(enlarge(logits, (width, height)) > 0)
     photo = cv2.resize(read_image(sample.image), (width, height), interpolation=cv2.INTER_AREA)
     return Shown(np.asarray(photo, np.uint8), truth, predictions, sample.name)

@@ -1,11 +1,12 @@
 """The one door to Ray: the runs of a study on several machines, or several of them on one GPU.
 
-Ray finds a place for each run, and tells when a worker or a machine died; such a run is handed out again, and goes on from its
-last checkpoint. All else is as in one process: the same functions, the same number of threads (it is in the run's settings and
-decides the last bits of its sums), the same leases, so that plain workers may share the study.
-Every machine needs the project, the photographs and the output folder under the same paths.
+Ray schedules each run and reports when a worker or a machine died; such a run is rescheduled and resumes from its
+last checkpoint. All else is as in one process: the same functions, the same number of threads (it is in the run's
+settings and decides the last bits of its sums), the same leases, so that plain workers may share the study. Every
+machine needs the project, the images and the output folder under the same paths.
 
-Ray 把研究的各次运行分配到多台机器上，或让几次运行共用一块 GPU；工作进程或机器中断时，只影响它正在做的那一次运行，该运行会被重新分配。
+Ray 把研究的各次运行分配到多台机器上，或让几次运行共用一块 GPU；
+工作进程或机器中断时，只影响它正在做的那一次运行，该运行会被重新分配。
 """
 
 from __future__ import annotations
@@ -28,36 +29,30 @@ from experiments.studies.ray_options import RayOptions
 from experiments.tracking import tracker
 from registry import InputError
 
-RETRIES = 3  # how often a run is handed out again whose worker died
-STOP_TIMEOUT = 60.0  # seconds in which workers that were asked to stop should have done so
-POLL_SECONDS = 0.5  # seconds between two looks at whether to stop
+RETRIES = 3  # how often a run is rescheduled after its worker died
+STOP_TIMEOUT = 60.0  # seconds after which a worker that was asked to stop is killed
+POLL_SECONDS = 0.5  # between two checks for a stop signal
 ROOT = Path(__file__).parent.parent.parent
-FORWARDED_VARIABLES = (
-    "MLFLOW_",
-    "OPTUNA_",
-    "GOMP_",
-    "NO_ALBUMENTATIONS_",
-    "HF_",
-    "TORCH_HOME",
-)  # settings that workers need, too
+# Prefixes of the environment variables that workers also need.
+FORWARDED_VARIABLES = ("MLFLOW_", "OPTUNA_", "GOMP_", "NO_ALBUMENTATIONS_", "HF_", "TORCH_HOME")
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one run takes of a machine."""
+    """What one run takes on a machine."""
 
     cpus: int
     gpus: float
 
     def fits(self, resources: dict[str, float]) -> int:
-        """How many runs a machine with these resources takes at once."""
+        """How many runs fit on a machine with these resources at once."""
         takes = {"CPU": self.cpus, "GPU": self.gpus}
         return min(int(resources.get(name, 0) / amount + 1e-6) for name, amount in takes.items() if amount)
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """The command that was typed, and where."""
+    """The command line and its working directory."""
 
     folder: str
     command: tuple[str, ...]
@@ -68,80 +63,80 @@ class RayExecutor:
 
     def __init__(self, ray: Any, need: Resources, parallel: int | None, stop: Stop) -> None:
         self._ray, self._need, self._parallel, self._stop = ray, need, parallel, stop
-        # tried again here and not by Ray, which would do so without a word, and for ever where memory runs out
+        # retried here and not by Ray, which would do so silently, and forever where memory runs out
         self._work = ray.remote(num_cpus=need.cpus, num_gpus=need.gpus, max_retries=0)(_run_in_worker)
         self._warned: set[str] = set()
 
     def capacity(self) -> int:
-        """Twice what fits: the second half waits for its turn, and shows an autoscaler that there is more to do."""
-        return self._parallel or max(1, 2 * sum(self._need.fits(one["Resources"]) for one in _alive_nodes(self._ray)))
+        """Twice what fits: the second half waits, and shows an autoscaler that there is more to do."""
+        return self._parallel or max(1, 2 * sum(self._need.fits(node["Resources"]) for node in _alive_nodes(self._ray)))
 
-    def run_tasks(self, act: TaskFunction, plan: Plan, jobs: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
-        """See `Executor.each`. Whatever is still going on when the caller turns away is asked to stop, and waited for."""
-        # by number: of equal jobs, as the trials of one cell are, each is lost by itself
-        shared, left, lost = self._ray.put(plan), deque(enumerate(jobs)), Counter[int]()
-        going: dict[Any, tuple[int, Task]] = {}
+    def run_tasks(self, function: TaskFunction, plan: Plan, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+        """See `Executor.run_tasks`. When the caller stops early, what is still running is stopped and waited for."""
+        # by number: of equal tasks, as the trials of one cell are, each is lost separately
+        shared_plan, waiting, losses = self._ray.put(plan), deque(enumerate(tasks)), Counter[int]()
+        running: dict[Any, tuple[int, Task]] = {}
+        invocation = Invocation(os.getcwd(), tuple(sys.argv))
         try:
-            while left or going:
-                while left and len(going) < self.capacity():
-                    number, job = left.popleft()
-                    going[self._work.remote(act, shared, job, Invocation(os.getcwd(), tuple(sys.argv)))] = number, job
-                ended, _ = self._ray.wait(list(going), timeout=POLL_SECONDS)
+            while waiting or running:
+                while waiting and len(running) < self.capacity():
+                    number, task = waiting.popleft()
+                    running[self._work.remote(function, shared_plan, task, invocation)] = number, task
+                ended, _ = self._ray.wait(list(running), timeout=POLL_SECONDS)
                 self._stop.check()
-                for handed in ended:
-                    number, job = going.pop(handed)
-                    answer = self._answer(handed)
-                    if isinstance(answer, WorkerLost) and lost[number] < RETRIES:
-                        lost[number] += 1
-                        progress.log(
-                            f"{answer.reason} Its run is handed out again ({lost[number]} of at most {RETRIES} times)."
-                        )
-                        left.appendleft((number, job))
+                for reference in ended:
+                    number, task = running.pop(reference)
+                    result = self._result(reference)
+                    if isinstance(result, WorkerLost) and losses[number] < RETRIES:
+                        losses[number] += 1
+                        progress.log(f"{result.reason} The run is rescheduled (retry {losses[number]} of {RETRIES}).")
+                        waiting.appendleft((number, task))
                     else:
-                        yield job, answer
+                        yield task, result
         finally:
-            self._cancel(list(going))
+            self._cancel(list(running))
 
-    def _answer(self, handed: Any) -> Any:
+    def _result(self, reference: Any) -> Any:
         errors = self._ray.exceptions
-        try:
-            answer, wrong, warnings = self._ray.get(handed)
-        except (
+        lost = (
             errors.WorkerCrashedError,
             errors.NodeDiedError,
             errors.OutOfMemoryError,
             errors.LocalRayletDiedError,
-        ) as error:
+        )
+        try:
+            result, raised, warnings = self._ray.get(reference)
+        except lost as error:
             return WorkerLost(f"A worker was lost ({_first_sentence(error)}).")
         for sentence in warnings:
             if sentence not in self._warned:
                 progress.log(sentence)
         self._warned.update(warnings)
-        if wrong is not None:
-            raise wrong
-        return answer
+        if raised is not None:
+            raise raised
+        return result
 
-    def _cancel(self, going: list[Any]) -> None:
-        if not going:
+    def _cancel(self, running: list[Any]) -> None:
+        if not running:
             return
-        progress.log(f"Asking {len(going)} runs to stop where they can be taken up again ...")
-        for handed in going:
-            self._ray.cancel(handed, force=False)  # SIGINT for the worker: see `_work`
-        _, deaf = self._ray.wait(going, num_returns=len(going), timeout=STOP_TIMEOUT)
-        for handed in deaf:
-            self._ray.cancel(handed, force=True)
+        progress.log(f"Stopping {len(running)} runs at the next checkpoint ...")
+        for reference in running:
+            self._ray.cancel(reference, force=False)  # SIGINT for the worker: see `_run_in_worker`
+        _, still_running = self._ray.wait(running, num_returns=len(running), timeout=STOP_TIMEOUT)
+        for reference in still_running:
+            self._ray.cancel(reference, force=True)
 
 
 @contextlib.contextmanager
 def open_cluster(pool: RayOptions, plan: Plan, stop: Stop) -> Iterator[RayExecutor]:
-    """Ray for the length of a `with` block: the cluster at the pool's address, or one of this machine alone."""
+    """Connect to the cluster at the pool's address, or start one on this machine, for the length of a `with` block."""
     need = _resources_per_run(pool, plan)
     _refuse_unreachable(pool.address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     given: dict[str, Any] = {"address": pool.address, "log_to_driver": False, "logging_level": "error"}
-    if pool.address is None:  # one of its own: only the plan goes through its memory, and nobody looks at its pages
+    if pool.address is None:  # a private one: only the plan goes through its object store
         given |= {"address": "local", "include_dashboard": False, "object_store_memory": 100_000_000}
     try:
         ray.init(**given, runtime_env={"env_vars": _environment(need)})
@@ -156,33 +151,30 @@ def open_cluster(pool: RayOptions, plan: Plan, stop: Stop) -> Iterator[RayExecut
 
 
 def _run_in_worker(
-    act: TaskFunction, plan: Plan, job: Task, origin: Invocation
+    function: TaskFunction, plan: Plan, task: Task, invocation: Invocation
 ) -> tuple[Any, InputError | None, list[str]]:
-    """In a worker: what came out, the InputError that did instead, and warnings. Ray cancels with SIGINT, which is heard here."""
+    """In a worker: the result, the InputError that was raised instead, and warnings. Ray cancels with SIGINT."""
     warnings: list[str] = []
-    machine = plan.machine
+    runtime, host = plan.machine, socket.gethostname()
     try:
-        os.chdir(origin.folder)
-        sys.argv[:] = origin.command  # what the record names
+        os.chdir(invocation.folder)
+        sys.argv[:] = invocation.command  # recorded in the run's folder
         with (
             handle_signals() as stop,
-            tracker.session(machine.tracking_uri, machine.output_dir, warnings.append) as session,
+            tracker.session(runtime.tracking_uri, runtime.output_dir, warnings.append) as session,
         ):
-            return act(plan, job, stop, session), None, warnings
+            return function(plan, task, stop, session), None, warnings
     except Interrupted:
-        return WorkerLost(f"The worker on {socket.gethostname()} was asked to stop."), None, warnings
+        return WorkerLost(f"The worker on {host} was asked to stop."), None, warnings
     except FileNotFoundError as error:
-        return (
-            None,
-            InputError(f"The machine {socket.gethostname()} lacks {error.filename}: all need the same folders."),
-            warnings,
-        )
+        message = f"The machine {host} lacks {error.filename}: all machines need the same folders."
+        return None, InputError(message), warnings
     except InputError as error:
         return None, InputError(str(error)), warnings
 
 
 def _resources_per_run(pool: RayOptions, plan: Plan) -> Resources:
-    """A run on the CPU takes as many CPUs as it has threads; one on a GPU its share of it, and one CPU."""
+    """A run on the CPU takes as many CPUs as it has threads; a run on a GPU its share of the GPU and its threads."""
     configs = [cell.config for cell in plan.cells]
     if all(config.device != "cuda" for config in configs):
         if pool.gpus_per_run is not None:
@@ -194,7 +186,7 @@ def _resources_per_run(pool: RayOptions, plan: Plan) -> Resources:
 
 
 def _refuse_unreachable(address: str | None) -> None:
-    """Ray itself would try for two minutes, and end the process."""
+    """Raise InputError at once; Ray itself would retry for two minutes and then end the process."""
     host, _, port = (address or "").rpartition(":")
     if address in (None, "auto") or "://" in (address or ""):
         return
@@ -209,8 +201,8 @@ def _refuse_unreachable(address: str | None) -> None:
 
 
 def _refuse_small(ray: Any, need: Resources) -> None:
-    """A run that fits on no machine would wait for ever."""
-    if not any(need.fits(one["Resources"]) for one in _alive_nodes(ray)):
+    """Raise InputError if a run fits on no machine: it would wait forever."""
+    if not any(need.fits(node["Resources"]) for node in _alive_nodes(ray)):
         share = f" and {need.gpus:g} GPU" if need.gpus else ""
         raise InputError(
             f"No machine of the Ray cluster has {need.cpus} CPUs{share}, which one run takes. Fewer threads a run: put "
@@ -219,7 +211,7 @@ def _refuse_small(ray: Any, need: Resources) -> None:
 
 
 def _log_cluster(ray: Any, plan: Plan) -> None:
-    hosts = {one["NodeManagerHostname"] for one in _alive_nodes(ray)}
+    hosts = {node["NodeManagerHostname"] for node in _alive_nodes(ray)}
     cpus, gpus = (int(ray.cluster_resources().get(name, 0)) for name in ("CPU", "GPU"))
     progress.log(f"Ray: {len(_alive_nodes(ray))} nodes on {len(hosts)} machines, {cpus} CPUs, {gpus} GPUs.")
     if len(hosts) > 1 and (plan.machine.tracking_uri or "sqlite:").startswith("sqlite:"):
@@ -230,14 +222,14 @@ def _log_cluster(ray: Any, plan: Plan) -> None:
 
 
 def _alive_nodes(ray: Any) -> list[dict[str, Any]]:
-    return [one for one in ray.nodes() if one["Alive"]]
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _environment(need: Resources) -> dict[str, str]:
-    """What a worker's process begins with. GOMP_SPINCOUNT counts before torch is imported; Ray would set one thread."""
-    handed_on = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED_VARIABLES)}
+    """The environment of workers. GOMP_SPINCOUNT must be set before torch is imported; Ray would set one thread."""
+    forwarded = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED_VARIABLES)}
     places = [str(ROOT), os.getcwd(), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**handed_on, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": str(need.cpus)}
+    return {**forwarded, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": str(need.cpus)}
 
 
 def _first_sentence(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Repeat finished runs of a study from their configs, and compare their scores bit for bit. CPU runs only: there the same bits are due."""
+"""Repeat finished runs of a study from their configs and check that their scores are bit-identical (CPU runs only)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from experiments.runtime.progress import log
 from experiments.training import runner
 from registry import InputError
 
-WEIGHTS = Path("weights")  # where the studies look for files of weights
+WEIGHTS = Path("weights")  # where the studies look for weights files
 
 
 def command(places: Places, asked: str | None, count: int, data_dir: Path | None) -> int:
@@ -34,17 +34,16 @@ def command(places: Places, asked: str | None, count: int, data_dir: Path | None
 
 
 def verify(study: Study, count: int, output_dir: Path, data_dir: Path | None, stop: Stop) -> int:
-    """Train `count` runs of `study`, drawn at random, again under `output_dir`/verify; exit code 1 where any byte differs.
+    """Train `count` randomly drawn runs of `study` again, in `output_dir`/verify; exit code 1 if any byte differs.
 
-    Raises InputError where there is no run that can be repeated here, and Interrupted.
+    Raises InputError where no run can be repeated here, and Interrupted.
     """
     chosen = draw_runs(study, count)
     differing = sum(not _same(study, key, output_dir.absolute(), data_dir, stop) for key in chosen)
     log(f"{len(chosen) - differing} of {len(chosen)} repeated runs gave the same scores bit for bit.")
     if differing:
-        log(
-            f"Recorded on {', '.join(sorted(set(study.finished.device)))}; here is {processor()}, at commit {git_commit()[:7]}."
-        )
+        recorded = ", ".join(sorted(set(study.finished.device)))
+        log(f"Recorded on {recorded}; here is {processor()}, at commit {git_commit()[:7]}.")
     return int(differing > 0)
 
 
@@ -53,24 +52,25 @@ def draw_runs(study: Study, count: int, generator: random.Random | None = None) 
     finished = [key for key in study.finished.key if study.configs.get(key, {}).get("device") == "cpu"]
     if not finished:
         raise InputError(
-            f"The study {study.name} has no finished CPU run whose config is known, so nothing can be verified bit for bit."
+            f"The study {study.name} has no finished CPU run whose config is known, so nothing can be verified "
+            "bit for bit."
         )
     return (generator or random.Random()).sample(sorted(set(finished)), min(count, len(set(finished))))
 
 
 def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop: Stop) -> bool:
-    """Whether a run, repeated, gives the scores that were recorded."""
+    """Whether a run, repeated, gives the recorded scores."""
     config = load_config(study, key)
     machine = _machine(config, key, output_dir, data_dir)
-    shutil.rmtree(machine.runs_dir / key, ignore_errors=True)  # of a verification that was interrupted
+    shutil.rmtree(machine.runs_dir / key, ignore_errors=True)  # left by an interrupted verification
     prepared = load_run_inputs(replace(config, data_fingerprint=""), machine, stop.check)
     if prepared.config.key != key:
         raise InputError(
-            f"The photographs under {machine.data_dir} are not those of the run {key} (or divided otherwise): its data have the fingerprint "
-            f"{config.data_fingerprint}. Name their folder with --data-dir."
+            f"The images in {machine.data_dir} are not those of the run {key}, or split otherwise: its data have the "
+            f"fingerprint {config.data_fingerprint}. Name their folder with --data-dir."
         )
     threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)  # they decide the order of sums
+    torch.set_num_threads(config.threads)  # the number of threads decides the order of sums
     try:
         runner.run(prepared, stop)
     finally:
@@ -85,35 +85,36 @@ def _same(study: Study, key: str, output_dir: Path, data_dir: Path | None, stop:
 
 
 def load_config(study: Study, key: str) -> RunConfig:
-    """The run's config. Raises InputError where this version of the code means something else by it."""
+    """The config of a run. Raises InputError where this version of the code gives it another key."""
     commit = study.finished[study.finished.key == key].git_commit.iloc[0]
     try:
         config = RunConfig.from_dict(study.configs[key])
     except TypeError as error:
         raise InputError(
-            f"This version of the code cannot repeat the run {key} ({error}). Its commit can: git checkout {commit[:12]}"
+            f"This version of the code cannot repeat the run {key} ({error}). Its commit can: "
+            f"git checkout {commit[:12]}"
         ) from None
     if config.key != key:
         raise InputError(
-            f"The config of the run {key} was altered: it belongs to {config.key}. Take the study's files back with git checkout."
+            f"The config of the run {key} was altered: it belongs to {config.key}. Restore the study's files with "
+            "git checkout."
         )
     return config
 
 
 def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | None) -> RuntimeConfig:
-    """Where the run's inputs lie: as asked, else as its record says, else in the usual place."""
-    places = (read_json(output_dir / "runs" / key / "config.json") or {}).get("machine") or {}
-    found = data_dir or places.get("data_dir") or DATA_DIRS.get(config.data, Path("data"))
-    split, weights = (Path(places[name]) if places.get(name) else None for name in ("split_file", "weights_file"))
+    """Where the run's inputs are: as asked, else as its record says, else in the default folder."""
+    recorded = (read_json(output_dir / "runs" / key / "config.json") or {}).get("machine") or {}
+    images = data_dir or recorded.get("data_dir") or DATA_DIRS.get(config.data, Path("data"))
+    split, weights = (Path(recorded[name]) if recorded.get(name) else None for name in ("split_file", "weights_file"))
     if config.weights and weights is None:
-        weights = next(
-            (path for path in sorted(WEIGHTS.glob("*")) if path.is_file() and sha256_of(path) == config.weights), None
-        )
+        files = (path for path in sorted(WEIGHTS.glob("*")) if path.is_file())
+        weights = next((path for path in files if sha256_of(path) == config.weights), None)
         if weights is None:
             raise InputError(
-                f"The run {key} began from a weights file whose place is not known here: put the file with the SHA-256 "
+                f"The run {key} began from a weights file that is not here: put the file with the SHA-256 "
                 f"{config.weights} into the folder {WEIGHTS}/."
             )
     return RuntimeConfig(
-        data_dir=Path(found), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights
+        data_dir=Path(images), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights
     )

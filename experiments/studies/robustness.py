@@ -1,12 +1,13 @@
-"""`run.py robustness`: a study's networks on photographs that are not like those they learned from.
+"""Score a study's trained models on corrupted and foreign images (`run.py robustness`).
 
-The last weights of every finished run are scored on the study's own test photographs under five corruptions, and on
-photographs from elsewhere where there are some. Each condition is a file under outputs/studies/NAME/robustness, so
-the same command goes on where it was stopped; `report` makes the tables.
+The last weights of every finished run are scored on the study's own test images under five corruptions, and on a
+folder of foreign images if one is given. Each condition is a file in outputs/studies/NAME/robustness, so the same
+command resumes; `report` renders the tables.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,14 @@ from registry import InputError
 
 
 class CorruptedDataset(ImageDataset):
-    """Photographs as a network sees them under a condition."""
+    """Images as a model sees them under a condition (a corruption and its strength)."""
 
     def __init__(self, samples: Sequence[Sample], size: tuple[int, int], condition: str) -> None:
         super().__init__(samples, size)
         self.condition = condition
 
     def image(self, index: int) -> NDArray[np.uint8]:
-        """The photograph, corrupted at its own size and then reduced: RGB (H, W, 3). A clean one is what a run's test saw."""
+        """The image, corrupted at its own size and then resized: RGB (H, W, 3). A clean one is as in the run's test."""
         if self.condition == CLEAN:
             return super().image(index)
         sample = self.samples[index]
@@ -56,7 +57,12 @@ class CorruptedDataset(ImageDataset):
 
 
 def score_robustness(study: Study, machine: Mapping[str, Any], elsewhere: Path | None, views: int) -> int:
-    """Score what has not been scored yet; the exit code. Raises InputError where the study has no finished run here."""
+    """Score what has not been scored yet; the exit code. Raises InputError where the study has no finished run here.
+
+    Args:
+        elsewhere: a folder of images/ and masks/ to score as one more condition.
+        views: score at most so many images of each test car.
+    """
     place = None if elsewhere is None else file_name(elsewhere.resolve().name).removesuffix(".csv")
     if place in {file_name(name).removesuffix(".csv") for name in (*CONDITIONS, *CORRUPTIONS)}:
         raise InputError(f"A folder called {place} would be taken for a corruption. Give it another name.")
@@ -74,14 +80,14 @@ def score_robustness(study: Study, machine: Mapping[str, Any], elsewhere: Path |
             _score(plan, runs, condition, None, views, stop)
         if place is not None:
             _score(plan, runs, place, others, len(others), stop)
-        print(f"What it means: python run.py report {study.name}{plan.machine.output_flag}")
+        print(f"Next: python run.py report {study.name}{plan.machine.output_flag}")
         return 0
 
     return interrupts.interruptible(work)
 
 
 def _finished(plan: Plan) -> Iterator[tuple[str, tuple[TrainedModel, list[Sample]]]]:
-    """Each finished run of the study by its key: its last weights, and its test photographs."""
+    """The key of each finished run, its last weights and its test images."""
     for cell, seed in plan.runs():
         prepared = plan.run(cell, seed)
         if prepared is None:
@@ -99,26 +105,23 @@ def _score(
     views: int,
     stop: Stop,
 ) -> None:
-    """Add to a condition's file the runs that it lacks; runs with the same photographs and size see each photograph once."""
+    """Add to a condition's file the runs that it lacks; runs on the same images at the same size share the loading."""
     path = plan.folder / PLACE / file_name(condition)
     known = read_file(path)
-    scored_before = set(known.key)
-    alike: dict[tuple[tuple[int, int], tuple[Sample, ...]], list[TrainedModel]] = {}
+    batches: dict[tuple[tuple[int, int], tuple[Sample, ...]], list[TrainedModel]] = {}
     for key, (trained, test) in runs.items():
-        if key not in scored_before:
-            alike.setdefault((trained.config.size, tuple(_some(test if others is None else others, views))), []).append(
-                trained
-            )
+        if key not in set(known.key):
+            samples = tuple(_subset(test if others is None else others, views))
+            batches.setdefault((trained.config.size, samples), []).append(trained)
     device = torch.device(find_device("auto"))
     rows: list[dict[str, Any]] = []
-    for (size, samples), twins in alike.items():
-        models = [one.model().to(device) for one in twins]
-        photographs = CorruptedDataset(samples, size, condition if others is None else CLEAN)
+    for (size, samples), batch in batches.items():
+        models = [trained.model().to(device) for trained in batch]
+        dataset = CorruptedDataset(samples, size, condition if others is None else CLEAN)
         with progress.progress_counter(f"{condition}, {len(models)} networks", stop.check) as show:
-            for done, scored in enumerate(evaluator.evaluate(models, photographs, device, "test"), 1):
-                rows += [
-                    {"key": one.key, "condition": condition, **row} for one, row in zip(twins, scored.rows, strict=True)
-                ]
+            for done, scored in enumerate(evaluator.evaluate(models, dataset, device, "test"), 1):
+                for trained, row in zip(batch, scored.rows, strict=True):
+                    rows.append({"key": trained.key, "condition": condition, **row})
                 show(done, len(samples))
     if rows:
         table = pd.concat([known, pd.DataFrame(rows)[list(COLUMNS)]], ignore_index=True)
@@ -126,9 +129,9 @@ def _score(
         write_atomically(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n").encode())
 
 
-def _some(samples: Sequence[Sample], views: int) -> list[Sample]:
-    """At most `views` photographs of each group, evenly among them."""
+def _subset(samples: Sequence[Sample], views: int) -> list[Sample]:
+    """At most `views` images of each group, evenly spaced."""
     groups: dict[str, list[Sample]] = {}
     for sample in samples:
         groups.setdefault(sample.group, []).append(sample)
-    return [one for mine in groups.values() for one in mine[:: -(-len(mine) // views)]]
+    return [sample for group in groups.values() for sample in group[:: math.ceil(len(group) / views)]]

@@ -1,4 +1,4 @@
-"""What `run.py study`, `grid`, `tune` and `--tune` do, once their words are checked."""
+"""The work behind `run.py study`, `grid`, `tune` and `--tune`: print the plan, tune, run."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 from experiments.config.values import ParsedArgs
 from experiments.runtime import interrupts, progress
 from experiments.runtime.interrupts import Stop
-from experiments.studies import committed_results, cost, display, ray_executor, study_folder, tuning
-from experiments.studies import executor as study_run
+from experiments.studies import committed_results, cost, display, ray_executor, tuning
+from experiments.studies.cost import Sensitivity
 from experiments.studies.definition import Study
-from experiments.studies.executor import Executor, LocalExecutor
+from experiments.studies.executor import Executor, LocalExecutor, run_all
 from experiments.studies.plan import Plan, build
 from experiments.studies.ray_options import RayOptions
+from experiments.studies.study_folder import write_plan
 from experiments.tracking import tracker
 from experiments.training.single_run import train_one
 
@@ -29,59 +30,50 @@ def run_study(
     pool: RayOptions | None = None,
     results: Path | None = None,
 ) -> int:
-    """Print the plan and, unless that was all, tune, run the pilot and then the rest (in `pool`); or show how far it is.
+    """Print the plan (or the status); unless that was all, tune, run the pilot and the other runs; the exit code.
 
-    What is committed under `results` counts as done.
+    Runs and trials that are committed under `results` count as done.
     """
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         if results is not None:
             committed_results.count_committed(plan, results)
-        trials = tuning.load_rates(plan)
+        ended_trials = tuning.load_rates(plan)
         if status:
-            display.print_status(plan, trials)
+            display.print_status(plan, ended_trials)
             return 0
-        _show_plan(plan, trials)
-        if dry_run:
-            return 0
-        return _run(plan, stop, pool)
+        sensitivity = cost.sensitivity(plan)
+        display.print_plan(plan, sensitivity, ended_trials)
+        return 0 if dry_run else _run(plan, sensitivity, stop, pool)
 
     return interrupts.interruptible(work)
 
 
 def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = None) -> int:
-    """Only the tuning of a study."""
+    """Tune the learning rates of a study and run nothing else; the exit code."""
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
-        trials = tuning.load_rates(plan)
-        print(
-            f"{len(plan.cells)} cells x {plan.budget} trials each = {len(plan.cells) * plan.budget}, {trials} have ended."
-        )
-        write_plan(plan)  # so that `report` can commit the trials of a tuning that is not finished
-        with at_work(plan, stop, pool) as (executor, session):
-            tuning.tune(plan, executor, session)
-        write_plan(plan)
-        display.print_rates(plan)
+        ended_trials, count = tuning.load_rates(plan), len(plan.cells)
+        print(f"{count} cells x {plan.budget} trials each = {count * plan.budget}, {ended_trials} have ended.")
+        with open_executor(plan, stop, pool) as (executor, session):
+            _tune_and_write(plan, cost.sensitivity(plan), executor, session)
         return 0
 
     return interrupts.interruptible(work)
 
 
 def tune_and_train(study: Study, args: ParsedArgs) -> int:
-    """Find the learning rate of one configuration, then train it with that."""
-    rates: list[float] = []
+    """Tune the learning rate of the one cell of a study, then train it with that; the exit code."""
+    rates: list[float | None] = []
 
     def work(stop: Stop) -> int:
         plan = build(study, args.machine, stop.check)
-        with at_work(plan, stop, None) as (executor, session):
-            tuning.tune(plan, executor, session)
-        write_plan(plan)
-        display.print_rates(plan)
-        rate = plan.rate(plan.cells[0])
-        rates.extend([] if rate.value is None else [rate.value])
-        return 0 if rates else 1
+        with open_executor(plan, stop, None) as (executor, session):
+            _tune_and_write(plan, cost.sensitivity(plan), executor, session)
+        rates.append(plan.rate(plan.cells[0]).value)
+        return int(rates == [None])
 
     code = interrupts.interruptible(work)
     if code:
@@ -90,41 +82,38 @@ def tune_and_train(study: Study, args: ParsedArgs) -> int:
 
 
 @contextlib.contextmanager
-def at_work(plan: Plan, stop: Stop, pool: RayOptions | None) -> Iterator[tuple[Executor, tracker.Session]]:
-    """Who does the work, this process or a cluster, and the way to MLflow."""
+def open_executor(plan: Plan, stop: Stop, pool: RayOptions | None) -> Iterator[tuple[Executor, tracker.Session]]:
+    """What runs the tasks, this process or a Ray cluster, and the connection to MLflow."""
     with contextlib.ExitStack() as opened:
-        many = None if pool is None else opened.enter_context(ray_executor.open_cluster(pool, plan, stop))
+        cluster = None if pool is None else opened.enter_context(ray_executor.open_cluster(pool, plan, stop))
         session = opened.enter_context(
             tracker.session(plan.machine.tracking_uri, plan.machine.output_dir, progress.log)
         )
-        yield many or LocalExecutor(stop, session), session
+        yield cluster or LocalExecutor(stop, session), session
 
 
-def _run(plan: Plan, stop: Stop, pool: RayOptions | None) -> int:
-    write_plan(plan)  # so that `report` can commit the trials of a tuning that is not finished
-    with at_work(plan, stop, pool) as (executor, session):
+def _tune_and_write(plan: Plan, sensitivity: Sensitivity, executor: Executor, session: tracker.Session) -> None:
+    """Tune every cell and print the learning rates; plan.json has them at the end."""
+    write_plan(plan, sensitivity)  # before it, so that `report` can commit the trials of an unfinished tuning
+    tuning.tune(plan, executor, session)
+    write_plan(plan, sensitivity)
+    display.print_rates(plan)
+
+
+def _run(plan: Plan, sensitivity: Sensitivity, stop: Stop, pool: RayOptions | None) -> int:
+    with open_executor(plan, stop, pool) as (executor, session):
         if plan.study.tuning:
-            tuning.tune(plan, executor, session)
-            display.print_rates(plan)
-        write_plan(plan)
+            _tune_and_write(plan, sensitivity, executor, session)
         pilot = cost.pilot_runs(plan)
         if pilot and cost.pilot_scores(plan) is None:
+            write_plan(plan, sensitivity)
             progress.log("The pilot comes first: it measures how much seeds and cars vary.")
-            study_run.run_all(plan, pilot, executor, session)
-            _show_plan(plan, tuning.load_rates(plan))
-            write_plan(plan)
-        failed = study_run.run_all(plan, plan.runs(), executor, session)
-    write_plan(plan)
+            run_all(plan, pilot, executor, session)
+            sensitivity = cost.sensitivity(plan)
+            display.print_plan(plan, sensitivity, tuning.load_rates(plan))
+        write_plan(plan, sensitivity)
+        failed = run_all(plan, plan.runs(), executor, session)
+    write_plan(plan, sensitivity)  # in case another worker, which was behind, wrote an earlier state
     display.print_status(plan, tuning.load_rates(plan))
-    print(f"What it means: python run.py report {plan.study.name}{plan.machine.output_flag}")
+    print(f"Next: python run.py report {plan.study.name}{plan.machine.output_flag}")
     return 1 if failed or any(plan.rate(cell).value is None for cell in plan.cells) else 0
-
-
-def _show_plan(plan: Plan, trials: int) -> None:
-    spreads = cost.variances(plan)
-    display.print_plan(plan, spreads, cost.detectable(plan, spreads), trials)
-
-
-def write_plan(plan: Plan) -> None:
-    spreads = cost.variances(plan)
-    study_folder.write_plan(plan, spreads, cost.detectable(plan, spreads))

@@ -1,8 +1,8 @@
-"""The one door to Optuna: which trial of a cell comes next, so that workers never run one twice nor more than the budget.
+"""The one door to Optuna: hand out the trials of a cell so that no worker repeats one and the budget is exact.
 
-Counting and asking are one act under a file lock: SQLite would hand one queued trial to two workers and let them pass the
-budget. A trial whose worker died stays open in Optuna; the next worker finds that nobody holds its folder and goes on with it,
-so a tuning that was killed ends with the same trials as one that was not.
+Counting and asking happen together under a file lock: SQLite would hand one queued trial to two workers and let them
+exceed the budget. The trial of a worker that died stays open in Optuna; the next worker finds its folder without a
+lease and resumes it, so a tuning that was killed ends with the same trials as one that was not.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from experiments.runtime.leases import MOMENTS, Lease, hold, wait_for_lock
 from experiments.studies.definition import Tuning
 from registry import InputError
 
-ROUNDED = 1e-5  # the grid's rates have six digits, and so may lie beyond the ends of the range
-TrialFolder = Callable[[float, int], Path]  # the folder of the trial with this rate and seed
+ROUNDED = 1e-5  # the grid's learning rates have six digits, and so may lie beyond the ends of the range
+TrialFolder = Callable[[float, int], Path]  # the folder of the trial with this learning rate and seed
 
 
 @dataclass(frozen=True)
@@ -41,23 +41,22 @@ class Trial:
 
 
 class TrialQueue:
-    """The trials of one cell in one range of rates: an Optuna study under outputs/optuna.db, or in `storage` (a URI).
+    """The trials of one cell in one range: an Optuna study in outputs/optuna.db, or in `storage` (a URI).
 
-    Raises InputError for a storage that cannot be opened.
+    Raises InputError for a storage that cannot be opened, and later RunFailed while it is unavailable or full.
     """
 
     def __init__(
-        self, output_dir: Path, name: str, tuning: Tuning, place: TrialFolder, storage: str | None = None
+        self, output_dir: Path, name: str, tuning: Tuning, folder: TrialFolder, storage: str | None = None
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.name, self.tuning, self.place = name, tuning, place
+        self.tuning, self._folder = tuning, folder
         self._lock = output_dir / "optuna.lock"
         output_dir.mkdir(parents=True, exist_ok=True)
         self._url = storage or f"sqlite:///{(output_dir / 'optuna.db').absolute()}"
-        with self._at_storage():
-            self._storage = _storage(self._url)
+        with self._locked():
             self._study = optuna.create_study(
-                storage=self._storage,
+                storage=_open_storage(self._url),
                 sampler=RandomSampler(),
                 study_name=name,
                 direction="maximize",
@@ -65,128 +64,129 @@ class TrialQueue:
             )
 
     def trials(self) -> list[tuple[Trial, bool]]:
-        """Every trial that was asked for, and whether it was told how it ended. Raises RunFailed, as all here, while Optuna's
-        storage is away or full."""
-        with self._naming():
-            return [(self._read(one), one.state.is_finished()) for one in self._asked()]
+        """Every trial that was handed out, and whether it has ended."""
+        with self._naming_failures():
+            return [(self._trial(frozen), frozen.state.is_finished()) for frozen in self._handed_out()]
+
+    def ended(self) -> int:
+        """How many trials have ended."""
+        return sum(ended for _, ended in self.trials())
 
     @contextmanager
     def next(self, skip: Callable[[Trial], bool] = lambda trial: False) -> Iterator[tuple[Trial, Lease] | None]:
-        """The trial to run now, held by this process; None when none is left or others are at them.
+        """The trial to run now, leased to this process; None when none is left or other workers have the rest.
 
-        `tell` how it ended before the block ends; one that was not told is given again, unless `skip` says no.
+        Call `tell` before the block ends; a trial without an end is handed out again, unless `skip` says no.
         """
-        with ExitStack() as held:
-            with self._at_storage():
-                found = self._abandoned(held, skip) or self._asked_for(held)
-            yield found
+        with ExitStack() as leases:
+            with self._locked():
+                taken = self._abandoned(leases, skip) or self._new(leases)
+            yield taken
 
     def tell(self, trial: Trial, value: float | None) -> None:
-        """Note a trial's validation Dice, or None for one that diverged."""
-        with self._at_storage():
+        """Record a trial's validation Dice, or None for one that diverged."""
+        with self._locked():
             if value is None:
                 self._study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
             else:
                 self._study.tell(trial.number, value, skip_if_finished=True)
 
     @contextmanager
-    def _at_storage(self) -> Iterator[None]:
-        """Alone at the storage: what is read is still so when it is written."""
-        with wait_for_lock(self._lock, patience=MOMENTS), self._naming():
+    def _locked(self) -> Iterator[None]:
+        """Exclusive access to the storage: what was read still holds when it is written."""
+        with wait_for_lock(self._lock, patience=MOMENTS), self._naming_failures():
             yield
 
     @contextmanager
-    def _naming(self) -> Iterator[None]:
+    def _naming_failures(self) -> Iterator[None]:
         try:
             yield
         except (StorageInternalError, SQLAlchemyError) as error:
             raise RunFailed(
-                f"Optuna's storage {without_password(self._url)} failed ({_why(error)}). No trial is lost: repeat the command "
-                "when there is space and the storage is back."
+                f"Optuna's storage {without_password(self._url)} failed ({_reason(error)}). No trial is lost: "
+                "repeat the command when there is space and the storage is back."
             ) from error
 
-    def _abandoned(self, held: ExitStack, skip: Callable[[Trial], bool]) -> tuple[Trial, Lease] | None:
-        for one in self._asked():
-            if not one.state.is_finished():
-                trial = self._read(one)
-                lease = None if skip(trial) else self._hold(trial, held)
+    def _abandoned(self, leases: ExitStack, skip: Callable[[Trial], bool]) -> tuple[Trial, Lease] | None:
+        """A trial that was begun and that no process holds."""
+        for frozen in self._handed_out():
+            if not frozen.state.is_finished():
+                trial = self._trial(frozen)
+                lease = None if skip(trial) else self._lease(trial, leases)
                 if lease is not None:
                     return trial, lease
         return None
 
-    def _asked_for(self, held: ExitStack) -> tuple[Trial, Lease] | None:
-        asked = len(self._asked())
-        if asked >= self.tuning.budget:
+    def _new(self, leases: ExitStack) -> tuple[Trial, Lease] | None:
+        count = len(self._handed_out())
+        if count >= self.tuning.budget:
             return None
-        self._study.sampler = self._sampler(asked)
-        trial = self._half_asked() or self._study.ask()
-        self._suggest(trial)
-        self._study.sampler = RandomSampler()  # a GridSampler that is told of its last trial wants to stop a loop
-        asked_for = self._read(self._study.trials[trial.number])
-        lease = self._hold(asked_for, held)
-        return None if lease is None else (asked_for, lease)
-
-    def _suggest(self, trial: optuna.Trial) -> None:
-        trial.suggest_float(
+        self._study.sampler = self._sampler(count)
+        asked = self._half_asked() or self._study.ask()
+        asked.suggest_float(
             "learning_rate", self.tuning.low * (1 - ROUNDED), self.tuning.high * (1 + ROUNDED), log=True
         )
         if self.tuning.sampler == "grid":
-            trial.suggest_categorical("seed", list(self.tuning.seeds))
+            asked.suggest_categorical("seed", list(self.tuning.seeds))
+        self._study.sampler = RandomSampler()  # told of its last trial, a GridSampler would try to stop a loop
+        trial = self._trial(self._study.trials[asked.number])
+        lease = self._lease(trial, leases)
+        return None if lease is None else (trial, lease)
 
     def _half_asked(self) -> optuna.Trial | None:
-        """A trial whose worker was killed before it knew its rate; under the lock nobody else can be at it."""
-        known = {one.number for one in self._asked()}
-        for one in self._study.get_trials(deepcopy=False):
-            if one.state == TrialState.RUNNING and one.number not in known:
-                if self.tuning.sampler == "tpe" or "grid_id" in one.system_attrs:
-                    return optuna.Trial(self._study, one._trial_id)
-                self._study.tell(one.number, state=TrialState.FAIL)  # it was not even given its point of the grid
+        """A trial whose worker was killed before it knew its learning rate; under the lock it is nobody else's."""
+        complete = {frozen.number for frozen in self._handed_out()}
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.state == TrialState.RUNNING and frozen.number not in complete:
+                if self.tuning.sampler == "tpe" or "grid_id" in frozen.system_attrs:
+                    return optuna.Trial(self._study, frozen._trial_id)
+                self._study.tell(frozen.number, state=TrialState.FAIL)  # it has no point of the grid yet
         return None
 
-    def _sampler(self, asked: int) -> BaseSampler:
-        if self.tuning.sampler == "tpe":  # seeded alike, it would repeat its first suggestions after every start
-            return TPESampler(seed=1000 + asked, n_startup_trials=max(4, self.tuning.budget // 2))
+    def _sampler(self, count: int) -> BaseSampler:
+        if self.tuning.sampler == "tpe":  # with one seed for all it would repeat its first suggestions after a restart
+            return TPESampler(seed=1000 + count, n_startup_trials=max(4, self.tuning.budget // 2))
         return GridSampler({"learning_rate": learning_rate_grid(self.tuning), "seed": list(self.tuning.seeds)}, seed=0)
 
-    def _asked(self) -> list[FrozenTrial]:
-        """All trials but those that a kill left without their rate: such a one was never run, and is not counted."""
+    def _handed_out(self) -> list[FrozenTrial]:
+        """All trials except those that a kill left without a learning rate: those were never run and do not count."""
         needed = {"learning_rate", "seed"} if self.tuning.sampler == "grid" else {"learning_rate"}
-        return [one for one in self._study.get_trials(deepcopy=False) if needed <= set(one.params)]
+        return [frozen for frozen in self._study.get_trials(deepcopy=False) if needed <= set(frozen.params)]
 
-    def _read(self, one: FrozenTrial) -> Trial:
-        seed = one.params.get("seed", self.tuning.seeds[one.number % len(self.tuning.seeds)])
-        return Trial(one.number, float(one.params["learning_rate"]), int(seed))
+    def _trial(self, frozen: FrozenTrial) -> Trial:
+        seed = frozen.params.get("seed", self.tuning.seeds[frozen.number % len(self.tuning.seeds)])
+        return Trial(frozen.number, float(frozen.params["learning_rate"]), int(seed))
 
-    def _hold(self, trial: Trial, held: ExitStack) -> Lease | None:
+    def _lease(self, trial: Trial, leases: ExitStack) -> Lease | None:
         try:
-            return held.enter_context(hold(self.place(trial.rate, trial.seed)))
+            return leases.enter_context(hold(self._folder(trial.rate, trial.seed)))
         except Busy:
             return None
 
 
 def learning_rate_grid(tuning: Tuning) -> list[float]:
-    """The log-spaced rates that all cells share, to six digits."""
+    """The log-spaced learning rates that all cells share, to six digits."""
     return [float(f"{rate:.6g}") for rate in np.geomspace(tuning.low, tuning.high, tuning.points)]
 
 
 def has_storage(output_dir: Path) -> bool:
-    """Whether a tuning was ever begun here: what only looks should make no storage."""
+    """Whether a tuning was ever begun here: a command that only reads should create no storage."""
     return (output_dir / "optuna.lock").exists()
 
 
-def _storage(url: str) -> Any:
+def _open_storage(url: str) -> Any:
     waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite:") else {"pool_pre_ping": True}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it announces that it is made
+        warnings.simplefilter("ignore")  # it announces its creation
         try:
             return optuna.storages.RDBStorage(url, engine_kwargs=waits)
         except (ImportError, ValueError, SQLAlchemyError) as error:
             raise InputError(
-                f"Optuna's storage {without_password(url)} cannot be opened ({_why(error)}). --optuna-storage takes a URI such as "
-                "postgresql+pg8000://user@host/optuna (see docs/scale.md)."
+                f"Optuna's storage {without_password(url)} cannot be opened ({_reason(error)}). --optuna-storage takes "
+                "a URI such as postgresql+pg8000://user@host/optuna (see docs/scale.md)."
             ) from None
 
 
-def _why(error: BaseException) -> str:
-    """What the database said, without what SQLAlchemy adds."""
+def _reason(error: BaseException) -> str:
+    """The database's own message, without what SQLAlchemy adds."""
     return " ".join(str(error.__cause__ or error).split()).split(" (Background")[0].split(" [SQL")[0][:200]

@@ -128,7 +128,7 @@ def test_a_study_on_three_nodes_one_of_which_dies_midway_leaves_the_records_of_o
     shown, _ = process.communicate(timeout=300)
     cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
     assert process.returncode == 0, shown
-    assert "handed out again (1 of" in shown and "3 nodes" in shown
+    assert "is rescheduled (retry 1 of" in shown and "3 nodes" in shown
     assert records(tmp_path) == alone
 
 
@@ -145,7 +145,7 @@ def test_a_run_whose_worker_dies_each_time_fails_alone_and_all_track_to_one_stor
     process = begin(tmp_path, made_cars, store, text, *on(cluster))
     shown, _ = process.communicate(timeout=300)
     assert process.returncode == 1 and "1 done, 0 running, 1 failed" in shown, shown
-    assert shown.count("handed out again") == 3
+    assert shown.count("is rescheduled") == 3
     client = MlflowClient(store)
     found = client.search_runs([client.get_experiment_by_name("segmentation").experiment_id])
     statuses = [(run.data.tags["loss"], run.info.status) for run in found if run.data.tags["loss"] == "bce"]
