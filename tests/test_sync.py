@@ -8,7 +8,7 @@ import pytest
 
 from experiments.studies import mlflow_sync
 from experiments.tracking import store
-from experiments.tracking.tracker import Tracker
+from experiments.tracking.upload import RunUpload
 from tests.conftest import run_folder, small
 from tests.made_study import write_study
 
@@ -69,9 +69,9 @@ def test_a_run_whose_result_was_changed_is_not_uploaded(trained, tmp_path, comma
 @pytest.mark.parametrize("content", [b"", b"\x89PNG torn"])
 def test_a_torn_figure_is_left_out_and_stops_nothing(tmp_path, content):
     (tmp_path / "torn.png").write_bytes(content)
-    tracker = SimpleNamespace(_sent_pictures=set(), _client=None, _run_id="")
-    Tracker._picture(tracker, tmp_path / "torn.png", "validation", 1)
-    assert not tracker._sent_pictures
+    upload = RunUpload(SimpleNamespace(client=None))
+    upload._log_picture(("validation", 1), tmp_path / "torn.png")
+    assert not upload._pictures
 
 
 def test_where_there_are_no_runs_a_sentence_says_so(command, tmp_path):

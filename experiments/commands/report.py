@@ -56,5 +56,5 @@ def report(
         from experiments.studies import mlflow_sync
 
         for found in reported.values():
-            mlflow_sync.write(found, output_dir, tracking_uri)
+            mlflow_sync.tag_verdicts(found, output_dir, tracking_uri)
     return 0

@@ -84,7 +84,7 @@ def _recorded(plan: Plan) -> dict[str, Speed]:
     speeds = {}
     for path in sorted(plan.machine.runs_dir.glob("*/result.json"), key=lambda path: path.stat().st_mtime):
         record = RunFolder(path.parent)
-        result, config = record.result(), record.config()
+        result, config = record.result(), record.saved().get("config")
         if result and config and result.get("images_per_second"):
             scoring = result["seconds"]["scoring"] / max(1, result["photographs"]["test"])
             speeds[_speed_key(config)] = Speed(result["images_per_second"], scoring, "finished runs")

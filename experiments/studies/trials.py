@@ -108,7 +108,7 @@ def _value(
     parent = study_folder.parent_run_name(name, trials.cell.id)
     try:
         with progress.quiet():
-            return run(prepared, stop, kind=TRIAL, session=session, tags=tags, parent=parent, lease=lease)["value"]
+            return run(prepared, stop, run_type=TRIAL, session=session, tags=tags, parent=parent, lease=lease)["value"]
     except Diverged:
         return None
 

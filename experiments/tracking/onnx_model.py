@@ -47,7 +47,7 @@ def attach(folder: Path, key: str, output_dir: Path, uri: str | None) -> bool:
         return False
     with session(uri, output_dir, print) as opened:
         sent: list[str] = []
-        opened.say(lambda: _attach(opened, folder, key, sent))
+        opened.submit(lambda: _attach(opened, folder, key, sent))
     return bool(sent)
 
 

@@ -1,4 +1,4 @@
-"""Work that a run does not wait for: done in order, in a thread of its own, and given up for good at the first error."""
+"""A thread that carries out calls in order, so that a run never waits for them; it stops for good at the first error."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 class WorkerThread:
-    """`say` returns at once; `close` waits. At the first error `gave_up` is called, once, and nothing more is tried."""
+    """`submit` returns at once; `close` waits. At the first error `on_failure` is called, once, and no further call is made."""
 
     def __init__(self, name: str) -> None:
-        self._said: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self.away = False
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self.away = False  # whether it has stopped for good
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def say(self, act: Callable[[], None]) -> None:
-        """Have the thread do `act`, after what was said before."""
-        self._said.put(act)
+    def submit(self, call: Callable[[], None]) -> None:
+        """Have the thread make `call` after those submitted before."""
+        self._calls.put(call)
 
-    def ask(self, act: Callable[[], Answer]) -> Answer | None:
-        """What `act` returns, which the thread does after all that was said before; None where the work was given up."""
-        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        self.say(lambda: answers.put(act()))
+    def call(self, call: Callable[[], Result]) -> Result | None:
+        """Return what `call` returns, made by the thread after all calls submitted before; None once the thread has stopped."""
+        results: queue.SimpleQueue[Result] = queue.SimpleQueue()
+        self.submit(lambda: results.put(call()))
         while not self.away:
             with contextlib.suppress(queue.Empty):
-                return answers.get(timeout=0.2)
+                return results.get(timeout=0.2)
         return None
 
-    def close(self, patience: float = 60) -> None:
-        """Wait until all that was said is done, for at most `patience` seconds."""
-        self._said.put(None)
-        self._thread.join(patience)
+    def close(self, timeout: float = 60) -> None:
+        """Wait at most `timeout` seconds until all submitted calls have been made."""
+        self._calls.put(None)
+        self._thread.join(timeout)
         if self._thread.is_alive():
-            self._give_up("it does not answer")
+            self._fail("it does not answer")
 
-    def gave_up(self, reason: str) -> None:
-        """What to do when the work is given up."""
+    def on_failure(self, reason: str) -> None:
+        """Called once, when the thread stops because of an error."""
 
     def _work(self) -> None:
-        while (act := self._said.get()) is not None:
+        while (call := self._calls.get()) is not None:
             if self.away:
                 continue
             try:
-                act()
-            except Exception as error:  # whatever happens there, those who do not wait go on
-                self._give_up(" ".join(str(error).split())[:200] or type(error).__name__)
+                call()
+            except Exception as error:  # whatever went wrong there, the run continues
+                self._fail(" ".join(str(error).split())[:200] or type(error).__name__)
 
-    def _give_up(self, reason: str) -> None:
+    def _fail(self, reason: str) -> None:
         if not self.away:
             self.away = True
-            self.gave_up(reason)
+            self.on_failure(reason)

@@ -1,4 +1,4 @@
-"""The end of a run: best and last weights on the test photographs, and what its result holds."""
+"""The end of a run: best and last weights on the test set, and the content of result.json."""
 
 from __future__ import annotations
 
@@ -22,19 +22,18 @@ from experiments.evaluation import evaluator
 from experiments.runtime import files, progress
 from experiments.runtime.environment import peak_memory, versions
 from experiments.runtime.interrupts import Stop
-from experiments.tracking import tracker as tracking
 from experiments.training import checkpoint, pictures
 from experiments.training.loop import State, network
 from experiments.training.run_folder import RunFolder
 
 
-def score(
-    prepared: RunInputs, pixels: Pixels, state: State, record: RunFolder, tracker: tracking.Tracker, stop: Stop
+def evaluate_on_test(
+    inputs: RunInputs, pixels: Pixels, state: State, run_folder: RunFolder, stop: Stop
 ) -> dict[str, Any]:
-    """Best and last weights on the test photographs, which are read here for the first and only time."""
-    config = prepared.config
-    models = [_twin(state, checkpoint.load(record.folder / "best.ckpt")["model"]), network(state.model)]
-    test = prepared.dataset("test", pixels)
+    """Score best and last weights on the test images, which are read here for the first and only time."""
+    config = inputs.config
+    models = [_twin(state, checkpoint.load(run_folder.folder / "best.ckpt")["model"]), network(state.model)]
+    test = inputs.dataset("test", pixels)
     scored: list[evaluator.ScoredImage] = []
     began = time.perf_counter()
     with progress.progress_counter("scoring test photographs", stop.check) as show:
@@ -45,30 +44,29 @@ def score(
 
         lowest = evaluator.worst(evaluator.evaluate(models, test, state.fabric.device), pictures.SHOWN, collect)
     for name, which in (("scores.csv", 0), ("scores_last.csv", 1)):
-        evaluator.write_scores(record.folder / name, (one.rows[which] for one in scored), record.confirm)
-    worst, curves = record.folder / "pictures" / "worst-test-photographs.png", record.folder / "pictures" / "curves.png"
-    pictures.save_worst(worst, test, lowest, record.confirm)
-    drawn = run_curves.curves_png(record.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
-    files.write_atomically(curves, drawn, confirm=record.confirm)
-    tracker.picture(worst, "worst")
-    tracker.picture(curves, "curves")
+        evaluator.write_scores(run_folder.folder / name, (one.rows[which] for one in scored), run_folder.confirm)
+    folder = run_folder.folder / "pictures"
+    worst, curves = folder / "worst-test-photographs.png", folder / "curves.png"
+    pictures.save_worst(worst, test, lowest, run_folder.confirm)
+    drawn = run_curves.curves_png(run_folder.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
+    files.write_atomically(curves, drawn, confirm=run_folder.confirm)
     tables = {
-        name: run_files.read_score_table(record.folder / file)
+        name: run_files.read_score_table(run_folder.folder / file)
         for name, file in (("best", "scores.csv"), ("last", "scores_last.csv"))
     }
-    return _result(prepared, state, record, tables, scored, time.perf_counter() - began)
+    return _result(inputs, state, run_folder, tables, scored, time.perf_counter() - began)
 
 
 def _result(
-    prepared: RunInputs,
+    inputs: RunInputs,
     state: State,
-    record: RunFolder,
+    run_folder: RunFolder,
     tables: dict[str, pd.DataFrame],
     scored: list[evaluator.ScoredImage],
     seconds: float,
 ) -> dict[str, Any]:
     """What result.json holds."""
-    config, parts = prepared.config, prepared.parts
+    config, parts = inputs.config, inputs.parts
     return {
         "key": config.key, "model": config.model, "loss": config.loss, "augment": config.augment, "seed": config.seed,
         "data": config.data, "split": config.split, "size": list(config.size), "device": _device_name(state),
@@ -79,7 +77,7 @@ def _result(
         "photographs": {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
         "cars": {name: len({s.group for s in getattr(parts, name)}) for name in splitting.PARTS},
         "parameters": sum(p.numel() for p in network(state.model).parameters()),
-        "gmacs": _gmacs(state, config.size), "images_per_second": _speed(record),
+        "gmacs": _gmacs(state, config.size), "images_per_second": _speed(run_folder),
         "seconds": {"training": round(state.seconds, 1), "scoring": round(seconds, 1)},
         "peak_memory_gb": _peak_memory(state),
     }  # fmt: skip
@@ -93,9 +91,9 @@ def _gmacs(state: State, size: tuple[int, int]) -> float:
     return round(counter.get_total_flops() / 2e9, 4)
 
 
-def _speed(record: RunFolder) -> float:
+def _speed(run_folder: RunFolder) -> float:
     """Photographs trained on in a second: the median over the epochs."""
-    speeds = [row["images_per_second"] for row in record.timings()]
+    speeds = [row["images_per_second"] for row in run_folder.timings()]
     return round(statistics.median(speeds), 2) if speeds else 0.0
 
 

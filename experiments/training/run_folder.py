@@ -41,9 +41,9 @@ class RunFolder:
         """The result of a finished run, or None."""
         return read_json(self.folder / "result.json")
 
-    def config(self) -> dict[str, Any] | None:
-        """The settings of the run, as config.json has them."""
-        return (read_json(self.folder / "config.json") or {}).get("config")
+    def saved(self) -> dict[str, Any]:
+        """Return the content of config.json."""
+        return read_json(self.folder / "config.json") or {}
 
     def begin(self, config: RunConfig, machine: RuntimeConfig, command: list[str]) -> None:
         """Make the folder and write config.json, or check that the one that is there is this run's."""
@@ -60,7 +60,7 @@ class RunFolder:
 
     def verify_config(self, config: RunConfig) -> None:
         """Raise InputError unless config.json says what it said when the run began."""
-        saved = (read_json(self.folder / "config.json") or {}).get("config")
+        saved = self.saved().get("config")
         if saved != config.to_dict():
             raise InputError(
                 f"{self.folder / 'config.json'} was changed since the run began ({_difference(config.to_dict(), saved)}). "

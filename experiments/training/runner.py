@@ -1,7 +1,7 @@
-"""One run, from its settings to its record.
+"""One run, from its configuration to its record.
 
-settings -> samples -> split -> cache -> loader -> for epoch in train(...): write, checkpoint, track
-         -> best and last weights on the test cars, once -> scores -> result.json -> MLflow
+configuration -> samples -> split -> cache -> for epoch in train(...): record, checkpoint, upload
+              -> best and last weights on the test set, once -> scores -> result.json -> MLflow
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from experiments.runtime import progress
 from experiments.runtime.errors import Diverged, RunFailed, disk_error_message
 from experiments.runtime.interrupts import Interrupted, Stop
 from experiments.runtime.leases import Lease, hold
-from experiments.tracking import tracker as tracking
+from experiments.tracking.tracker import Session
+from experiments.tracking.tracker import session as connect
+from experiments.tracking.upload import RunUpload
 from experiments.training import checkpoint
 from experiments.training.dry_run import dry_run
-from experiments.training.epochs import TrainingJob, backfill_tracker, resume, train_epochs
-from experiments.training.final_evaluation import score, test_metrics
+from experiments.training.epochs import TrainingJob, resume, train_epochs
+from experiments.training.final_evaluation import evaluate_on_test, test_metrics
 from experiments.training.loop import State, start
 from experiments.training.run_folder import RunFolder, refuse_changed
 from registry import LOSSES, MODELS, InputError
@@ -39,150 +41,164 @@ from registry import LOSSES, MODELS, InputError
 
 @dataclass(frozen=True)
 class RunType:
-    """What a training is for: a run, whose result is scored on the test cars, or a tuning trial, which never sees them."""
+    """What a training is for: a run, scored on the test set at its end, or a tuning trial, which never sees the test set."""
 
     folder: Callable[[RuntimeConfig], Path]
-    conclude: Callable[[RunInputs, Pixels, State, RunFolder, tracking.Tracker, Stop], dict[str, Any]]
-    numbers: Callable[[dict[str, Any]], dict[str, float]]  # of the result, for MLflow
+    finalize: Callable[[RunInputs, Pixels, State, RunFolder, Stop], dict[str, Any]]  # returns the result
+    metrics: Callable[[dict[str, Any]], dict[str, float]]  # of the result, for MLflow
     pictures: bool
-    weights: bool  # whether the checkpoints are kept when it is finished
+    keeps_weights: bool  # whether the checkpoints stay after the end
 
 
-def validated(
-    prepared: RunInputs, pixels: Pixels, state: State, record: RunFolder, tracker: tracking.Tracker, stop: Stop
+def validation_result(
+    inputs: RunInputs, pixels: Pixels, state: State, run_folder: RunFolder, stop: Stop
 ) -> dict[str, Any]:
-    """The result of a trial: the validation Dice of its last epoch, which nothing has selected."""
-    config = prepared.config
-    speeds = [row["images_per_second"] for row in record.timings()]
+    """Return the result of a trial: the validation Dice of its last epoch, which nothing has selected."""
+    config = inputs.config
+    speeds = [row["images_per_second"] for row in run_folder.timings()]
     return {
         "key": config.key, "model": config.model, "loss": config.loss, "seed": config.seed, "epochs": state.epoch,
-        "learning_rate": config.learning_rate, "value": record.epochs()[-1]["val/dice"],
+        "learning_rate": config.learning_rate, "value": run_folder.epochs()[-1]["val/dice"],
         "images_per_second": round(statistics.median(speeds), 2), "seconds": {"training": round(state.seconds, 1)},
     }  # fmt: skip
 
 
-RUN = RunType(lambda machine: machine.runs_dir, score, test_metrics, pictures=True, weights=True)
+RUN = RunType(lambda machine: machine.runs_dir, evaluate_on_test, test_metrics, pictures=True, keeps_weights=True)
 
-TRIAL = RunType(lambda machine: machine.trials_dir, validated, lambda result: {"value": result["value"]}, False, False)
+TRIAL = RunType(
+    lambda machine: machine.trials_dir, validation_result, lambda result: {"value": result["value"]}, False, False
+)  # fmt: skip
 
 
 def run(
-    prepared: RunInputs,
+    inputs: RunInputs,
     stop: Stop,
     command: list[str] | None = None,
     *,
-    kind: RunType = RUN,
-    session: tracking.Session | None = None,
+    run_type: RunType = RUN,
+    model: nn.Module | None = None,
+    session: Session | None = None,
     tags: Mapping[str, str] | None = None,
     parent: str = "",
     lease: Lease | None = None,
 ) -> dict[str, Any]:
-    """Carry out one run, or go on with it, or find it finished; returns its result.
+    """Carry out or resume one run, or find it finished; return its result.
 
-    A study hands over its `session`, and `tags` for MLflow; a trial is nested in its `parent` there. Who holds the run
-    already hands over the `lease`.
-    Raises InputError (nothing was done; Busy: another process has the run), RunFailed (the reason is in the record too)
-    and Interrupted (resumable).
+    Args:
+        model: what `try_model` returned for this configuration; None to build it here.
+        session: the connection to MLflow that a study shares among its runs.
+        tags: tags for MLflow.
+        parent: the key of the MLflow run that a trial is nested in.
+        lease: of a caller that holds the run already.
+
+    Raises:
+        InputError: nothing was done (Busy: another process has the run).
+        RunFailed: the reason is also on record.
+        Interrupted: resumable.
     """
-    config, machine = prepared.config, prepared.machine
-    if kind is TRIAL:
-        prepared = prepared.without_test()
-    record = RunFolder(kind.folder(machine) / config.key)
-    finished = record.result()
-    if finished is not None:
-        record.verify_config(config)
-        record.verify_checksums()
-        checkpoint.remove_temporary_files(record.folder)
-        progress.log(f"The run {config.key} is finished; this is its result again. Another --seed makes another run.")
+    config, machine = inputs.config, inputs.machine
+    if run_type is TRIAL:
+        inputs = inputs.without_test()
+    run_folder = RunFolder(run_type.folder(machine) / config.key)
+    if (finished := run_folder.result()) is not None:
+        _check_finished(run_folder, config)
         return finished
-    if kind is RUN:
+    if run_type is RUN:
         refuse_changed(config, machine)
     if config.threads:  # the order of sums depends on it; a Ray worker, say, begins with another number
         torch.set_num_threads(config.threads)
-    model = build_model(config, machine)  # before anything is written: a model may refuse its options
-    dry_run(model, config, len(prepared.parts.train))
+    if model is None or len(inputs.parts.train) < config.batch_size:
+        model = model or build_model(config, machine)  # before anything is written: a model may refuse its options
+        dry_run(model, config, len(inputs.parts.train))
     with contextlib.ExitStack() as opened:
-        lease = lease or opened.enter_context(hold(record.folder))
-        checkpoint.remove_temporary_files(
-            record.folder, lease.confirm
-        )  # before anything is read: what lies ready now is not renamed any more
-        if (finished := record.result()) is not None:  # by another process, a moment ago
+        held = lease or opened.enter_context(hold(run_folder.folder))
+        checkpoint.remove_temporary_files(run_folder.folder, held.confirm)  # before anything is read: see there
+        if (finished := run_folder.result()) is not None:  # by another process, a moment ago
             return finished
         if session is None:
-            session = opened.enter_context(tracking.session(machine.tracking_uri, machine.output_dir, progress.log))
-        tracker, held = tracking.Tracker(session, tags, parent), lease
-        job = TrainingJob(
-            prepared, RunFolder(record.folder, held.confirm), held, tracker, stop.also(lambda: held.lost), kind.pictures
-        )
+            session = opened.enter_context(connect(machine.tracking_uri, machine.output_dir, progress.log))
+        held_folder, stopped = RunFolder(run_folder.folder, held.confirm), stop.also(lambda: held.lost)
+        upload = RunUpload(session)
+        job = TrainingJob(inputs, held_folder, held, stopped, run_type.pictures, upload, tags or {}, parent)
         try:
-            return _carry_out(job, kind, model, command or sys.argv)
-        except OSError as error:  # before there was a record to note it in
+            return _train_and_finalize(job, run_type, model, command or sys.argv)
+        except OSError as error:  # before there was a folder to record it in
             if (reason := disk_error_message(error, machine.output_dir)) is None:
                 raise
             raise RunFailed(reason) from error
 
 
-def _carry_out(job: TrainingJob, kind: RunType, model: nn.Module, command: list[str]) -> dict[str, Any]:
-    prepared, record, tracker, stop = job.prepared, job.record, job.tracker, job.stop
-    config, machine = prepared.config, prepared.machine
+def _check_finished(run_folder: RunFolder, config: RunConfig) -> None:
+    run_folder.verify_config(config)
+    run_folder.verify_checksums()
+    checkpoint.remove_temporary_files(run_folder.folder)
+    progress.log(f"The run {config.key} is finished; this is its result again. Another --seed makes another run.")
+
+
+def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module, command: list[str]) -> dict[str, Any]:
+    inputs, run_folder, stop = job.inputs, job.run_folder, job.stop
+    config, machine = inputs.config, inputs.machine
     began = time.perf_counter()
     loss = LOSSES[config.loss].build(**config.loss_kwargs)
-    _refuse_other_data(prepared)
-    with progress.progress_counter("decoding photographs", stop.check) as show:
-        pixels = open_cache(prepared.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
-    record.begin(config, machine, command)
-    record.write("split.csv", splitting.manifest(prepared.parts))
-    job.lease.confirm()  # or it would be opened again for a run that another has finished
-    tracker.open(
-        config, machine.data_dir, (record.folder / "config.json").stat().st_mtime
-    )  # when it began, also if that was long ago
-    status, numbers, tags = "FAILED", {}, {}
+    _refuse_other_data(inputs)
+    with progress.progress_counter("decoding images", stop.check) as show:
+        pixels = open_cache(inputs.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
+    run_folder.begin(config, machine, command)
+    run_folder.write("split.csv", splitting.manifest(inputs.parts))
+    job.lease.confirm()  # or MLflow would show it as running again, when another process has finished it
+    status, metrics, tags = "FAILED", {}, {}
     try:
         state = start(model, config)
-        resume(state, record, config)
-        backfill_tracker(record, tracker)
+        resume(state, run_folder, config)
+        job.track()  # also what a kill kept from being sent
         train_epochs(job, pixels, state, loss)
-        result = kind.conclude(prepared, pixels, state, record, tracker, stop)
-        _refuse_other_data(prepared)
+        result = run_type.finalize(inputs, pixels, state, run_folder, stop)
+        _refuse_other_data(inputs)
         result["seconds"]["this_sitting"] = round(time.perf_counter() - began, 1)
-        record.finish(result)
-        if not kind.weights:
-            record.drop_weights()
-        status, numbers = "FINISHED", kind.numbers(result)
+        run_folder.finish(result)
+        if not run_type.keeps_weights:
+            run_folder.drop_weights()
+        status, metrics = "FINISHED", run_type.metrics(result)
     except Interrupted:
         status = "KILLED"
-        job.lease.confirm()  # it is another process now that goes on with it
+        job.lease.confirm()  # another process may have taken it over
         raise
     except (RunFailed, checkpoint.Damaged, torch.OutOfMemoryError, RuntimeError, MemoryError, OSError) as error:
-        reason = explain_failure(error, config)
-        diverged = isinstance(error, Diverged)
-        tags = {"diverged": str(diverged).lower()}
-        job.lease.confirm()
-        record.fail(reason or f"{type(error).__name__}: {error}", diverged)
-        if reason is None or isinstance(error, RunFailed):
-            raise
-        raise RunFailed(reason) from error
+        tags = {"diverged": str(isinstance(error, Diverged)).lower()}
+        _record_failure(error, job)
+        raise
     finally:
         if job.lease.is_mine():
-            tracker.close(status, numbers, record.files(), tags)
-        else:  # whoever took the run over has it in MLflow, too
-            tracker.leave()
+            job.track(status, metrics, tags)
+        else:  # the process that took the run over also uploads it
+            job.upload.leave()
     return result
 
 
-def _refuse_other_data(prepared: RunInputs) -> None:
+def _record_failure(error: Exception, job: TrainingJob) -> None:
+    """Note why the run failed; raises RunFailed with advice where there is any."""
+    reason = explain_failure(error, job.inputs.config)
+    job.lease.confirm()
+    job.run_folder.fail(reason or f"{type(error).__name__}: {error}", isinstance(error, Diverged))
+    if reason is not None and not isinstance(error, RunFailed):
+        raise RunFailed(reason) from error
+
+
+def _refuse_other_data(inputs: RunInputs) -> None:
     """Raise RunFailed where the files are no longer those of the run's fingerprint, which may be days old in a study."""
-    if fingerprint(prepared.samples) != prepared.config.data_fingerprint:
-        raise RunFailed(CHANGED_IN_USE.format(prepared.samples[0].image.parent))
+    if fingerprint(inputs.samples) != inputs.config.data_fingerprint:
+        raise RunFailed(CHANGED_IN_USE.format(inputs.samples[0].image.parent))
 
 
-def try_model(config: RunConfig, machine: RuntimeConfig) -> None:
-    """Raise InputError or OptionError where the model refuses its options, the size or the batch. Nothing is kept."""
-    dry_run(build_model(config, machine), config, config.batch_size)
+def try_model(config: RunConfig, machine: RuntimeConfig) -> nn.Module:
+    """Build the model. Raises InputError or OptionError where it refuses its options, the size or the batch."""
+    model = build_model(config, machine)
+    dry_run(model, config, config.batch_size)
+    return model
 
 
 def build_model(config: RunConfig, machine: RuntimeConfig) -> nn.Module:
-    """The model of `config`; its initial weights depend on the seed alone."""
+    """Build the model of `config`; its initial weights depend on the seed alone."""
     torch.manual_seed(config.seed)
     options = dict(config.model_kwargs)
     if config.weights:
@@ -200,7 +216,7 @@ NO_MEMORY = (  # the words of PyTorch, the system, C++, CUDA and CUDA's librarie
 
 
 def explain_failure(error: BaseException, config: RunConfig) -> str | None:
-    """What happened to a run, in a sentence with advice; None for what nobody foresaw, which deserves its traceback."""
+    """Return what happened to a run in a sentence with advice; None for an unexpected error, which deserves its traceback."""
     text = str(error)
     if isinstance(error, RunFailed):
         return text
@@ -213,5 +229,6 @@ def explain_failure(error: BaseException, config: RunConfig) -> str | None:
     if isinstance(error, OSError) and (sentence := disk_error_message(error)):
         return sentence
     if "DataLoader worker" in text:
-        return f"A worker that loads photographs died ({' '.join(text.split())}). Try --workers 0, or fewer, and repeat the command: it resumes."
+        cause = " ".join(text.split())
+        return f"A data-loading worker died ({cause}). Try --workers 0, or fewer, and repeat the command: it resumes."
     return None

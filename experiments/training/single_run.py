@@ -24,10 +24,10 @@ def train_one(args: ParsedArgs) -> int:
     config, machine, notices = resolve(args)
     for notice in notices:
         print(notice, flush=True)
-    runner.try_model(config, machine)  # a wrong option is found before cars are made or images are read
+    model = runner.try_model(config, machine)  # a wrong option is found before cars are made or images are read
 
     def work(stop: Stop) -> int:
-        result = runner.run(load_run_inputs(config, machine, stop.check), stop)
+        result = runner.run(load_run_inputs(config, machine, stop.check), stop, model=model)
         show_result(result, machine, time.perf_counter() - began)
         return 0
 

@@ -199,9 +199,7 @@ def test_a_loaders_worker_that_is_killed_ends_the_run_with_a_sentence_and_the_sa
 ):
     words = small(made_cars, tmp_path, epochs=EPOCHS, workers=1, tracking_uri=store_uri)
     done = injected(words, WORKER)
-    assert (
-        done.returncode == 1 and "A worker that loads photographs died" in done.stderr and "--workers 0" in done.stderr
-    )
+    assert done.returncode == 1 and "A data-loading worker died" in done.stderr and "--workers 0" in done.stderr
     assert "Traceback" not in done.stderr
     noted = json.loads((run_folder(tmp_path) / "failed.json").read_text())
     killed = float(re.search(r"killed at (\S+)", done.stdout)[1])

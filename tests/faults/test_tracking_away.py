@@ -260,13 +260,13 @@ def test_a_locked_store_does_not_hold_a_run_up(made_cars, tmp_path, fresh, comma
 
 LOCKED_MIDWAY = """
 import sqlite3, experiments.training.epochs as place
-kept, others = place._keep, []
+kept, others = place._record_epoch, []
 def spy(*given):
     if not others:
         others.append(sqlite3.connect({path!r}, isolation_level=None, timeout=30))
         others[0].execute("BEGIN EXCLUSIVE")
     return kept(*given)
-place._keep = spy
+place._record_epoch = spy
 """
 
 
