@@ -1,4 +1,4 @@
-"""The ways in which a command ends badly: its input is wrong, or a run failed."""
+"""Exceptions for user-input errors (exit code 2) and failed runs (exit code 1)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from registry import InputError
 
 
 class RunFailed(RuntimeError):
-    """A run could not be finished (diverged, out of memory, disk full). The text says why and what helps; exit code 1."""
+    """A run could not be finished (diverged, out of memory, disk full); the text says why and what helps."""
 
 
 class Diverged(RunFailed):
-    """A loss or gradient stopped being finite. The same settings would do it again: a study counts it and does not repeat it."""
+    """A loss or gradient stopped being finite. It would do so again, so a study counts the run and does not repeat it."""
 
 
 class Busy(InputError):
-    """Another process carries this run out just now."""
+    """Another process is carrying out this run."""
 
 
 def on_one_line(sentence: str) -> str:

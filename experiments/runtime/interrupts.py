@@ -54,12 +54,12 @@ class _StopAlso(Stop):
         return self._first() or self._reason()
 
 
-_heard: list[Stop] = []  # signals are the whole process's
+_active: list[Stop] = []  # signals are the whole process's
 
 
 def raise_if_interrupted() -> None:
-    """Raise Interrupted if this process, which is `listening`, was asked to stop: for what waits where no Stop is at hand."""
-    for stop in _heard:
+    """Raise Interrupted if this process, within `handle_signals`, was asked to stop: for code that has no Stop."""
+    for stop in _active:
         stop.check()
 
 
@@ -75,10 +75,10 @@ def handle_signals() -> Iterator[Stop]:
 
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
     before = {number: signal.signal(number, ask) for number in numbers}
-    _heard.append(stop)
+    _active.append(stop)
     try:
         yield stop
     finally:
-        _heard.remove(stop)
+        _active.remove(stop)
         for number, handler in before.items():
             signal.signal(number, handler)

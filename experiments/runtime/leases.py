@@ -1,9 +1,10 @@
-"""A run belongs to one process at a time: a lock for this machine, a lease for every machine that shares the folder.
+"""Leases: a run belongs to one process at a time, by a lock on this machine and a lease on all that share the folder.
 
-Beside the folder `runs/<key>` lie `<key>.lock`, which the operating system frees when its owner dies, and `<key>.lease`: who
-has the run, and, as the file's modification time, the last heartbeat. A lease is free when its owner's process is gone
-(same machine) or its heart has not beaten for `PATIENCE` seconds (on the same machine: while the process is stopped). An owner that finds another's token in the lease (it slept
-through its own end, say) has lost the run, and nothing that it computed since is accepted. A lease that was given back is an empty file.
+Next to the folder `runs/<key>` lie `<key>.lock`, which the operating system frees when its owner dies, and `<key>.lease`:
+who has the run and, as the file's modification time, the last heartbeat. A lease is free when its owner's process is gone
+(same machine), or when there was no heartbeat for `LEASE_TIMEOUT` seconds (on the same machine: and the process is stopped).
+An owner that finds another token in the lease (it was suspended past its expiry, say) has lost the run, and nothing that
+it computed since is accepted. A released lease is an empty file.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from experiments.runtime import interrupts
 from experiments.runtime.errors import Busy, RunFailed
 from experiments.runtime.files import read_json, write_atomically
 
-PATIENCE = 120.0  # seconds without a heartbeat after which a lease is free
+LEASE_TIMEOUT = 120.0  # seconds without a heartbeat after which a lease is free
 
-BEAT = 15.0  # seconds between two heartbeats
+HEARTBEAT_INTERVAL = 15.0  # seconds between two heartbeats
 
 
 class Lease:
@@ -40,34 +41,36 @@ class Lease:
         self._path, self._token, self._end = path, token, threading.Event()
         self._file = os.open(path, os.O_RDWR)
         self.lost = False
-        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        self._heart.start()
+        self._thread = threading.Thread(target=self._send_heartbeats, name="heartbeat", daemon=True)
+        self._thread.start()
 
     def confirm(self) -> None:
-        """Raise Busy unless the run still belongs to this process: ask before anything is written that counts."""
+        """Raise Busy unless the run still belongs to this process: call it before writing anything that counts."""
         self.lost = self.lost or not self.is_mine()
         if self.lost:
-            raise Busy(f"The run {self._path.stem} was taken over by another process while this one stood still.")
+            raise Busy(
+                f"Lost the lease on run {self._path.stem}: it was taken over by another process while this one was suspended."
+            )
 
     def is_mine(self) -> bool:
         """Whether the run still belongs to this process."""
         return (read_json(self._path) or {}).get("token") == self._token
 
     def release(self) -> None:
-        """Give the run back."""
+        """Release the lease."""
         self._end.set()
-        self._heart.join()
+        self._thread.join()
         with contextlib.suppress(OSError, ValueError), os.fdopen(self._file, "r+") as file:
             if json.load(file).get("token") == self._token:
                 file.truncate(0)  # an empty lease is nobody's; to remove it by its name might remove the next owner's
 
-    def _beat(self) -> None:
-        while not self._end.wait(BEAT):
-            there = read_json(self._path)
-            if there is not None and there.get("token") != self._token:
+    def _send_heartbeats(self) -> None:
+        while not self._end.wait(HEARTBEAT_INTERVAL):
+            content = read_json(self._path)
+            if content is not None and content.get("token") != self._token:
                 self.lost = True
                 return
-            with contextlib.suppress(OSError):  # a shared folder that is away for a moment must not stop the heart
+            with contextlib.suppress(OSError):  # a shared folder may be away for a moment
                 os.utime(self._path)
 
 
@@ -78,10 +81,10 @@ def hold(folder: Path) -> Iterator[Lease]:
     busy = f"The run {folder.name} is being carried out by another process. Wait for it, or choose another --seed."
     if owner(folder) is not None:
         raise Busy(busy)  # seen without waiting for the lock
-    _pass_over_stopped(folder)
+    _drop_lock_of_stopped_owner(folder)
     try:
         with FileLock(f"{folder}.lock", timeout=0.2):  # `run.py runs` tries it for a moment
-            lease = _take(Path(f"{folder}.lease"))
+            lease = _acquire(Path(f"{folder}.lease"))
             if lease is None:
                 raise Busy(busy)
             try:
@@ -92,36 +95,35 @@ def hold(folder: Path) -> Iterator[Lease]:
         raise Busy(busy) from None
 
 
-def _pass_over_stopped(folder: Path) -> None:
-    """Leave a stopped owner its lock and make a new one: the lease, which `owner` found free, is what counts for it."""
+def _drop_lock_of_stopped_owner(folder: Path) -> None:
+    """Remove the lock file of a stopped owner, so that a new one is made: the lease, which `owner` found free, counts."""
     lock, content = Path(f"{folder}.lock"), read_json(Path(f"{folder}.lease"))
-    if content is not None and content.get("machine") == _here()["machine"] and _is_stopped(content):
+    if content is not None and content.get("machine") == _this_process()["machine"] and _is_stopped(content):
         lock.unlink(missing_ok=True)
 
 
 def owner(folder: Path) -> str | None:
-    """Who holds the run, as `host:process`; None when nobody alive does."""
+    """Return the process that holds the run, as `host:process`; None when no live one does."""
     content = read_json(Path(f"{folder}.lease"))
-    if content is None or _is_free(Path(f"{folder}.lease"), content):
+    if content is None or _is_expired(Path(f"{folder}.lease"), content):
         return None
     return f"{content['host']}:{content['process']}"
 
 
-def _take(path: Path) -> Lease | None:
-    """The lease at `path`, unless somebody alive holds it. Two that take over at once: the later token stays, its owner has it."""
+def _acquire(path: Path) -> Lease | None:
+    """Acquire the lease at `path`; None if a live process holds it. Of two at once, the later token stays and wins."""
     content = read_json(path)
-    if content is not None and not _is_free(path, content):
+    if content is not None and not _is_expired(path, content):
         return None
     token = uuid.uuid4().hex
-    write_atomically(path, json.dumps({**_here(), "token": token}).encode())
+    write_atomically(path, json.dumps({**_this_process(), "token": token}).encode())
     return Lease(path, token)
 
 
-def _is_free(path: Path, content: dict[str, Any]) -> bool:
-    here = _here()
-    quiet = (
-        abs(_now(path.parent) - _last_heartbeat(path)) > PATIENCE
-    )  # either way: a clock that was put back must not keep it for ever
+def _is_expired(path: Path, content: dict[str, Any]) -> bool:
+    here = _this_process()
+    # either way: a clock that was set back must not keep it for ever
+    quiet = abs(_now(path.parent) - _last_heartbeat(path)) > LEASE_TIMEOUT
     if content.get("machine") == here["machine"]:
         return not _is_alive(content) or (quiet and _is_stopped(content))
     return quiet
@@ -147,8 +149,8 @@ def _is_stopped(content: dict[str, Any]) -> bool:
         return False
 
 
-def _here() -> dict[str, Any]:
-    """This process. Two containers may share a host's name and have the same process numbers: `machine` tells them apart."""
+def _this_process() -> dict[str, Any]:
+    """Describe this process. Containers may share host name and process numbers: `machine` tells them apart."""
     process = psutil.Process()
     return {
         "host": socket.gethostname(), "machine": _machine(), "process": process.pid, "began": process.create_time(),
@@ -178,7 +180,10 @@ def _machine() -> str:
 def _now(folder: Path) -> float:
     """The time by the clock of the file system that the lease lies on: those of two machines may differ."""
     probe = folder / f".{uuid.uuid4().hex}"
-    probe.touch()
+    try:
+        probe.touch()
+    except OSError:  # a folder that may only be read
+        return time.time()
     try:
         return probe.stat().st_mtime
     finally:
@@ -192,7 +197,7 @@ def _last_heartbeat(path: Path) -> float:
         return 0.0
 
 
-MOMENTS = 120.0  # seconds after which a lock that is needed for moments must be held by a process that stands still
+LOCK_TIMEOUT = 120.0  # seconds after which the owner of a lock that is needed for moments must be suspended
 
 
 @contextmanager

@@ -1,7 +1,6 @@
-"""Uploads to MLflow what it lacks of the runs on the disk. The disk is the truth, so this can be done at any time, and again.
+"""Upload to MLflow what it lacks of the runs on disk. The disk is the truth, so this is possible at any time, and repeatable.
 
-A run in MLflow is found by its tag `key`, and left alone where it has all that its folder has.
-
+A run in MLflow is found by its tag `key`, and left alone where it has everything that its folder has.
 把磁盘上有、而 MLflow 里缺的内容补传上去；磁盘上的记录为准，所以任何时候都可以补传，重复执行也不会产生重复的运行。
 """
 
@@ -43,7 +42,7 @@ class Studies:
 
 
 def upload(output_dir: Path, uri: str | None) -> int:
-    """Upload what is missing; exit code 0. Raises InputError where there are no runs, and RunFailed while MLflow is away."""
+    """Upload what is missing; exit code 0. Raises InputError without runs, and RunFailed while MLflow is away."""
     if not (output_dir / "runs").is_dir() and not (output_dir / "trials").is_dir():
         raise InputError(f"There are no runs under {output_dir}: name the folder with --output-dir.")
     studies, outcomes, warnings = read_studies(output_dir / "studies"), Counter[str](), list[str]()
@@ -118,7 +117,8 @@ def read_studies(folder: Path) -> Studies:
             (_read_plan if path.suffix == ".json" else _read_trials)(path, found)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             progress.log(
-                f"{path} cannot be read: its runs are uploaded without what it says of them. The study's command writes it anew."
+                f"{path} cannot be read: its runs are uploaded without what it says of them. "
+                "The study's command writes it anew."
             )
     return found
 
@@ -145,7 +145,10 @@ def _read_trials(trials: Path, found: Studies) -> None:
 
 
 def tag_verdicts(found: Answer, output_dir: Path, uri: str | None) -> None:
-    """Tag the study's runs in the store at `uri` (or under `output_dir`); runs of an earlier plan lose its tags. Raises InputError where there is no store."""
+    """Tag the study's runs in the store at `uri` (or under `output_dir`); runs of an earlier plan lose its tags.
+
+    Raises InputError where there is no store.
+    """
     if uri is None and not (output_dir / "mlflow.db").exists():
         raise InputError(
             f"There is no MLflow store under {output_dir}: name one with --tracking-uri, or leave out --tag."

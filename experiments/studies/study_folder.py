@@ -17,7 +17,7 @@ from analysis.records.study_results import TRIALS
 from experiments.config.schema import PROTOCOL
 from experiments.data.carvana import is_known_faulty
 from experiments.runtime.files import write_atomically
-from experiments.runtime.leases import MOMENTS, wait_for_lock
+from experiments.runtime.leases import LOCK_TIMEOUT, wait_for_lock
 from experiments.studies.cost import Sensitivity
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.training.run_index import state_of
@@ -76,7 +76,7 @@ def write_trials(plan: Plan, rows: Callable[[], Iterable[Mapping[str, Any]] | No
 def _locked(folder: Path) -> Iterator[None]:
     """Exclusive access to a study's files, which all of its workers write."""
     folder.mkdir(parents=True, exist_ok=True)
-    with wait_for_lock(folder / "study.lock", patience=MOMENTS):
+    with wait_for_lock(folder / "study.lock", patience=LOCK_TIMEOUT):
         yield
 
 

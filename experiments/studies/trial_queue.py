@@ -23,7 +23,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from experiments.config.schema import without_password
 from experiments.runtime.errors import Busy, RunFailed
-from experiments.runtime.leases import MOMENTS, Lease, hold, wait_for_lock
+from experiments.runtime.leases import LOCK_TIMEOUT, Lease, hold, wait_for_lock
 from experiments.studies.definition import Tuning
 from registry import InputError
 
@@ -94,7 +94,7 @@ class TrialQueue:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Exclusive access to the storage: what was read still holds when it is written."""
-        with wait_for_lock(self._lock, patience=MOMENTS), self._naming_failures():
+        with wait_for_lock(self._lock, patience=LOCK_TIMEOUT), self._naming_failures():
             yield
 
     @contextmanager

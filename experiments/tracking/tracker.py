@@ -73,7 +73,8 @@ class Session(WorkerThread):
         place = without_password(self.uri)
         self._warn(
             f"MLflow at {place} is away ({without_password(reason)}). The run goes on; its record on disk is complete. "
-            f"When MLflow is back, this uploads it: python run.py sync --tracking-uri {place} --output-dir {self._output_dir}"
+            "When MLflow is back, this uploads it: "
+            f"python run.py sync --tracking-uri {place} --output-dir {self._output_dir}"
         )
 
     def _open(self) -> None:

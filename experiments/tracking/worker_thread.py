@@ -1,4 +1,4 @@
-"""A thread that carries out calls in order, so that a run never waits for them; it stops for good at the first error."""
+"""A thread that carries out calls in order, so that a run never waits for them, until the first error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class WorkerThread:
-    """`submit` returns at once; `close` waits. At the first error `on_failure` is called, once, and no further call is made."""
+    """`submit` returns at once; `close` waits. At the first error `on_failure` is called, and no further call made."""
 
     def __init__(self, name: str) -> None:
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
@@ -25,7 +25,7 @@ class WorkerThread:
         self._calls.put(call)
 
     def call(self, call: Callable[[], Result]) -> Result | None:
-        """Return what `call` returns, made by the thread after all calls submitted before; None once the thread has stopped."""
+        """Return the result of `call`, made after all calls submitted before; None once the thread has stopped."""
         results: queue.SimpleQueue[Result] = queue.SimpleQueue()
         self.submit(lambda: results.put(call()))
         while not self.away:

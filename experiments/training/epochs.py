@@ -1,4 +1,4 @@
-"""The epochs of a run: resumed from the last checkpoint, trained, and each recorded so that a crash at any moment costs little."""
+"""The epochs of a run: resumed from the last checkpoint, trained, each recorded so that a crash costs little."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def resume(state: State, run_folder: RunFolder, config: RunConfig) -> None:
 
 
 def train_epochs(job: TrainingJob, pixels: Pixels, state: State, loss: Any) -> None:
-    """Train to the last epoch and record each. Raises Interrupted, Busy once the lease is lost, and what training raises."""
+    """Train to the last epoch and record each. Raises Interrupted, Busy (lease lost), and what training raises."""
     inputs, run_folder = job.inputs, job.run_folder
     config, machine, parts = inputs.config, inputs.machine, inputs.parts
     training = inputs.dataset("train", pixels, AUGMENTATIONS[config.augment].build())
@@ -102,8 +102,8 @@ def train_epochs(job: TrainingJob, pixels: Pixels, state: State, loss: Any) -> N
             run_folder.save_last(state.to_dict())
         raise
     except RuntimeError as error:
-        # A signal to the whole process group also ends the data-loading workers, and torch reports that at any moment, in the
-        # middle of a step: nothing is saved here, and the run resumes from its last checkpoint.
+        # A signal to the whole process group also ends the data-loading workers, and torch reports that in the middle
+        # of a step: nothing is saved here, and the run resumes from its last checkpoint.
         if "DataLoader worker" in str(error) and _was_stopped(job.stop):
             raise Interrupted from error
         raise

@@ -40,7 +40,7 @@ def list_runs(runs_dir: Path) -> list[ListedRun]:
 
 
 def state_of(folder: Path) -> RunState:
-    """Return the state of a run, by its files and by its lease, which counts on every machine that shares the folder."""
+    """Return the state of a run by its files and its lease, which counts on every machine that shares the folder."""
     return run_state(folder, leases.owner(folder))
 
 

@@ -41,7 +41,7 @@ from registry import LOSSES, MODELS, InputError
 
 @dataclass(frozen=True)
 class RunType:
-    """What a training is for: a run, scored on the test set at its end, or a tuning trial, which never sees the test set."""
+    """What a training is for: a run, scored on the test set, or a tuning trial, which never sees the test set."""
 
     folder: Callable[[RuntimeConfig], Path]
     finalize: Callable[[RunInputs, Pixels, State, RunFolder, Stop], dict[str, Any]]  # returns the result
@@ -185,7 +185,7 @@ def _record_failure(error: Exception, job: TrainingJob) -> None:
 
 
 def _refuse_other_data(inputs: RunInputs) -> None:
-    """Raise RunFailed where the files are no longer those of the run's fingerprint, which may be days old in a study."""
+    """Raise RunFailed where the files no longer match the run's fingerprint, which may be days old in a study."""
     if fingerprint(inputs.samples) != inputs.config.data_fingerprint:
         raise RunFailed(CHANGED_IN_USE.format(inputs.samples[0].image.parent))
 
@@ -210,13 +210,13 @@ def build_model(config: RunConfig, machine: RuntimeConfig) -> nn.Module:
 
 
 NO_MEMORY = (  # the words of PyTorch, the system, C++, CUDA and CUDA's libraries
-    "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc", "out of memory", "STATUS_ALLOC_FAILED",
-    "ALLOCATION_FAILED",
+    "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc", "out of memory",
+    "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED",
 )  # fmt: skip
 
 
 def explain_failure(error: BaseException, config: RunConfig) -> str | None:
-    """Return what happened to a run in a sentence with advice; None for an unexpected error, which deserves its traceback."""
+    """Return what happened in a sentence with advice; None for an unexpected error, which deserves its traceback."""
     text = str(error)
     if isinstance(error, RunFailed):
         return text
