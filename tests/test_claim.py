@@ -91,7 +91,7 @@ def test_a_lease_from_another_machine_is_free_when_its_heartbeat_is_long_overdue
 
 
 def test_the_heartbeat_renews_a_lease(tmp_path, monkeypatch):
-    monkeypatch.setattr(leases, "BEAT", 0.02)
+    monkeypatch.setattr(leases, "HEARTBEAT_INTERVAL", 0.02)
     with leases.hold(tmp_path / "run"):
         path = tmp_path / "run.lease"
         os.utime(path, (0, 0))
