@@ -22,6 +22,7 @@ ALLOWED = {
     "analysis": {"registry"},
     "experiments": {"registry", "models", "analysis"},
 }
+LONGEST = 45  # lines of a function
 DOORS = {
     "mlflow": {"experiments.tracking"},
     "optuna": {"experiments.studies.trial_queue"},
@@ -115,6 +116,17 @@ def test_analysis_imports_neither_torch_nor_mlflow():
     for name in MODULES:
         roots = {imported.split(".")[0] for imported in imports(MODULES[name])}
         assert not name.startswith("analysis.") or not roots & {"torch", "mlflow"}, name
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_function_is_too_long(name):
+    """Without docstrings, and without the parameters of commands, which are flags with their help."""
+    for node in ast.walk(MODULES[name]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+            first = node.body[0].lineno if name.startswith("experiments.commands.") else node.lineno
+            length = node.end_lineno - first + 1 - docstring
+            assert length <= LONGEST, f"{name}.{node.name} has {length} lines"
 
 
 def tracked():

@@ -161,7 +161,9 @@ def _write(member: Member, path: Path, limit: int = MAX_PICTURE_BYTES) -> None:
 
 
 def _unpacked(member: Member) -> Iterator[bytes]:
-    """The content of a member, in chunks. Raises InputError if the archive cannot be read; writing errors stay OSErrors."""
+    """The content of a member, in chunks. Raises InputError if the archive cannot be read; writing errors stay
+    OSErrors.
+    """
     try:
         with member.archive.open(member.info) as packed:
             while chunk := packed.read(CHUNK):

@@ -105,7 +105,7 @@ def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = 
 
 
 def worst(scored: Iterable[ScoredImage], keep: int, collect: Callable[[ScoredImage], None]) -> list[ScoredImage]:
-    """Pass every image to `collect`; return the `keep` images with the lowest Dice and their predictions, lowest first."""
+    """Pass every image to `collect`; return the `keep` with the lowest Dice and their predictions, lowest first."""
     heap: list[tuple[float, int, ScoredImage]] = []
     for image in scored:
         collect(image)

@@ -15,7 +15,7 @@ class RunFailed(RuntimeError):
 
 
 class Diverged(RunFailed):
-    """A loss or gradient stopped being finite. It would do so again, so a study counts the run and does not repeat it."""
+    """A loss or gradient is not finite. It would happen again, so a study counts the run and does not repeat it."""
 
 
 class Busy(InputError):

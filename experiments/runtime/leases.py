@@ -1,10 +1,10 @@
 """Leases: a run belongs to one process at a time, by a lock on this machine and a lease on all that share the folder.
 
-Next to the folder `runs/<key>` lie `<key>.lock`, which the operating system frees when its owner dies, and `<key>.lease`:
-who has the run and, as the file's modification time, the last heartbeat. A lease is free when its owner's process is gone
-(same machine), or when there was no heartbeat for `LEASE_TIMEOUT` seconds (on the same machine: and the process is stopped).
-An owner that finds another token in the lease (it was suspended past its expiry, say) has lost the run, and nothing that
-it computed since is accepted. A released lease is an empty file.
+Next to the folder `runs/<key>` lie `<key>.lock`, which the operating system frees when its owner dies, and
+`<key>.lease`: who has the run and, as the file's modification time, the last heartbeat. A lease is free when its
+owner's process is gone (same machine), or when there was no heartbeat for `LEASE_TIMEOUT` seconds (on the same machine:
+and the process is stopped). An owner that finds another token in the lease (it was suspended past its expiry, say) has
+lost the run, and nothing that it computed since is accepted. A released lease is an empty file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ class Lease:
         self.lost = self.lost or not self.is_mine()
         if self.lost:
             raise Busy(
-                f"Lost the lease on run {self._path.stem}: it was taken over by another process while this one was suspended."
+                f"Lost the lease on run {self._path.stem}: it was taken over by another process while this one was "
+                "suspended."
             )
 
     def is_mine(self) -> bool:
@@ -96,7 +97,7 @@ def hold(folder: Path) -> Iterator[Lease]:
 
 
 def _drop_lock_of_stopped_owner(folder: Path) -> None:
-    """Remove the lock file of a stopped owner, so that a new one is made: the lease, which `owner` found free, counts."""
+    """Remove the lock file of a suspended owner, so that a new one is made: only the lease, which is free, counts."""
     lock, content = Path(f"{folder}.lock"), read_json(Path(f"{folder}.lease"))
     if content is not None and content.get("machine") == _this_process()["machine"] and _is_stopped(content):
         lock.unlink(missing_ok=True)

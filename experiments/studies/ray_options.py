@@ -10,7 +10,7 @@ from registry import InputError
 
 @dataclass(frozen=True)
 class RayOptions:
-    """The cluster's address (None: Ray on this machine), the fraction of a GPU per run, the number of concurrent runs."""
+    """The cluster's address (None: this machine), the fraction of a GPU per run, the number of concurrent runs."""
 
     address: str | None = None
     gpus_per_run: float | None = None

@@ -22,7 +22,8 @@ EXPERIMENT = "segmentation"
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
-    # None: the default waits four minutes for a server that is down, and one would make a run twice whose answer came late
+    # None: the default waits four minutes for a server that is down, and one would make a run twice whose answer came
+    # late
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
@@ -63,8 +64,8 @@ def find(client: Any, experiment: str, key: str) -> str | None:
 
 
 def leave_out(client: Any, experiment: str, study: str, keys: Set[str]) -> None:
-    """Runs that an earlier plan of this study had, and that are not among `keys`, lose their part in it: a comparison of
-    the study's runs would mix two plans otherwise."""
+    """Runs that an earlier plan of this study had, and that are not among `keys`, lose their part in it: a comparison
+    of the study's runs would mix two plans otherwise."""
     here, page = [], ""
     while page is not None:  # all of them first: a page would lose its place when tags are deleted
         found = client.search_runs([experiment], f"tags.`study.{study}` = 'true'", page_token=page or None)
@@ -120,7 +121,9 @@ def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
 
 
 def lock(uri: str, output_dir: Path) -> Path:
-    """What is locked while something is made in the store that must be made once: beside a sqlite file, whichever folder runs go to."""
+    """What is locked while something is made in the store that must be made once: beside a sqlite file, whichever
+    folder runs go to.
+    """
     place = Path(uri.removeprefix("sqlite:///"))
     return place.with_suffix(".lock") if uri.startswith("sqlite:///") and place.name else output_dir / "mlflow.lock"
 

@@ -1,9 +1,9 @@
 """Checkpoints that are whole or not used.
 
-A file is what `torch.save` writes, followed by one line with its SHA-256: `torch.load(path, weights_only=True)` reads it
-as it is, and one flipped bit, which torch would load silently, is noticed. A file is written under a name of its own, flushed
-to the disk and renamed; `last.ckpt` becomes `previous.ckpt` first, so a crash at any moment leaves a valid one. Nothing
-is ever unpickled: what is no plain tensor, number, text, list or dict is refused.
+A file is what `torch.save` writes, followed by one line with its SHA-256: `torch.load(path, weights_only=True)` reads
+it as it is, and one flipped bit, which torch would load silently, is noticed. A file is written under a name of its
+own, flushed to the disk and renamed; `last.ckpt` becomes `previous.ckpt` first, so a crash at any moment leaves a valid
+one. Nothing is ever unpickled: what is no plain tensor, number, text, list or dict is refused.
 
 A process may be stopped at any moment and go on when its run is another's. So whether it still has the run is asked
 (`confirm`) when the new file lies ready, and who takes a run over sweeps such files away before reading anything: what
@@ -89,7 +89,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The last valid checkpoint of a run (None: there is none), and a sentence for each one that had to be passed over."""
+    """The last valid checkpoint of a run (None: there is none), and a sentence for each one that was skipped."""
     passed_over: list[str] = []
     for name in ("last.ckpt", "previous.ckpt"):
         if (folder / name).exists():

@@ -1,4 +1,6 @@
-"""A forward pass of shapes alone, before anything is written: a model that cannot take the size or the batch says so now."""
+"""A forward pass of shapes alone, before anything is written: a model that cannot take the size or the batch says so
+now.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from registry import InputError
 def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
     """Try `model` as it will be trained on `photographs` and evaluated, on the meta device, which computes no values.
 
-    Raises InputError where it is no module, refuses a batch with ValueError, or returns logits of another shape. A model that
-    the meta device cannot run is let through: the training will tell.
+    Raises InputError where it is no module, refuses a batch with ValueError, or returns logits of another shape. A
+    model that the meta device cannot run is let through: the training will tell.
     """
     if not isinstance(model, nn.Module):
         raise InputError(f"--model {config.model} builds a {type(model).__name__}; it should build a torch.nn.Module.")
@@ -31,7 +33,9 @@ def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
 
 @torch.no_grad()
 def _shape(model: nn.Module, name: str, shape: tuple[int, ...], training: bool) -> tuple[int, ...] | None:
-    """The shape of the model's logits for a batch of that shape; None where it cannot be told, () where they are no tensor."""
+    """The shape of the model's logits for a batch of that shape; None where it cannot be told, () where they are no
+    tensor.
+    """
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     state = {key: value.to("meta") for key, value in state.items()}
     before = model.training

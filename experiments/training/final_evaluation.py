@@ -84,7 +84,7 @@ def _result(
 
 
 def _gmacs(state: State, size: tuple[int, int]) -> float:
-    """Multiplications (each with its addition) of one forward pass of one photograph, in billions; nothing is computed."""
+    """Multiply-accumulates of one forward pass of one image, in billions; no values are computed."""
     model = copy.deepcopy(network(state.model)).to("meta").eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, 3, size[1], size[0], device="meta"))

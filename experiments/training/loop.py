@@ -74,7 +74,8 @@ class State:
         cuda = torch.cuda.get_rng_state_all() if self.fabric.device.type == "cuda" else []
         return {
             "epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "best_dice": self.best_dice,
-            "seconds": self.seconds, "spent": self.spent, "trained": self.trained, "loss_sum": self.loss_sum, "broken": self.broken, "model": network(self.model).state_dict(),
+            "seconds": self.seconds, "spent": self.spent, "trained": self.trained,
+            "loss_sum": self.loss_sum, "broken": self.broken, "model": network(self.model).state_dict(),
             "optimizer": self.optimizer.state_dict(), "scaler": self.fabric._precision.state_dict(),
             "random": torch.get_rng_state(), "cuda_random": cuda,
         }  # fmt: skip
@@ -157,8 +158,8 @@ def _repeatable_cuda() -> None:
 def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: float, parts: int = 1) -> None:
     """Forward, backward, clip, update. Nothing here waits for the device.
 
-    With `parts` above 1 the batch goes through in so many pieces whose gradients add up to those of the whole, except that
-    BatchNorm sees each piece by itself.
+    With `parts` above 1 the batch goes through in so many pieces whose gradients add up to those of the whole, except
+    that BatchNorm sees each piece by itself.
 
     A loss or gradient that is not finite sets `state.broken`, and an update is only made while that is 0: fused Adam
     looks at `found_inf` on the device, as it does for a gradient scaler. (With fp16 the scaler sets it, since there an
@@ -180,7 +181,7 @@ def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: flo
 
 
 def halved(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Both at half the height and width: colours are averaged, a mask's pixel is object where more than half of it is."""
+    """Both at half the height and width: colours are averaged, a mask pixel is true if more than half of it is."""
     return F.avg_pool2d(images, 2), (F.avg_pool2d(masks, 2) > 0.5).float()
 
 
@@ -195,8 +196,8 @@ def train(
 ) -> Iterator[Epoch]:
     """Train from where `state` is to the last epoch, yielding each Epoch when it is validated.
 
-    Raises Interrupted between two steps after `stop()` turned true, and Diverged when a loss or gradient is not finite, be it on
-    the validation photographs.
+    Raises Interrupted between two steps after `stop()` turned true, and Diverged when a loss or gradient is not finite,
+    be it on the validation photographs.
     """
     for number in range(state.epoch + 1, config.epochs + 1):
         if config.early_stopping and state.epoch - state.best_epoch >= config.early_stopping:
@@ -208,8 +209,8 @@ def train(
             val_loss, val_dice, val_iou = validate(state, validation, loss, config.batch_size, stop)
             if not math.isfinite(val_loss):
                 raise Diverged(
-                    f"The loss on the validation photographs is not finite after epoch {number}, which therefore does not count. "
-                    "Try a lower --learning-rate, or --precision fp32."
+                    f"The loss on the validation photographs is not finite after epoch {number}, which therefore does "
+                    "not count. Try a lower --learning-rate, or --precision fp32."
                 )
         except Interrupted:
             state.spent += time.perf_counter() - began
@@ -264,7 +265,7 @@ def _refuse_broken(state: State, epoch: int) -> None:
 def validate(
     state: State, photographs: ImageDataset, loss: Loss, batch_size: int, stop: Callable[[], bool] = lambda: False
 ) -> tuple[float, float, float]:
-    """Loss, Dice and IoU on `photographs` at the training size: each photo counted, averaged in a car, then over cars."""
+    """Loss, Dice and IoU on `photographs` at the training size: averaged over the images of a car, then over cars."""
     state.model.eval()
     counts, losses = [], []
     for at in range(0, len(photographs), batch_size):

@@ -1,7 +1,7 @@
 """Loss functions of logits and mask, written out: one score per image, then the mean (`per=batch` apart).
 
-`logits` and `mask` are `(N, 1, H, W)`, the mask 0 or 1; whatever comes in (bfloat16, boolean, under autocast), the loss is
-computed and returned in float32. Options are checked as plain numbers, so that no step waits for the device.
+`logits` and `mask` are `(N, 1, H, W)`, the mask 0 or 1; whatever comes in (bfloat16, boolean, under autocast), the loss
+is computed and returned in float32. Options are checked as plain numbers, so that no step waits for the device.
 
 损失函数：输入 logits 和掩码，每张图像先得一个值，再取平均；一律用 float32 计算。
 """
@@ -29,10 +29,11 @@ def bce_loss(logits: Tensor, mask: Tensor) -> Tensor:
 def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0, per: Literal["image", "batch"] = "image") -> Tensor:
     """1 - soft Dice: how little prediction and mask overlap, whatever the size of the object; between 0 and 1.
 
-    `smooth` (in pixels, above 0) keeps the loss defined when mask and prediction are empty. `per="batch"` takes the batch
-    for one large image: small objects then count less beside large ones, and the loss depends on the batch size; see
-    docs/notes.en.md.
-    Source: Milletari et al. 2016, arXiv:1606.04797, section 3, with plain sums for its squares, and `smooth`.
+    `smooth` (in pixels, above 0) keeps the loss defined when mask and prediction are empty. `per="batch"` takes the
+    batch for one large image: small objects then count less beside large ones, and the loss depends on the batch size;
+    see docs/notes.en.md.
+    Source: Milletari et al. 2016, arXiv:1606.04797, section 3, with plain sums for its squares,
+    and `smooth`.
     1 减去软 Dice：预测与掩码的重叠有多少，与物体大小无关。per="batch" 把整批当作一张大图像，见 docs/notes.zh.md。
     """
     if not 0 < smooth < math.inf:
@@ -49,10 +50,11 @@ def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0, per: Literal["i
 
 
 def tversky_loss(logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1.0) -> Tensor:
-    """1 - soft Tversky index: Dice with a price for each kind of mistake, `alpha` for false and `beta` for missed foreground.
+    """1 - soft Tversky index: Dice with a price for each kind of mistake, `alpha` for false and `beta` for missed
+    foreground.
 
-    0.5 and 0.5 are `dice_loss` with twice the `smooth` (in pixels, above 0). Above 0.5, `beta` favours recall.
-    Source: Salehi et al. 2017, arXiv:1706.05721; alpha 0.3 and beta 0.7 were best in its experiments. It has no `smooth`.
+    0.5 and 0.5 are `dice_loss` with twice the `smooth` (in pixels, above 0). Above 0.5, `beta` favours recall. Source:
+    Salehi et al. 2017, arXiv:1706.05721; alpha 0.3 and beta 0.7 were best in its experiments. It has no `smooth`.
     Tversky 损失：给两种错误各定一个代价，alpha 对误检的前景，beta 对漏检的前景；都取 0.5 就是 Dice。
     """
     for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
@@ -67,12 +69,14 @@ def tversky_loss(logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float =
 
 
 def lovasz_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """The Lovasz hinge of each image: the Jaccard loss (1 - IoU) of the thresholded prediction, made convex in the logits.
+    """The Lovasz hinge of each image: the Jaccard loss (1 - IoU) of the thresholded prediction, made convex in the
+    logits.
 
-    Each pixel's hinge error, largest first, is weighted by what the Jaccard loss grows by when that pixel becomes wrong too.
-    It has no upper bound, and a pixel that is right by a margin of 1 costs nothing.
-    Source: Berman et al. 2018, arXiv:1705.08790, section 3 and algorithm 1. The differences of its Jaccard column are
-    written in closed form: subtracting neighbours in float32 would lose half of the digits on a large image.
+    Each pixel's hinge error, largest first, is weighted by what the Jaccard loss grows by when that pixel becomes wrong
+    too. It has no upper bound, and a pixel that is right by a margin of 1 costs nothing.
+    Source: Berman et al. 2018,
+    arXiv:1705.08790, section 3 and algorithm 1. The differences of its Jaccard column are written in closed form:
+    subtracting neighbours in float32 would lose half of the digits on a large image.
     Lovász 铰链损失：把阈值化预测的 Jaccard 损失（1 - IoU）变成 logits 的凸函数；误差从大到小排序后加权求和。
     """
     logits, mask = _flatten(logits, mask)
@@ -86,7 +90,9 @@ def lovasz_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def _jaccard_steps(truth: Tensor) -> Tensor:
-    """What 1 - IoU grows by when the pixels turn wrong one after another; `truth` `(N, P)` of 0 and 1, the same shape out."""
+    """What 1 - IoU grows by when the pixels turn wrong one after another; `truth` `(N, P)` of 0 and 1, the same shape
+    out.
+    """
     foreground = truth.sum(1, keepdim=True)  # (N, 1)
     union = foreground + (1 - truth).cumsum(1)
     overlap = foreground - truth.cumsum(1)

@@ -63,8 +63,8 @@ class RunFolder:
         saved = self.saved().get("config")
         if saved != config.to_dict():
             raise InputError(
-                f"{self.folder / 'config.json'} was changed since the run began ({_difference(config.to_dict(), saved)}). "
-                f"Change it back, or give the run up: rm -r {self.folder}"
+                f"{self.folder / 'config.json'} was changed since the run began "
+                f"({_difference(config.to_dict(), saved)}). Change it back, or give the run up: rm -r {self.folder}"
             )
 
     def verify_checksums(self) -> None:
@@ -72,8 +72,8 @@ class RunFolder:
         result = self.result() or {}
         if name := changed_file(self.folder, result):
             raise InputError(
-                f"{self.folder / name} was changed since the run was finished. Put it back from a copy, or give the run up "
-                f"and train it again: rm -r {self.folder}"
+                f"{self.folder / name} was changed since the run was finished. Put it back from a copy, or give the "
+                f"run up and train it again: rm -r {self.folder}"
             )
 
     def epochs(self) -> list[dict[str, float]]:
@@ -91,7 +91,8 @@ class RunFolder:
     def truncate_after(self, last: int) -> None:
         """Forget the lines of epochs after `last`: those epochs will be trained again.
 
-        Raises InputError where an epoch up to `last` is missing or there twice: a line is on the disk before its checkpoint.
+        Raises InputError where an epoch up to `last` is missing or there twice: a line is on the disk before its
+        checkpoint.
         """
         for name in ("metrics.jsonl", "timing.jsonl"):
             kept = (
@@ -106,7 +107,8 @@ class RunFolder:
         """Append one line to metrics.jsonl or timing.jsonl, to the disk before it returns.
 
         Whose run it is, is asked with the file open: who takes it over puts new files in the place of these two
-        (`truncate_after`), so what a process writes that was stopped just after it asked goes into a file that is no more.
+        (`truncate_after`), so what a process writes that was stopped just after it asked goes into a file that is no
+        more.
         """
         with name_file(self.folder / name), open(self.folder / name, "a", encoding="utf-8") as file:
             self.confirm()
@@ -133,7 +135,8 @@ class RunFolder:
         self._finish(result)
 
     def import_result(self, config: RunConfig, result: dict[str, Any] | None) -> None:
-        """Note a trial that was finished elsewhere, of which there is a result and nothing else, in a folder that is new.
+        """Note a trial that was finished elsewhere, of which there is a result and nothing else, in a folder that is
+        new.
 
         One that diverged has no result, but the reason.
         """
@@ -160,8 +163,8 @@ class RunFolder:
     def _refuse_gap(self, name: str, rows: list[dict[str, Any]], last: int) -> None:
         if [row.get("epoch") for row in rows] != list(range(1, last + 1)):
             raise InputError(
-                f"{self.folder / name} does not hold the epochs 1 to {last}, once each: it was changed since. Put it back "
-                f"from a copy, or give the run up and train it again: rm -r {self.folder}"
+                f"{self.folder / name} does not hold the epochs 1 to {last}, once each: it was changed since. Put it "
+                f"back from a copy, or give the run up and train it again: rm -r {self.folder}"
             )
 
     def drop_weights(self) -> None:
@@ -197,8 +200,8 @@ def refuse_changed(config: RunConfig, machine: RuntimeConfig) -> None:
             changed += f" (OMP_NUM_THREADS={old['threads']} before the command gives as many)"
         if (owner := leases.owner(path.parent)) is not None:
             raise InputError(
-                f"The same command is under way as the run {path.parent.name} ({owner}), which differs in this: {changed}. "
-                "Put that back, or wait until it has ended."
+                f"The same command is under way as the run {path.parent.name} ({owner}), which differs in this: "
+                f"{changed}. Put that back, or wait until it has ended."
             )
         raise InputError(
             f"The same command left the run {path.parent.name} unfinished, and something changed since: "

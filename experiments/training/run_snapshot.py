@@ -21,7 +21,7 @@ def snapshot(
     status: str = RUNNING,
     metrics: Mapping[str, float] | None = None,
 ) -> RunSnapshot:
-    """Return what MLflow should have of a run. A damaged folder raises InputError, KeyError, TypeError or ValueError."""
+    """Return what MLflow should have of a run. Damaged folders raise InputError, KeyError, TypeError or ValueError."""
     began, epochs = logged_epochs(run_folder)
     pictures = picture_files(run_folder, {epoch.step for epoch in epochs})
     files = run_folder.files()
