@@ -16,7 +16,7 @@ from experiments.training import runner
 from tests.conftest import ROOT
 from tests.test_tune import study_file, words
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 TIMED = ("training_seconds", "images_per_second", "peak_memory_gb", "seconds", "git_commit")  # differ from run to run
 
@@ -75,7 +75,6 @@ def reported(tmp_path, command, monkeypatch):
     return report
 
 
-@pytest.mark.slow
 def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_same_study(
     made_cars, tmp_path, command, shared, trained, reported, done, committed
 ):
@@ -97,7 +96,6 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
     assert reported(tmp_path / "whole") == both
 
 
-@pytest.mark.slow
 def test_an_unfinished_search_is_committed_and_resumed(
     made_cars, tmp_path, command, shared, trained, reported, monkeypatch
 ):
@@ -155,7 +153,6 @@ def test_a_trial_of_another_committed_study_counts_where_it_is_the_same(
     assert reported(tmp_path / "second")["trials.csv"] == before
 
 
-@pytest.mark.slow
 def test_a_trial_of_other_studies_counts_only_where_their_records_agree(
     made_cars, tmp_path, command, shared, trained, reported, committed
 ):
@@ -203,7 +200,6 @@ def test_a_cell_of_another_name_does_not_count_although_its_runs_would_be_the_sa
     assert trained == [(True, 0)]
 
 
-@pytest.mark.slow
 def test_runs_and_trials_of_other_settings_do_not_count(
     made_cars, tmp_path, command, shared, trained, reported, committed
 ):

@@ -56,7 +56,7 @@ def test_images_are_rgb_jpegs_and_masks_palette_gifs_of_zero_and_one(three_cars)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_fewer_cars_a_part_of_them(three_cars, tmp_path, monkeypatch):
-    monkeypatch.setattr(cars, "thread_count", lambda: 1)
+    monkeypatch.setattr(cars, "_thread_count", lambda: 1)
     write_cars(tmp_path / "two", cars=2, seed=5, size=SIZE)
     few, many = contents(tmp_path / "two"), contents(three_cars)
     assert len(few) == 64

@@ -345,6 +345,7 @@ def hears(process, number):
     return bool(int(caught, 16) >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.fault(4)
 def test_a_worker_that_waits_for_another_at_the_storage_can_be_stopped(made_cars, tmp_path):
