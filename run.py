@@ -15,14 +15,13 @@ import sys
 
 from cyclopts import App, CycloptsError, UnknownOptionError, UnusedCliTokensError
 
-from experiments.commands import completion
-from experiments.commands.bench import bench
+from experiments.commands import tools
 from experiments.commands.data import data
-from experiments.commands.draw import draw, list_choices
 from experiments.commands.inference import evaluate, export, page, predict, submit
 from experiments.commands.report import report
 from experiments.commands.runs import runs
 from experiments.commands.study import grid, robustness, study, tune
+from experiments.commands.tools import bench, draw, list_choices
 from experiments.commands.tracking import sync, ui
 from experiments.commands.train import train
 from experiments.runtime.errors import RunFailed, disk_error_message, on_one_line
@@ -54,12 +53,12 @@ app.command(page)
 
 
 @app.command(name="completion")
-def print_completion(shell: completion.Shell, /) -> int:
+def print_completion(shell: tools.Shell, /) -> int:
     """Print the completion script of bash, zsh or fish.
 
     Example: source <(python run.py completion bash)
     """
-    print(completion.script(app, shell))
+    print(tools.script(app, shell))
     return 0
 
 

@@ -21,8 +21,8 @@ from analysis.records.places import Places, load_study
 from analysis.report import report
 from analysis.statistics.power import detectable, spread_of
 from analysis.text import tables
-from analysis.text.long_form import study_long_form
 from analysis.text.sentences import answer_sentences, verdict
+from analysis.text.study_page import study_long_form
 from analysis.verdicts.answer import answer_study
 from tests.conftest import ROOT
 from tests.made_study import made_config, write_run, write_study

@@ -13,9 +13,9 @@ from jinja2 import TemplateNotFound, UndefinedError
 
 from analysis.records import gather, test_set_ledger
 from analysis.records.study_results import TRIALS, typed
-from analysis.text.long_form import study_long_form
 from analysis.text.notes import study_notes
 from analysis.text.sentences import answer_sentences, verdict
+from analysis.text.study_page import study_long_form
 from analysis.text.tables import main_effects_table
 from analysis.text.wording import LANGUAGES, TEMPLATES, environment, phrases
 from analysis.verdicts.answer import answer_study

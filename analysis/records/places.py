@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.records import committed
+from analysis.records.committed import merge_studies
 from analysis.records.gather import gather_study, planned
-from analysis.records.merge import merge_studies
 from analysis.records.study_results import Study
 from registry import InputError, did_you_mean
 

@@ -22,9 +22,8 @@ from pathlib import Path
 from analysis.records import committed, test_set_ledger
 from analysis.records.places import README, RESULTS
 from analysis.report.latex import latex_table
-from analysis.text.long_form import study_long_form
 from analysis.text.markdown import render, table_of
-from analysis.text.section import study_section
+from analysis.text.study_page import study_long_form, study_section
 from analysis.text.wording import LANGUAGES, phrases
 from analysis.verdicts.answer import Answer, answer_study
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError

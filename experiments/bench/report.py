@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from experiments.bench import loader, overhead, roofline, step
+from experiments.bench import loader, roofline, step
 from experiments.config.schema import DATA_DIRS, RunConfig, RuntimeConfig
 from experiments.data import carvana
 from experiments.data.samples import Sample
@@ -39,7 +39,7 @@ def measure(
             "step": lambda: _step(work),
             "loader": lambda: loader.loader_speeds(loader.spread(samples), config.size, SECONDS, machine.workers or 0),
             "scoring": lambda: _scoring(samples, config.size),
-            "overhead": lambda: {"imports": overhead.import_seconds(), "run": overhead.run_seconds()},
+            "overhead": lambda: {"imports": loader.import_seconds(), "run": loader.run_seconds()},
         }
         for name in (part for part in PARTS if part in parts):
             progress.log_to_stderr(f"measuring: {name} ...")

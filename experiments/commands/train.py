@@ -5,15 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from experiments.commands.flags import (
-    ConfigFile,
-    Preset,
-    RunFlags,
-    TrackingUri,
-    TuningFlags,
-    parse_flags,
-    setting,
-)
+from experiments.commands.flags import ConfigFile, Preset, RunFlags, TrackingUri, TuningFlags, parse_flags, setting
 from registry import InputError
 
 

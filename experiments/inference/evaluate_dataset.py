@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from analysis.plots import run_curves
+from analysis.plots import training
 from analysis.records import run_files
 from experiments.config.resolve import find_device
 from experiments.config.schema import DATA_DIRS, RuntimeConfig
@@ -139,7 +139,7 @@ def _sweep(output: Path, scored: Sequence[ScoredImage]) -> dict[str, float]:
     """Write Dice and IoU at each threshold as a table and a plot; return the best threshold."""
     rows = calibration.sweep([image.measured for image in scored], [str(image.rows[0]["group"]) for image in scored])
     _write_table(output / "sweep.csv", ("threshold", "dice", "iou"), rows)
-    run_curves.save_sweep(output / "sweep.png", rows)
+    training.save_sweep(output / "sweep.png", rows)
     best, usual = max(rows, key=lambda row: row[1]), next(row for row in rows if row[0] == 0.5)
     print(
         f"Highest Dice at the threshold {best[0]}: {best[1]:.4f} (at 0.5: {usual[1]:.4f}), "
@@ -154,7 +154,7 @@ def _calibration(output: Path, scored: Sequence[ScoredImage]) -> float:
     rows = [dataclasses.astuple(reliability_bin) for reliability_bin in bins]
     _write_table(output / "reliability.csv", ("low", "high", "pixels", "confidence", "frequency"), rows)
     error = calibration.expected_calibration_error(bins)
-    run_curves.save_reliability(output / "reliability.png", rows, error)
+    training.save_reliability(output / "reliability.png", rows, error)
     print(
         f"Expected calibration error: {error:.4f} "
         f"({calibration.BINS} bins of equal width, all pixels pooled; Guo et al. 2017)."

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.plots import run_curves
+from analysis.plots import training
 from analysis.records import run_files
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels
@@ -48,7 +48,7 @@ def evaluate_on_test(
     folder = run_folder.folder / "pictures"
     worst, curves = folder / "worst-test-photographs.png", folder / "curves.png"
     pictures.save_worst(worst, test, lowest, run_folder.confirm)
-    drawn = run_curves.curves_png(run_folder.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
+    drawn = training.curves_png(run_folder.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
     files.write_atomically(curves, drawn, confirm=run_folder.confirm)
     tables = {
         name: run_files.read_score_table(run_folder.folder / file)
