@@ -93,7 +93,7 @@ def test_an_image_larger_than_the_encoder_can_take_is_refused_with_the_size_name
 )
 def test_a_batch_of_one_is_refused_in_training_and_taken_afterwards(arch, encoder):
     model = zoo.build(arch, encoder, pretrained=False).to("meta")
-    with pytest.raises(ValueError, match=f"{arch} on {encoder} cannot be trained on one photograph.*--batch-size 2"):
+    with pytest.raises(ValueError, match=f"{arch} on {encoder} cannot be trained on one image.*--batch-size 2"):
         model(torch.empty(1, 3, 64, 64, device="meta"))
     assert model.eval()(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 1, 64, 64)
 
