@@ -168,7 +168,12 @@ def test_a_header_that_claims_too_little_does_not_fill_the_disk(tmp_path):
 def test_an_incomplete_zip_is_named(command, zips, tmp_path, content):
     zips[0].write_bytes(zips[0].read_bytes()[:-500] if content is None else content)
     code, _, complaint = command("data", "import", *zips, "--data-dir", tmp_path / "cars")
-    assert code == 2 and str(zips[0]) in complaint and "is not a complete zip file" in complaint and not (tmp_path / "cars").exists()
+    assert (
+        code == 2
+        and str(zips[0]) in complaint
+        and "is not a complete zip file" in complaint
+        and not (tmp_path / "cars").exists()
+    )
 
 
 def test_what_is_there_already_is_never_overwritten(command, zips, tmp_path):

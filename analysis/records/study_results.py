@@ -6,6 +6,7 @@ runs or from the committed files: so both give the same numbers to the last digi
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,6 +56,20 @@ class Study:
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> the fields of its RunConfig
     robustness: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(ROBUSTNESS)))  # or empty
     notices: tuple[tuple[str, int], ...] = ()  # what was noticed: the name of a sentence in the notes, and its count
+
+    @functools.cached_property
+    def scores_by_condition(self) -> dict[str, dict[str, NDArray[np.float64]]]:
+        """The cells' Dice (seeds, groups) under each condition of `robustness`, on the groups that all share."""
+        cell_of = self.finished.set_index("key")[["cell", "seed"]]
+        scores = self.robustness.join(cell_of, on="key", how="inner")
+        found = {}
+        for name, rows in scores.groupby("condition", sort=False):
+            by_cell = rows.groupby("cell", observed=True)
+            tables = {str(cell): part.pivot_table("dice", "seed", "group") for cell, part in by_cell}
+            shared = sorted(set.intersection(*(set(table.dropna(axis=1).columns) for table in tables.values())))
+            if shared:
+                found[str(name)] = {cell: table[shared].to_numpy(float) for cell, table in tables.items()}
+        return found
 
     @property
     def name(self) -> str:

@@ -131,27 +131,13 @@ def _scores(study: Study) -> dict[str, dict[str, Array]]:
     A corruption's three strengths stand also as one, their mean, by its name: of the cells that were scored under all
     three alike.
     """
-    scores = _by_condition(study)
+    scores = dict(study.scores_by_condition)
     for kind in dict.fromkeys(match[1] for name in scores if (match := STRENGTH.fullmatch(name))):
         parts = [scores.get(f"{kind} {strength}", {}) for strength in STRENGTHS]
         means = {cell: _mean([part.get(cell) for part in parts]) for cell in parts[0]}
         if averaged := {cell: mean for cell, mean in means.items() if mean is not None}:
             scores[kind] = averaged
     return {name: scores[name] for name in sorted(scores, key=lambda name: (name != CLEAN, name))}
-
-
-def _by_condition(study: Study) -> dict[str, dict[str, Array]]:
-    """Of each condition, the cells' Dice (seeds, groups) on the groups that all of its cells share."""
-    cell_of = study.finished.set_index("key")[["cell", "seed"]]
-    scores = study.robustness.join(cell_of, on="key", how="inner")
-    found = {}
-    for name, rows in scores.groupby("condition", sort=False):
-        by_cell = rows.groupby("cell", observed=True)
-        tables = {str(cell): part.pivot_table("dice", "seed", "group") for cell, part in by_cell}
-        shared = sorted(set.intersection(*(set(table.dropna(axis=1).columns) for table in tables.values())))
-        if shared:
-            found[str(name)] = {cell: table[shared].to_numpy(float) for cell, table in tables.items()}
-    return found
 
 
 def _mean(parts: Sequence[Array | None]) -> Array | None:
