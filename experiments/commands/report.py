@@ -46,9 +46,9 @@ def report(
 
         return verifying.command(places, study, verify, data_dir)
     if photographs is not None:
-        from experiments.studies import photo_strip
+        from experiments.studies import qualitative_figure
 
-        photo_strip.command(places, study, photographs, credit)
+        qualitative_figure.command(places, study, photographs, credit)
     if check:
         return command.check(places)
     reported = command.report_studies(places, study, latex, html)

@@ -81,7 +81,7 @@ def prune(
     Example: python run.py runs prune
     """
     from experiments.runtime.errors import disk_errors
-    from experiments.training import prune as pruning
+    from experiments.training import prune_runs as pruning
 
     prunable = pruning.prunable(output_dir / "runs")
     if not prunable:

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.config.values import ParsedArgs
 from experiments.runtime import interrupts, progress
 from experiments.runtime.interrupts import Stop
-from experiments.studies import committed_results, cost, display, ray_executor, tuning
+from experiments.studies import cost, display, ray_executor, reuse_results, tuning
 from experiments.studies.cost import Sensitivity
 from experiments.studies.definition import Study
 from experiments.studies.executor import Executor, LocalExecutor, run_all
@@ -38,7 +38,7 @@ def run_study(
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         if results is not None:
-            committed_results.count_committed(plan, results)
+            reuse_results.count_committed(plan, results)
         ended_trials = tuning.load_rates(plan)
         if status:
             display.print_status(plan, ended_trials)
