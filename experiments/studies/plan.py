@@ -70,7 +70,7 @@ class PlannedCell:
 class Plan:
     """A study with its cells ready to run.
 
-    `tuning` fills the learning rates, `committed_results` the runs and trials that are committed.
+    `tuning` fills the learning rates, `reuse_results` the runs and trials that are committed.
     """
 
     study: Study
