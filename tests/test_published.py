@@ -53,7 +53,7 @@ def trained(monkeypatch):
     kept, keys = runner.train_epochs, []
 
     def seen(job, *others):
-        keys.append((job.pictures, job.prepared.config.seed))
+        keys.append((job.pictures, job.inputs.config.seed))
         return kept(job, *others)
 
     monkeypatch.setattr(runner, "train_epochs", seen)
@@ -84,7 +84,7 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
         (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"has {trials} trials of its cells" in shown
     )
     assert (
-        f"settings (threads, too: {torch.get_num_threads()} here)" in shown
+        f", threads ({torch.get_num_threads()} here)" in shown
     )  # else nothing counts, and one wonders why
     assert trained == [(True, 1)]
     both = reported(tmp_path / "second")
