@@ -99,7 +99,7 @@ def compare(
     check_settings(rope, level)
     a, b = check_scores({"a": a, "b": b}).values()
     family_of_one = stack([difference(a, b, paired_seeds)])
-    return _compared(family_of_one, rope, higher_is_better, level)[0]
+    return as_comparisons(family_of_one, rope, higher_is_better, level)[0]
 
 
 def compare_all(
@@ -169,14 +169,14 @@ def family(
 ) -> Family[Name]:
     """A family's verdicts from the estimates of its pairs a - b, in their order."""
     found: dict[tuple[Name, Name], Comparison] = {}
-    for (a, b), comparison in zip(pairs, _compared(stack(estimates), rope, higher_is_better, level), strict=True):
+    for (a, b), comparison in zip(pairs, as_comparisons(stack(estimates), rope, higher_is_better, level), strict=True):
         found |= {(a, b): comparison, (b, a): comparison.mirrored()}
     beaten = {a for (a, _), comparison in found.items() if comparison.verdict == "worse"}
     members = dict.fromkeys(name for pair in pairs for name in pair)
     return Family(found, tuple(name for name in members if name not in beaten), paired_seeds)
 
 
-def _compared(estimate: Estimate, rope: float, higher_is_better: bool, level: float) -> list[Comparison]:
+def as_comparisons(estimate: Estimate, rope: float, higher_is_better: bool, level: float) -> list[Comparison]:
     """The comparisons of a family of estimates (pairs,)."""
     low, high, p = adjust(estimate, rope, 1 - level)
     rows = zip(estimate.value, low, high, p, classify(low, high, rope, higher_is_better), strict=True)

@@ -122,9 +122,12 @@ def summarise_cell(scores: ArrayLike) -> CellSummary:
     seeds, cars = off.shape[-2:]
     by_seed, by_car = off.mean(-1), off.mean(-2)  # (..., seeds), (..., cars)
     mean = off.mean((-2, -1))
-    if seeds < 2 or cars < 2:
+    if seeds < 2:
         unknown = np.full(mean.shape, np.inf)
         return CellSummary(seeds, base[..., 0, 0] + mean, base[..., 0] + by_car, unknown, np.zeros(mean.shape))
+    if cars < 2:  # seeds alone: Welch's comparison, for this one car (or this test set as a whole)
+        between = by_seed.var(-1, ddof=1) / seeds
+        return CellSummary(seeds, base[..., 0, 0] + mean, base[..., 0] + by_car, between, np.zeros(mean.shape))
     left = off - by_seed[..., None] - by_car[..., None, :] + mean[..., None, None]
     residual = (left**2).sum((-2, -1)) / ((seeds - 1) * (cars - 1) * seeds * cars)
     return CellSummary(seeds, base[..., 0, 0] + mean, base[..., 0] + by_car, by_seed.var(-1, ddof=1) / seeds, residual)
