@@ -18,6 +18,7 @@ from cyclopts import App, CycloptsError, UnknownOptionError, UnusedCliTokensErro
 from experiments.commands import tools
 from experiments.commands.data import data
 from experiments.commands.inference import evaluate, export, page, predict, submit
+from experiments.commands.judge import judge, score
 from experiments.commands.report import report
 from experiments.commands.runs import runs
 from experiments.commands.study import grid, robustness, study, tune
@@ -43,6 +44,8 @@ app.command(grid)
 app.command(tune)
 app.command(robustness)
 app.command(report)
+app.command(judge)
+app.command(score)
 app.command(data)
 app.command(runs)
 app.command(predict)

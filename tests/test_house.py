@@ -38,7 +38,7 @@ DOORS = {
 }
 TOP = {
     "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "tests",
-    "requirements.txt", "requirements-page.txt", "requirements-ray.txt",
+    "requirements.txt", "requirements-judge.txt", "requirements-page.txt", "requirements-ray.txt",
     "docs", "reference", "requirements-dev.txt", "Makefile", "pyproject.toml", ".ci", ".git", ".gitignore", ".github",
     "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff",
 }  # fmt: skip

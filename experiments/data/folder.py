@@ -36,17 +36,17 @@ def build(data_dir: Path | str = "data/folder", group_pattern: str | None = None
 
 def listing(data_dir: Path | str = "data/folder", group_pattern: str | None = None) -> Listing:
     """List the pairs under `data_dir`. Raises InputError for missing folders, no images and an invalid pattern."""
-    root, pattern = Path(data_dir), _compiled(group_pattern)
+    root, pattern = Path(data_dir), compile_pattern(group_pattern)
     advice = f"Put the images into {root / 'images'} and the masks, under the same names, into {root / 'masks'}."
     images, masks = require_folder(root / "images", advice), require_folder(root / "masks", advice)
     require_images(filter(_is_read, images.iterdir()), images, advice)
-    image_by_stem, problems = _by_stem(images)
-    mask_by_stem, collisions = _by_stem(masks)
+    image_by_stem, problems = files_by_stem(images)
+    mask_by_stem, collisions = files_by_stem(masks)
     problems += collisions
     samples, paired = [], set()
     for stem, image in image_by_stem.items():
         mask = mask_by_stem.get(stem) or mask_by_stem.get(f"{stem}_mask")
-        group = _group(image, pattern)
+        group = group_of(image, pattern)
         if mask is None:
             problems.append(missing_mask(image, masks))
         if group is None:
@@ -63,7 +63,7 @@ def _is_read(path: Path) -> bool:
     return path.suffix.lower() in FORMATS and not path.name.startswith(".")
 
 
-def _by_stem(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
+def files_by_stem(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     """The files of a folder by their names without ending, and a problem for each name that occurs twice."""
     by_stem: dict[str, Path] = {}
     problems = []
@@ -75,14 +75,15 @@ def _by_stem(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     return by_stem, problems
 
 
-def _compiled(pattern: str | None) -> re.Pattern[str] | None:
+def compile_pattern(pattern: str | None) -> re.Pattern[str] | None:
+    """The regular expression of `--group-pattern`. Raises InputError where it is none."""
     try:
         return None if pattern is None else re.compile(pattern)
     except re.error as error:
         raise InputError(f"--group-pattern '{pattern}' is not a regular expression: {error}.") from None
 
 
-def _group(image: Path, pattern: re.Pattern[str] | None) -> str | None:
+def group_of(image: Path, pattern: re.Pattern[str] | None) -> str | None:
     """The image's group; None if the pattern does not match its name."""
     if pattern is None:
         return image.stem

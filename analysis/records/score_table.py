@@ -1,0 +1,146 @@
+"""Read a CSV of scores of any origin into cells of (seed, group) means, or say in one sentence what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from registry import InputError
+
+JOIN = " + "  # between the values of several --cell columns
+CELL = "\0cell"  # no column of a file is called so
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what. `wide`: columns that hold one method's scores each, in place of `cells` and `score`."""
+
+    score: str = "score"
+    cells: tuple[str, ...] = ()
+    seed: str | None = None
+    group: str | None = None
+    image: str | None = None
+    dataset: str | None = None
+    wide: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> list[str]:
+        """Every column of the file that is read."""
+        one = [name for name in (self.seed, self.group, self.image, self.dataset) if name is not None]
+        return [*(self.wide or (*self.cells, self.score)), *one]
+
+
+Tables = dict[str, dict[str, pd.DataFrame]]
+
+
+def read_score_tables(path: Path, columns: Columns) -> Tables:
+    """The scores by data set and cell: a row per seed and a column per group (an image where there are no groups).
+
+    Raises:
+        InputError: for a file that cannot be read, a missing column, a score that is no number, duplicate rows, or
+        cells
+            that were not scored on the same images.
+    """
+    frame = _long(_read(path, columns), columns)
+    frame = _numbers(frame, path)
+    _refuse_duplicates(frame, columns, path)
+    unit = columns.group or columns.image
+    frame["unit"] = frame[unit] if unit else ""
+    names = frame[columns.dataset] if columns.dataset else pd.Series("", index=frame.index)
+    tables: Tables = {}
+    for name, part in frame.groupby(names, sort=False):
+        _refuse_unlike(part, columns, str(name))
+        tables[str(name)] = {
+            str(cell): _by_seed_and_group(rows, columns) for cell, rows in part.groupby(CELL, sort=False)
+        }
+    return tables
+
+
+def _read(path: Path, columns: Columns) -> pd.DataFrame:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            heading = file.readline()
+        separator = max(",;\t", key=heading.count)
+        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
+        raise InputError(f"The table {path} cannot be read: {' '.join(str(error).split())}.") from None
+    known = list(frame.columns)
+    for name in columns.named:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            guess = f" (did you mean '{near[0]}'?)" if near else ""
+            raise InputError(f"{path} has no column '{name}'{guess}. Its columns: {', '.join(known)}.")
+    if not len(frame):
+        raise InputError(f"{path} holds no rows, only a heading.")
+    return frame
+
+
+def _long(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    """One row per score: its cell's name in `CELL`, its text in `score`; the file's row number is kept."""
+    frame = frame.assign(row=np.arange(2, len(frame) + 2))
+    if not columns.wide:
+        cell = frame[list(columns.cells)].agg(JOIN.join, axis=1)
+        return frame.assign(**{CELL: cell, "score text": frame[columns.score], "column": columns.score})
+    parts = [frame.assign(**{CELL: name, "score text": frame[name], "column": name}) for name in columns.wide]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _numbers(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    scores = pd.to_numeric(frame["score text"], errors="coerce").astype(float)
+    wrong = frame[~np.isfinite(scores)]
+    if len(wrong):
+        first = wrong.iloc[0]
+        raise InputError(
+            f"{path}, row {first.row}: the {first.column} '{first['score text']}' is no finite number. "
+            "Correct it, or leave the row out."
+        )
+    return frame.assign(value=scores)
+
+
+def _refuse_duplicates(frame: pd.DataFrame, columns: Columns, path: Path) -> None:
+    keys = [name for name in (columns.dataset, CELL, columns.seed, columns.group, columns.image) if name]
+    again = frame[frame.duplicated(keys)]
+    if not len(again):
+        return
+    second = again.iloc[0]
+    first = frame[(frame[keys] == second[keys]).all(axis=1)].iloc[0]
+    missing = [flag for flag, name in (("--seed", columns.seed), ("--image", columns.image)) if name is None]
+    advice = (
+        f"Name the column that tells them apart with {' or '.join(missing)}" if missing else "Leave one of them out"
+    )
+    told = ", ".join(str(second[key]) for key in keys)
+    raise InputError(f"{path}: rows {first.row} and {second.row} hold two scores of the same thing ({told}). {advice}.")
+
+
+def _refuse_unlike(part: pd.DataFrame, columns: Columns, name: str) -> None:
+    """Every cell and seed is scored on the same images of the same groups."""
+    keys = [key for key in (columns.group, columns.image) if key]
+    if not keys:
+        return
+    whole = part.drop_duplicates(keys).set_index(keys).index
+    for label, rows in part.groupby([CELL, *([columns.seed] if columns.seed else [])], sort=False):
+        lacks = whole.difference(rows.set_index(keys).index)
+        if len(lacks):
+            who = f"{label[0]}, seed {label[1]}" if columns.seed else label[0]
+            what = lacks[0] if isinstance(lacks[0], str) else " / ".join(lacks[0])
+            where = f" in the data set {name}" if name else ""
+            raise InputError(
+                f"{who} has no score of {what}{where}, but others do ({len(lacks)} such). "
+                "Cells are compared on the same images: add the missing rows, or leave these images out everywhere."
+            )
+
+
+def _by_seed_and_group(rows: pd.DataFrame, columns: Columns) -> pd.DataFrame:
+    seed = rows[columns.seed] if columns.seed else pd.Series("", index=rows.index)
+    table = rows.groupby([seed, "unit"], sort=False).value.mean().unstack()
+    return table[sorted(table.columns)]
+
+
+def cell_names(tables: Tables) -> Sequence[str]:
+    """Every cell of any data set, in the order of the file."""
+    return list(dict.fromkeys(cell for cells in tables.values() for cell in cells))

@@ -1,0 +1,241 @@
+"""The commands `run.py judge` and `run.py score`: verdicts on anybody's scores, and scores of anybody's masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts.types import NonNegativeFloat
+
+from experiments.commands.flags import flag, many, switch
+from experiments.config import types
+from registry import InputError
+
+Column = str | None
+Columns = list[str] | None
+
+
+def judge(
+    scores: Annotated[Path, flag("CSV with a heading: a row per score, or with --wide a column per method")],
+    /,
+    *,
+    score: Annotated[Column, flag("column of scores")] = None,
+    cell: Annotated[Columns, many("column or columns that name what is compared")] = None,
+    wide: Annotated[Columns, many("columns of scores, one per method, instead of --score and --cell")] = None,
+    seed: Annotated[Column, flag("column of the training seed")] = None,
+    group: Annotated[Column, flag("column of the patient, slide, car ... that several images share")] = None,
+    image: Annotated[Column, flag("column of the image")] = None,
+    dataset: Annotated[Column, flag("column of the dataset; each is judged by itself")] = None,
+    baseline: Annotated[str | None, flag("compare every other cell with this one (default: all pairs)")] = None,
+    rope: Annotated[NonNegativeFloat, flag("difference that does not matter (default: 0.001)")] = 0.001,
+    lower_is_better: Annotated[bool, switch("smaller scores are better, as for HD95")] = False,
+    level: Annotated[float, flag("level of the intervals (default: 0.95)")] = 0.95,
+    json: Annotated[
+        str | None, flag("write JSON to this file, or to standard output (-)", allow_leading_hyphen=True)
+    ] = None,
+    html: Annotated[Path | None, flag("write one self-contained HTML page to this file")] = None,
+    accept: Annotated[
+        tuple[str, str] | None, flag("BASE CANDIDATE: exit 0 if the candidate is better, 3 if not, 4 if undecided")
+    ] = None,
+    ledger: Annotated[
+        Path | None, flag("with --accept: screen first, charge confirmations only, over many questions")
+    ] = None,
+) -> int:
+    """Judge the scores in a CSV of any origin: which method is better, and can the answer be believed?
+
+    Example: python run.py judge scores.csv --score dice --cell model loss --seed seed --group patient
+    """
+    from analysis.records.score_table import Columns as Names
+    from analysis.records.score_table import read_score_tables
+    from analysis.verdicts.judge import Question
+    from analysis.verdicts.judge import judge as judge_tables
+
+    if wide and (cell or score):
+        raise InputError("--wide names the columns of scores itself: leave out --score and --cell.")
+    if not wide and not (cell and score):
+        raise InputError("Name the columns: --score COLUMN and --cell COLUMN, or --wide COLUMN COLUMN ...")
+    if not 0 < level < 1:
+        raise InputError(f"--level takes a probability between 0 and 1, such as 0.95, not {level:g}.")
+    if ledger and not accept:
+        raise InputError("--ledger goes with --accept BASE CANDIDATE.")
+    names = Names(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
+    tables = read_score_tables(scores, names)
+    question = Question(baseline, rope, not lower_is_better, level)
+    unit = "group" if group else "image" if image else ""
+    if accept:
+        return _accept(accept, tables, unit, seed is not None, question, ledger)
+    judgements = judge_tables(tables, unit, seed is not None, question)
+    if json:
+        _write_json(judgements, json)
+    if html:
+        from analysis.report.judge_page import write_page
+
+        write_page(html, scores.name, judgements, question)
+    if json != "-":
+        _show(judgements, question)
+    return 0
+
+
+def score(
+    predictions: Annotated[Path, flag("folder of predicted masks")],
+    truth: Annotated[Path, flag("folder of true masks, under the same names")],
+    /,
+    *,
+    output: Annotated[Path, flag("CSV to write")],
+    group_pattern: Annotated[str | None, flag("regular expression whose (first) group names an image's group")] = None,
+    cell: Annotated[str | None, flag("name of what is scored (default: the folder's name)")] = None,
+    seed: Annotated[types.CountOrZero | None, flag("training seed of the predictions")] = None,
+    append: Annotated[bool, switch("add to an existing file")] = False,
+) -> int:
+    """Score masks of any origin against their ground truth, as judge reads it.
+
+    Example: python run.py score predicted masks --output scores.csv --cell nnunet --seed 0
+    """
+    from experiments.evaluation.score_masks import pair_masks, score_masks, write_rows
+    from experiments.runtime.interrupts import Stop, interruptible
+    from experiments.runtime.progress import progress_counter
+
+    def work(stop: Stop) -> int:
+        samples, skipped = pair_masks(predictions, truth, group_pattern)
+        with progress_counter("scoring masks", stop.check) as show:
+            rows = score_masks(samples, cell or predictions.resolve().name, "" if seed is None else str(seed), show)
+        write_rows(output, rows, append)
+        mean = sum(float(row["dice"]) for row in rows) / len(rows)
+        print(f"{len(rows)} masks, mean Dice {mean:.4f}. Written: {output}")
+        if skipped:
+            print(f"Skipped: {len(skipped)} predictions without a true mask, such as {skipped[0]}.")
+        by_seed = "" if seed is None else " --seed seed"
+        print(f"Next: python run.py judge {output} --score dice --cell cell{by_seed} --group group --image image")
+        return 0
+
+    return interruptible(work)
+
+
+def _accept(names: tuple[str, str], tables: Any, unit: str, seeded: bool, question: Any, ledger: Path | None) -> int:
+    import dataclasses
+
+    from analysis.text.judge_sentences import interval
+    from analysis.verdicts.judge import judge as judge_tables
+    from analysis.verdicts.question_ledger import decide, decide_with_ledger
+
+    base, candidate = names
+    if len(tables) > 1:
+        raise InputError(f"--accept decides on one data set, and the table holds {len(tables)}: leave out --dataset.")
+    cells = next(iter(tables.values()))
+    for name in names:
+        if name not in cells:
+            raise InputError(f"The table has no cell '{name}'. Its cells: {', '.join(cells)}.")
+    if base == candidate:
+        raise InputError("--accept takes two different cells, BASE and CANDIDATE.")
+    pair = {"": {name: cells[name] for name in names}}
+    judgement = judge_tables(pair, unit, seeded, dataclasses.replace(question, baseline=base))[0]
+    arguments = cells[base], cells[candidate], judgement.kind, question
+    decision = decide_with_ledger(names, *arguments, ledger) if ledger else decide(*arguments)
+    print(f"{candidate} - {base}: {interval(decision.comparison, 4, question.level)}")
+    print(decision.sentence)
+    for condition in judgement.conditions:
+        print(condition)
+    if ledger:
+        print("Repeated use of one test set lies outside the ledger's guarantee: change it from time to time.")
+    return decision.code
+
+
+def _show(judgements: list[Any], question: Any) -> None:
+    import sys
+
+    from rich.console import Console
+    from rich.markup import escape
+
+    from analysis.text import judge_sentences as text
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if len(judgements) > 1:
+        console.print(_overview(judgements, text))
+        lines = [
+            *(f"{one.name}: {repeat}" for one in judgements for repeat in map(text.repeated, one.repeats)),
+            *judgements[0].conditions,
+            text.overall(judgements),
+        ]
+    else:
+        (one,) = judgements
+        console.print(_cells(one, text))
+        lines = [
+            *(text.sentence(pair, one, question) for pair in one.pairs),
+            *text.summary(one, question),
+            *one.conditions,
+        ]
+    for line in lines:
+        console.print(escape(line), highlight=False)
+
+
+def _cells(judgement: Any, text: Any) -> Any:
+    """A row per cell, the best first."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("", "cell", "mean", "SD over seeds", "seeds", "possible best"):
+        table.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
+    places = text.places(judgement)
+    for rank, (cell, mean) in enumerate(judgement.means.items(), 1):
+        spread = judgement.spreads[cell]
+        shown = "-" if spread != spread else f"{spread:.{places}f}"
+        mark = "yes" if cell in judgement.best_set else ""
+        table.add_row(str(rank), escape(cell), f"{mean:.{places}f}", shown, str(judgement.seeds[cell]), mark)
+    return table
+
+
+def _overview(judgements: list[Any], text: Any) -> Any:
+    """A row per data set: the two highest, whether they are separated, whether the winner depends on the seed."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table()
+    for heading in ("data set", "first", "second", "separated", "winner by seed", "possible bests"):
+        table.add_column(heading, overflow="fold")
+    for one in judgements:
+        places = text.places(one)
+        (first, high), (second, low), *_ = one.means.items()
+        separated = "-" if one.leaders_differ is None else "yes" if one.leaders_differ else "no"
+        seeds = "-" if len(one.winner_by_seed) < 2 else "differs" if one.depends_on_seed else "the same"
+        possible = f"{len(one.best_set)} of {len(one.means)}"
+        names = (f"{escape(cell)} {mean:.{places}f}" for cell, mean in ((first, high), (second, low)))
+        table.add_row(escape(one.name), *names, separated, seeds, possible)
+    return table
+
+
+def _write_json(judgements: list[Any], target: str) -> None:
+    import json
+    import math
+
+    from experiments.runtime.errors import disk_errors
+
+    def number(value: float | None) -> float | None:
+        return value if value is not None and math.isfinite(value) else None
+
+    content = {
+        "datasets": [
+            {
+                "name": one.name,
+                "comparisons": [
+                    {
+                        "a": pair.a, "b": pair.b, "difference": number(pair.comparison.difference),
+                        "low": number(pair.comparison.low), "high": number(pair.comparison.high),
+                        "p": number(pair.comparison.p), "verdict": pair.comparison.verdict,
+                        "units_to_decide": pair.units_to_decide,
+                    }
+                    for pair in one.pairs
+                ],
+                "means": one.means, "best_set": list(one.best_set), "winner_by_seed": one.winner_by_seed,
+                "detectable": number(one.detectable), "conditions": one.conditions,
+                "repeats": [{"score": r.score, "runs": [list(place) for place in r.places]} for r in one.repeats],
+            }
+            for one in judgements
+        ]
+    }  # fmt: skip
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    if target == "-":
+        print(text)
+        return
+    with disk_errors(Path(target), "another file with --json"):
+        Path(target).write_text(text + "\n", encoding="utf-8")

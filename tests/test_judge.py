@@ -1,0 +1,294 @@
+"""`run.py judge`: verdicts on anybody's scores, and what is refused."""
+
+import csv
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from analysis.records.score_table import Columns, read_score_tables
+from analysis.verdicts.judge import Question, judge
+from analysis.verdicts.question_ledger import PLANNED, decide_with_ledger
+from registry import InputError
+
+HEADING = ["model", "loss", "seed", "patient", "image", "dice"]
+
+
+def made(path, effects=(0.0, 0.0, -0.01), seeds=4, patients=8, images=2, sd=0.0006):
+    """Scores with known truth: `effects` by model, two losses that are alike."""
+    rng = np.random.default_rng(0)
+    difficulty = rng.normal(0, 0.003, patients)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(HEADING)
+        for (n, effect), loss, seed in product(enumerate(effects), ("bce", "dice"), range(seeds)):
+            shift = rng.normal(0, sd)
+            for patient, image in product(range(patients), range(images)):
+                value = 0.98 + effect + shift + difficulty[patient] + rng.normal(0, 0.001)
+                table.writerow([f"net{n}", loss, seed, f"p{patient}", f"p{patient}_{image}", round(value, 6)])
+    return path
+
+
+FULL = ("--score", "dice", "--cell", "model", "loss", "--seed", "seed", "--group", "patient", "--image", "image")
+
+
+@pytest.fixture
+def table(tmp_path):
+    return made(tmp_path / "scores.csv")
+
+
+def judged(command, *words):
+    code, shown, complaint = command("judge", *map(str, words), "--json", "-")
+    assert code == 0, complaint
+    return json.loads(shown)["datasets"]
+
+
+def test_all_pairs_have_the_better_mean_first_and_the_known_answer(table, command):
+    (found,) = judged(command, table, *FULL)
+    assert len(found["comparisons"]) == 15 and set(found) >= {"best_set", "winner_by_seed", "detectable", "conditions"}
+    assert all(one["difference"] >= 0 for one in found["comparisons"])
+    by_pair = {(one["a"], one["b"]): one["verdict"] for one in found["comparisons"]}
+    assert by_pair.get(("net0 + bce", "net2 + bce")) == "better"
+    assert not {"net2 + bce", "net2 + dice"} & set(found["best_set"])
+
+
+def test_with_a_baseline_each_other_cell_minus_it(table, command):
+    (found,) = judged(command, table, *FULL, "--baseline", "net0 + bce")
+    assert [one["b"] for one in found["comparisons"]] == ["net0 + bce"] * 5
+    assert {one["a"]: one["verdict"] for one in found["comparisons"]}["net2 + dice"] == "worse"
+
+
+def test_lower_is_better_turns_the_verdicts(table, command):
+    (found,) = judged(command, table, *FULL, "--lower-is-better")
+    assert set(found["best_set"]) == {"net2 + bce", "net2 + dice"}
+
+
+def test_seeds_alone_are_welch_for_this_test_set_only(table, command):
+    frame = pd.read_csv(table)
+    frame.groupby(["model", "seed"]).dice.mean().reset_index().to_csv(table, index=False)
+    (found,) = judged(command, table, "--score", "dice", "--cell", "model", "--seed", "seed", "--baseline", "net0")
+    assert any("this test set only" in condition for condition in found["conditions"])
+    assert found["comparisons"][1]["verdict"] == "worse"
+
+
+def test_without_seeds_it_is_a_paired_comparison_of_these_models(table, command):
+    frame = pd.read_csv(table)
+    frame[(frame.seed == 0) & (frame.loss == "bce")].to_csv(table, index=False)
+    (found,) = judged(
+        command,
+        table,
+        "--score",
+        "dice",
+        "--cell",
+        "model",
+        "--group",
+        "patient",
+        "--image",
+        "image",
+        "--baseline",
+        "net0",
+    )
+    by_patient = frame[(frame.seed == 0) & (frame.loss == "bce")].groupby(["model", "patient"]).dice.mean()
+    oracle = stats.ttest_rel(by_patient["net2"], by_patient["net0"])
+    low, high = oracle.confidence_interval(0.975)  # Holm's first divisor: two comparisons
+    worst = found["comparisons"][1]
+    assert worst["difference"] == pytest.approx(float((by_patient["net2"] - by_patient["net0"]).mean()))
+    assert (worst["low"], worst["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert any("these trained models only" in condition for condition in found["conditions"])
+
+
+def test_one_seed_is_undecided_with_unbounded_ends(table, command):
+    frame = pd.read_csv(table)
+    frame[frame.seed == 0].to_csv(table, index=False)
+    (found,) = judged(command, table, *FULL)
+    assert {one["verdict"] for one in found["comparisons"]} == {"undecided"}
+    assert all(one["low"] is None and one["high"] is None for one in found["comparisons"])
+    assert any("One seed only" in condition for condition in found["conditions"])
+
+
+def test_one_score_per_cell_is_no_evidence(tmp_path, command):
+    (tmp_path / "s.csv").write_text("method,score\na,0.9\nb,0.8\n")
+    (found,) = judged(command, tmp_path / "s.csv", "--score", "score", "--cell", "method")
+    assert found["comparisons"][0]["verdict"] == "undecided" and found["comparisons"][0]["low"] is None
+
+
+def test_a_wide_file_has_a_method_in_each_column(tmp_path, command):
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"case": [f"c{n}" for n in range(30)], "ours": 0.9 + rng.normal(0, 0.01, 30)})
+    frame.assign(theirs=frame.ours - 0.02 + rng.normal(0, 0.002, 30)).to_csv(tmp_path / "w.csv", index=False)
+    (found,) = judged(command, tmp_path / "w.csv", "--wide", "theirs", "ours", "--image", "case")
+    assert (found["comparisons"][0]["a"], found["comparisons"][0]["verdict"]) == ("ours", "better")
+
+
+def test_scores_that_repeat_digit_for_digit_are_named(tmp_path, command):
+    rows = "".join(
+        f"{net},{seed},{0.5543 if net == 'a' or seed == 0 else 0.7 + seed / 100}\n" for net in "ab" for seed in range(3)
+    )
+    (tmp_path / "s.csv").write_text("net,seed,f1\n" + rows)
+    code, shown, _ = command("judge", str(tmp_path / "s.csv"), "--score", "f1", "--cell", "net", "--seed", "seed")
+    assert code == 0 and "0.5543 stands in 4 runs (a, b)" in shown
+
+
+def test_several_data_sets_have_a_table_each_and_a_line_over_all(tmp_path, command):
+    rng = np.random.default_rng(0)
+    rows = [
+        f"{d},{net},{s},{0.8 + 0.05 * (net == 'a') * (d == 'x') + rng.normal(0, 0.003):.5f}\n"
+        for d, net, s in product("xy", "ab", range(5))
+    ]
+    (tmp_path / "s.csv").write_text("set,net,seed,f1\n" + "".join(rows))
+    words = ("--score", "f1", "--cell", "net", "--seed", "seed", "--dataset", "set")
+    found = judged(command, tmp_path / "s.csv", *words)
+    assert [one["name"] for one in found] == ["x", "y"]
+    code, shown, _ = command("judge", str(tmp_path / "s.csv"), *words)
+    assert code == 0 and "First and second are separated in 1 of 2 data sets" in shown
+
+
+def test_the_page_holds_every_sentence_and_needs_nothing_else(table, command, tmp_path):
+    page = tmp_path / "page.html"
+    assert command("judge", str(table), *FULL, "--html", str(page))[0] == 0
+    text = page.read_text(encoding="utf-8")
+    assert "net0 + bce is better than net2" in text and "http" not in text.replace("http-equiv", "").replace(
+        "http://www.w3.org", ""
+    )
+
+
+def without_column(text):
+    return text.replace("dice\n", "dcie\n", 1)
+
+
+def without_rows(text):
+    return text[: text.index("\n") + 1]
+
+
+def with_word(text):
+    lines = text.splitlines(keepends=True)
+    return "".join([*lines[:3], lines[3].rpartition(",")[0] + ",n/a\n", *lines[4:]])
+
+
+def twice(text):
+    return text + text.splitlines(keepends=True)[1]
+
+
+def one_image_less(text):
+    return "".join(text.splitlines(keepends=True)[:-1])
+
+
+def one_cell(text):
+    lines = text.splitlines(keepends=True)
+    return lines[0] + "".join(line for line in lines if line.startswith("net0,bce"))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (without_column, "no column 'dice' (did you mean 'dcie'?)"),
+        (without_rows, "holds no rows"),
+        (with_word, "row 4: the dice 'n/a' is no finite number"),
+        (twice, "hold two scores of the same thing"),
+        (one_image_less, "has no score of p7 / p7_1"),
+        (one_cell, "has one cell only, net0 + bce"),
+    ],
+)
+def test_a_wrong_table_ends_in_one_sentence(table, command, change, sentence):
+    table.write_text(change(table.read_text()))
+    code, shown, complaint = command("judge", str(table), *FULL)
+    assert code == 2 and sentence in complaint and complaint.count("\n") == 1 and not shown
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--score", "dice"), "Name the columns"),
+        (("--wide", "dice", "--cell", "model"), "leave out --score and --cell"),
+        ((*FULL, "--baseline", "net9"), "no cell 'net9'"),
+        ((*FULL, "--level", "95"), "--level takes a probability"),
+        ((*FULL, "--ledger", "l.json"), "--ledger goes with --accept"),
+        ((*FULL, "--accept", "net0 + bce", "net9"), "no cell 'net9'"),
+    ],
+)
+def test_wrong_flags_end_in_one_sentence(table, command, words, sentence):
+    code, _, complaint = command("judge", str(table), *words)
+    assert code == 2 and sentence in complaint and complaint.count("\n") == 1
+
+
+def test_accept_exits_by_the_verdict(table, command):
+    def code(*pair):
+        return command("judge", str(table), *FULL, "--accept", *pair)[0]
+
+    assert code("net2 + bce", "net0 + bce") == 0
+    assert code("net0 + bce", "net2 + bce") == 3
+    assert code("net0 + bce", "net1 + dice") == 4
+
+
+def runs(rng, mean, seeds, first=0):
+    return pd.DataFrame(rng.normal(mean, 1, (seeds, 1)), index=[str(first + n) for n in range(seeds)])
+
+
+def test_a_ledger_screens_then_confirms_on_new_seeds_and_charges_that_alone(tmp_path):
+    rng, path, question = np.random.default_rng(0), tmp_path / "ledger.json", Question(rope=0)
+    base, first = runs(rng, 0, 6), runs(rng, 4, 4)
+    asked = decide_with_ledger(("base", "c"), base, first, "seeds", question, path)
+    assert asked.code == 4 and "more seeds" in asked.sentence
+    again = decide_with_ledger(("base", "c"), base, first, "seeds", question, path)
+    assert (again.code, again.sentence) == (asked.code, asked.sentence)
+    both = pd.concat([first, runs(rng, 4, 5, first=4)])
+    confirmed = decide_with_ledger(("base", "c"), base, both, "seeds", question, path)
+    assert confirmed.code == 0 and f"Confirmation 1 of {PLANNED}" in confirmed.sentence
+    assert decide_with_ledger(("base", "c"), base, both, "seeds", question, path).code == 0
+    stages = [entry["stage"] for entry in json.loads(path.read_text())["questions"]]
+    assert stages == ["screened", "confirmed"]
+
+
+def test_a_candidate_that_is_not_promising_costs_nothing(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "ledger.json"
+    found = decide_with_ledger(("b", "c"), runs(rng, 0, 5), runs(rng, -2, 5), "seeds", Question(), path)
+    assert found.code == 3 and "Nothing was charged" in found.sentence
+
+
+def test_a_spent_ledger_accepts_nothing_more(tmp_path):
+    rng, path, question = np.random.default_rng(0), tmp_path / "ledger.json", Question(rope=0)
+    base = runs(rng, 0, 8)
+    for n in range(PLANNED + 1):
+        first = runs(rng, 5, 4)
+        decide_with_ledger(("b", f"c{n}"), base, first, "seeds", question, path)
+        last = decide_with_ledger(("b", f"c{n}"), base, pd.concat([first, runs(rng, 5, 5, 4)]), "seeds", question, path)
+    assert last.code == 4 and "spent" in last.sentence
+
+
+def test_a_damaged_ledger_and_one_of_another_level_are_refused(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "ledger.json"
+    path.write_text("{")
+    with pytest.raises(InputError, match="cannot be read"):
+        decide_with_ledger(("b", "c"), runs(rng, 0, 5), runs(rng, 1, 5), "seeds", Question(), path)
+    path.write_text('{"format": 1, "level": 0.9, "questions": []}')
+    with pytest.raises(InputError, match=r"begun at level 0\.9"):
+        decide_with_ledger(("b", "c"), runs(rng, 0, 5), runs(rng, 1, 5), "seeds", Question(), path)
+
+
+def test_two_hundred_questions_without_an_improvement_accept_at_most_a_twentieth_of_ledgers(tmp_path):
+    """The base is shared by all questions of a ledger; candidates are as good as it."""
+    rng, accepted, ledgers = np.random.default_rng(3), 0, 12
+    for ledger in range(ledgers):
+        path, base = tmp_path / f"{ledger}.json", runs(rng, 0, 5)
+        for n in range(60):
+            first = runs(rng, 0, 5)
+            found = decide_with_ledger(("b", f"c{n}"), base, first, "seeds", Question(rope=0), path)
+            if found.code == 4:
+                more = pd.concat([first, runs(rng, 0, 5, first=5)])
+                found = decide_with_ledger(("b", f"c{n}"), base, more, "seeds", Question(rope=0), path)
+            accepted += found.code == 0
+    assert accepted <= 2
+
+
+def test_published_scores_are_judged_by_data_set_and_seed(tmp_path):
+    rows = [
+        f"d,{net},{seed},{value}\n"
+        for net, seed, value in (("r18", 0, 0.64), ("r18", 42, 0.643), ("r50", 0, 0.642), ("r50", 42, 0.64))
+    ]
+    (tmp_path / "s.csv").write_text("dataset,encoder,seed,f1\n" + "".join(rows))
+    tables = read_score_tables(tmp_path / "s.csv", Columns("f1", ("encoder",), seed="seed", dataset="dataset"))
+    (found,) = judge(tables, "", True, Question())
+    assert found.winner_by_seed == {"0": "r50", "42": "r18"} and found.depends_on_seed and found.leaders_differ is False

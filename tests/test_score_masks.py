@@ -1,0 +1,132 @@
+"""`run.py score`: a CSV of scores from anybody's masks, which `judge` reads."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.evaluation import score
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """Six true masks of three patients, and predictions of two methods: one good, one shifted far."""
+    rng = np.random.default_rng(0)
+    for name in ("truth", "good", "poor"):
+        (tmp_path / name).mkdir()
+    for number in range(6):
+        truth = np.zeros((40, 50), bool)
+        truth[8:30, 10:30] = True
+        stem = f"pat{number // 2}_{number}"
+        for folder, shift in (("truth", 0), ("good", 1), ("poor", 9)):
+            mask = np.roll(truth, shift + int(rng.integers(0, 2)) * (folder != "truth"), axis=1)
+            Image.fromarray(mask).save(tmp_path / folder / f"{stem}.png")
+    return tmp_path
+
+
+def scored(command, masks, *words, folder="good"):
+    return command("score", str(masks / folder), str(masks / "truth"), "--output", str(masks / "s.csv"), *words)
+
+
+def test_scores_are_those_of_the_public_function_and_groups_follow_the_pattern(masks, command):
+    code, shown, complaint = scored(command, masks, "--group-pattern", r"(pat\d+)", "--seed", "3")
+    assert code == 0 and "6 masks, mean Dice" in shown, complaint
+    rows = list(csv.DictReader((masks / "s.csv").read_text().splitlines()))
+    assert [row["group"] for row in rows] == ["pat0", "pat0", "pat1", "pat1", "pat2", "pat2"]
+    assert {(row["cell"], row["seed"], row["set"]) for row in rows} == {("good", "3", "test")}
+    for row in rows:
+        prediction, truth = (np.asarray(Image.open(masks / f / row["image"])) for f in ("good", "truth"))
+        expected = score(prediction, truth)
+        assert float(row["dice"]) == pytest.approx(expected.dice, abs=1e-7) and int(row["tp"]) == expected.tp
+
+
+def test_what_score_appends_judge_reads(masks, command):
+    assert scored(command, masks)[0] == 0 and scored(command, masks, "--append", folder="poor")[0] == 0
+    words = ("--score", "dice", "--cell", "cell", "--group", "group", "--image", "image", "--json", "-")
+    code, shown, _ = command("judge", str(masks / "s.csv"), *words)
+    assert code == 0
+    (found,) = json.loads(shown)["datasets"]
+    assert (found["comparisons"][0]["a"], found["comparisons"][0]["verdict"]) == ("good", "better")
+
+
+def remove_one(masks):
+    next((masks / "good").iterdir()).unlink()
+    return "has no prediction"
+
+
+def shrink_one(masks):
+    path = next((masks / "good").iterdir())
+    Image.open(path).resize((25, 20)).save(path)
+    return "is 25x20 and"
+
+
+def write_before(masks):
+    (masks / "s.csv").write_text("mine")
+    return "is never overwritten"
+
+
+def no_folder(masks):
+    (masks / "truth").rename(masks / "elsewhere")
+    return "There is no folder"
+
+
+@pytest.mark.parametrize("spoil", [remove_one, shrink_one, write_before, no_folder])
+def test_what_cannot_be_scored_ends_in_one_sentence_and_writes_nothing(masks, command, spoil):
+    sentence = spoil(masks)
+    before = {path: path.read_bytes() for path in masks.rglob("*") if path.is_file()}
+    code, _, complaint = scored(command, masks)
+    assert code == 2 and sentence in complaint and complaint.strip().count("\n") == 0
+    assert {path: path.read_bytes() for path in masks.rglob("*") if path.is_file()} == before
+
+
+def test_the_same_method_and_seed_are_not_added_twice_nor_to_a_foreign_file(masks, command):
+    assert scored(command, masks, "--seed", "1")[0] == 0
+    code, _, complaint = scored(command, masks, "--seed", "1", "--append")
+    assert code == 2 and "already holds scores of good with seed 1" in complaint
+    (masks / "s.csv").write_text("cell,seed\na,b\n")
+    assert scored(command, masks, "--append")[0] == 2
+
+
+def test_predictions_without_a_true_mask_are_named(masks, command):
+    Image.new("1", (50, 40)).save(masks / "good" / "extra.png")
+    code, shown, _ = scored(command, masks)
+    assert code == 0 and "Skipped: 1 predictions without a true mask" in shown
+
+
+def test_neither_command_imports_torch_or_mlflow(masks):
+    """What requirements-judge.txt does not install is not needed either."""
+    score_words = ["score", str(masks / "good"), str(masks / "truth"), "--output", str(masks / "s.csv")]
+    judge_words = [
+        "judge",
+        str(masks / "s.csv"),
+        "--wide",
+        "dice",
+        "iou",
+        "--image",
+        "image",
+        "--html",
+        str(masks / "p.html"),
+    ]
+    heavy = {
+        "torch",
+        "mlflow",
+        "lightning_fabric",
+        "albumentations",
+        "filelock",
+        "psutil",
+        "yaml",
+        "pydantic",
+        "optuna",
+    }
+    code = (
+        "import sys, run\n"
+        f"codes = run.main({score_words!r}), run.main({judge_words!r})\n"
+        f"print(codes, sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("(0, 0) []"), done.stdout + done.stderr
