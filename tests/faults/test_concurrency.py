@@ -36,7 +36,7 @@ def started(words):
 # A worker that suspends itself right after a lease check, the n-th one after its first epoch.
 STOPS = """
 import os, signal
-from experiments.claim import Lease
+from experiments.runtime.leases import Lease
 kept, calls = Lease.confirm, 0
 def confirm(lease):
     global calls
