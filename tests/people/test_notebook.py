@@ -68,8 +68,8 @@ def test_what_the_notebook_builds_it_compares_with_the_project(committed):
     source = "\n".join(cell.source for cell in code(committed))
     assert source.count("assert ") >= 20
     for part in (
-        "experiments.data.splits",
-        "experiments.evaluation.metrics",
+        "from experiments.data import split",
+        "from experiments.evaluation import score",
         "models.attention_unet",
         "MODELS[",
         "LOSSES[",
