@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.records.study_reading import Reading, read_reading
+
 DIGITS = 7  # as in the records; more would claim what a float32 network does not know
 
 MEANS = ("dice", "iou", "boundary_iou", "dice_best")
@@ -75,14 +77,25 @@ class Study:
     def name(self) -> str:
         return str(self.plan["name"])
 
-    @property
-    def rope(self) -> float:
-        return float(self.plan.get("design", {}).get("rope", 0.001))
+    @functools.cached_property
+    def reading(self) -> Reading:
+        """Baselines, margins and labels: of the plan, with what its study file says today laid over it."""
+        return read_reading(self.plan)
 
     @property
-    def at_budget(self) -> bool:
-        """Whether cells are judged at their budget, converged or not."""
-        return self.plan.get("design", {}).get("at_budget") is True
+    def paired(self) -> bool:
+        """Whether runs are matched by seed: the seed also draws the training groups, the same for all cells."""
+        return self.plan.get("design", {}).get("draw_training_cars") is True
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds at which a study that runs until it is decided is looked at; none of a fixed list."""
+        return tuple(self.plan.get("design", {}).get("looks", ()))
+
+    @property
+    def varied(self) -> dict[str, list[str]]:
+        """The factors with several levels."""
+        return {factor: levels for factor, levels in self.factors.items() if len(levels) > 1}
 
     @property
     def cells(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ of practical equivalence: Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657; K
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Generic, TypeVar
@@ -150,6 +150,19 @@ def difference(a: Array, b: Array, paired_seeds: bool = False) -> Estimate:
 def unpaired(a: Array, b: Array, cell_a: CellSummary, cell_b: CellSummary) -> Estimate:
     """The estimate of a - b with independent seeds, from checked scores and what `summarise` made of them."""
     return NOTHING if same_runs(a, b) else contrast([cell_a, cell_b], [1, -1])
+
+
+def planned_contrast(cells: Sequence[Array], weights: Sequence[float], paired_seeds: bool = False) -> Estimate:
+    """The estimate of a weighted sum of cells from checked scores (seeds, cars).
+
+    Raises ValueError where runs are to be matched by seed and the cells' numbers of seeds differ.
+    """
+    if not paired_seeds:
+        return contrast([summarise_cell(cell) for cell in cells], weights)
+    if len({len(cell) for cell in cells}) > 1:
+        raise ValueError(f"Seeds cannot be paired: cells have {sorted({len(cell) for cell in cells})} of them.")
+    matched = sum((weight * cell for weight, cell in zip(weights, cells, strict=True)), np.zeros_like(cells[0]))
+    return contrast([summarise_cell(matched)], [1])
 
 
 def same_runs(a: Array, b: Array) -> bool:

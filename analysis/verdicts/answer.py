@@ -1,10 +1,11 @@
-"""What a study answers: each cell's numbers and verdicts, every pair, and the main effects. `analysis.statistics`
-decides.
+"""What a study answers: every cell's numbers and marks, the planned contrasts, the cells that may be the best.
+
+`analysis.statistics` decides. Every cell whose planned runs ended is judged, at the budget that it had.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,27 +14,28 @@ import pandas as pd
 
 from analysis.records.study_results import COST, Study, by_car
 from analysis.statistics.comparisons import Comparison, Family, compare_all
-from analysis.statistics.effects import Interaction, MainEffect, interaction, main_effect
 from analysis.statistics.estimator import Array
-from analysis.statistics.summary import cell_mean
+from analysis.statistics.interaction_test import InteractionTest, interaction_test
+from analysis.statistics.possible_best import best_set
+from analysis.statistics.sequential_looks import look_level
 from analysis.verdicts.eligibility import Eligibility, eligibilities, refuse_mixed
-from analysis.verdicts.simple_effects import JOIN, SimpleEffect, find_simple_effects
+from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects, Place, Table
 
 NAN = float("nan")
+LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Row:
-    """A cell as the table shows it. A number that is not known is NaN."""
+class CellResult:
+    """A cell as a table shows it. A number that is not known is NaN."""
 
-    cell: str
+    name: str
     levels: dict[str, str]
     eligibility: Eligibility
     rate: float
     trials: int
     dice: float
-    low: float  # 95 % interval of the mean; infinite with one seed
-    high: float
+    sd: float  # of the runs' Dice over seeds
     dice_best: float  # with the weights that were best in validation: a sensitivity
     iou: float
     boundary_iou: float
@@ -42,155 +44,170 @@ class Row:
     cost: dict[str, float]
     keys: tuple[str, ...]
     commits: tuple[str, ...]
-    top: bool = False  # judged, and no other cell is better
-    verdicts: dict[str, int] = field(default_factory=dict)  # verdict -> against how many of the judged cells
-
-    @property
-    def label(self) -> str:
-        return JOIN.join(self.levels.values()) or self.cell
 
 
 @dataclass(frozen=True)
-class Effect:
-    """The main effect of one factor; `named` says that the plan names it as confirmatory."""
+class Named:
+    """What a comparison is about: a level of a factor against the baseline, overall or at a combination of others."""
 
     factor: str
-    effect: MainEffect
-    interaction: Interaction
-    named: bool
-    planned: int  # combinations of the other factors that the plan has
-    left_out: tuple[str, ...]  # levels of the plan without a judged cell
-    others: Mapping[str, frozenset[tuple[str, str]]]  # a combination of the other factors -> its (factor, level)s
-    means: Mapping[tuple[str, str], float]  # (level, combination of the others) -> mean Dice of the judged cell
-
-    @property
-    def combinations(self) -> tuple[str, ...]:
-        """Those of the other factors that two levels are compared in, in the order of the table."""
-        return tuple(dict.fromkeys(other for others in self.effect.over.values() for other in others))
-
-    @property
-    def claim(self) -> str:
-        """The comparisons of its levels are "confirmatory", "exploratory" (not in the plan) or "incomplete".
-
-        Incomplete is what the plan names where some of its combinations are left out of an average.
-        """
-        complete = {len(others) for others in self.effect.over.values()} == {self.planned}
-        return "exploratory" if not self.named else "confirmatory" if complete else "incomplete"
+    level: str
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
-class FaultyMaskSensitivity:
-    """What becomes of an answer without the test images whose masks are publicly listed as faulty."""
+class Sensitivity:
+    """What becomes of the comparisons without some of the data."""
 
-    images: int  # left out
-    dice: dict[str, float]  # of each cell with runs, without them
-    changed: list[
-        tuple[str, Comparison, Comparison]
-    ]  # what is compared (cells, levels, simple effects), with and without
+    left_out: int  # images with listed faulty masks, or stalled runs
+    changed: list[tuple[Named, Comparison, Comparison]]  # comparisons whose verdict changes, with and without
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A study with its verdicts. `rows`: measured cells from the highest Dice down, then the others."""
+    """A study with its verdicts; `cells` in the order of the plan."""
 
     study: Study
-    rows: list[Row]
-    scores: dict[str, Array]  # judged and measured cells: Dice (seeds, cars)
-    family: Family[str] | None  # of the judged cells; None where there are fewer than two
-    effects: list[Effect]
-    simple: dict[str, list[SimpleEffect]] = field(default_factory=dict)  # by factor, of those that the plan asks for
-    faultless: FaultyMaskSensitivity | None = None  # None where the plan does not know which masks are listed
+    cells: list[CellResult]
+    scores: dict[str, Array]  # of every measured cell: Dice (seeds, groups)
+    level: float = LEVEL  # of the intervals: at a look, stricter than 0.95
+    effects: list[FactorEffects] = field(default_factory=list)
+    within: list[EffectsWithin] = field(default_factory=list)
+    interaction: InteractionTest | None = None  # None where fewer than two factors vary
+    best: tuple[str, ...] = ()  # the judged cells that cannot be excluded as the best
+    pairs: Family[str] | None = None  # every two judged cells; only for pairs.csv
+    faultless: Sensitivity | None = None  # None where it is not known which masks are faulty
+    unstalled: Sensitivity | None = None  # None without stalled runs
 
     @property
-    def judged(self) -> list[Row]:
-        return [row for row in self.rows if row.eligibility.kind == "judged"]
+    def judged(self) -> list[CellResult]:
+        return [cell for cell in self.cells if cell.eligibility.judged]
 
     @property
-    def measured(self) -> list[Row]:
-        return [row for row in self.rows if row.dice == row.dice]
+    def measured(self) -> list[CellResult]:
+        return [cell for cell in self.cells if cell.dice == cell.dice]
 
     @property
-    def labels(self) -> dict[str, str]:
-        return {row.cell: row.label for row in self.rows}
+    def ranked(self) -> list[CellResult]:
+        """The measured cells from the highest Dice down, then the others."""
+        return sorted(self.cells, key=lambda cell: -cell.dice if cell.dice == cell.dice else np.inf)
 
     @property
-    def pairs_named(self) -> bool:
-        """Whether the plan names the pairs of cells as confirmatory; with one factor, they are what its name means."""
-        named = self.study.plan.get("design", {}).get("confirmatory", [])
-        varied = [factor for factor, levels in self.study.factors.items() if len(levels) > 1]
-        return "pairs" in named or (len(varied) == 1 and varied[0] in named)
+    def exploratory(self) -> bool:
+        """Whether any factor's comparisons were not planned as they are made."""
+        return not (self.effects and all(effects.confirmatory and effects.complete for effects in self.effects))
+
+    @property
+    def seeds(self) -> int:
+        """The number of seeds of the judged cells; the smallest where they differ, 0 without any."""
+        return min((len(self.scores[cell.name]) for cell in self.judged), default=0)
+
+    def comparisons(self) -> Iterator[tuple[Named, Comparison]]:
+        """Every planned contrast: averages first, then those within combinations."""
+        for effects in self.effects:
+            for level, comparison in effects.comparisons.items():
+                yield Named(effects.factor, level), comparison
+        for part in self.within:
+            for (level, place), comparison in part.comparisons.items():
+                yield Named(part.factor, level, place), comparison
+
+    def winners(self) -> dict[int, str]:
+        """The cell that each seed's runs alone would have called the best, of the judged cells."""
+        runs = self.study.finished[self.study.finished.cell.isin([cell.name for cell in self.judged])]
+        complete = runs.groupby("seed").filter(lambda part: len(part) == len(self.judged))
+        best = complete.loc[complete.groupby("seed").dice.idxmax()] if len(complete) else complete
+        return {int(row.seed): str(row.cell) for row in best.itertuples()}
 
 
-def answer_study(study: Study) -> Answer:
-    """Derive the verdicts of a study. Raises InputError where its runs may not stand in one table."""
-    found = _answer(study)
+def answer_study(study: Study, seeds: int | None = None) -> Answer:
+    """Derive the verdicts of a study.
+
+    Args:
+        study: what was planned and measured.
+        seeds: of a study that runs until it is decided: the look, by its number of seeds; the last one by default.
+
+    Raises:
+        InputError: where its runs may not stand in one table.
+    """
+    found = _answer(at_look(study, seeds if seeds is not None else last_look(study)))
     faulty = study.plan.get("known_faulty")
-    scores = study.scores[~study.scores.image.isin(faulty or [])]
-    if faulty is None or not len(scores):
-        return found
-    without = _answer(replace(study, scores=scores)) if faulty else found
-    dice = {row.cell: float(without.scores[row.cell].mean()) for row in without.rows if row.cell in without.scores}
-    before, after = _comparisons(found), _comparisons(without)
-    changed = [
-        (name, comparison, after[name])
-        for name, comparison in before.items()
-        if name in after and after[name].verdict != comparison.verdict
+    scores = found.study.scores
+    if faulty is not None and len(scores):
+        kept = scores[~scores.image.isin(faulty)]
+        without = _answer(replace(found.study, scores=kept)) if faulty and len(kept) else found
+        found = replace(found, faultless=_sensitivity(found, without, len(faulty)))
+    stalled = [(cell.name, seed) for cell in found.judged for seed in cell.eligibility.stalled]
+    if stalled:
+        found = replace(found, unstalled=_sensitivity(found, _without_runs(found, stalled), len(stalled)))
+    return found
+
+
+def last_look(study: Study) -> int:
+    """The number of seeds at the last look for which every run has ended; 0 before the first, or of a fixed list."""
+    order = study.plan.get("design", {}).get("seeds", [])
+    ended = study.runs[study.runs.state.isin(["finished", "failed"])].groupby("seed").size()
+    whole = [count for count in study.looks if count <= len(order)]
+    return max((n for n in whole if all(ended.get(seed, 0) >= len(study.cells) for seed in order[:n])), default=0)
+
+
+def at_look(study: Study, seeds: int) -> Study:
+    """A study with its first `seeds` seeds only; unchanged for 0."""
+    kept = set(study.plan.get("design", {}).get("seeds", [])[:seeds])
+    if not kept:
+        return study
+    tables = {name: getattr(study, name) for name in ("runs", "scores", "curves")}
+    return replace(study, **{name: table[table.seed.isin(kept)] for name, table in tables.items()})
+
+
+def level_of(study: Study) -> float:
+    """The level of a study's intervals: 0.95, or at a look what keeps 0.95 over all looks."""
+    return 1 - look_level(study.looks, LEVEL, study.paired) if study.looks else LEVEL
+
+
+def open_comparisons(answer: Answer) -> list[Named]:
+    """The primary comparisons that are still undecided; a failed cell's comparisons are not among them."""
+    return [
+        Named(effects.factor, level)
+        for effects in answer.effects
+        for level, comparison in effects.comparisons.items()
+        if comparison.verdict == "undecided"
     ]
-    return replace(found, faultless=FaultyMaskSensitivity(len(faulty), dice, changed))
-
-
-def _comparisons(found: Answer) -> dict[str, Comparison]:
-    """Every comparison of Dice once, by what is compared: cells, levels of a factor, and its simple effects."""
-    labels, comparisons = found.labels, dict[str, Comparison]()
-    for (a, b), comparison in found.family.comparisons.items() if found.family else ():
-        if a < b:
-            comparisons[f"{labels[a]} – {labels[b]}"] = comparison
-    for effect in found.effects:
-        for (a, b), comparison in effect.effect.family.comparisons.items():
-            if a < b:
-                comparisons[f"{effect.factor}, {a} – {b}"] = comparison
-    for factor, parts in found.simple.items():
-        for part in parts:
-            if part.where is not None and part.found:
-                comparisons[f"{factor}, {part.b} – {part.a}, {part.where}"] = part.found["dice"]
-    return comparisons
 
 
 def _answer(study: Study) -> Answer:
     refuse_mixed(study)
-    eligibility_of, scores = eligibilities(study), by_car(study)
-    judged = {
-        cell: scores[cell]
-        for cell, eligibility in eligibility_of.items()
-        if eligibility.kind == "judged" and cell in scores
-    }
-    family = compare_all(judged, rope=study.rope) if len(judged) > 1 else None
-    rows = [_row(study, cell, eligibility_of[cell["cell"]], scores.get(cell["cell"]), family) for cell in study.cells]
-    rows.sort(key=lambda row: -row.dice if row.dice == row.dice else np.inf)
-    measured = {row.cell: (row.levels, row.eligibility.kind) for row in rows if row.dice == row.dice}
-    return Answer(study, rows, scores, family, _effects(study, judged), find_simple_effects(study, measured))
+    eligibility_of, scores, level = eligibilities(study), by_car(study), level_of(study)
+    cells = [_cell(study, cell, eligibility_of[cell["cell"]], scores.get(cell["cell"])) for cell in study.cells]
+    judged = {cell.name: scores[cell.name] for cell in cells if cell.eligibility.judged and cell.name in scores}
+    table = Table(study, judged, level)
+    effects = [table.factor_effects(factor) for factor in study.varied]
+    within = [table.effects_within(factor, others) for factor, others in study.reading.within.items()]
+    several = len(judged) > 1
+    return Answer(
+        study,
+        cells,
+        scores,
+        level,
+        [found for found in effects if found is not None],
+        [found for found in within if found is not None],
+        interaction_test(table.at, study.paired) if len(study.varied) > 1 and several else None,
+        best_set(judged, level) if judged else (),
+        compare_all(judged, study.reading.cell_margin, level=level, paired_seeds=study.paired) if several else None,
+    )
 
 
-def _row(
-    study: Study, cell: Mapping[str, Any], eligibility: Eligibility, dice: Array | None, family: Family[str] | None
-) -> Row:
+def _cell(study: Study, cell: Mapping[str, Any], eligibility: Eligibility, dice: Array | None) -> CellResult:
     name = cell["cell"]
     runs, scores = study.finished[study.finished.cell == name], study.scores[study.scores.cell == name]
-    mean = cell_mean(dice) if dice is not None else None
     rate = runs.rate.iloc[0] if len(runs) else cell.get("rate")
-    verdicts: dict[str, int] = {}
-    if family and any(name in pair for pair in family.comparisons):
-        outcomes = [comparison.verdict for (a, _), comparison in family.comparisons.items() if a == name]
-        verdicts = {kind: outcomes.count(kind) for kind in ("better", "worse", "equivalent", "undecided")}
-    return Row(
-        cell=name,
+    return CellResult(
+        name=name,
         levels={factor: str(cell.get("levels", {}).get(factor, "")) for factor in study.factors},
         eligibility=eligibility,
         rate=NAN if rate is None else float(rate),
         trials=int((study.trials.cell == name).sum()),
-        dice=mean.mean if mean else NAN,
-        low=mean.low if mean else NAN,
-        high=mean.high if mean else NAN,
+        dice=float(dice.mean()) if dice is not None else NAN,
+        sd=float(dice.mean(1).std(ddof=1)) if dice is not None and len(dice) > 1 else NAN,
         dice_best=_mean(runs.dice_best),
         iou=_mean(runs.iou),
         boundary_iou=_mean(runs.boundary_iou),
@@ -199,8 +216,6 @@ def _row(
         cost={column: _mean(runs[column]) for column in COST},
         keys=tuple(runs.key),
         commits=tuple(sorted(set(runs.git_commit) - {""})),
-        top=bool(verdicts) and family is not None and name in family.top,
-        verdicts=verdicts,
     )
 
 
@@ -208,30 +223,24 @@ def _mean(values: pd.Series) -> float:
     return float(values.astype(float).mean())
 
 
-def _effects(study: Study, judged: Mapping[str, Array]) -> list[Effect]:
-    """Main effects of the factors that have two levels or more among the judged cells, over all the other factors."""
-    named = study.plan.get("design", {}).get("confirmatory", [])
-    varied = [factor for factor, levels in study.factors.items() if len(levels) > 1]
-    complete = [cell for cell in study.cells if set(cell.get("levels", {})) == set(study.factors)]
-    levels = {
-        cell["cell"]: {f: str(cell["levels"][f]) for f in varied} for cell in complete
-    }  # an earlier plan's differ
-    effects = []
-    for factor in varied if len(varied) > 1 else []:
-        others = [other for other in varied if other != factor]
-        combination = {cell: JOIN.join(levels[cell][other] for other in others) for cell in levels}
-        keyed = {(levels[cell][factor], combination[cell]): scores for cell, scores in judged.items() if cell in levels}
-        present = {level for level, _ in keyed}
-        if len(present) < 2:
-            continue
-        left_out = tuple(level for level in study.factors[factor] if level not in present)
-        places = {combination[cell]: frozenset((other, levels[cell][other]) for other in others) for cell in levels}
-        try:
-            effect = main_effect(keyed, 0, rope=study.rope)
-        except ValueError:
-            continue  # levels that share no cell cannot be compared over the others; the pairs are there all the same
-        means = {place: float(scores.mean()) for place, scores in keyed.items()}
-        effects.append(
-            Effect(factor, effect, interaction(keyed), factor in named, len(places), left_out, places, means)
-        )
-    return effects
+def _without_runs(found: Answer, runs: list[tuple[str, int]]) -> Answer:
+    """The answer without some runs; where runs are matched by seed, without their seeds."""
+    study = found.study
+    seeds = {seed for _, seed in runs}
+
+    def kept(table: pd.DataFrame) -> pd.DataFrame:
+        if study.paired:
+            return table[~table.seed.isin(seeds)]
+        return table[[(cell, seed) not in runs for cell, seed in zip(table.cell, table.seed, strict=True)]]
+
+    return _answer(replace(study, runs=kept(study.runs), scores=kept(study.scores)))
+
+
+def _sensitivity(found: Answer, without: Answer, left_out: int) -> Sensitivity:
+    after = dict(without.comparisons())
+    changed = [
+        (name, comparison, after[name])
+        for name, comparison in found.comparisons()
+        if name in after and after[name].verdict != comparison.verdict
+    ]
+    return Sensitivity(left_out, changed)

@@ -1,15 +1,19 @@
-"""Which runs may stand in one table, and which cells may be judged in it."""
+"""Which runs may stand in one table, which cells are judged in it, and the marks of their runs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.records.study_results import SHARED, Study
+from analysis.statistics.estimator import t_quantile
+from analysis.statistics.stalled_runs import stalled
 from registry import InputError
 
 WORDS = {"data_fingerprint": "the data's fingerprint", "protocol": "protocol", "epochs": "budget (epochs)"}
@@ -17,23 +21,22 @@ WORDS = {"data_fingerprint": "the data's fingerprint", "protocol": "protocol", "
 
 @dataclass(frozen=True)
 class Eligibility:
-    """Whether a cell is judged, and if not, why.
+    """Whether a cell is judged, and if not, why; and the marks of its runs, which never take a verdict away.
 
-    kind: judged | not measured | failed | not converged | rate at the edge; `reason` is that of a failed run. `doubt`
-    says why a cell has not shown to have converged: "one epoch", or "rise" of validation Dice by `rise` over its last
-    fifth; of a judged cell it may also be "others", which have not.
+    kind: judged | not measured | incomplete (planned runs have not ended) | failed | rate at the edge.
     """
 
     kind: str
-    reason: str = ""
+    reason: str = ""  # of a failed run
     seeds: int = 0  # finished
     planned: int = 0
-    doubt: str = ""
-    rise: float = math.nan
+    rise: float = math.nan  # mean rise of validation Dice over the last fifth of training
+    still_improving: bool = False  # marked †: the whole 95 % interval of that mean lies above the margin
+    stalled: tuple[int, ...] = ()  # marked ‡: seeds of runs far below the others of their cell
 
     @property
-    def converged(self) -> bool:
-        return self.doubt in ("", "others")
+    def judged(self) -> bool:
+        return self.kind == "judged"
 
 
 def refuse_mixed(study: Study) -> None:
@@ -78,33 +81,41 @@ def varied_fields(study: Study) -> set[str]:
 
 
 def eligibilities(study: Study) -> dict[str, Eligibility]:
-    """Decide for each planned cell whether it may be judged."""
+    """Decide for each planned cell whether it is judged: every cell whose planned runs ended is, at its budget."""
     rows = {str(cell): part for cell, part in study.runs.groupby("cell", sort=False)}
-    eligibility_of = {
-        cell["cell"]: _eligibility(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells
-    }
-    judged = {cell: eligibility for cell, eligibility in eligibility_of.items() if eligibility.kind == "judged"}
-    if not all(eligibility.converged for eligibility in judged.values()):
-        eligibility_of |= {
-            cell: replace(eligibility, doubt=eligibility.doubt or "others") for cell, eligibility in judged.items()
-        }
-    return eligibility_of
+    found = {cell["cell"]: _eligibility(study, cell, rows.get(cell["cell"], study.runs[:0])) for cell in study.cells}
+    marked = stalled_runs(study, [cell for cell, eligibility in found.items() if eligibility.seeds])
+    return {cell: replace(eligibility, stalled=marked.get(cell, ())) for cell, eligibility in found.items()}
+
+
+def stalled_runs(study: Study, cells: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The seeds of the stalled runs of each cell that has any."""
+    dice = {cell: study.finished[study.finished.cell == cell].set_index("seed").dice for cell in cells}
+    found = stalled({cell: scores.to_numpy(float) for cell, scores in dice.items()}, study.reading.cell_margin)
+    return {cell: tuple(int(dice[cell].index[row]) for row in rows) for cell, rows in found.items()}
 
 
 def _eligibility(study: Study, cell: Mapping[str, Any], runs: pd.DataFrame) -> Eligibility:
     done, failed = runs[runs.state == "finished"], runs[runs.state == "failed"]
-    counts = (len(done), len(runs))
+    rises = done.val_rise.to_numpy(float)
+    shown = Eligibility("judged", "", len(done), len(runs), float(rises.mean()) if len(rises) else math.nan)
+    shown = replace(shown, still_improving=_is_above(rises, study.reading.margin))
     if len(failed):
-        return Eligibility("failed", f"seed {failed.seed.iloc[0]}: {failed.reason.iloc[0]}", *counts)
+        reason = f"seed {failed.seed.iloc[0]}: {failed.reason.iloc[0]}"
+        return replace(shown, kind="failed", reason=reason)
     if not len(done):
-        return Eligibility("not measured", "", *counts)
-    rise = float(done.val_rise.mean(skipna=False))
-    doubt = "" if rise <= study.rope else "one epoch" if math.isnan(rise) else "rise"  # one epoch proves no convergence
-    if doubt and not study.at_budget:
-        return Eligibility("not converged", "", *counts, doubt, rise)
-    if cell.get("edge"):
-        return Eligibility("rate at the edge", "", *counts)
-    return Eligibility("judged", "", *counts, doubt, rise)
+        return replace(shown, kind="not measured")
+    if len(done) < len(runs):
+        return replace(shown, kind="incomplete")
+    return replace(shown, kind="rate at the edge") if cell.get("edge") else shown
+
+
+def _is_above(values: NDArray[np.float64], limit: float) -> bool:
+    """Whether the whole 95 % interval of the mean of `values` lies above `limit`; with fewer than two, unknown."""
+    if len(values) < 2 or np.isnan(values).any():
+        return False
+    half = t_quantile(0.05, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return bool(values.mean() - half > limit)
 
 
 def _example(runs: pd.DataFrame) -> str:

@@ -77,16 +77,21 @@ class Study:
     rope: float = ROPE
     confirmatory: tuple[str, ...] = ()
     simple_effects: tuple[str, ...] = ()  # factors whose effect is also shown within each combination of the others
-    baseline: Mapping[str, str] = field(default_factory=dict)  # of those factors, the only level to compare with
-    at_budget: bool = False  # also judge cells that have not converged: the question is about the number of steps
+    within: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # which others; all where it is not said
+    baseline: Mapping[str, str] = field(default_factory=dict)  # the level to compare with; where not said, the first
+    cell_rope: float | None = None  # for single cells; `rope` is for averages
+    looks: tuple[int, ...] = ()  # numbers of seeds at which to look whether all is decided; none: a fixed list
+    draw_training_cars: bool = False  # the seed also draws the training cars, and runs are matched by seed
+    labels: Mapping[str, Any] = field(default_factory=dict)  # how factors and levels are written, by language or not
     pilot: Pilot | None = None
     guess: Mapping[str, float] = field(default_factory=lambda: dict(GUESS))
     tuning: Tuning | None = None
 
     @property
-    def exploratory(self) -> tuple[str, ...]:
-        """The comparisons that were not named as confirmatory."""
-        return tuple(name for name in (*self.factors, "pairs") if name not in self.confirmatory)
+    def baselines(self) -> dict[str, str]:
+        """The baseline of each factor that has several levels."""
+        varied = {name: levels for name, levels in self.factors.items() if len(levels) > 1}
+        return {name: self.baseline.get(name, levels[0].label) for name, levels in varied.items()}
 
     def cells(self) -> list[Cell]:
         """Every combination of levels, in the order of the file."""

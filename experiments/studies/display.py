@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
 from experiments.studies import cost
 from experiments.studies.cost import Sensitivity
+from experiments.studies.looks import OpenComparison, open_comparisons_of
 from experiments.studies.plan import Plan
 from experiments.studies.study_folder import run_states
 from experiments.studies.trial_queue import learning_rate_grid
@@ -25,7 +28,9 @@ def print_plan(plan: Plan, sensitivity: Sensitivity, ended_trials: int) -> None:
     for name, value in [*_design_rows(plan, ended_trials), *_sensitivity_rows(plan, sensitivity)]:
         table.add_row(name, value)
     table.add_row("confirmatory", ", ".join(study.confirmatory) or "nothing")
-    table.add_row("exploratory", ", ".join(study.exploratory) or "nothing")
+    table.add_row(
+        "compared with", ", ".join(f"{name}: {level}" for name, level in study.baselines.items()) or "nothing"
+    )
     Console().print(table)
 
 
@@ -35,15 +40,13 @@ def _design_rows(plan: Plan, ended_trials: int) -> list[tuple[str, str]]:
     unit = "groups" if config.data == "folder" else "cars"
     states = [state for state, _ in run_states(plan).values()]
     counts = ", ".join(f"{states.count(name)} {name}" for name in MARKS if name in states)
-    budget = (
-        f"{config.epochs} epochs of {plan.cells[0].steps} steps, no early stopping, the last weights are compared"
-        f"{', whether they have converged or not' if study.at_budget else ''}"
-    )
+    budget = f"{config.epochs} epochs of {plan.cells[0].steps} steps, no early stopping, the last weights are compared"
     rows = [
         *((name, ", ".join(level.label for level in levels)) for name, levels in study.factors.items()),
         ("data", f"{config.data}: {train} {unit} to train on, {val} to validate, {test} to test (first cell)"),
         ("every cell", budget),
-        ("runs", f"{len(plan.cells)} cells x {len(study.seeds)} seeds = {len(states)}: {counts}"),
+        ("runs", f"{len(plan.cells)} cells x {len(plan.seeds)} seeds = {len(states)}: {counts}"),
+        *([("looks", _looks(plan))] if study.looks else []),
     ]
     if study.tuning:
         rows.append(("tuning", _tuning(plan, ended_trials)))
@@ -51,6 +54,27 @@ def _design_rows(plan: Plan, ended_trials: int) -> list[tuple[str, str]]:
         names = dict.fromkeys(cell.id for cell, _ in cost.pilot_runs(plan))
         rows.append(("pilot", f"{' and '.join(names)}, seeds {', '.join(map(str, cost.pilot_seeds(plan)))}"))
     return [*rows, ("time left", _time_left(plan, ended_trials))]
+
+
+def _looks(plan: Plan) -> str:
+    first, last = plan.study.looks[0], plan.study.looks[-1]
+    taken = ", ".join(str(look["seeds"]) for look in plan.looks_taken) or "none"
+    return f"after {first} to {last} seeds, until every comparison with a baseline is decided; taken: {taken}"
+
+
+def look_line(plan: Plan, left: Sequence[OpenComparison]) -> str:
+    """What a look found, in a line."""
+    look = plan.looks_taken[-1]
+    head = f"Look at {look['seeds']} seeds (error rate {look['level']:.4f}): "
+    if not left:
+        return f"{head}every comparison is decided."
+    end = " The last planned look is taken." if len(plan.looks_taken) == len(plan.study.looks) else ""
+    return f"{head}{len(left)} undecided: {'; '.join(map(_open_comparison, left))}.{end}"
+
+
+def _open_comparison(left: OpenComparison) -> str:
+    more = "no number of seeds is likely to decide it" if left.more is None else f"about {left.more} seeds more"
+    return f"{left.factor} {left.level} against {left.baseline} ({more})"
 
 
 def _tuning(plan: Plan, ended_trials: int) -> str:
@@ -111,13 +135,17 @@ def print_status(plan: Plan, ended_trials: int) -> None:
     """Print the matrix of cells and seeds, and why runs failed."""
     states = run_states(plan)
     title = f"The study {plan.study.name}: Dice of the last weights on test cars"
-    table = Table("cell", *(f"seed {seed}" for seed in plan.study.seeds), title=title, title_justify="left")
+    table = Table("cell", *(f"seed {seed}" for seed in plan.seeds), title=title, title_justify="left")
     for cell in plan.cells:
-        row = [states[cell, seed] for seed in plan.study.seeds]
+        row = [states[cell, seed] for seed in plan.seeds]
         table.add_row(cell.id, *(detail if state == "done" else MARKS[state] for state, detail in row))
     Console().print(table)
     counts = [state for state, _ in states.values()]
     print(", ".join(f"{counts.count(name)} {name}" for name in MARKS))
+    if plan.looks_taken:
+        print(look_line(plan, open_comparisons_of(plan)))
+    elif plan.study.looks:
+        print(f"The first look is after {plan.study.looks[0]} seeds of every cell.")
     if plan.study.tuning:
         print(f"tuning: {ended_trials} of {plan.budget * len(plan.cells)} trials have ended")
     for (cell, seed), (state, detail) in states.items():

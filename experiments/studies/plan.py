@@ -79,12 +79,23 @@ class Plan:
     notices: list[str]
     rates: dict[str, Rate] = field(default_factory=dict)
     rounds: list[Tuning] = field(default_factory=list)  # the range of learning rates and its extensions
+    looks_taken: list[dict[str, Any]] = field(default_factory=list)  # seeds, level and what was open, look by look
+    extended_from: list[int] = field(default_factory=list)  # numbers of seeds of a fixed list before it was extended
     committed_runs: dict[tuple[str, int], tuple[str, float]] = field(default_factory=dict)  # (cell, seed): key, Dice
     committed_trials: dict[str, dict[str, Any]] = field(default_factory=dict)  # by key: the row of trials.csv
 
     @property
     def folder(self) -> Path:
         return self.machine.output_dir / "studies" / self.study.name
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds to run: all of a fixed list; else those of the first look, and one more after each open look."""
+        looks, taken = self.study.looks, self.looks_taken
+        if not looks:
+            return self.study.seeds
+        reached = len(taken) if taken and not taken[-1]["open"] else len(taken) + 1
+        return self.study.seeds[: looks[min(reached, len(looks)) - 1]]
 
     @property
     def budget(self) -> int:
@@ -110,7 +121,7 @@ class Plan:
 
     def runs(self) -> list[tuple[PlannedCell, int]]:
         """All runs, seed by seed: an interrupted study is a complete comparison on fewer seeds."""
-        return [(cell, seed) for seed in self.study.seeds for cell in self.cells]
+        return [(cell, seed) for seed in self.seeds for cell in self.cells]
 
 
 def build(study: Study, machine: Mapping[str, Any], check: Callable[[], None] = lambda: None) -> Plan:

@@ -11,11 +11,11 @@ from typing import Any
 from experiments.config.values import ParsedArgs
 from experiments.runtime import interrupts, progress
 from experiments.runtime.interrupts import Stop
-from experiments.studies import cost, display, ray_executor, reuse_results, tuning
+from experiments.studies import cost, display, looks, ray_executor, reuse_results, tuning
 from experiments.studies.cost import Sensitivity
 from experiments.studies.definition import Study
 from experiments.studies.executor import Executor, LocalExecutor, run_all
-from experiments.studies.plan import Plan, build
+from experiments.studies.plan import Plan, PlannedCell, build
 from experiments.studies.ray_options import RayOptions
 from experiments.studies.study_folder import write_plan
 from experiments.tracking import tracker
@@ -40,6 +40,7 @@ def run_study(
         if results is not None:
             reuse_results.count_committed(plan, results)
         ended_trials = tuning.load_rates(plan)
+        looks.load_looks(plan, results)
         if status:
             display.print_status(plan, ended_trials)
             return 0
@@ -100,6 +101,22 @@ def _tune_and_write(plan: Plan, sensitivity: Sensitivity, executor: Executor, se
     display.print_rates(plan)
 
 
+def _run_until_decided(
+    plan: Plan, sensitivity: Sensitivity, executor: Executor, session: tracker.Session
+) -> list[tuple[PlannedCell, int]]:
+    """Carry out the runs: all of a fixed list of seeds, else seed by seed with a look after each; those that failed."""
+    write_plan(plan, sensitivity)
+    failed = run_all(plan, plan.runs(), executor, session)
+    while looks.is_due(plan):
+        left = looks.take_look(plan)
+        write_plan(plan, sensitivity)
+        progress.log(display.look_line(plan, left))
+        if looks.is_over(plan):
+            break
+        failed = run_all(plan, plan.runs(), executor, session)
+    return failed
+
+
 def _run(plan: Plan, sensitivity: Sensitivity, stop: Stop, pool: RayOptions | None) -> int:
     with open_executor(plan, stop, pool) as (executor, session):
         if plan.study.tuning:
@@ -111,8 +128,7 @@ def _run(plan: Plan, sensitivity: Sensitivity, stop: Stop, pool: RayOptions | No
             run_all(plan, pilot, executor, session)
             sensitivity = cost.sensitivity(plan)
             display.print_plan(plan, sensitivity, tuning.load_rates(plan))
-        write_plan(plan, sensitivity)
-        failed = run_all(plan, plan.runs(), executor, session)
+        failed = _run_until_decided(plan, sensitivity, executor, session)
     write_plan(plan, sensitivity)  # in case another worker, which was behind, wrote an earlier state
     display.print_status(plan, tuning.load_rates(plan))
     print(f"Next: python run.py report {plan.study.name}{plan.machine.output_flag}")

@@ -33,12 +33,7 @@ def write_plan(plan: Plan, sensitivity: Sensitivity) -> None:
         "name": study.name, "question": dict(study.question),
         "factors": {name: [level.label for level in levels] for name, levels in study.factors.items()},
         "settings": _shared(plan),
-        "design": {
-            "seeds": list(study.seeds), "rope": study.rope,
-            "confirmatory": list(study.confirmatory), "exploratory": list(study.exploratory),
-            "simple_effects": list(study.simple_effects), "baseline": dict(study.baseline),
-            "at_budget": study.at_budget,
-        },
+        "design": _design(plan),
         "tuning": tuning and {
             "low": tuning.low, "high": tuning.high, "points": tuning.points, "seeds": list(tuning.seeds),
             "sampler": tuning.sampler, "budget": plan.budget, "extended": len(plan.rounds) - 1,
@@ -47,6 +42,7 @@ def write_plan(plan: Plan, sensitivity: Sensitivity) -> None:
         "data_fingerprint": "+".join(dict.fromkeys(cell.config.data_fingerprint for cell in plan.cells)),
         "cells": [_cell(plan, cell) for cell in plan.cells],
         "known_faulty": _known_faulty(plan), "photographs": _data_size(plan),
+        **({"labels": dict(study.labels)} if study.labels else {}),
     }  # fmt: skip
     text = json.dumps(content, indent=1, ensure_ascii=False).encode()
     path = plan.folder / "plan.json"
@@ -125,6 +121,24 @@ def run_state(plan: Plan, cell: PlannedCell, seed: int) -> StudyRunState:
     return "missing", "interrupted" if state.name == "interrupted" else ""
 
 
+def _design(plan: Plan) -> dict[str, Any]:
+    """What was planned before the first score: what is compared with what, over which seeds, with which margins."""
+    study = plan.study
+    given: dict[str, Any] = {
+        "seeds": list(plan.seeds), "rope": study.rope, "confirmatory": list(study.confirmatory),
+        "simple_effects": list(study.simple_effects), "baseline": study.baselines,
+    }  # fmt: skip
+    optional = {
+        "cell_rope": study.cell_rope,
+        "within": {factor: list(others) for factor, others in study.within.items()},
+        "draw_training_cars": study.draw_training_cars,
+        "looks": list(study.looks),
+        "looks_taken": plan.looks_taken,
+        "extended_from": plan.extended_from,
+    }
+    return given | {name: value for name, value in optional.items() if value}
+
+
 def _shared(plan: Plan) -> dict[str, Any]:
     """The settings that every cell has."""
     every = [cell.config.settings() for cell in plan.cells]
@@ -156,9 +170,7 @@ def _size(mask: Path) -> str:
 
 def _cell(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
     rate, shared = plan.rate(cell), _shared(plan)
-    runs = {
-        str(seed): prepared.config.key for seed in plan.study.seeds if (prepared := plan.run(cell, seed)) is not None
-    }
+    runs = {str(seed): prepared.config.key for seed in plan.seeds if (prepared := plan.run(cell, seed)) is not None}
     own = {k: v for k, v in cell.config.settings().items() if k not in shared and k not in ("seed", "learning_rate")}
     return {
         "cell": cell.id, "levels": dict(cell.cell.levels), "settings": own, "rate": rate.value, "rate_low": rate.low,

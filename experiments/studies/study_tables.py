@@ -6,7 +6,9 @@ Values of settings are checked by `experiments.config.values`, as on the command
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
 
@@ -20,6 +22,7 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    WrapValidator,
     create_model,
     model_validator,
 )
@@ -30,6 +33,8 @@ from experiments.config.schema import setting_fields
 from experiments.studies.definition import GUESS, KWARGS, ROPE, SAMPLERS, Level
 from registry import did_you_mean
 
+MOST_SEEDS = 100  # of a study that is looked at after each
+
 
 class Table(BaseModel):
     """A table of a study file: unknown keys are refused, and values are not converted."""
@@ -39,11 +44,11 @@ class Table(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_keys(cls, table: Any) -> Any:
+        known = [key for key, field in cls.model_fields.items() if not field.exclude]
         for key in table if isinstance(table, Mapping) else ():
-            if key not in cls.model_fields:
+            if key not in known:
                 name = f"[{key}]" if cls is StudyFile else key
-                known = ", ".join(cls.model_fields)
-                sentence = f"{name} is unknown{did_you_mean(key, cls.model_fields)}; known are {known}"
+                sentence = f"{name} is unknown{did_you_mean(key, known)}; known are {', '.join(known)}"
                 raise PydanticCustomError("unknown_key", "{sentence}", {"sentence": sentence})
         return table
 
@@ -138,15 +143,54 @@ class GuessTable(Table):
     residual: NonNegativeFloat = GUESS["residual"]
 
 
+@dataclass(frozen=True)
+class SeedCounts:
+    """`seeds = "3..10"`: seeds 0, 1, 2, a look, seed 3, a look, and so on until all is decided, at most to 10."""
+
+    first: int
+    last: int
+
+
+def _read_counts(seeds: Any, read_list: Callable[[Any], list[int]]) -> list[int] | SeedCounts:
+    if not isinstance(seeds, str):
+        return read_list(seeds)
+    found = re.fullmatch(r"(\d+)\.\.(\d+)", seeds)
+    if not found or not 2 <= int(found[1]) < int(found[2]) <= MOST_SEEDS:
+        raise ValueError(f'should be a list, or counts from 2 to {MOST_SEEDS} such as "3..10", not {seeds!r}')
+    return SeedCounts(int(found[1]), int(found[2]))
+
+
+def _refuse_other_labels(label: Any) -> Any:
+    texts = list(label.values()) if isinstance(label, Mapping) and {"en", "zh"} == set(label) else [label]
+    if not all(isinstance(text, str) and text for text in texts):
+        raise ValueError('should be text, or a table such as { en = "network", zh = "网络" }')
+    return label
+
+
+Label = Annotated[Any, AfterValidator(_refuse_other_labels)]
+
+
 class DesignTable(Table):
-    seeds: Seeds
+    seeds: Annotated[Seeds, WrapValidator(_read_counts)]
     rope: PositiveFloat = ROPE
+    cell_rope: PositiveFloat | None = None
     confirmatory: Names = []
     simple_effects: Names = []
+    within: dict[str, Names] = {}
     baseline: dict[str, Any] = {}
-    at_budget: bool = False
+    draw_training_cars: bool = False
     pilot: PilotTable | None = None
     guess: GuessTable = GuessTable()
+
+    @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds, up to the last count."""
+        return tuple(range(self.seeds.last) if isinstance(self.seeds, SeedCounts) else self.seeds)
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds at which the study is looked at; none for a list of seeds."""
+        return tuple(range(self.seeds.first, self.seeds.last + 1)) if isinstance(self.seeds, SeedCounts) else ()
 
 
 class TuningTable(Table):
@@ -171,6 +215,7 @@ class StudyFile(Table):
     factors: Annotated[dict[str, Annotated[list[LevelTable], Field(min_length=1)]], BeforeValidator(levels_as_tables)]
     design: DesignTable
     tuning: TuningTable | None = None
+    labels: dict[str, Label] = {}
 
     def levels(self) -> dict[str, tuple[Level, ...]]:
         return {factor: tuple(table.level() for table in tables) for factor, tables in self.factors.items()}
@@ -200,20 +245,21 @@ class StudyFile(Table):
     @model_validator(mode="after")
     def _check_design(self) -> StudyFile:
         design, levels = self.design, self.levels()
-        _refuse_unknown("[design] confirmatory", design.confirmatory, [*levels, "pairs"])
+        _refuse_unknown("[design] confirmatory", design.confirmatory, list(levels))
         _refuse_unknown("[design] simple_effects", design.simple_effects, list(levels))
-        _refuse_unknown("[design.baseline]", list(design.baseline), design.simple_effects)
+        _refuse_unknown("[design.within]", list(design.within), design.simple_effects)
+        for factor, others in design.within.items():
+            _refuse_unknown(f"[design.within] {factor}", others, [name for name in levels if name != factor])
+        _refuse_unknown("[design.baseline]", list(design.baseline), list(levels))
         for factor, label in design.baseline.items():
             _refuse_unknown(f"[design.baseline] {factor}", [str(label)], [level.label for level in levels[factor]])
+        _refuse_unknown("[labels]", list(self.labels), [*levels, *(one.label for of in levels.values() for one in of)])
         cells = math.prod(map(len, levels.values()))
         if design.pilot and design.pilot.cells > cells:
             raise ValueError(f"[design.pilot] cells is {design.pilot.cells}, but the study has {cells}")
-        if design.at_budget and not any(_varies(of_factor, ("epochs", "epoch_steps")) for of_factor in levels.values()):
-            raise ValueError(
-                "[design] at_budget is for studies in which the number of steps is a factor: "
-                "without one, train until all have converged"
-            )
-        if self.tuning and (both := sorted({*design.seeds} & {*self.tuning.seeds})):
+        if design.draw_training_cars and "train_cars" not in {*self.shared(), *_set_by_levels(levels)}:
+            raise ValueError("[design] draw_training_cars needs train_cars: how many of the training cars to draw")
+        if self.tuning and (both := sorted({*design.seed_list} & {*self.tuning.seeds})):
             raise ValueError(f"[tuning] seeds must not hold {both[0]}, which is among the reported seeds of [design]")
         return self
 
@@ -234,5 +280,5 @@ def _options(fields: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _varies(levels: tuple[Level, ...], names: tuple[str, ...]) -> bool:
-    return any(len({level.fields[name] for level in levels if name in level.fields}) > 1 for name in names)
+def _set_by_levels(levels: Mapping[str, tuple[Level, ...]]) -> set[str]:
+    return {name for of_factor in levels.values() for level in of_factor for name in level.fields}

@@ -1,0 +1,123 @@
+"""Seeds until decided: after each whole seed, look whether every primary comparison is decided.
+
+`seeds = "3..10"` in a study file runs seeds 0, 1 and 2 of every cell, looks, runs seed 3, looks, and so on. Each look
+is taken at the level of `analysis.statistics.look_level`, so that all looks together keep the error rate. A look is
+derived from the records alone: every process that carries out the study comes to the same one, and none begins the next
+seed before it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.records.files import read_json
+from analysis.records.places import RESULTS, Places, load_study
+from analysis.statistics.comparisons import Comparison
+from analysis.verdicts.answer import Answer, answer_study, open_comparisons
+from experiments.studies.plan import Plan
+from experiments.studies.study_folder import run_states
+
+MOST_SEEDS = 1000  # beyond which a comparison counts as one that seeds will not decide
+
+
+@dataclass(frozen=True)
+class OpenComparison:
+    """A primary comparison that is undecided at the last look.
+
+    `more` is how many seeds more will probably decide it at the spread seen so far; None where no number will.
+    """
+
+    factor: str
+    level: str
+    baseline: str
+    more: int | None
+
+
+def is_due(plan: Plan) -> bool:
+    """Whether all runs of the seeds so far have ended, so that a look can be taken."""
+    ended = all(state in ("done", "failed") for state, _ in run_states(plan).values())
+    return bool(plan.study.looks) and ended and not is_decided(plan)
+
+
+def is_decided(plan: Plan) -> bool:
+    """Whether the last look left nothing open."""
+    return bool(plan.looks_taken) and not plan.looks_taken[-1]["open"]
+
+
+def is_over(plan: Plan) -> bool:
+    """Whether nothing more is to run: all is decided, or the last planned look is taken."""
+    return not plan.study.looks or is_decided(plan) or len(plan.looks_taken) == len(plan.study.looks)
+
+
+def load_looks(plan: Plan, results: Path | None = None) -> None:
+    """Fill `plan.looks_taken` and `plan.extended_from` with what the plan on disk, or the committed one, records."""
+    committed = results / plan.study.name / "study.json" if results is not None else None
+    for path in filter(None, (plan.folder / "plan.json", committed)):
+        design = (read_json(path) or {}).get("design", {})
+        if design and plan.study.looks:
+            plan.looks_taken = list(design.get("looks_taken", []))
+            return
+        if design:
+            plan.extended_from = _extended(design, plan)
+            return
+
+
+def _extended(design: Mapping[str, Any], plan: Plan) -> list[int]:
+    """The numbers of seeds that a fixed list had before it was extended: each was a look that was not planned."""
+    before, now = set(design.get("seeds", [])), set(plan.study.seeds)
+    earlier = list(design.get("extended_from", []))
+    return [*earlier, len(before)] if before < now and len(before) > 1 else earlier
+
+
+def take_look(plan: Plan) -> list[OpenComparison]:
+    """Look at the records of the seeds so far, and add the look to the plan; what is open.
+
+    The plan on disk (plan.json) must hold these seeds already.
+    """
+    found = _answer(plan, len(plan.seeds))
+    left = _open(found)
+    level = round(1 - found.level, 6)
+    names = [f"{part.factor}: {part.level}" for part in left]
+    plan.looks_taken.append({"seeds": len(plan.seeds), "level": level, "open": names})
+    return left
+
+
+def open_comparisons_of(plan: Plan) -> list[OpenComparison]:
+    """What was open at the last look, with the seeds that will probably be needed."""
+    return _open(_answer(plan, plan.looks_taken[-1]["seeds"])) if plan.looks_taken else []
+
+
+def _answer(plan: Plan, seeds: int) -> Answer:
+    results = RESULTS if plan.committed_runs else plan.folder / "committed"  # which is nowhere: records alone count
+    return answer_study(load_study(Places(plan.machine.output_dir, results), plan.study.name), seeds)
+
+
+def _open(found: Answer) -> list[OpenComparison]:
+    effects = {part.factor: part for part in found.effects}
+    left = []
+    for name in open_comparisons(found):
+        of_factor = effects[name.factor]
+        more = likely_more(of_factor.comparisons[name.level], found.seeds, of_factor.margin)
+        left.append(OpenComparison(name.factor, name.level, of_factor.baseline, more))
+    return left
+
+
+def likely_more(found: Comparison, seeds: int, margin: float) -> int | None:
+    """How many seeds more would decide a comparison if its difference and the spread stayed as they are.
+
+    The interval's half width shrinks with the root of the number of seeds; the gain in degrees of freedom is left out,
+    so the number is on the safe side.
+    """
+    half, size = (found.high - found.low) / 2, abs(found.difference)
+
+    def decides(total: int) -> bool:
+        reach = half * math.sqrt(seeds / total)
+        return size > reach or size + reach <= margin
+
+    if not math.isfinite(half) or not decides(MOST_SEEDS):
+        return None
+    return next(total for total in range(seeds, MOST_SEEDS + 1) if decides(total)) - seeds
