@@ -3,9 +3,15 @@
 import numpy as np
 import pytest
 
+from analysis.statistics.baseline_comparisons import against_baseline
+from analysis.statistics.comparisons import compare_all
 from analysis.statistics.interaction_test import interaction_test
-from analysis.statistics.pooled_learning_rates import fit_pooled_rates, rate_cost
+from analysis.statistics.pooled_learning_rates import fit_pooled_rates
+from analysis.statistics.possible_best import best_set
+from analysis.statistics.rate_cost import study_rate_cost
 from analysis.statistics.stalled_runs import THRESHOLD, false_marks, stalled
+
+NETWORK = dict.fromkeys(("l0", "l1", "l2", "l3"), "network")
 
 
 def table(rng, rows=3, columns=3, seeds=5, effect=0.0, sd=1.0):
@@ -97,20 +103,45 @@ def test_shifts_are_found_where_trials_show_them_and_shrunk_where_they_do_not():
 
 def test_a_top_beyond_the_range_is_at_its_edge_and_a_noisier_fit_costs_more():
     assert any(fit_pooled_rates(trials(np.random.default_rng(7), (-1.8,) * 4, 1e-6)).at_edge.values())
-    weights = np.array([1.0, 0.0, 0.0, 0.0])
     costs = [
-        rate_cost([(fit_pooled_rates(trials(np.random.default_rng(8), (-3.0,) * 4, noise)), weights)])
+        study_rate_cost(trials(np.random.default_rng(8), (-3.0,) * 4, noise), NETWORK).of({"l0": 1}).variance
         for noise in (0.0003, 0.0006, 0.0013)
     ]
     assert costs == sorted(costs) and costs[0] > 0
 
 
-def test_what_cells_of_one_network_share_is_counted_once():
-    fit = fit_pooled_rates(trials(np.random.default_rng(9), (-3.0,) * 4, 0.0006))
-    mean = rate_cost([(fit, np.full(4, 0.25))])
-    difference = rate_cost([(fit, np.array([0.5, -0.5, 0.0, 0.0]))])
-    assert mean > rate_cost([(fit, np.array([1.0, 0, 0, 0]))]) / 4
-    assert difference < mean
+def test_what_cells_of_one_network_share_is_counted_once_and_what_all_lose_alike_cancels():
+    cost = study_rate_cost(trials(np.random.default_rng(9), (-3.0,) * 4, 0.0006), NETWORK)
+    losses = list(NETWORK)
+    alone, mean = cost.of({"l0": 1}).variance, cost.of(dict.fromkeys(losses, 0.25)).variance
+    assert mean > alone / 4
+    assert cost.of({"l0": 0.5, "l1": -0.5}).variance < mean
+
+
+def test_a_rate_off_the_pooled_top_costs_more_than_the_top():
+    made = trials(np.random.default_rng(12), (-3.0,) * 4, 0.0006)
+    rates = fit_pooled_rates(made).rates
+    top = study_rate_cost(made, NETWORK, rates)
+    off = study_rate_cost(made, NETWORK, rates | {"l0": 3 * rates["l0"]})
+    assert top.covariance == pytest.approx(study_rate_cost(made, NETWORK).covariance)
+    known = 0.01 * np.log10(3) ** 2  # the loss that a rate three times too high has without noise
+    assert off.of({"l0": 1, "l1": -1}).variance > top.of({"l0": 1, "l1": -1}).variance + 0.2 * known**2
+
+
+def test_a_comparison_is_wider_by_what_its_rates_cost_and_a_given_rate_costs_nothing():
+    rng = np.random.default_rng(13)
+    cells = {name: 0.98 + 0.0006 * rng.standard_normal((5, 6)) for name in ("l0", "l1", "given", "given too")}
+    cost = study_rate_cost(trials(rng, (-3.0,) * 4, 0.0013), NETWORK)
+
+    def widths(**named):
+        found = compare_all(cells, **named).comparisons
+        return {pair: comparison.high - comparison.low for pair, comparison in found.items()}
+
+    without, with_cost = widths(), widths(rate_cost=cost)
+    assert with_cost["l0", "l1"] > without["l0", "l1"]
+    assert cost.of({"given": 1, "given too": -1}).variance == 0
+    assert against_baseline(cells, "l0", rate_cost=cost)["l1"].p > against_baseline(cells, "l0")["l1"].p
+    assert set(best_set(cells)) <= set(best_set(cells, rate_cost=cost))
 
 
 def test_diverged_trials_are_left_out_and_hopeless_ones_refused():

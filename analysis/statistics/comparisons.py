@@ -19,7 +19,8 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from analysis.statistics.estimator import Array, CellSummary, Estimate, contrast, stack, summarise_cell
+from analysis.statistics.estimator import AddedVariance, Array, CellSummary, Estimate, contrast, stack, summarise_cell
+from analysis.statistics.rate_cost import RateCost, cost_of
 from analysis.statistics.seed_pairing import pairing_helps
 
 Name = TypeVar("Name", bound=Hashable)
@@ -109,6 +110,7 @@ def compare_all(
     level: float = 0.95,
     *,
     paired_seeds: bool | None = False,
+    rate_cost: RateCost | None = None,
 ) -> Family[Name]:
     """Compare every pair of cells, with Holm-adjusted intervals.
 
@@ -119,6 +121,7 @@ def compare_all(
         level: holds for the whole family, see `adjust`.
         paired_seeds: None pairs runs by seed where the family's seeds correlate beyond doubt and pairing narrows the
             intervals (`analysis.statistics.seed_pairing.pairing_helps`); row k must then be one seed in every cell.
+        rate_cost: what the uncertainty of tuned learning rates adds; None where rates were given.
 
     Raises:
         ValueError: as `compare` does, and for fewer than two cells.
@@ -132,24 +135,28 @@ def compare_all(
     paired = pairing_helps(list(scores.values())) if paired_seeds is None else paired_seeds
     pairs, made = list(combinations(scores, 2)), {name: summarise_cell(cell) for name, cell in scores.items()}
     estimates = [
-        difference(scores[a], scores[b], True) if paired else unpaired(scores[a], scores[b], made[a], made[b])
+        difference(scores[a], scores[b], True, cost_of(rate_cost, {a: 1, b: -1}))
+        if paired
+        else unpaired(scores[a], scores[b], made[a], made[b], cost_of(rate_cost, {a: 1, b: -1}))
         for a, b in pairs
     ]
     return family(pairs, estimates, rope, higher_is_better, level, paired)
 
 
-def difference(a: Array, b: Array, paired_seeds: bool = False) -> Estimate:
+def difference(a: Array, b: Array, paired_seeds: bool = False, added: AddedVariance | None = None) -> Estimate:
     """Estimate a - b from checked scores (seeds, cars). Raises ValueError where unlike seeds are to be paired."""
     if not paired_seeds:
-        return unpaired(a, b, summarise_cell(a), summarise_cell(b))
+        return unpaired(a, b, summarise_cell(a), summarise_cell(b), added)
     if len(a) != len(b):
         raise ValueError(f"Seeds cannot be paired: a has {len(a)} and b has {len(b)}. Leave paired_seeds out.")
-    return NOTHING if same_runs(a, b) else contrast([summarise_cell(a - b)], [1])
+    return NOTHING if same_runs(a, b) else contrast([summarise_cell(a - b)], [1], added)
 
 
-def unpaired(a: Array, b: Array, cell_a: CellSummary, cell_b: CellSummary) -> Estimate:
-    """The estimate of a - b with independent seeds, from checked scores and what `summarise` made of them."""
-    return NOTHING if same_runs(a, b) else contrast([cell_a, cell_b], [1, -1])
+def unpaired(
+    a: Array, b: Array, cell_a: CellSummary, cell_b: CellSummary, added: AddedVariance | None = None
+) -> Estimate:
+    """The estimate of a - b with independent seeds, from checked scores and what `summarise_cell` made of them."""
+    return NOTHING if same_runs(a, b) else contrast([cell_a, cell_b], [1, -1], added)
 
 
 def planned_contrast(cells: Sequence[Array], weights: Sequence[float], paired_seeds: bool = False) -> Estimate:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from analysis.statistics.comparisons import Family, adjust, check_scores, check_settings, family
 from analysis.statistics.estimator import CellSummary, Estimate, contrast, stack, summarise_cell
+from analysis.statistics.rate_cost import RateCost, cost_of
 
 Key = tuple[str, str]
 
@@ -45,13 +46,19 @@ class Interaction:
 
 
 def main_effect(
-    cells: Mapping[Key, ArrayLike], factor: int, rope: float = 0.001, higher_is_better: bool = True, level: float = 0.95
+    cells: Mapping[Key, ArrayLike],
+    factor: int,
+    rope: float = 0.001,
+    higher_is_better: bool = True,
+    level: float = 0.95,
+    *,
+    rate_cost: RateCost | None = None,
 ) -> MainEffect:
     """Compare the levels of one factor (0: the first of each key, 1: the second) over the levels of the other.
 
     `cells` is {(model, loss): scores (seeds, cars)}. Where cells are missing, two levels are compared over those levels
     of the other factor that both have (`over` says which), and the set `family.top` may then be smaller than with all
-    cells. Holm runs over the factor's pairs.
+    cells. Holm runs over the factor's pairs. `rate_cost` names cells by the same keys.
 
     Raises ValueError as `compare` does, for fewer than two levels, and where two levels have no level of the other in
     common.
@@ -64,11 +71,13 @@ def main_effect(
             f"A main effect needs at least two levels to compare, but there is only {levels}: run another."
         )
     over = {pair: _common(made, factor, pair) for pair in combinations(levels, 2)}
-    estimates = [_effect(made, factor, pair, others) for pair, others in over.items()]
+    estimates = [_effect(made, factor, pair, others, rate_cost) for pair, others in over.items()]
     return MainEffect(family(list(over), estimates, rope, higher_is_better, level), over)
 
 
-def interaction(cells: Mapping[Key, ArrayLike], level: float = 0.95) -> Interaction:
+def interaction(
+    cells: Mapping[Key, ArrayLike], level: float = 0.95, *, rate_cost: RateCost | None = None
+) -> Interaction:
     """Check whether the differences between levels of one factor depend on the level of the other.
 
     Every two-by-two square of cells gives a difference of differences, 0 in an additive table; Holm over all squares
@@ -89,7 +98,7 @@ def interaction(cells: Mapping[Key, ArrayLike], level: float = 0.95) -> Interact
     ]
     if not squares:
         return Interaction(1.0, 0.0, -np.inf, np.inf, None, 0)
-    estimate = stack([_square(made, *square) for square in squares])
+    estimate = stack([_square(made, *square, rate_cost) for square in squares])
     low, high, p = adjust(estimate, 0, 1 - level)
     worst = int(estimate.p(np.abs(estimate.value)).argmin())
     (a, b), (c, d) = squares[worst]
@@ -109,11 +118,18 @@ def _common(made: Mapping[Key, CellSummary], factor: int, pair: tuple[str, str])
     return shared
 
 
-def _effect(made: Mapping[Key, CellSummary], factor: int, pair: tuple[str, str], others: tuple[str, ...]) -> Estimate:
+def _effect(
+    made: Mapping[Key, CellSummary],
+    factor: int,
+    pair: tuple[str, str],
+    others: tuple[str, ...],
+    rate_cost: RateCost | None,
+) -> Estimate:
     keys = [(level, other) if factor == 0 else (other, level) for level in pair for other in others]
     weights = [sign / len(others) for sign in (1, -1) for _ in others]
-    return contrast([made[key] for key in keys], weights)
+    return contrast([made[key] for key in keys], weights, cost_of(rate_cost, dict(zip(keys, weights, strict=True))))
 
 
-def _square(made: Mapping[Key, CellSummary], rows: Key, columns: Key) -> Estimate:
-    return contrast([made[row, column] for row in rows for column in columns], [1, -1, -1, 1])
+def _square(made: Mapping[Key, CellSummary], rows: Key, columns: Key, rate_cost: RateCost | None) -> Estimate:
+    weights = dict(zip(((row, column) for row in rows for column in columns), (1, -1, -1, 1), strict=True))
+    return contrast([made[key] for key in weights], list(weights.values()), cost_of(rate_cost, weights))

@@ -57,6 +57,14 @@ class CellSummary:
 
 
 @dataclass(frozen=True)
+class AddedVariance:
+    """A variance that enters a contrast in addition to what its runs show, and its degrees of freedom."""
+
+    variance: Array  # (...)
+    df: Array  # (...)
+
+
+@dataclass(frozen=True)
 class Estimate:
     """A weighted sum of cells with the two parts of its variance and their degrees of freedom (A, f, B, cars - 1)."""
 
@@ -133,19 +141,31 @@ def summarise_cell(scores: ArrayLike) -> CellSummary:
     return CellSummary(seeds, base[..., 0, 0] + mean, base[..., 0] + by_car, by_seed.var(-1, ddof=1) / seeds, residual)
 
 
-def contrast(cells: Sequence[CellSummary], weights: Sequence[float]) -> Estimate:
-    """The weighted sum of cells of the same cars and of independent seeds; the numbers of seeds may differ."""
+def contrast(cells: Sequence[CellSummary], weights: Sequence[float], added: AddedVariance | None = None) -> Estimate:
+    """The weighted sum of cells of the same cars and of independent seeds; the numbers of seeds may differ.
+
+    `added` is a variance that runs and cars do not show, such as what uncertain learning rates cost.
+    """
     value = sum((w * cell.mean for w, cell in zip(weights, cells, strict=True)), np.float64(0))
     by_car = sum((w * cell.cars for w, cell in zip(weights, cells, strict=True)), np.float64(0))
     parts = np.stack([w**2 * cell.variance for w, cell in zip(weights, cells, strict=True)], -1)  # (..., cells)
     residual = sum((w**2 * cell.residual for w, cell in zip(weights, cells, strict=True)), np.float64(0))
     seeds, cars = np.array([cell.seeds for cell in cells]), by_car.shape[-1]
     between = by_car.var(-1, ddof=1) / cars if cars > 1 else np.zeros(by_car.shape[:-1])
+    df = welch_df(parts, seeds - 1)
     variance = parts.sum(-1)
     beyond = np.where(np.isinf(variance), 0, np.maximum(between - residual, 0))
-    return Estimate(
-        np.asarray(value), variance, welch_df(parts, seeds - 1), beyond, np.full(variance.shape, max(cars - 1, 1.0))
-    )
+    if added is not None:
+        variance, df = _with_added(variance, df, added)
+    return Estimate(np.asarray(value), variance, df, beyond, np.full(variance.shape, max(cars - 1, 1.0)))
+
+
+def _with_added(variance: Array, df: Array, added: AddedVariance) -> tuple[Array, Array]:
+    """The sum of two variances and its degrees of freedom (Satterthwaite); an infinite variance keeps its own."""
+    total = variance + added.variance
+    known = (total > 0) & np.isfinite(total)
+    share = np.divide(added.variance, total, out=np.zeros(total.shape), where=known)
+    return total, np.where(known, 1 / ((1 - share) ** 2 / df + share**2 / added.df), df)
 
 
 def welch_df(parts: Array, df: NDArray[np.int_]) -> Array:

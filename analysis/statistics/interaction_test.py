@@ -24,6 +24,7 @@ from scipy import special
 
 from analysis.statistics.comparisons import check_scores
 from analysis.statistics.estimator import Array
+from analysis.statistics.rate_cost import RateCost
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,15 @@ class InteractionTest:
 NOTHING_TO_TEST = InteractionTest(0.0, 0.0, 0.0, 1.0)
 
 
-def interaction_test(cells: Mapping[tuple[str, ...], ArrayLike], paired: bool = False) -> InteractionTest:
+def interaction_test(
+    cells: Mapping[tuple[str, ...], ArrayLike], paired: bool = False, rate_cost: RateCost | None = None
+) -> InteractionTest:
     """Test additivity of a table of cells.
 
     Args:
         cells: scores (seeds, groups) by the levels of all factors. Cells may be missing.
         paired: whether row k of every cell is the same seed, whose draw they share.
+        rate_cost: what the uncertainty of tuned learning rates adds, cells named by the same keys.
 
     Returns:
         The test; p 1 where an additive model fits any such table, or a cell has one seed.
@@ -64,18 +68,35 @@ def interaction_test(cells: Mapping[tuple[str, ...], ArrayLike], paired: bool = 
         covariance = np.cov(np.stack(runs), ddof=1) / seeds[0]
     else:
         covariance = np.diag([cell.var(ddof=1) / len(cell) for cell in runs])
+    df = np.broadcast_to(seeds - 1.0, seeds.shape)
+    if rate_cost is not None:
+        covariance, df = _with_rates(covariance, df, rate_cost, list(cells))
     spread = contrast @ covariance
     total = float(np.trace(spread))
     if total <= 0:
         return NOTHING_TO_TEST
     df1 = total**2 / float(np.trace(spread @ spread))
     if paired:
-        df2 = (seeds[0] - 1) * df1
+        df2 = df.min() * df1
     else:
         parts = np.diag(contrast) * np.diag(covariance)
-        df2 = float(parts.sum() ** 2 / (parts**2 / (seeds - 1)).sum())
+        df2 = float(parts.sum() ** 2 / (parts**2 / df).sum())
     statistic = float(mean @ contrast @ mean) / total
     return InteractionTest(statistic, df1, float(df2), float(special.fdtrc(df1, df2, statistic)))
+
+
+def _with_rates(covariance: Array, df: Array, rate_cost: RateCost, keys: list[tuple[str, ...]]) -> tuple[Array, Array]:
+    """The covariance with that of uncertain rates, and each cell's degrees of freedom (Satterthwaite)."""
+    at = {key: n for n, key in enumerate(rate_cost.cells)}
+    known = [key in at for key in keys]
+    places = [at[key] for key in keys if key in at]
+    added = np.zeros_like(covariance)
+    added[np.ix_(known, known)] = rate_cost.covariance[np.ix_(places, places)]
+    df_added = np.full(len(keys), np.inf)
+    df_added[known] = rate_cost.df[places]
+    own, more = np.diag(covariance), np.diag(added)
+    total = np.maximum(own + more, 1e-300)
+    return covariance + added, 1 / np.maximum((own / total) ** 2 / df + (more / total) ** 2 / df_added, 1e-12)
 
 
 def _beyond_additive(keys: Sequence[tuple[str, ...]]) -> Array:

@@ -10,22 +10,20 @@ top (b + u_l) / 2c. With three staggered rates a cell, four losses give twelve t
 alone had three. Trials far from the top weigh less (tricube weights), so that a response that falls faster on one
 side does not pull the top aside; how much the shifts vary (tau) is averaged over, not estimated by one number.
 
-What an uncertain rate costs: a run at log rate m + d scores c d^2 below its best. `RateCost` has the curvature and the
-covariance of the d of all losses, from which every comparison takes a variance of its own.
+What an uncertain rate costs, and how every comparison takes it: `analysis.statistics.rate_cost`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.statistics.estimator import Array
 
-Name = TypeVar("Name")
 SPAN = 0.5  # of the range of log rates, to either side of the top: where trials have weight
 ROUNDS = 4  # of the search for the top that the weights are centred on
 RATIOS = np.concatenate([[0.0], np.geomspace(1e-2, 1e4, 25)])  # tau^2 over the noise's variance
@@ -36,17 +34,17 @@ EDGE = 1 / 6
 class PooledRates:
     """The best rate of each loss, and what its uncertainty costs."""
 
-    rates: dict[str, float]
-    low: dict[str, float]  # 95 % interval, cut to the range that was tried
-    high: dict[str, float]
-    at_edge: dict[str, bool]  # in the outer sixth of the range
+    rates: dict[Hashable, float]
+    low: dict[Hashable, float]  # 95 % interval, cut to the range that was tried
+    high: dict[Hashable, float]
+    at_edge: dict[Hashable, bool]  # in the outer sixth of the range
     curvature: float  # c: what a log rate off by d costs is c d^2
     covariance: Array  # (losses, losses) of the log rates' errors, in the order of `rates`
     noise: float  # standard deviation between trials
     df: int
 
 
-def fit_pooled_rates(trials: Mapping[str, tuple[ArrayLike, ArrayLike]], higher_is_better: bool = True) -> PooledRates:
+def fit_pooled_rates(trials: Mapping[Any, tuple[ArrayLike, ArrayLike]], higher_is_better: bool = True) -> PooledRates:
     """Fit the trials of one network.
 
     Args:
@@ -158,25 +156,7 @@ def _mixture(fits: list, share: Array, losses: int, reach: float, df: int) -> _F
     return _Fit(mean, network, curvature, covariance * np.outer(scale, scale), float(np.sqrt(noise)), df)
 
 
-def rate_cost(parts: list[tuple[PooledRates, Array]]) -> float:
-    """The variance that uncertain rates add to a weighted sum of cells.
-
-    Args:
-        parts: each network's fit with the weights of its cells, in the order of `rates` (0 for cells left out).
-
-    Returns:
-        The second moment of the sum of -c d^2, d normal: networks are independent, their shared part is counted once.
-    """
-    total = 0.0
-    for fit, weights in parts:
-        covariance, c = fit.covariance, fit.curvature
-        variances = np.diag(covariance)
-        moment = 2 * covariance**2 + np.outer(variances, variances)
-        total += float(c**2 * weights @ moment @ weights)
-    return total
-
-
-def _flat(trials: Mapping[str, tuple[ArrayLike, ArrayLike]], sign: int) -> tuple[list[str], Array, Array, Array]:
+def _flat(trials: Mapping[Any, tuple[ArrayLike, ArrayLike]], sign: int) -> tuple[list[Hashable], Array, Array, Array]:
     names, xs, ys, losses = list(trials), [], [], []
     for number, (rates, scores) in enumerate(trials.values()):
         rates, scores = np.asarray(rates, float), np.asarray(scores, float)

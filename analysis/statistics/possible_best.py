@@ -9,9 +9,16 @@ from numpy.typing import ArrayLike
 
 from analysis.statistics.comparisons import Name, check_scores, check_settings, unpaired
 from analysis.statistics.estimator import summarise_cell
+from analysis.statistics.rate_cost import RateCost, cost_of
 
 
-def best_set(cells: Mapping[Name, ArrayLike], level: float = 0.95, higher_is_better: bool = True) -> tuple[Name, ...]:
+def best_set(
+    cells: Mapping[Name, ArrayLike],
+    level: float = 0.95,
+    higher_is_better: bool = True,
+    *,
+    rate_cost: RateCost | None = None,
+) -> tuple[Name, ...]:
     """The cells that cannot be excluded as the best.
 
     A cell is excluded where any other is better in a one-sided comparison at error rate (1 - level) / (cells - 1).
@@ -22,6 +29,7 @@ def best_set(cells: Mapping[Name, ArrayLike], level: float = 0.95, higher_is_bet
         cells: scores (seeds, groups) by name, of the same groups in the same order.
         level: the probability with which a true best is in the set.
         higher_is_better: whether the highest mean is best, or the lowest.
+        rate_cost: what the uncertainty of tuned learning rates adds; None where rates were given.
 
     Returns:
         Names in the order of `cells`. A cell with one seed is never excluded and excludes none.
@@ -40,7 +48,8 @@ def best_set(cells: Mapping[Name, ArrayLike], level: float = 0.95, higher_is_bet
     sign, error = (1 if higher_is_better else -1), (1 - level) / max(len(scores) - 1, 1)
 
     def excludes(better: Name, worse: Name) -> bool:
-        estimate = unpaired(scores[better], scores[worse], summaries[better], summaries[worse])
+        added = cost_of(rate_cost, {better: 1, worse: -1})
+        estimate = unpaired(scores[better], scores[worse], summaries[better], summaries[worse], added)
         return bool(sign * estimate.value > estimate.half_width(np.float64(2 * error)))
 
     return tuple(name for name in scores if not any(excludes(other, name) for other in scores if other != name))
