@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.data.samples import Sample
-from experiments.data.splits import PARTS, arm, first_cars, manifest, read_manifest, split
+from experiments.data.splits import PARTS, arm, manifest, read_manifest, some_cars, split
 from registry import InputError
 from tests.conftest import examples
 
@@ -35,7 +35,7 @@ def test_a_car_is_never_in_two_parts_of_the_split(n, views):
     assert len(sides[2]) == max(1, round(0.2 * n)) and len(sides[1]) == max(1, round(0.1 * n))
 
 
-def test_the_first_cars_by_sha256_are_test_the_next_validation():
+def test_the_some_cars_by_sha256_are_test_the_next_validation():
     parts = split(cars(40))
     ranking = sorted(groups(cars(40)), key=lambda g: hashlib.sha256(g.encode()).hexdigest())
     assert (groups(parts.test), groups(parts.val), groups(parts.train)) == (ranking[:8], ranking[8:12], ranking[12:])
@@ -86,11 +86,11 @@ def test_a_split_by_image_leaks_and_follows_the_seed():
 
 def test_the_first_training_cars_are_the_first_of_the_ranking():
     train = split(cars(30)).train
-    assert groups(first_cars(train, 3)) == groups(train)[:3]
-    assert first_cars(train, 21) == train
+    assert groups(some_cars(train, 3)) == groups(train)[:3]
+    assert some_cars(train, 21) == train
     for wrong in (0, 22):
         with pytest.raises(InputError, match="from 1 to 21"):
-            first_cars(train, wrong)
+            some_cars(train, wrong)
 
 
 def test_a_manifest_gives_back_the_split_that_wrote_it(tmp_path):

@@ -36,6 +36,7 @@ from experiments.config.types import (
     Share,
     Size,
     SplitBy,
+    TrainDraw,
     without_none,
 )
 from experiments.runtime.files import relative_to_cwd
@@ -89,7 +90,13 @@ class RunConfig:
         "Data",
     )
     fold: Fold | None = setting(None, "cross-validation over cars: fold K of N, counted from 0", "Data")
-    train_cars: Count | None = setting(None, "train on the first N training cars only", "Data")
+    train_cars: Count | None = setting(None, "train on N training cars only", "Data")
+    train_draw: TrainDraw = setting(
+        "first", "which --train-cars: the first in the ranking, or a draw by --seed", "Data", since="0.2"
+    )
+    test_views: Count | None = setting(
+        None, "score only N images of each test car, chosen by the hash of their names", "Data", since="0.2"
+    )
     precision: Precision = setting("auto", "floating-point precision of training", "Machine")
     device: Device = setting("auto", "device; auto is CUDA, else MPS, else CPU", "Machine")
 

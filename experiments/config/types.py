@@ -140,6 +140,7 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["cosine", "one-cycle", "constant"]
 Compile = Literal["off", "default", "graphs"]
+TrainDraw = Literal["first", "seed"]
 SplitBy = Literal["car", "image", "siblings", "strangers"]  # see data/splits.py
 
 

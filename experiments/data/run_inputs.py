@@ -15,7 +15,7 @@ from experiments.data.cache import Pixels
 from experiments.data.dataset import ImageDataset
 from experiments.data.samples import Sample, fingerprint
 from experiments.runtime import progress
-from registry import DATASETS
+from registry import DATASETS, InputError
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,16 @@ def split_inputs(config: RunConfig, machine: RuntimeConfig, samples: list[Sample
         parts = splits.read_manifest(machine.split_file, samples)
         config = dataclasses.replace(config, split=f"file:{_manifest_hash(parts)}")
     elif config.split in splits.ARMS:
-        return RunInputs(config, machine, samples, splits.arm(samples, config.split, config.train_cars, config.fold))
+        parts = splits.arm(samples, config.split, config.train_cars, config.fold)
     else:
         parts = splits.split(samples, by=config.split, seed=config.seed, fold=config.fold)
-    if config.train_cars is not None:
-        parts = dataclasses.replace(parts, train=splits.first_cars(parts.train, config.train_cars))
+    if config.train_draw == "seed" and (config.train_cars is None or config.split in splits.ARMS):
+        raise InputError("--train-draw seed draws --train-cars N of the training cars, from --split car: add both.")
+    if config.train_cars is not None and config.split not in splits.ARMS:
+        seed = config.seed if config.train_draw == "seed" else None
+        parts = dataclasses.replace(parts, train=splits.some_cars(parts.train, config.train_cars, seed))
+    if config.test_views is not None:
+        parts = dataclasses.replace(parts, test=splits.some_views(parts.test, config.test_views))
     return RunInputs(config, machine, samples, parts)
 
 

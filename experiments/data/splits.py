@@ -86,10 +86,10 @@ def arm(samples: Sequence[Sample], by: str, cars: int | None = None, fold: tuple
     Both are tested on the same 20 % of the images of each test car, validated on the same cars, and trained on equally
     many images. by="strangers": images of the first `cars` training cars (None: of all), as in an honest split.
     by="siblings": first the other images of the test cars, then those training cars, as under a random split by image,
-    in which nearly all siblings of a test image are in training. Raises InputError as `split` and `first_cars` do.
+    in which nearly all siblings of a test image are in training. Raises InputError as `split` and `some_cars` do.
     """
     parts = split(samples, fold=fold)
-    train = parts.train if cars is None else first_cars(parts.train, cars)
+    train = parts.train if cars is None else some_cars(parts.train, cars)
     tested, siblings = _divide_each_group(parts.test)
     if by == "siblings":
         train = [*siblings, *train][: len(train)]
@@ -108,15 +108,30 @@ def _divide_each_group(test: Sequence[Sample]) -> tuple[list[Sample], list[Sampl
     return tested, [s for turn in zip_longest(*others) for s in turn if s is not None]
 
 
-def first_cars(train: Sequence[Sample], cars: int) -> list[Sample]:
-    """The images of the first `cars` groups of the ranking. Raises InputError where there are fewer."""
+def some_cars(train: Sequence[Sample], cars: int, seed: int | None = None) -> list[Sample]:
+    """The images of `cars` groups: the first of the ranking, or a draw by the seed, the same for every model.
+
+    Raises InputError where there are fewer groups.
+    """
     groups = list(dict.fromkeys(s.group for s in train))
     if not 1 <= cars <= len(groups):
         raise InputError(
             f"--train-cars {cars} is not possible: give a number from 1 to {len(groups)}, the number of training cars."
         )
+    if seed is not None:
+        groups.sort(key=lambda group: hashlib.sha256(f"train/{seed}/{group}".encode()).hexdigest())
     keep = set(groups[:cars])
     return [s for s in train if s.group in keep]
+
+
+def some_views(test: Sequence[Sample], views: int) -> list[Sample]:
+    """At most `views` images of each group, those whose names have the smallest SHA-256; the order stays."""
+    ranked = sorted(test, key=lambda s: hashlib.sha256(s.name.encode()).hexdigest())
+    taken: dict[str, list[Sample]] = {}
+    for sample in ranked:
+        taken.setdefault(sample.group, []).append(sample)
+    keep = {sample for group in taken.values() for sample in group[:views]}
+    return [sample for sample in test if sample in keep]
 
 
 def manifest(parts: Split) -> str:

@@ -61,7 +61,7 @@ class PlannedCell:
         config = dataclasses.replace(self.config, seed=seed)
         if rate is not None:
             config = dataclasses.replace(config, learning_rate=rate)
-        if self.config.split != "image":
+        if self.config.split != "image" and self.config.train_draw != "seed":
             return dataclasses.replace(self.base, config=config)
         return split_inputs(config, self.base.machine, self.base.samples)  # this split depends on the seed
 
@@ -149,6 +149,8 @@ def build(study: Study, machine: Mapping[str, Any], check: Callable[[], None] = 
 
 def _resolve(study: Study, cell: Cell, machine: Mapping[str, Any]) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     fields = merged(iter((study.settings, cell.fields)))
+    if study.draw_training_cars:
+        fields["train_draw"] = "seed"
     try:
         config, runtime, notices = resolve(ParsedArgs(fields, dict(machine), study.preset))
     except InputError as error:
