@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from numpy.typing import ArrayLike
 
-from analysis.statistics.comparisons import Comparison, Name, as_comparisons, check_scores, check_settings, unpaired
-from analysis.statistics.estimator import stack, summarise_cell
+from analysis.statistics.comparisons import Comparison, Name, as_comparisons, check_scores, check_settings, difference
+from analysis.statistics.estimator import stack
 from analysis.statistics.rate_cost import RateCost, cost_of
 
 
@@ -18,6 +18,7 @@ def against_baseline(
     higher_is_better: bool = True,
     level: float = 0.95,
     *,
+    paired_seeds: bool = False,
     rate_cost: RateCost | None = None,
 ) -> dict[Name, Comparison]:
     """Compare every other cell with the baseline; Holm's procedure runs over these comparisons.
@@ -28,6 +29,7 @@ def against_baseline(
         rope: half the width of the region of practical equivalence, in the scores' unit.
         higher_is_better: decides which sign is `better`; the difference is always cell minus baseline.
         level: of the whole family.
+        paired_seeds: whether row k of every cell is the same seed, whose draw they share.
         rate_cost: what the uncertainty of tuned learning rates adds; None where rates were given.
 
     Returns:
@@ -43,11 +45,7 @@ def against_baseline(
     if not others:
         raise ValueError(f"There is no cell to compare with the baseline {baseline}: add another model or loss.")
     scores = check_scores(cells)
-    summaries = {name: summarise_cell(cell) for name, cell in scores.items()}
     estimates = [
-        unpaired(
-            scores[n], scores[baseline], summaries[n], summaries[baseline], cost_of(rate_cost, {n: 1, baseline: -1})
-        )
-        for n in others
+        difference(scores[n], scores[baseline], paired_seeds, cost_of(rate_cost, {n: 1, baseline: -1})) for n in others
     ]
     return dict(zip(others, as_comparisons(stack(estimates), rope, higher_is_better, level), strict=True))

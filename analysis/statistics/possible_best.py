@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from analysis.statistics.comparisons import Name, check_scores, check_settings, unpaired
-from analysis.statistics.estimator import summarise_cell
+from analysis.statistics.comparisons import Name, check_scores, check_settings, difference
 from analysis.statistics.rate_cost import RateCost, cost_of
 
 
@@ -17,6 +16,7 @@ def best_set(
     level: float = 0.95,
     higher_is_better: bool = True,
     *,
+    paired_seeds: bool = False,
     rate_cost: RateCost | None = None,
 ) -> tuple[Name, ...]:
     """The cells that cannot be excluded as the best.
@@ -29,6 +29,7 @@ def best_set(
         cells: scores (seeds, groups) by name, of the same groups in the same order.
         level: the probability with which a true best is in the set.
         higher_is_better: whether the highest mean is best, or the lowest.
+        paired_seeds: whether row k of every cell is the same seed, whose draw they share.
         rate_cost: what the uncertainty of tuned learning rates adds; None where rates were given.
 
     Returns:
@@ -44,12 +45,11 @@ def best_set(
     if not cells:
         raise ValueError("There is no cell to choose from.")
     scores = check_scores(cells)
-    summaries = {name: summarise_cell(cell) for name, cell in scores.items()}
     sign, error = (1 if higher_is_better else -1), (1 - level) / max(len(scores) - 1, 1)
 
     def excludes(better: Name, worse: Name) -> bool:
         added = cost_of(rate_cost, {better: 1, worse: -1})
-        estimate = unpaired(scores[better], scores[worse], summaries[better], summaries[worse], added)
+        estimate = difference(scores[better], scores[worse], paired_seeds, added)
         return bool(sign * estimate.value > estimate.half_width(np.float64(2 * error)))
 
     return tuple(name for name in scores if not any(excludes(other, name) for other in scores if other != name))

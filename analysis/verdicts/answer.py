@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.study_results import COST, Study, by_car
+from analysis.statistics.baseline_comparisons import against_baseline
 from analysis.statistics.comparisons import Comparison, Family, compare_all
 from analysis.statistics.estimator import Array
 from analysis.statistics.interaction_test import InteractionTest, interaction_test
@@ -74,6 +75,7 @@ class Answer:
     effects: list[FactorEffects] = field(default_factory=list)
     within: list[EffectsWithin] = field(default_factory=list)
     interaction: InteractionTest | None = None  # None where fewer than two factors vary
+    against_baseline: Mapping[str, Comparison] = field(default_factory=dict)  # single cells minus the baselines' cell
     best: tuple[str, ...] = ()  # the judged cells that cannot be excluded as the best
     pairs: Family[str] | None = None  # every two judged cells; only for pairs.csv
     faultless: Sensitivity | None = None  # None where it is not known which masks are faulty
@@ -191,9 +193,20 @@ def _answer(study: Study) -> Answer:
         [found for found in effects if found is not None],
         [found for found in within if found is not None],
         interaction_test(table.at, study.paired) if len(study.varied) > 1 and several else None,
-        best_set(judged, level) if judged else (),
+        _against_baseline(study, judged, level),
+        best_set(judged, level, paired_seeds=study.paired) if judged else (),
         compare_all(judged, study.reading.cell_margin, level=level, paired_seeds=study.paired) if several else None,
     )
+
+
+def _against_baseline(study: Study, judged: Mapping[str, Array], level: float) -> dict[str, Comparison]:
+    """Each judged cell minus the cell that has every factor's baseline; nothing where that one is not judged."""
+    wanted = study.reading.baselines
+    cells = [cell["cell"] for cell in study.cells if wanted.items() <= cell.get("levels", {}).items()]
+    baseline = next((cell for cell in cells if cell in judged), None)
+    if baseline is None or len(judged) < 2:
+        return {}
+    return against_baseline(judged, baseline, study.reading.cell_margin, level=level, paired_seeds=study.paired)
 
 
 def _cell(study: Study, cell: Mapping[str, Any], eligibility: Eligibility, dice: Array | None) -> CellResult:

@@ -13,13 +13,14 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.text.sentences import verdict
+from analysis.text.sentences import cell_verdict
 from analysis.verdicts.answer import Answer
 from experiments.config.schema import RunConfig, without_password
 from experiments.runtime import progress
 from experiments.runtime.errors import RunFailed
 from experiments.runtime.progress import log
 from experiments.studies import study_folder
+from experiments.studies.summary_runs import summarise_study
 from experiments.tracking.tracker import Session
 from experiments.tracking.tracker import session as connect
 from experiments.tracking.upload import RunSnapshot, RunUpload
@@ -39,6 +40,7 @@ class Studies:
     runs: Tags = field(default_factory=lambda: defaultdict(dict))
     trials: Tags = field(default_factory=lambda: defaultdict(dict))
     parents: dict[str, str] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
     groups: dict[str, tuple[dict[str, float], Path]] = field(default_factory=dict)
 
 
@@ -58,6 +60,9 @@ def upload(output_dir: Path, uri: str | None) -> int:
                         break
         for name, (numbers, trials) in studies.groups.items():
             session.conclude(name, numbers, [trials] if trials.exists() else [])
+        for name in sorted(studies.names):
+            if not session.away:
+                summarise_study(name, output_dir, session)
     if session.away:
         raise RunFailed(
             f"{warnings[0].partition(' The run goes on')[0]} Nothing is lost: type the same command when it is back."
@@ -126,6 +131,7 @@ def read_studies(folder: Path) -> Studies:
 
 def _read_plan(plan: Path, found: Studies) -> None:
     content = json.loads(plan.read_text(encoding="utf-8"))
+    found.names.add(plan.parent.name)
     for cell in content["cells"]:
         for key in cell["runs"].values():
             found.runs[key] |= study_folder.run_tags(content["name"], cell["cell"])
@@ -156,9 +162,10 @@ def tag_verdicts(found: Answer, output_dir: Path, uri: str | None) -> None:
         )
     name = found.study.name
     with connect(uri, output_dir, log) as session:
-        for row in found.rows:
-            for key in row.keys:
-                session.tag(key, {f"verdict.{name}": verdict(row, "en"), f"top.{name}": str(row.top).lower()})
-        session.leave_out(name, {key for row in found.rows for key in row.keys})
+        for cell in found.cells:
+            top = str(cell.name in found.best).lower()
+            for key in cell.keys:
+                session.tag(key, {f"verdict.{name}": cell_verdict(found, cell.name, "en"), f"top.{name}": top})
+        session.leave_out(name, {key for cell in found.cells for key in cell.keys})
     if not session.away:
         print(f"The verdicts are in MLflow, as the tags verdict.{name} and top.{name}.")

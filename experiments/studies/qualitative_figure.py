@@ -85,13 +85,13 @@ def _samples(photographs: str, credit: str | None) -> tuple[list[Sample], str]:
 
 def _trained_cells(answers: Answer, output_dir: Path) -> Iterator[TrainedCell]:
     """The models of the highest cells that have a checkpoint in `output_dir`."""
-    for row in answers.measured[:MODELS]:
-        path = output_dir / "runs" / row.keys[0] / "last.ckpt"
-        if row.keys[0] not in answers.study.configs or not path.exists():
+    for cell in [cell for cell in answers.ranked if cell.keys][:MODELS]:
+        path = output_dir / "runs" / cell.keys[0] / "last.ckpt"
+        if cell.keys[0] not in answers.study.configs or not path.exists():
             continue
-        config = load_config(answers.study, row.keys[0])
+        config = load_config(answers.study, cell.keys[0])
         model = TrainedModel(path, config, {}).model()  # all weights are in the checkpoint: nothing is downloaded
-        yield TrainedCell(row.label, model, config.size)
+        yield TrainedCell(cell_label(answers.study, cell.name, "en"), model, config.size)
 
 
 def _row(sample: Sample, cells: list[TrainedCell]) -> Shown:

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from analysis.records.places import RESULTS
 from experiments.config.values import ParsedArgs
 from experiments.runtime import interrupts, progress
 from experiments.runtime.interrupts import Stop
-from experiments.studies import cost, display, looks, ray_executor, reuse_results, tuning
+from experiments.studies import cost, display, looks, ray_executor, reuse_results, summary_runs, tuning
 from experiments.studies.cost import Sensitivity
 from experiments.studies.definition import Study
 from experiments.studies.executor import Executor, LocalExecutor, run_all
@@ -101,6 +102,11 @@ def _tune_and_write(plan: Plan, sensitivity: Sensitivity, executor: Executor, se
     display.print_rates(plan)
 
 
+def _committed(plan: Plan) -> Path | None:
+    """Where committed runs count, beside those of this machine."""
+    return RESULTS if plan.committed_runs else None
+
+
 def _run_until_decided(
     plan: Plan, sensitivity: Sensitivity, executor: Executor, session: tracker.Session
 ) -> list[tuple[PlannedCell, int]]:
@@ -129,7 +135,8 @@ def _run(plan: Plan, sensitivity: Sensitivity, stop: Stop, pool: RayOptions | No
             sensitivity = cost.sensitivity(plan)
             display.print_plan(plan, sensitivity, tuning.load_rates(plan))
         failed = _run_until_decided(plan, sensitivity, executor, session)
-    write_plan(plan, sensitivity)  # in case another worker, which was behind, wrote an earlier state
+        write_plan(plan, sensitivity)  # in case another worker, which was behind, wrote an earlier state
+        summary_runs.summarise_study(plan.study.name, plan.machine.output_dir, session, _committed(plan))
     display.print_status(plan, tuning.load_rates(plan))
     print(f"Next: python run.py report {plan.study.name}{plan.machine.output_flag}")
     return 1 if failed or any(plan.rate(cell).value is None for cell in plan.cells) else 0

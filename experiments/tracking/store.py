@@ -63,6 +63,19 @@ def find(client: Any, experiment: str, key: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
+def summary_run(client: Any, experiment: str, lock: Path, tags: Mapping[str, str], name: str) -> str:
+    """The id of the run with the key in `tags`, created under the lock where there is none yet, with tags but `state`.
+
+    Several processes may end a study at once.
+    """
+    with FileLock(lock, timeout=60):
+        known = find(client, experiment, tags["key"])
+        if known is not None:
+            return known
+        first = {name: text for name, text in tags.items() if name != "state"}
+        return str(client.create_run(experiment, tags=first, run_name=name).info.run_id)
+
+
 def leave_out(client: Any, experiment: str, study: str, keys: Set[str]) -> None:
     """Runs that an earlier plan of this study had, and that are not among `keys`, lose their part in it: a comparison
     of the study's runs would mix two plans otherwise."""
