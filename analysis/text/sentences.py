@@ -51,22 +51,16 @@ def setting(answer: Answer) -> dict[str, Any]:
     """How large a study is: image sizes, seeds, training steps (or epochs); what was planned where nothing has run."""
     study, runs = answer.study, answer.study.finished
     planned = study.plan.get("settings", {})
-    sizes, epochs, per_epoch = (
-        sorted({value for value in runs[name].dropna() if value != ""}) if len(runs) else []
-        for name in ("size", "epochs", "epoch_steps")
-    )
-    if not len(runs):
-        size = planned.get("size")
-        sizes = ["x".join(map(str, size)) if isinstance(size, Sequence) and not isinstance(size, str) else str(size)]
-        sizes = sizes if size else []
-        epochs, per_epoch = [planned[n]] if (n := "epochs") in planned else [], []
+    if len(runs):
+        sizes, epochs = sorted(set(runs["size"]) - {""}), sorted(set(runs.epochs.dropna()))
+    else:
+        sizes = ["x".join(map(str, planned["size"]))] if isinstance(planned.get("size"), list) else []
+        epochs = [planned["epochs"]] if "epochs" in planned else []
     known = len(runs) and runs.epoch_steps.notna().all()
-    steps = sorted({int(a) * int(b) for a, b in zip(runs.epochs, runs.epoch_steps, strict=True)}) if known else []
-    seeds = answer.seeds or len(study.plan.get("design", {}).get("seeds", []))
     return {
         "sizes": [str(size).replace("x", "×") for size in sizes],
-        "seeds": seeds,
-        "steps": steps,
+        "seeds": answer.seeds or len(study.plan.get("design", {}).get("seeds", [])),
+        "steps": sorted(set((runs.epochs * runs.epoch_steps).astype(int))) if known else [],
         "epochs": [int(n) for n in epochs],
     }
 
@@ -172,7 +166,7 @@ class Writer:
 
     def _within(self, part: EffectsWithin) -> list[str]:
         """The effect of a factor at each combination of some others; of several levels only the clear ones."""
-        study, lines = self.answer.study, []
+        study, lines = self.answer.study, list[str]()
         for level in dict.fromkeys(level for level, _ in part.comparisons):
             at = [(place, c) for (other, place), c in part.comparisons.items() if other == level]
             for verdict in VERDICTS:
@@ -333,4 +327,3 @@ def _any(comparisons: Iterable[Comparison], verdicts: Sequence[str]) -> bool:
 
 def _failed(cell: CellResult) -> bool:
     return cell.eligibility.kind == "failed" and bool(cell.eligibility.reason)
-

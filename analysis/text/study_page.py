@@ -1,123 +1,139 @@
-"""A study's texts on the pages: its section in the README, and the long form of docs/studies.md."""
+"""A study's page in Markdown, whole from its records: answer, table, picture, method, limits, commands, details."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import pandas as pd
 
-from analysis.text import robustness
-from analysis.text.markdown import escaped, escaped_table
-from analysis.text.notes import study_notes
+from analysis.records.study_reading import STUDY_FILES
+from analysis.text import notes, tables
+from analysis.text.markdown import escaped, grid_table, table_of
+from analysis.text.robustness import robustness_grids
 from analysis.text.sentences import answer_sentences
-from analysis.text.tables import cell_table, main_effects_table, simple_effects_table
-from analysis.text.wording import GAP, phrases, score
+from analysis.text.tables import Grid
+from analysis.text.wording import GAP, Phrases, phrases, score
 from analysis.verdicts.answer import Answer
-from analysis.verdicts.observed_power import observe_power
+
+OTHER = {"en": ("zh", "中文"), "zh": ("en", "English")}
+SUFFIX = {"en": "", "zh": ".zh"}  # of a picture's name
 
 
-def study_section(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
-    """Write the section in Markdown; `folder` holds the pictures that were `drawn`, seen from the README."""
-    words = phrases("study", language)
+def question_of(answer: Answer, language: str) -> str:
+    """What the study asks; its name where it asks nothing."""
+    return str(answer.study.plan.get("question", {}).get(language) or answer.study.name)
+
+
+def answer_paragraph(answer: Answer, language: str) -> str:
+    """The answer in Markdown, its first sentence in bold."""
     first, *others = (escaped(sentence) for sentence in answer_sentences(answer, language))
-    question = answer.study.plan.get("question", {}).get(language, "")
-    parts = [f"*{escaped(question)}*"] if question else []
-    parts.append(f"**{first}** {GAP[language].join(others)}".strip())  # GitHub wants the space after a bold 。
-    if "simple-effects" in drawn:
-        parts.append(f"![{words.section_simple_effects}]({folder}/simple-effects.svg)")
-    elif "intervals" in drawn:
-        parts.append(f"![{words.pictures['intervals']}]({folder}/intervals.svg)")
-    parts.append(escaped_table(cell_table(answer, language)))
-    parts.append("\n".join(f"- {escaped(note)}" for note in study_notes(answer, ledger, language)))
-    return "\n\n".join([*parts, *simple_effects(answer, language), *_robustness(answer, language, folder, drawn)])
+    return f"**{first}** {GAP[language].join(others)}".strip()  # GitHub wants the space after a bold 。
 
 
-def simple_effects(answer: Answer, language: str) -> list[str]:
-    """The simple effects that the plan asks for: a sentence and a table for each factor."""
-    parts = []
-    for factor, effects in answer.simple.items():
-        parts.append(escaped(phrases("study", language).simple_effects(factor=factor)))
-        parts.append(escaped_table(simple_effects_table(effects, language)))
-    return parts
+def answer_table(answer: Answer, language: str) -> str:
+    """The matrix (or matrices) with caption and legend, in Markdown."""
+    parts = [tables.caption(answer, language)]
+    parts += _titled(tables.matrices(answer, language))
+    return "\n\n".join([*parts, tables.legend(answer, language)])
 
 
-def _robustness(answer: Answer, language: str, folder: str, drawn: Collection[str]) -> list[str]:
-    """The scores under corruptions and elsewhere, and what they say of each factor that has a baseline."""
-    parts, words = [], phrases("study", language)
-    table = robustness.condition_table(answer, language)
-    if table is not None:
-        picture = [f"![{words.pictures['robustness']}]({folder}/robustness.svg)"] if "robustness" in drawn else []
-        parts += [words.robustness(), *picture, escaped_table(table)]
-    for factor, baseline in answer.study.plan.get("design", {}).get("baseline", {}).items():
-        differences = robustness.difference_table(answer, factor, baseline, language)
-        if differences is not None:
-            parts.append(escaped(words.robustness_differences(factor=factor, baseline=baseline)))
-            parts.append(escaped(robustness.difference_sentences(answer, factor, baseline, language)))
-            parts.append(escaped_table(differences))
-    return parts
-
-
-PICTURES = ("main-effects", "simple-effects", "pairs", "responses", "validation", "angles", "worst-cars", "cost")
-
-
-def study_long_form(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
-    """Write the study in Markdown; `folder` holds the pictures that were `drawn`, seen from the document."""
-    words = phrases("study", language)
+def study_page(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
+    """Write the page; `folder` holds the files of the study, among them the pictures `drawn`, seen from the page."""
+    study, words = answer.study, phrases("study", language)
+    other, its_name = OTHER[language]
+    page = Page(words, language, folder, drawn)
     parts = [
-        escaped(GAP[language].join(answer_sentences(answer, language))),
-        f"**{words.design_and_power}**",
-        escaped_table(_power(answer, language)),
-        f"**{words.convergence}**",
-        escaped_table(_convergence(answer, language)),
+        f"# {escaped(question_of(answer, language))}",
+        f"`{study.name}` · [{its_name}](../../{other}/studies/{study.name}.md)",
+        answer_paragraph(answer, language),
+        answer_table(answer, language),
+        *page.picture("hero"),
+        f"## {words.method}",
+        _list(notes.method_lines(answer, language)),
+        f"## {words.limits}",
+        _list(notes.limit_lines(answer, language)),
+        f"## {words.commands}",
+        _commands(answer, words),
+        f"## {words.details}",
+        *_details(answer, ledger, language, page),
+        words.files(folder=folder),
     ]
-    tuned = [cell for cell in answer.study.cells if cell.get("tuned") and cell.get("rate_low") is None]
-    if tuned and answer.measured:
-        parts.append(words.rates_without_interval())
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+class Page:
+    """Where a page finds its pictures."""
+
+    def __init__(self, words: Phrases, language: str, folder: str, drawn: Collection[str]) -> None:
+        self.words, self.language, self.folder, self.drawn = words, language, folder, drawn
+
+    def picture(self, name: str) -> list[str]:
+        """A picture of the page's language, or else the English one; nothing where none was drawn."""
+        for file in (name + SUFFIX[self.language], name):
+            if file in self.drawn:
+                return [f"![{self.words.pictures[name]}]({self.folder}/{file}.svg)"]
+        return []
+
+
+def _details(answer: Answer, ledger: pd.DataFrame, language: str, page: Page) -> Iterator[str]:
+    """Everything else that is known of a study."""
+    words, study = page.words, answer.study
     if answer.effects:
-        parts += [words.main_effects(), escaped_table(main_effects_table(answer.effects, language))]
-    parts += simple_effects(answer, language)
-    parts.append("\n".join(f"- {escaped(note)}" for note in study_notes(answer, ledger, language)))
-    parts += [f"![{words.pictures[name]}]({folder}/{name}.svg)" for name in PICTURES if name in drawn]
-    return "\n\n".join(parts)
+        effects = tables.effect_grids(answer, language)
+        yield f"### {words.effects}"
+        yield from [words.effects_note(), *_titled(effects)] if effects else []
+        yield from [*page.picture("main-effects"), *page.picture("simple-effects")]
+    if grids := robustness_grids(answer, language):
+        yield f"### {words.robustness}"
+        yield from [words.robustness_note(), *(grid_table(grid) for grid in grids), *page.picture("robustness")]
+    yield f"### {words.scores}"
+    yield grid_table(tables.score_grid(answer, language))
+    if len(study.finished):
+        yield words.scores_note()
+        yield from page.picture("cost")
+    yield f"### {words.training}"
+    yield grid_table(tables.training_grid(answer, language))
+    yield words.training_note()
+    yield from [*page.picture("responses"), *page.picture("validation")]
+    if rows := notes.power_rows(answer, language):
+        yield f"### {words.power}"
+        columns = ["", words.beforehand(source=(study.plan.get("variances") or {}).get("source", "")), words.observed]
+        yield table_of(columns, [(name, score(before), score(seen)) for name, before, seen in rows], left=1)
+    if lines := notes.sensitivity_lines(answer, ledger, language):
+        yield f"### {words.sensitivity}"
+        yield _list([escaped(line) for line in lines])
+    if lines := study.reading.notes.get("design", {}).get(language, []):
+        yield f"### {words.design}"
+        yield _list(lines)
 
 
-def _power(answer: Answer, language: str) -> pd.DataFrame:
-    """What was expected beforehand next to what the study's own scores give."""
-    words, plan, found = phrases("study", language), answer.study.plan, observe_power(answer)
-    guessed, planned = plan.get("variances") or {}, plan.get("detectable") or {}
-    main = planned.get("main") or {}
-    rows: list[tuple[str, float | None, float | None]] = [
-        (text, guessed.get(name), getattr(found.spread, name) if found else None) for name, text in words.spread.items()
-    ]
-    rows.append((words.detectable_pair, planned.get("pair"), found.pair if found else None))
-    for name in answer.study.factors:
-        rows.append((words.detectable_main(factor=name), main.get(name), found.main.get(name) if found else None))
-    rows.append((words.chance_of_equivalence, planned.get("equivalent"), found.equivalent if found else None))
-    columns = ["", words.beforehand(source=guessed.get("source", "")), words.observed]
-    return pd.DataFrame([(name, score(before), score(seen)) for name, before, seen in rows], columns=columns)
+def _titled(grids: list[Grid]) -> list[str]:
+    """Tables, each under its title where it has one."""
+    return [f"**{escaped(grid.title)}**\n\n{grid_table(grid)}" if grid.title else grid_table(grid) for grid in grids]
 
 
-def _convergence(answer: Answer, language: str) -> pd.DataFrame:
-    """Each measured cell's rate, how far it had converged, and what other ways to score it would give."""
-    words, done, curves = phrases("study", language), answer.study.finished, answer.study.curves.sort_values("epoch")
-    plans = {cell["cell"]: cell for cell in answer.study.cells}
-    rises, validation = done.groupby("cell").val_rise.mean(), done.groupby("cell").val_dice_last.mean()
-    known = done[done.val_rise.notna()]
-    risen = known.val_rise.gt(answer.study.rope).groupby(known.cell).agg(["sum", "size"])
-    last_steps = curves.groupby(["cell", "seed"]).val_dice.agg(lambda dice: dice.diff().iloc[-1])
-    last = last_steps.groupby("cell").agg(["mean", "count"])
-    of_all_seeds = last["count"].eq(done.groupby("cell").size().reindex(last.index))
-    steps = last["mean"].where(of_all_seeds)
-    rows = []
-    for row in answer.measured:
-        low, high = (plans[row.cell].get(name) for name in ("rate_low", "rate_high"))
-        ends = words.not_estimable() if low is None or high is None else f"{low:.2g}, {high:.2g}"
-        rate = f"{row.rate:.3g}" + (f" [{ends}]" if plans[row.cell].get("tuned") else "")
-        seeds = f" ({' / '.join(map(str, risen.loc[row.cell]))})" if row.cell in risen.index else ""
-        scores = answer.scores[row.cell]
-        deviation = scores.mean(1).std(ddof=1) if len(scores) > 1 else None
-        without = answer.faultless and answer.faultless.dice.get(row.cell)
-        numbers = (steps.get(row.cell), validation.get(row.cell), deviation, row.dice, row.dice_best, without)
-        rows.append((row.label, rate, score(rises.get(row.cell)) + seeds, *map(score, numbers)))
-    columns = words.convergence_columns
-    return pd.DataFrame(rows, columns=[*columns[:2], words.rise(rope=answer.study.rope), *columns[2:]])
+def _list(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _commands(answer: Answer, words: Phrases) -> str:
+    """How the study is carried out and reported."""
+    study, name = answer.study, answer.study.name
+    data = str(study.plan.get("settings", {}).get("data", ""))
+    place = f" --data-dir data/{data}" if data == "carvana" else ""
+    lines = [f"python run.py study {name}{place}"] if (STUDY_FILES / f"{name}.toml").exists() else []
+    if len(study.robustness):
+        corrupted = ("clean", "blur", "noise", "jpeg", "brightness", "contrast")
+        others = sorted({c for c in set(study.robustness.condition) if c.split()[0] not in corrupted})
+        elsewhere = f" --elsewhere data/{others[0]}" if others else ""
+        lines.append(f"python run.py robustness {name}{place}{elsewhere}")
+    block = "```bash\n" + "\n".join([*lines, f"python run.py report {name}"]) + "\n```"
+    files = sorted({file for cell in study.cells if (file := _weights(cell.get("settings", {})))})
+    return "\n\n".join([block, *([words.weights(files=files)] if files else [])])
+
+
+def _weights(settings: dict[str, object]) -> str:
+    """The file of weights that a cell starts from, if its settings name one."""
+    options = settings.get("model_kwargs")
+    value = options.get("pretrained") if isinstance(options, dict) else None
+    return value if isinstance(value, str) and value.startswith("weights/") else ""

@@ -47,7 +47,8 @@ def phrases(topic: str, language: str) -> Phrases:
 def environment() -> Environment:
     """What the templates see."""
     made = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False)
-    made.filters |= {"score": score, "count": lambda n: f"{n:,}", "size": size, "span": span, "p": p_value, "signed": signed}
+    made.filters |= {"score": score, "signed": signed, "count": lambda n: f"{n:,}"}
+    made.filters |= {"size": size, "span": span, "p": p_value}
     return made
 
 
