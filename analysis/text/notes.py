@@ -40,6 +40,7 @@ def method_lines(answer: Answer, language: str) -> list[str]:
                 planned=[] if answer.exploratory else planned,
                 paired=study.paired,
                 looks=list(study.looks),
+                cars=of_cars(answer),
             )
         )
     if len(study.finished) or len(study.trials):
@@ -51,14 +52,14 @@ def limit_lines(answer: Answer, language: str) -> list[str]:
     """What the verdicts do not cover, what could be detected, and what the study file adds by hand."""
     words, observed = phrases("notes", language), observe_power(answer)
     lines = [words.validity()] if answer.effects else []
-    if observed and observed.pair is not None:
-        names = {factor_name(answer.study, f, language): value for f, value in observed.main.items()}
-        lines.append(words.detectable(main=names, pair=observed.pair if len(answer.study.varied) > 1 else None))
+    if observed and observed.factors:
+        names = {factor_name(answer.study, f, language): value for f, value in observed.factors.items()}
+        lines.append(words.detectable(main=names, single=observed.cells if len(answer.study.varied) > 1 else None))
     return [*lines, *answer.study.reading.notes.get("limits", {}).get(language, [])]
 
 
 def sensitivity_lines(answer: Answer, ledger: pd.DataFrame, language: str) -> list[str]:
-    """What becomes of the comparisons without some data, the ceiling of the input size, and how used the test set is."""
+    """What becomes of the comparisons without some data, the ceiling of the input size, use of the test set."""
     study, words, lines = answer.study, phrases("notes", language), list[str]()
     if answer.interaction is not None:
         lines.append(words.interaction(p=answer.interaction.p))
@@ -77,7 +78,10 @@ def sensitivity_lines(answer: Answer, ledger: pd.DataFrame, language: str) -> li
         lines.append(words.ceiling(ceilings=list(zip(sizes, ceilings.ceiling, strict=True))))
     if len(done) and done.device.nunique() > 1:
         lines.append(words.devices(devices=_texts(done.device)))
-    lines += [words.readings(cars=cars, runs=runs, studies=n) for cars, runs, n in times_read(ledger, study)]
+    lines += [
+        words.readings(groups=groups, runs=runs, studies=n, cars=of_cars(answer))
+        for groups, runs, n in times_read(ledger, study)
+    ]
     kept = [str(cell["cell"]) for cell in study.cells if cell.get("kept")]
     return [*lines, *([words.no_longer_planned(cells=kept)] if kept else [])]
 
@@ -95,8 +99,14 @@ def power_rows(answer: Answer, language: str) -> list[tuple[str, float | None, f
     ]
     for factor in answer.study.varied:
         name = words.detectable_main(factor=factor_name(answer.study, factor, language))
-        rows.append((name, main.get(factor), observed.main.get(factor) if observed else None))
-    return [*rows, (words.detectable_pair, planned.get("pair"), observed.pair if observed else None)]
+        rows.append((name, main.get(factor), observed.factors.get(factor) if observed else None))
+    return [*rows, (words.detectable_pair, planned.get("pair"), observed.cells if observed else None)]
+
+
+def of_cars(answer: Answer) -> bool:
+    """Whether the groups of the images are cars."""
+    sets = _texts(answer.study.finished.data) or [str(answer.study.plan.get("settings", {}).get("data", ""))]
+    return set(sets) <= {"carvana", "synthetic"}
 
 
 def _data(answer: Answer, words: Phrases) -> str:
@@ -113,7 +123,7 @@ def _data(answer: Answer, words: Phrases) -> str:
             test_groups=scores.group.nunique(),
             native=[size.replace("x", "×") for size in known.get("sizes", [])],
             sizes=setting(answer)["sizes"],
-            cars=set(sets) <= {"carvana", "synthetic"},
+            cars=of_cars(answer),
         )
     )
 

@@ -6,6 +6,7 @@ were; the last one what to take if one must choose. The words are in templates/s
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections import Counter
@@ -27,6 +28,13 @@ NO_CHOICE = ("split", "data", "data_dir", "fold", "train_cars")  # settings that
 def answer_sentences(answer: Answer, language: str) -> list[str]:
     """The answer of a study, a sentence each; what holds for all comparisons first, what to take last."""
     return Writer(answer, language).sentences()
+
+
+def finding(answer: Answer, language: str) -> str:
+    """The study in one sentence: its first clear effect, or that none was found."""
+    writer = Writer(answer, language)
+    first = writer.sentences()[0]
+    return writer.first_clear or first
 
 
 def cell_verdict(answer: Answer, name: str, language: str) -> str:
@@ -72,6 +80,7 @@ class Writer:
     answer: Answer
     language: str
     interval_explained: bool = False
+    first_clear: str = ""  # the first sentence that states a clear effect
 
     @property
     def words(self) -> Phrases:
@@ -140,16 +149,19 @@ class Writer:
         return parts
 
     def _average(self, effects: FactorEffects, after: bool) -> list[str]:
-        """The levels of a factor against its baseline; only the first sentence says what is averaged over."""
-        found = [(level, comparison) for level, comparison in effects.comparisons.items()]
-        lines = []
+        """The levels of a factor against its baseline; what is averaged over is said once, and where it changes."""
+        lines, said = list[str](), None
         for verdict in VERDICTS:
-            same = [(level, c) for level, c in found if c.verdict == verdict]
-            same.sort(key=lambda pair: -abs(pair[1].difference))
-            for group in _groups(same, verdict):
-                scope = {} if lines else self._scope(effects, group[0][0], after)
-                lines.append(self._sentence([level for level, _ in group], effects.baseline, [c for _, c in group],
-                                            verdict, effects.margin, **scope))  # fmt: skip
+            same = [(level, c) for level, c in effects.comparisons.items() if c.verdict == verdict]
+            same.sort(key=lambda pair: (effects.over[pair[0]], -abs(pair[1].difference)))
+            for _, alike in itertools.groupby(same, key=lambda pair: effects.over[pair[0]]):
+                for group in _groups(list(alike), verdict):
+                    levels, comparisons = [level for level, _ in group], [c for _, c in group]
+                    scope = self._scope(effects, levels[0], after)
+                    unsaid, said = (scope if scope != said else {}), scope
+                    lines.append(
+                        self._sentence(levels, effects.baseline, comparisons, verdict, effects.margin, **unsaid)
+                    )
         return lines
 
     def _scope(self, effects: FactorEffects, level: str, after: bool) -> dict[str, Any]:
@@ -189,18 +201,22 @@ class Writer:
         study, language, first = self.answer.study, self.language, comparisons[0]
         names = [level_name(study, level, language) for level in levels]
         a, b = listed(names, language), level_name(study, baseline, language)
-        scope = {"place": place, "over": list(over), "part": part, "after": after}
-        confidence = self._confidence() if all(map(finite, comparisons)) else ""
+        scope = {"place": place, "over": list(over), "part": part, "after": after, "margin": margin}
+        known = all(map(finite, comparisons))
         if len(comparisons) > 1:
-            low, high = min(c.low for c in comparisons), max(c.high for c in comparisons)
             apart = [abs(c.difference) for c in comparisons]
-            bounds = {"low": low, "high": high, "smallest": min(apart), "largest": max(apart)}
-            return str(self.words.alike(a=a, b=b, verdict=verdict, margin=margin, confidence=confidence, **bounds,
-                                        **scope))  # fmt: skip
-        if first.difference < 0:
-            a, b, first = b, a, first.mirrored()
-        return str(self.words.comparison(a=a, b=b, comparison=first, verdict=first.verdict, margin=margin,
-                                         confidence=confidence, finite=finite(first), **scope))  # fmt: skip
+            bounds = {"low": min(c.low for c in comparisons), "high": max(c.high for c in comparisons)}
+            bounds |= {"smallest": min(apart), "largest": max(apart)}
+            say = functools.partial(self.words.alike, a=a, b=b, verdict=verdict, **bounds, **scope)
+        else:
+            if first.difference < 0:
+                a, b, first = b, a, first.mirrored()
+            say = functools.partial(
+                self.words.comparison, a=a, b=b, comparison=first, verdict=first.verdict, finite=known, **scope
+            )
+        if verdict in CLEAR and not self.first_clear:
+            self.first_clear = say(confidence=self.words.confidence(looks=bool(study.looks)))
+        return str(say(confidence=self._confidence() if known else ""))
 
     def _confidence(self) -> str:
         """What stands before the first interval of the answer."""

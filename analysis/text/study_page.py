@@ -1,27 +1,52 @@
-"""A study's page in Markdown, whole from its records: answer, table, picture, method, limits, commands, details."""
+"""A study's page, whole from its records: answer, table, picture, method, limits, commands, details.
+
+`study_sections` says what stands on it; `study_page` writes it in Markdown, `analysis.report.html` in HTML.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import pandas as pd
 
 from analysis.records.study_reading import STUDY_FILES
+from analysis.records.study_results import Study
 from analysis.text import notes, tables
-from analysis.text.markdown import escaped, grid_table, table_of
-from analysis.text.robustness import robustness_grids
+from analysis.text.markdown import escaped, grid_table
+from analysis.text.robustness import CLEAN, STRENGTH, robustness_grids
 from analysis.text.sentences import answer_sentences
-from analysis.text.tables import Grid
-from analysis.text.wording import GAP, Phrases, phrases, score
+from analysis.text.tables import Cell, Grid
+from analysis.text.wording import GAP, phrases, score
 from analysis.verdicts.answer import Answer
 
 OTHER = {"en": ("zh", "中文"), "zh": ("en", "English")}
 SUFFIX = {"en": "", "zh": ".zh"}  # of a picture's name
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture by the name of its file, and its caption."""
+
+    name: str
+    caption: str
+
+
+Block = Grid | Picture | str | list[str]  # a table, a picture, a paragraph in Markdown, a list in Markdown
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; `detail` stands under the details."""
+
+    heading: str
+    blocks: list[Block]
+    detail: bool = True
+
+
 def question_of(answer: Answer, language: str) -> str:
     """What the study asks; its name where it asks nothing."""
-    return str(answer.study.plan.get("question", {}).get(language) or answer.study.name)
+    return str(answer.study.reading.question.get(language) or answer.study.name)
 
 
 def answer_paragraph(answer: Answer, language: str) -> str:
@@ -30,106 +55,118 @@ def answer_paragraph(answer: Answer, language: str) -> str:
     return f"**{first}** {GAP[language].join(others)}".strip()  # GitHub wants the space after a bold 。
 
 
-def answer_table(answer: Answer, language: str) -> str:
-    """The matrix (or matrices) with caption and legend, in Markdown."""
-    parts = [tables.caption(answer, language)]
-    parts += _titled(tables.matrices(answer, language))
-    return "\n\n".join([*parts, tables.legend(answer, language)])
+def answer_blocks(answer: Answer, language: str) -> list[Block]:
+    """The matrix with caption and legend; of three factors a matrix each and the effects, which no margin shows.
+
+    Nothing where nothing was measured.
+    """
+    if not answer.measured:
+        return []
+    effects = tables.effect_grids(answer, language) if len(answer.study.varied) > 2 else []
+    note = [phrases("study", language).effects_note()] if effects else []
+    matrices = [tables.caption(answer, language), *tables.matrices(answer, language)]
+    return [*matrices, *note, *effects, tables.legend(answer, language)]
 
 
-def study_page(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
-    """Write the page; `folder` holds the files of the study, among them the pictures `drawn`, seen from the page."""
-    study, words = answer.study, phrases("study", language)
-    other, its_name = OTHER[language]
-    page = Page(words, language, folder, drawn)
+def study_sections(answer: Answer, ledger: pd.DataFrame, language: str) -> list[Section]:
+    """Everything below the answer, its table and its picture; `ledger` says how often test sets have been used."""
+    words = phrases("study", language)
+    sections = [
+        Section(words.method, [notes.method_lines(answer, language)], detail=False),
+        Section(words.limits, [notes.limit_lines(answer, language)], detail=False),
+        Section(words.commands, list(_commands(answer, language)), detail=False),
+        *_details(answer, ledger, language),
+    ]
+    return [section for section in sections if any(section.blocks)]
+
+
+def study_page(
+    answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str], design: str = ""
+) -> str:
+    """Write the page in Markdown.
+
+    Args:
+        answer: the study with its verdicts.
+        ledger: how often test sets have been used.
+        language: "en" or "zh".
+        folder: the files of the study, seen from the page.
+        drawn: the pictures among them, without their endings.
+        design: where notes on the design stand, seen from the page.
+    """
+    words, (other, its_name) = phrases("study", language), OTHER[language]
     parts = [
         f"# {escaped(question_of(answer, language))}",
-        f"`{study.name}` · [{its_name}](../../{other}/studies/{study.name}.md)",
+        f"`{answer.study.name}` · [{its_name}](../../{other}/studies/{answer.study.name}.md)",
         answer_paragraph(answer, language),
-        answer_table(answer, language),
-        *page.picture("hero"),
-        f"## {words.method}",
-        _list(notes.method_lines(answer, language)),
-        f"## {words.limits}",
-        _list(notes.limit_lines(answer, language)),
-        f"## {words.commands}",
-        _commands(answer, words),
-        f"## {words.details}",
-        *_details(answer, ledger, language, page),
-        words.files(folder=folder),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    blocks: list[Block] = [*answer_blocks(answer, language), Picture("hero", words.pictures["hero"])]
+    sections = study_sections(answer, ledger, language)
+    for number, section in enumerate(sections):
+        if section.detail and not sections[number - 1].detail:
+            blocks.append(f"## {words.details}")
+        blocks += [f"{'###' if section.detail else '##'} {section.heading}", *section.blocks]
+    parts += [text for block in blocks if (text := _markdown(block, language, folder, drawn))]
+    return "\n\n".join([*parts, words.files(folder=folder, design=design)]) + "\n"
 
 
-class Page:
-    """Where a page finds its pictures."""
-
-    def __init__(self, words: Phrases, language: str, folder: str, drawn: Collection[str]) -> None:
-        self.words, self.language, self.folder, self.drawn = words, language, folder, drawn
-
-    def picture(self, name: str) -> list[str]:
-        """A picture of the page's language, or else the English one; nothing where none was drawn."""
-        for file in (name + SUFFIX[self.language], name):
-            if file in self.drawn:
-                return [f"![{self.words.pictures[name]}]({self.folder}/{file}.svg)"]
-        return []
+def file_of(picture: Picture, language: str, drawn: Collection[str]) -> str | None:
+    """The file of a picture in a language, or else the English one; None where there is none."""
+    return next((file for file in (picture.name + SUFFIX[language], picture.name) if file in drawn), None)
 
 
-def _details(answer: Answer, ledger: pd.DataFrame, language: str, page: Page) -> Iterator[str]:
+def blocks_table(blocks: list[Block], language: str) -> str:
+    """Tables and paragraphs in Markdown."""
+    return "\n\n".join(_markdown(block, language, "", ()) for block in blocks)
+
+
+def _markdown(block: Block, language: str, folder: str, drawn: Collection[str]) -> str:
+    if isinstance(block, Grid):
+        return f"**{escaped(block.title)}**\n\n{grid_table(block)}" if block.title else grid_table(block)
+    if isinstance(block, Picture):
+        file = file_of(block, language, drawn)
+        return f"![{block.caption}]({folder}/{file}.svg)" if file else ""
+    return block if isinstance(block, str) else "\n".join(f"- {line}" for line in block)
+
+
+def _details(answer: Answer, ledger: pd.DataFrame, language: str) -> Iterator[Section]:
     """Everything else that is known of a study."""
-    words, study = page.words, answer.study
+    words, study = phrases("study", language), answer.study
+    pictures = {name: Picture(name, caption) for name, caption in words.pictures.items()}
     if answer.effects:
-        effects = tables.effect_grids(answer, language)
-        yield f"### {words.effects}"
-        yield from [words.effects_note(), *_titled(effects)] if effects else []
-        yield from [*page.picture("main-effects"), *page.picture("simple-effects")]
+        effects = tables.effect_grids(answer, language) if len(study.varied) == 2 else []
+        note = [words.effects_note()] if effects else []
+        yield Section(words.effects, [*note, *effects, pictures["main-effects"], pictures["simple-effects"]])
     if grids := robustness_grids(answer, language):
-        yield f"### {words.robustness}"
-        yield from [words.robustness_note(), *(grid_table(grid) for grid in grids), *page.picture("robustness")]
-    yield f"### {words.scores}"
-    yield grid_table(tables.score_grid(answer, language))
-    if len(study.finished):
-        yield words.scores_note()
-        yield from page.picture("cost")
-    yield f"### {words.training}"
-    yield grid_table(tables.training_grid(answer, language))
-    yield words.training_note()
-    yield from [*page.picture("responses"), *page.picture("validation")]
+        yield Section(words.robustness, [words.robustness_note(), *grids, pictures["robustness"]])
+    if answer.measured:
+        yield Section(words.scores, [tables.score_grid(answer, language), words.scores_note(), pictures["cost"]])
+        training = [tables.training_grid(answer, language), words.training_note()]
+        yield Section(words.training, [*training, pictures["responses"], pictures["validation"]])
     if rows := notes.power_rows(answer, language):
-        yield f"### {words.power}"
         columns = ["", words.beforehand(source=(study.plan.get("variances") or {}).get("source", "")), words.observed]
-        yield table_of(columns, [(name, score(before), score(seen)) for name, before, seen in rows], left=1)
-    if lines := notes.sensitivity_lines(answer, ledger, language):
-        yield f"### {words.sensitivity}"
-        yield _list([escaped(line) for line in lines])
-    if lines := study.reading.notes.get("design", {}).get(language, []):
-        yield f"### {words.design}"
-        yield _list(lines)
+        cells = [[Cell(name), Cell(score(before)), Cell(score(seen))] for name, before, seen in rows]
+        yield Section(words.power, [Grid(columns, cells)])
+    yield Section(words.sensitivity, [[escaped(line) for line in notes.sensitivity_lines(answer, ledger, language)]])
 
 
-def _titled(grids: list[Grid]) -> list[str]:
-    """Tables, each under its title where it has one."""
-    return [f"**{escaped(grid.title)}**\n\n{grid_table(grid)}" if grid.title else grid_table(grid) for grid in grids]
-
-
-def _list(lines: list[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _commands(answer: Answer, words: Phrases) -> str:
+def _commands(answer: Answer, language: str) -> Iterator[str]:
     """How the study is carried out and reported."""
-    study, name = answer.study, answer.study.name
+    study, name, words = answer.study, answer.study.name, phrases("study", language)
     data = str(study.plan.get("settings", {}).get("data", ""))
     place = f" --data-dir data/{data}" if data == "carvana" else ""
     lines = [f"python run.py study {name}{place}"] if (STUDY_FILES / f"{name}.toml").exists() else []
-    if len(study.robustness):
-        corrupted = ("clean", "blur", "noise", "jpeg", "brightness", "contrast")
-        others = sorted({c for c in set(study.robustness.condition) if c.split()[0] not in corrupted})
-        elsewhere = f" --elsewhere data/{others[0]}" if others else ""
-        lines.append(f"python run.py robustness {name}{place}{elsewhere}")
-    block = "```bash\n" + "\n".join([*lines, f"python run.py report {name}"]) + "\n```"
+    lines += [f"python run.py robustness {name}{place}{_elsewhere(study)}"] if len(study.robustness) else []
+    yield "```bash\n" + "\n".join([*lines, f"python run.py report {name}"]) + "\n```"
     files = sorted({file for cell in study.cells if (file := _weights(cell.get("settings", {})))})
-    return "\n\n".join([block, *([words.weights(files=files)] if files else [])])
+    if files:
+        yield words.weights(files=files)
+
+
+def _elsewhere(study: Study) -> str:
+    """The flag for images from elsewhere, where some were scored."""
+    kinds = {match[1] for name in study.robustness.condition.unique() if (match := STRENGTH.fullmatch(name))}
+    others = sorted(set(study.robustness.condition) - {CLEAN} - {f"{kind} {n}" for kind in kinds for n in (1, 2, 3)})
+    return f" --elsewhere data/{others[0]}" if others else ""
 
 
 def _weights(settings: dict[str, object]) -> str:

@@ -7,8 +7,8 @@ A table is a `Grid` of text that Markdown, the terminal, LaTeX and HTML show ali
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import pandas as pd
@@ -16,12 +16,12 @@ import pandas as pd
 from analysis.statistics.comparisons import Comparison
 from analysis.text.wording import factor_name, finite, level_name, minus, phrases, place_name, points
 from analysis.verdicts.answer import Answer, CellResult
-from analysis.verdicts.planned_contrasts import FactorEffects
+from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
 
 MARKS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "≈"}
 STILL_IMPROVING, STALLED, UNKNOWN = "†", "‡", "–"
 MOST_COLUMNS = 4  # levels of one factor next to each other, beside margins and cost
-NARROW = 6  # columns of differences
+NARROW = 6  # columns of differences without intervals
 T = TypeVar("T")
 PAIRS = ("a", "b", "difference", "low", "high", "p", "verdict")
 
@@ -83,7 +83,7 @@ def _matrix(
     effects = {} if where else {effects.factor: effects for effects in answer.effects}
     lines, costs = [], []
     for level in study.factors[rows]:
-        at = [_at(answer, where | {rows: level} | ({columns: c} if columns else {})) for c in shown]
+        at = [_at(answer, {**where, rows: level, **({columns: c} if columns else {})}) for c in shown]
         best = max((cell.dice for cell in at if cell and cell.dice == cell.dice), default=None)
         scores = [_score(cell, bold=len(shown) > 1 and cell is not None and cell.dice == best) for cell in at]
         margin = [_margin(effects[rows], level, language)] if rows in effects else []
@@ -93,9 +93,9 @@ def _matrix(
     headings += [level_name(study, c, language) for c in shown] if columns else [words.dice]
     if rows in effects:
         headings.append(words.against(baseline=level_name(study, effects[rows].baseline, language)))
-    for heading, texts in _cost(costs, language):
+    if heading := _cost_heading(costs, language):
         headings.append(heading)
-        lines = [[*line, Cell(text)] for line, text in zip(lines, texts, strict=True)]
+        lines = [[*line, _cost(row, heading)] for line, row in zip(lines, costs, strict=True)]
     if columns in effects:
         bottom = [_margin(effects[columns], level, language) for level in shown]
         name = words.against(baseline=level_name(study, effects[columns].baseline, language))
@@ -108,16 +108,8 @@ def effect_grids(answer: Answer, language: str) -> list[Grid]:
     study, words, found = answer.study, phrases("tables", language), []
     averages = {effects.factor: effects for effects in answer.effects}
     for part in answer.within:
-        places = list(dict.fromkeys(place for _, place in part.comparisons))
-        against = words.against(baseline=level_name(study, part.baseline, language))
-        for shown in chunks(places, NARROW):
-            rows = []
-            for level in dict.fromkeys(level for level, _ in part.comparisons):
-                average = averages[part.factor].comparisons.get(level) if part.factor in averages else None
-                cells = [_difference(part.comparisons.get((level, place))) for place in shown]
-                rows.append([Cell(level_name(study, level, language)), *cells, _difference(average)])
-            names = [place_name(study, place, language) for place in shown]
-            found.append(Grid([against, *names, words.average], rows, factor_name(study, part.factor, language)))
+        average = averages[part.factor].comparisons if part.factor in averages else {}
+        found.append(_effects_within(answer, part, average, language))
     rest = [e for e in answer.effects if e.factor not in {part.factor for part in answer.within}]
     if len(study.varied) > 2 and rest:
         rows = [
@@ -130,17 +122,35 @@ def effect_grids(answer: Answer, language: str) -> list[Grid]:
     return found
 
 
+def _effects_within(answer: Answer, part: EffectsWithin, averages: Mapping[str, Comparison], language: str) -> Grid:
+    """Effects by level and combination, the more numerous of the two as rows; the averages last."""
+    study, words = answer.study, phrases("tables", language)
+    places = list(dict.fromkeys(place for _, place in part.comparisons))
+    levels = list(dict.fromkeys(level for level, _ in part.comparisons))
+    title, baseline = factor_name(study, part.factor, language), level_name(study, part.baseline, language)
+    names = {level: level_name(study, level, language) for level in levels}
+    at = {place: place_name(study, place, language) for place in places}
+    if len(levels) > len(places):
+        rows = [
+            [Cell(names[level]), *(_difference(part.comparisons.get((level, place))) for place in places),
+             _difference(averages.get(level))]
+            for level in levels
+        ]  # fmt: skip
+        return Grid([words.against(baseline=baseline), *at.values(), words.average], rows, title)
+    rows = [
+        [Cell(at[place]), *(_difference(part.comparisons.get((level, place))) for level in levels)] for place in places
+    ]
+    rows.append([Cell(words.average, bold=True), *(_difference(averages.get(level)) for level in levels)])
+    others = " · ".join(factor_name(study, other, language) for other in part.within)
+    return Grid([others, *(f"{name} − {baseline}" for name in names.values())], rows, title)
+
+
 def caption(answer: Answer, language: str) -> str:
     """What the numbers of a matrix are."""
-    cars = {scores.shape[1] for scores in answer.scores.values()}
-    return str(
-        phrases("tables", language).caption(
-            seeds=answer.seeds or max((cell.eligibility.seeds for cell in answer.cells), default=0),
-            cars=max(cars, default=0),
-            several=len(answer.study.varied) > 1,
-            images=set(answer.study.finished.data) - {"carvana", "synthetic"} != set(),
-        )
-    )
+    groups = max((scores.shape[1] for scores in answer.scores.values()), default=0)
+    seeds = answer.seeds or max((cell.eligibility.seeds for cell in answer.cells), default=0)
+    several, cars = len(answer.study.varied) > 1, set(answer.study.finished.data) <= {"carvana", "synthetic"}
+    return str(phrases("tables", language).caption(seeds=seeds, groups=groups, several=several, cars=cars))
 
 
 def legend(answer: Answer, language: str) -> str:
@@ -152,7 +162,7 @@ def legend(answer: Answer, language: str) -> str:
             marks=MARKS,
             margins=sorted(100 * margin for margin in margins),
             looks=bool(answer.study.looks),
-            averages=len(answer.study.varied) > 1,
+            averages=len(answer.study.varied) == 2,
             improving=any(cell.eligibility.still_improving for cell in answer.measured),
             stalled=any(cell.eligibility.stalled for cell in answer.measured),
             no_verdict=len(answer.measured) > len(judged),
@@ -167,11 +177,13 @@ def score_grid(answer: Answer, language: str) -> Grid:
     for cell in answer.ranked:
         failures = f"({cell.failures})" if cell.failures else ""
         rows.append([
-            Cell(table_name(answer, cell, language)), _score(cell), *(_points(v) for v in (cell.iou, cell.boundary_iou)),
-            Cell(_number(cell.hd95, "{:.1f}"), failures), _points(cell.dice_best), Cell(_seeds(cell)),
+            Cell(table_name(answer, cell, language)), _score(cell), _points(cell.iou), _points(cell.boundary_iou),
+            Cell(_number(cell.hd95, "{:.1f}"), failures), _against(answer, cell, language), Cell(_seeds(cell)),
             Cell(_best(answer, cell, language)),
         ])  # fmt: skip
-    return Grid(list(phrases("tables", language).scores), rows)
+    return _without(
+        Grid(list(phrases("tables", language).scores), rows), 6, all(_seeds(c).isdigit() for c in answer.cells)
+    )
 
 
 def training_grid(answer: Answer, language: str) -> Grid:
@@ -189,7 +201,17 @@ def training_grid(answer: Answer, language: str) -> Grid:
             *(Cell(_number(cell.cost[name], form))
               for name, form in (("gmacs", "{:.3g}"), ("images_per_second", "{:.0f}"), ("peak_memory_gb", "{:.2f}"))),
         ])  # fmt: skip
-    return Grid(list(phrases("tables", language).training), rows)
+    return _without(
+        Grid(list(phrases("tables", language).training), rows), 2, len({c.trials for c in answer.cells}) == 1
+    )
+
+
+def _without(grid: Grid, column: int, condition: bool) -> Grid:
+    """The table without a column that says the same of every row (the lines about the method say it once)."""
+    if not condition:
+        return grid
+    keep = [n for n in range(len(grid.headings)) if n != column]
+    return replace(grid, headings=[grid.headings[n] for n in keep], rows=[[row[n] for n in keep] for row in grid.rows])
 
 
 def table_name(answer: Answer, cell: CellResult, language: str) -> str:
@@ -235,16 +257,25 @@ def _difference(comparison: Comparison | None) -> Cell:
     return Cell(f"{MARKS[comparison.verdict]} {points(comparison.difference)}", below=ends)
 
 
-def _cost(rows: Sequence[Sequence[CellResult]], language: str) -> Iterator[tuple[str, list[str]]]:
-    """Parameters, where rows differ in them, and minutes of training; a range where a row's cells differ much."""
+def _cost_heading(rows: Sequence[Sequence[CellResult]], language: str) -> str:
+    """Parameters, where rows differ in them, and minutes of training; nothing where nothing was trained."""
     words = phrases("tables", language)
-    counts = [{cell.cost["parameters"] for cell in row if cell.cost["parameters"] == cell.cost["parameters"]}
-              for row in rows]  # fmt: skip
-    if len(set().union(*counts)) > 1 and all(len(count) <= 1 for count in counts):
-        yield words.parameters, [_millions(next(iter(count), None)) for count in counts]
-    times = [[s for cell in row if (s := cell.cost["training_seconds"]) == s] for row in rows]
-    if any(times):
-        yield words.minutes, [_minutes(row) for row in times]
+    counts = [{_known(cell.cost["parameters"]) for cell in row} for row in rows]
+    differ = len(set().union(*counts) - {None}) > 1 and all(len(count) == 1 for count in counts)
+    timed = any(_known(cell.cost["training_seconds"]) is not None for row in rows for cell in row)
+    return str(words.parameters_and_minutes if differ and timed else words.minutes if timed else "")
+
+
+def _cost(row: Sequence[CellResult], heading: str) -> Cell:
+    """Parameters and minutes of a row; minutes as a range where its cells differ much."""
+    times = [s for cell in row if (s := _known(cell.cost["training_seconds"])) is not None]
+    if "/" not in heading:
+        return Cell(_minutes(times))
+    return Cell(_millions(_known(row[0].cost["parameters"])), below=_minutes(times))
+
+
+def _known(value: float) -> float | None:
+    return value if value == value else None
 
 
 def _millions(count: float | None) -> str:
@@ -264,6 +295,13 @@ def _minutes(seconds: Sequence[float]) -> str:
 def _seeds(cell: CellResult) -> str:
     done, planned = cell.eligibility.seeds, cell.eligibility.planned
     return str(done) if done == planned else f"{done} / {planned}"
+
+
+def _against(answer: Answer, cell: CellResult, language: str) -> Cell:
+    """A single cell against the cell of the baselines."""
+    if answer.against_baseline and cell.eligibility.judged and cell.name not in answer.against_baseline:
+        return Cell(phrases("tables", language).baseline)
+    return _difference(answer.against_baseline.get(cell.name))
 
 
 def _best(answer: Answer, cell: CellResult, language: str) -> str:

@@ -21,6 +21,7 @@ from analysis.statistics.comparisons import Comparison
 
 LANGUAGES = ("en", "zh")
 GAP = {"en": " ", "zh": ""}  # between sentences, and in place of a line break
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 TEMPLATES = Path(__file__).parent / "templates"
 CHINESE = "\u3000-\u303f\u4e00-\u9fff\uff00-\uffef“”"
 
@@ -48,7 +49,7 @@ def environment() -> Environment:
     """What the templates see."""
     made = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False)
     made.filters |= {"score": score, "signed": signed, "count": lambda n: f"{n:,}"}
-    made.filters |= {"size": size, "span": span, "p": p_value}
+    made.filters |= {"size": size, "span": span, "p": p_value, "word": word}
     return made
 
 
@@ -83,6 +84,11 @@ def span(comparison: Comparison, to: str) -> str:
     ends = [round(end, digits) + 0.0 for end in (comparison.low, comparison.high)]
     form = f".{digits}f" if min(ends) >= 0 else f"+.{digits}f"
     return minus(to.join(format(end, form) for end in ends))
+
+
+def word(number: int) -> str:
+    """A number in English: in letters up to ten."""
+    return NUMBERS[number] if 0 <= number < len(NUMBERS) else f"{number:,}"
 
 
 def p_value(p: float) -> str:

@@ -216,7 +216,7 @@ class StudyFile(Table):
     design: DesignTable
     tuning: TuningTable | None = None
     labels: dict[str, Label] = {}
-    notes: dict[Literal["limits", "design"], dict[Literal["en", "zh"], list[str]]] = {}  # shown on the study's page
+    notes: dict[Literal["limits"], dict[Literal["en", "zh"], list[str]]] = {}  # shown on the study's page
 
     def levels(self) -> dict[str, tuple[Level, ...]]:
         return {factor: tuple(table.level() for table in tables) for factor, tables in self.factors.items()}
