@@ -10,6 +10,7 @@ from experiments.data import carvana, folder
 from experiments.data.dataset import ImageDataset
 from experiments.data.samples import read_mask
 from experiments.evaluation import evaluator
+from experiments.training import pictures
 from tests.test_data import write_pairs
 
 
@@ -85,12 +86,23 @@ def test_the_ceiling_is_below_one_and_rises_with_the_size(made_cars):
     assert evaluator.ceiling(np.zeros((40, 60), bool), (32, 32)) == 1.0
 
 
-def test_the_worst_are_kept_with_their_predictions_and_the_others_counted(test_photographs):
-    seen = []
-    worst = evaluator.worst(evaluator.evaluate([Knows()], test_photographs, torch.device("cpu")), 3, seen.append)
-    assert len(seen) == 24
-    assert [one.dice for one in worst] == sorted(one.dice for one in seen)[:3]
-    assert all(one.predictions[0].shape == (64, 96) for one in worst)
+@pytest.mark.parametrize(
+    ("dice", "shown"), [([0.9, 0.5, 0.7, 0.8, 0.6], [0, 2, 1]), ([0.9, 0.5], [0, 1]), ([0.9], [0])]
+)
+def test_the_examples_are_the_best_the_median_and_the_worst_image(test_photographs, monkeypatch, tmp_path, dice, shown):
+    rows = []
+    monkeypatch.setattr(pictures.panels, "panel_png", lambda found: rows.extend(found) or b"")
+
+    def predict(images):
+        assert images.shape[0] == 1
+        return np.full(images.shape[:3], 1.0, np.float32)
+
+    pictures.save_examples(tmp_path / "examples.png", test_photographs, dice, predict)
+    words = [row[3].split(":")[0] for row in rows]
+    assert words == {3: ["best", "median", "worst"], 2: ["best", "worst"], 1: ["worst"]}[len(shown)]
+    for (image, truth, prediction, caption), index in zip(rows, shown, strict=True):
+        assert (image == test_photographs.image(index)).all() and truth.shape == prediction.shape == (64, 96)
+        assert prediction.all() and caption.endswith(f"Dice {dice[index]:.4f}  {test_photographs.samples[index].name}")
 
 
 def test_numbers_are_averaged_over_the_images_of_a_car_and_then_over_cars():

@@ -101,7 +101,7 @@ def test_a_run_leaves_the_record_that_is_documented(finished):
     assert [line["epoch"] for line in lines] == [1, 2]
     assert set(lines[0]) == {"epoch", "train/loss", "val/loss", "val/dice", "val/iou", "learning_rate"}
     names = {path.name for path in (folder / "pictures").iterdir()}
-    assert {"curves.png", "worst-test-photographs.png", "validation-epoch-002.png"} <= names
+    assert {"curves.png", "test-images.png", "validation-epoch-002.png"} <= names
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "scores_last.csv"])

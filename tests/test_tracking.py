@@ -58,7 +58,7 @@ def test_record_and_figures_are_artifacts_under_the_output_folder(tracked):
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
     assert {"config.json", "split.csv", "scores.csv", "metrics.jsonl", "pictures"} <= names
     pictures = {item.path for item in client.list_artifacts(run.info.run_id, "pictures")}
-    assert pictures == {"pictures/curves.png", "pictures/worst-test-photographs.png"}
+    assert pictures == {"pictures/curves.png", "pictures/test-images.png"}
     assert run.info.artifact_uri.startswith((tracked / "mlartifacts").as_uri())
     steps = [item.path for item in client.list_artifacts(run.info.run_id, "images")]
     assert len([path for path in steps if path.endswith(".png")]) == 2  # both epochs are shown, with a slider

@@ -20,21 +20,21 @@ from matplotlib.patches import Circle, Polygon
 
 Shape = tuple[int, int, int]  # channels, height, width
 
-INK, SKIP, GATE = "#24292f", "#8c959f", "#c2410c"
+INK, SKIP, GATE = "#737a82", "#5a86c4", "#d55e00"  # on a page of any colour: there is no ground
 COLOURS = {
-    "input": "#d0d7de",
+    "input": "#a9b1ba",
     "encoder": "#3b82c4",
-    "bottleneck": "#7c5cbf",
+    "bottleneck": "#8a6fd1",
     "decoder": "#2f9e6e",
     "copy": "#a9cbe8",
     "alpha": "#f59e0b",
 }
 ARROWS = {
-    "conv": ("#24292f", "3×3 convolution, BatchNorm, ReLU"),
-    "pool": ("#b42318", "2×2 max pooling"),
+    "conv": (INK, "3×3 convolution, BatchNorm, ReLU"),
+    "pool": ("#d1453b", "2×2 max pooling"),
     "up": ("#2f9e6e", "2×2 transposed convolution, or bilinear and 1×1"),
     "skip": (SKIP, "skip connection, concatenated"),
-    "head": ("#7c5cbf", "1×1 convolution: one logit a pixel"),
+    "head": ("#8a6fd1", "1×1 convolution: one logit a pixel"),
 }
 
 
@@ -126,7 +126,7 @@ def save_gate(path: Path, skip: Shape, signal: Shape, inner: Shape, alpha: Shape
 
 def _empty_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
-    figure = Figure(figsize=(width, height), facecolor="white")
+    figure = Figure(figsize=(width, height), facecolor="none")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
@@ -171,7 +171,7 @@ def _step_up(axes: Axes, level: Level, skip: Slab, below: Slab, y: float) -> Sla
         _gate(axes, copied.left - 0.55, copied.middle, (back[0] - 0.1, back[1] + 0.3))
     last = enlarged
     for shape in level.decoder:
-        slab = _slab(axes, last.right + last.depth + (0.95 if last is enlarged else 0.5), y, shape, "decoder")
+        slab = _slab(axes, last.right + last.depth + (1.25 if last is enlarged else 0.5), y, shape, "decoder")
         _arrow(axes, last.out, slab.into, "conv")
         last = slab
     return last
@@ -206,9 +206,7 @@ def _slab(
     }
     for light, points in corners.items():
         face = tuple(min(1.0, part * light) for part in to_rgb(COLOURS[kind]))
-        axes.add_patch(
-            Polygon(points, facecolor=face, edgecolor="white", lw=0.7, alpha=0.45 if fade else 1.0, zorder=3)
-        )
+        axes.add_patch(Polygon(points, facecolor=face, edgecolor=INK, lw=0.5, alpha=0.45 if fade else 1.0, zorder=3))
     text = str(shape[0]) if label is None else label
     axes.text(
         x + thick / 2 + deep, y + high + deep + 0.07, text, ha="center", va="bottom", fontsize=11.5, color=INK, zorder=6
@@ -231,8 +229,8 @@ def _gate(axes: Axes, x: float, y: float, signal: tuple[float, float]) -> None:
 
 def _circle(axes: Axes, x: float, y: float, sign: str) -> None:
 
-    axes.add_patch(Circle((x, y), 0.24, facecolor="white", edgecolor=GATE, lw=2, zorder=7))
-    axes.text(x, y, sign, ha="center", va="center_baseline", fontsize=15, color=GATE, zorder=8)
+    axes.add_patch(Circle((x, y), 0.24, facecolor=GATE, edgecolor="none", zorder=7))
+    axes.text(x, y, sign, ha="center", va="center_baseline", fontsize=15, color="white", zorder=8)
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], kind: str, label: str = "") -> None:
@@ -246,7 +244,7 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], kin
 
 
 def _label(axes: Axes, x: float, y: float, text: str, ha: str = "left", va: str = "top") -> None:
-    axes.text(x, y, text, ha=ha, va=va, fontsize=12, color=INK, zorder=6)
+    axes.text(x, y, text, ha=ha, va=va, fontsize=12.5, color=INK, zorder=6)
 
 
 def _legend(axes: Axes, gated: bool) -> None:
@@ -256,7 +254,7 @@ def _legend(axes: Axes, gated: bool) -> None:
         lines.append(
             Line2D([], [], color=GATE, lw=1.8, ls=(0, (3, 2)), label=r"gating signal of an attention gate $\alpha$")
         )
-    axes.legend(handles=lines, loc="lower right", frameon=False, fontsize=13, bbox_to_anchor=(1.0, 0.0))
+    axes.legend(handles=lines, loc="lower right", frameon=False, fontsize=15, labelcolor=INK, bbox_to_anchor=(1.0, 0.0))
 
 
 def _size(shape: Shape) -> str:

@@ -15,7 +15,7 @@ MISSED, FALSE = (230, 159, 0), (0, 114, 178)
 WIDTH = 240  # of one picture, in pixels
 WINDOW = 0.22  # of the image's sides
 FRAME = (213, 94, 0)
-PAPER, INK = 245, (20, 20, 20)
+PAPER, INK = 56, (235, 235, 235)  # of headings: legible on a light and on a dark page
 HEADINGS = ("photo", "ground truth", "prediction", "error: orange missed, blue false")
 
 Image = NDArray[np.uint8]
@@ -55,8 +55,8 @@ def _shrunk(mask: Mask, size: tuple[int, int]) -> Mask:
 
 
 def _heading(text: str, width: int) -> Image:
-    strip = np.full((20, width, 3), 245, np.uint8)
-    cv2.putText(strip, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (20, 20, 20), 1, cv2.LINE_AA)
+    strip = np.full((20, width, 3), PAPER, np.uint8)
+    cv2.putText(strip, text, (4, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.36, INK, 1, cv2.LINE_AA)
     return strip
 
 

@@ -2,77 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.plots.style import COLOURS, LINES, TEXT, sheet, shorten
-from analysis.text.robustness import CLEAN, STRENGTH, STRENGTHS, conditions, corruptions
-from analysis.verdicts.answer import Answer, Row
+from analysis.plots.names import cell_name
+from analysis.plots.style import COLOURS, LINES, TEXT, WIDTH, legend_below, styled, wrap
+from analysis.text.wording import phrases
+from analysis.verdicts.answer import Answer, CellResult
 
-MOST, COLUMNS = 16, 3  # lines in a panel, panels next to each other
-MARKERS = ("o", "s", "^", "D")  # as many as there are LINES
+CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")
+MOST, COLUMNS = 48, 3  # lines in a panel, panels next to each other
+MARKERS = "os^Dv*PX"
 LineStyle = dict[str, Any]
 
 
-def robustness_curves(answer: Answer) -> Figure | None:
-    """Draw a panel for each corruption and each place; None where no corruption was scored at all strengths."""
-    scored = conditions(answer)
-    kinds = corruptions(scored)
-    if not kinds:
+@styled
+def robustness(answer: Answer, language: str = "en") -> Figure | None:
+    """Draw a panel for each corruption and each place, all with the same range of Dice; the baseline's line is thick.
+
+    None where no corruption was scored at all strengths.
+    """
+    dice = {name: _means(scores) for name, scores in answer.study.scores_by_condition.items()}
+    named = dict.fromkeys(match[1] for name in dice if (match := STRENGTH.fullmatch(name)))
+    kinds = sorted(kind for kind in named if all(f"{kind} {strength}" in dice for strength in STRENGTHS))
+    cells = _cells(answer)
+    if not kinds or not cells:
         return None
-    dice = {condition.name: condition.dice for condition in scored}
-    places = [name for name in dice if name not in (CLEAN, *kinds) and not STRENGTH.fullmatch(name)]
-    planned = [cell["cell"] for cell in answer.study.cells]
-    rows = sorted(answer.measured[:MOST], key=lambda row: planned.index(row.cell))
-    styles = line_styles([tuple(row.levels.values()) for row in rows])
+    words = phrases("pictures", language)
+    places = sorted(name for name in dice if name != CLEAN and not STRENGTH.fullmatch(name))
+    styles = _styles(answer, cells)
     panels = len(kinds) + len(places)
-    lines = -(-panels // COLUMNS)
-    columns = -(-panels // lines)
-    figure, axes = sheet(10, 2.6 * lines + 0.9, lines, columns, sharey=not places)
+    rows = -(-panels // COLUMNS)
+    columns = -(-panels // rows)
+    names = [cell_name(answer.study, cell.levels, language) for cell in cells]
+    names[0] = words.baseline_line(name=names[0]) if _is_baseline(answer, cells[0]) else names[0]
+    figure, axes, legend = legend_below(names, 2.2 * rows, rows, columns, sharey=True)
+    handles: list[Any] = []
     for axis, kind in zip(axes, kinds, strict=False):
-        _corruption(axis, kind, dice, rows, styles)
+        handles = _corruption(axis, kind, dice, cells, styles)
+        axis.set_title(words.conditions.get(kind, kind), loc="left")
+        axis.set_xlabel(words.strength())
     for axis, place in zip(axes[len(kinds) :], places, strict=False):
-        _place(axis, place, dice[place], rows, styles)
+        _place(axis, dice[place], cells, styles)
+        title = wrap(words.elsewhere(place=words.conditions.get(place, place)), (WIDTH / columns - 0.5) * 72, 9)
+        axis.set_title("\n".join(title), loc="left")
     for axis in axes[panels:]:
         axis.set_visible(False)
     for axis in axes[::columns]:
         axis.set_ylabel("Dice")
-    _legend(figure, axes, rows, len(answer.measured))
+    legend(handles)
     return figure
 
 
+def _cells(answer: Answer) -> list[CellResult]:
+    """The measured cells in the order of the plan, the baseline first; of too many, those of the highest Dice."""
+    best = {cell.name for cell in answer.ranked[:MOST] if cell.dice == cell.dice}
+    cells = [
+        cell for cell in answer.cells if cell.name in best or (_is_baseline(answer, cell) and cell.dice == cell.dice)
+    ]
+    return sorted(cells, key=lambda cell: not _is_baseline(answer, cell))
+
+
+def _is_baseline(answer: Answer, cell: CellResult) -> bool:
+    baselines = answer.study.reading.baselines
+    return bool(baselines) and all(cell.levels.get(factor) == level for factor, level in baselines.items())
+
+
+def _styles(answer: Answer, cells: Sequence[CellResult]) -> list[LineStyle]:
+    styles = line_styles([tuple(cell.levels.values()) for cell in cells])
+    if _is_baseline(answer, cells[0]):
+        styles[0] = {"color": TEXT, "linestyle": "-", "marker": "o", "linewidth": 4, "alpha": 0.6, "zorder": 1.5}
+    return styles
+
+
+def _means(scores: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {cell: float(dice.mean()) for cell, dice in scores.items()}
+
+
 def _corruption(
-    axis: Axes, kind: str, dice: dict[str, dict[str, float]], rows: list[Row], styles: list[LineStyle]
-) -> None:
-    names = [CLEAN, *(f"{kind} {strength}" for strength in STRENGTHS)]
-    for style, row in zip(styles, rows, strict=True):
-        known = [(x, dice[name][row.cell]) for x, name in enumerate(names) if row.cell in dice.get(name, {})]
-        axis.plot(*zip(*known, strict=True), **style, markersize=3, label=shorten(row.label, 36))
-    axis.set_title(kind, loc="left")
+    axis: Axes, kind: str, dice: Mapping[str, dict[str, float]], cells: Sequence[CellResult], styles: list[LineStyle]
+) -> list[Any]:
+    names, handles = [CLEAN, *(f"{kind} {strength}" for strength in STRENGTHS)], []
+    for style, cell in zip(styles, cells, strict=True):
+        known = [(x, dice[name][cell.name]) for x, name in enumerate(names) if cell.name in dice.get(name, {})]
+        across, up = zip(*known, strict=True) if known else ((), ())
+        handles += axis.plot(across, up, markersize=3, **style)
     axis.set_xticks(range(4), ["0", "1", "2", "3"])
-    axis.set_xlabel("strength")
+    return handles
 
 
-def _place(axis: Axes, place: str, dice: dict[str, float], rows: list[Row], styles: list[LineStyle]) -> None:
-    for number, (style, row) in enumerate(zip(styles, rows, strict=True)):
-        if row.cell in dice:
-            axis.plot(number, dice[row.cell], **style | {"linestyle": ""}, markersize=5)
-    axis.set_title(place, loc="left")
+def _place(axis: Axes, dice: Mapping[str, float], cells: Sequence[CellResult], styles: list[LineStyle]) -> None:
+    for number, (style, cell) in enumerate(zip(styles, cells, strict=True)):
+        if cell.name in dice:
+            axis.plot(number, dice[cell.name], **style | {"linestyle": ""}, markersize=5)
     axis.set_xticks([])
-
-
-def _legend(figure: Figure, axes: Sequence[Axes], rows: Sequence[Row], measured: int) -> None:
-    title = f"the {MOST} cells with the highest Dice, of {measured}" if measured > MOST else None
-    handles: dict[str, Any] = {}
-    for axis in reversed(axes):
-        lines, labels = axis.get_legend_handles_labels()
-        handles |= dict(zip(labels, lines, strict=True))
-    named = [label for label in (shorten(row.label, 36) for row in rows) if label in handles]
-    shown = [handles[label] for label in named]
-    figure.legend(shown, named, loc="outside lower center", ncols=3, labelcolor=TEXT, title=title)
 
 
 def line_styles(cells: Sequence[tuple[str, ...]]) -> list[LineStyle]:
@@ -84,6 +112,14 @@ def line_styles(cells: Sequence[tuple[str, ...]]) -> list[LineStyle]:
     main = max(range(len(factors)), key=lambda at: len(factors[at]))
     rest = list(dict.fromkeys(cell[:main] + cell[main + 1 :] for cell in cells))
     at = [(factors[main].index(cell[main]), rest.index(cell[:main] + cell[main + 1 :])) for cell in cells]
-    if len(factors[main]) > len(COLOURS) or len(rest) > len(LINES):  # too many of either: they are told apart by number
+    if len(factors[main]) > len(COLOURS) or len(rest) > len(MARKERS):  # too many of either: told apart by number
         at = [(number % len(COLOURS), number // len(COLOURS)) for number in range(len(cells))]
-    return [{"color": COLOURS[colour], "linestyle": LINES[line], "marker": MARKERS[line]} for colour, line in at]
+    return [
+        {
+            "linewidth": 1.2,
+            "color": COLOURS[colour],
+            "linestyle": LINES[line % len(LINES)],
+            "marker": MARKERS[line % len(MARKERS)],
+        }
+        for colour, line in at
+    ]

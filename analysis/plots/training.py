@@ -1,13 +1,12 @@
-"""Figures of the runs behind a comparison: tuning, training, viewing angles, the worst cars; and curves of one run.
+"""Figures of the runs behind a comparison: tuning trials and training curves; and curves of one run.
 
-Each function takes an Answer and returns a Figure, or None where there is nothing to show. Curves of a single run or
-evaluation are PNG files.
+The pictures of a study are figures, None where there is nothing to show. Curves of a single run or evaluation are PNG
+files.
 """
 
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,142 +15,162 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from analysis.plots.style import BLUE, COLOURS, LINES, ORANGE, TEXT, logarithmic, sheet, shorten
-from analysis.statistics.learning_rate_response import fit_response
-from analysis.verdicts.answer import Answer, Row
+from analysis.plots.names import cell_name
+from analysis.plots.style import BAND, BLUE, LINE, ORANGE, TEXT, logarithmic, place_axes, styled, wrap, write
+from analysis.statistics.learning_rate_response import Response, fit_response
+from analysis.text.wording import phrases
+from analysis.verdicts.answer import Answer, CellResult
 
-MOST = 16  # panels in a picture; with more cells, those of the highest Dice
-
-WORST = 10
-
-VIEW = r"_(\d{1,2})\.[^.]+$"
-
-
-def responses(answer: Answer) -> Figure | None:
-    """Plot each cell's trials, the curve through them and the chosen rate; crosses diverged or failed."""
-    trials = answer.study.trials
-    rows = [row for row in answer.rows if (trials.cell == row.cell).any()]
-    return _panels(
-        rows,
-        lambda axis, row: _response(axis, row, trials[trials.cell == row.cell]),
-        "learning rate",
-        "validation Dice",
-    )
+EDGES = 0.62, 0.3  # inches, left of the panels and below them
+PANEL = 1.3  # inches, the height of a panel
+MOST = 48  # panels in a picture; with more cells, those of the highest Dice
+TOLERANCE = 0.0005  # of Dice: rates whose fitted score is that near the top are as good as the chosen one
 
 
-def losses(answer: Answer) -> Figure | None:
-    """Each cell's training and validation loss over the epochs, a line for each seed."""
-    curves = answer.study.curves
-    rows = [row for row in answer.rows if (curves.cell == row.cell).any()]
-
-    def draw(axis: Axes, row: Row) -> None:
-        for _, run in curves[curves.cell == row.cell].groupby("seed"):
-            axis.plot(run.epoch.astype(float), run.train_loss, color=BLUE, linewidth=1)
-            axis.plot(run.epoch.astype(float), run.val_loss, color=ORANGE, linewidth=1, linestyle="--")
-
-    return _panels(rows, draw, "epoch (solid blue: training, dashed orange: validation)", "loss", shared=False)
-
-
-def validation(answer: Answer) -> Figure | None:
-    """Plot each cell's validation Dice per seed; the last fifth, which must be flat, is shaded."""
-    curves = answer.study.curves
-    rows = [row for row in answer.rows if (curves.cell == row.cell).any()]
-    low = curves.groupby("cell").val_dice.median().min() if len(curves) else 0
-
-    def draw(axis: Axes, row: Row) -> None:
-        runs = curves[curves.cell == row.cell]
-        for _, run in runs.groupby("seed"):
-            axis.plot(run.epoch.astype(float), run.val_dice, color=BLUE, linewidth=1)
-        last = float(runs.epoch.max())
-        axis.axvspan(0.8 * last, last, color=TEXT, alpha=0.15, linewidth=0)
-        axis.set_ylim(bottom=low - 0.02)
-
-    return _panels(rows, draw, "epoch", "validation Dice")
-
-
-def angles(answer: Answer) -> Figure | None:
-    """Dice by viewing angle (Carvana photographs each car from sixteen sides), averaged over cars and seeds."""
-    scores = answer.study.scores
-    view = _views(scores.image)
-    if not len(view) or view.isna().any() or not 2 <= view.nunique() <= 36:
+@styled
+def responses(answer: Answer, language: str = "en") -> Figure | None:
+    """Draw each cell's tuning trials, the curve through them, the chosen rate and its tolerance."""
+    trials, words = answer.study.trials, phrases("pictures", language)
+    cells = [cell for cell in _shown(answer) if (trials.cell == cell.name).any()]
+    if not cells:
         return None
-    means = scores.groupby([scores.cell, view.astype(int).rename("view")], observed=True).dice.mean().unstack("view")
-    return _lines(answer, means, "viewing angle (number of the photograph)")
+    good = trials[(trials.state == "finished") & trials.value.notna()]
+    floor = _floor(good)
+    plans = {plan["cell"]: (plan.get("rate_low"), plan.get("rate_high")) for plan in answer.study.cells}
+    banded = any(low and high for low, high in (plans[cell.name] for cell in cells))
+
+    def draw(axis: Axes, cell: CellResult) -> None:
+        _response(axis, cell, trials[trials.cell == cell.name], floor, plans[cell.name])
+
+    key = words.response_key(band=banded, failed=len(good) < len(trials), tolerance=f"{TOLERANCE:g}")
+    return _panels(answer, cells, draw, words.rate(), words.validation_dice(), key, language)
 
 
-def worst_cars(answer: Answer) -> Figure | None:
-    """The cars with the lowest mean Dice, and what each cell makes of them."""
-    scores = answer.study.scores
-    if not len(scores):
+@styled
+def validation(answer: Answer, language: str = "en") -> Figure | None:
+    """Draw each cell's validation Dice over the epochs, a line for each seed; stalled runs are marked."""
+    curves, words = answer.study.curves, phrases("pictures", language)
+    cells = [cell for cell in _shown(answer) if (curves.cell == cell.name).any()]
+    if not cells:
         return None
-    means = scores.groupby(["cell", "group"], observed=True).dice.mean().unstack("group")
-    order = means.mean().sort_values().index[:WORST]
-    return _lines(answer, means[order], "the worst test cars", marks_only=True)
+    late = curves[curves.epoch >= 0.4 * curves.epoch.max()]
+    last = curves[curves.epoch == curves.epoch.max()]
+    top = float(curves.val_dice.max())
+    bottom = min(float(late.groupby("cell").val_dice.median().min()), float(last.val_dice.min()))
+    reach = max(top - bottom, 0.002)
+
+    def draw(axis: Axes, cell: CellResult) -> None:
+        runs = curves[curves.cell == cell.name]
+        end = float(runs.epoch.max())
+        axis.axvspan(0.8 * end, end, color=TEXT, alpha=0.15, linewidth=0)
+        for seed, run in runs.groupby("seed"):
+            stalled = seed in cell.eligibility.stalled
+            x, y = run.epoch.astype(float).to_numpy(), run.val_dice.astype(float).to_numpy()
+            axis.plot(
+                x,
+                y,
+                color=ORANGE if stalled else BLUE,
+                linewidth=1.6 if stalled else 1,
+                marker="." if len(x) < 2 else "",
+            )
+            if stalled:
+                axis.annotate(
+                    "‡",
+                    (x[-1], y[-1]),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    color=ORANGE,
+                    va="center",
+                    fontsize=9,
+                )
+        axis.set_ylim(bottom - 0.08 * reach, top + 0.08 * reach)
+        axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+    key = words.curves_key(stalled=any(cell.eligibility.stalled for cell in cells))
+    return _panels(answer, cells, draw, words.epoch(), words.validation_dice(), key, language)
 
 
-def _views(images: pd.Series) -> pd.Series:
-    """The number of the view in each photograph's name, CAR_VIEW.jpg; NaN where the name has none."""
-    names = pd.Series(images.cat.categories, index=images.cat.categories, dtype=str).str.extract(VIEW)[0]
-    return images.astype(str).map(names)
-
-
-def _lines(answer: Answer, means: pd.DataFrame, label: str, marks_only: bool = False) -> Figure:
-    """A line (or marks) for each cell; the first ones in colour, the others grey."""
-    figure, (axis,) = sheet(9, 3.6)
-    rows = [row for row in answer.rows if row.cell in means.index]
-    for number, row in reversed(list(enumerate(rows))):
-        coloured = number < len(COLOURS)
-        line = "none" if marks_only else LINES[number % len(LINES)]
-        name = shorten(row.label, 32) if coloured else "others" if number == len(COLOURS) else None
-        colour, alpha = (COLOURS[number], 1.0) if coloured else (TEXT, 0.4)
-        style: dict[str, Any] = {"marker": "o", "markersize": 4, "linewidth": 1.2, "color": colour, "alpha": alpha}
-        axis.plot(range(means.shape[1]), means.loc[row.cell], line, label=name, **style)
-    axis.set_xticks(range(means.shape[1]), [shorten(name, 16) for name in means.columns])
-    if marks_only:
-        axis.tick_params("x", rotation=30)
-    axis.set(xlabel=label, ylabel="mean Dice")
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles[::-1], labels[::-1], loc="outside right center", fontsize=8)
-    return figure
+def _shown(answer: Answer) -> list[CellResult]:
+    """The cells in the order of the plan; of too many, those of the highest Dice."""
+    best = {cell.name for cell in answer.ranked[:MOST]}
+    return [cell for cell in answer.cells if cell.name in best]
 
 
 def _panels(
-    rows: list[Row], draw: Callable[[Axes, Row], None], across: str, up: str, shared: bool = True
-) -> Figure | None:
-    """A small panel for each cell."""
-    shown = rows[:MOST]
-    if not shown:
-        return None
-    columns = min(4, len(shown))
-    lines = -(-len(shown) // columns)
-    figure, axes = sheet(max(2.4 * columns + 0.4, 5), 1.8 * lines + 0.7, lines, columns, sharex=True, sharey=shared)
-    for axis, row in zip(axes, shown, strict=False):
-        draw(axis, row)
-        first, *others = textwrap.wrap(row.label, 30) or [row.label]
-        axis.set_title("\n".join(shorten(line, 30) for line in (first, " ".join(others)) if line), fontsize=8)
-    for axis in axes[len(shown) :]:
-        axis.set_visible(False)
-    figure.supxlabel(across + (f"; the first {MOST} of {len(rows)} cells" if len(rows) > MOST else ""), fontsize=9)
-    figure.supylabel(up, fontsize=9)
+    answer: Answer,
+    cells: Sequence[CellResult],
+    draw: Callable[[Axes, CellResult], None],
+    across: str,
+    up: str,
+    key: str,
+    language: str,
+) -> Figure:
+    """A small panel for each cell, all with the same axes, and a key below."""
+    per_row = min(4, len(cells))
+    rows = -(-len(cells) // per_row)
+    width = max(2.05 * per_row + EDGES[0] + 0.1, 4.4)
+    step = (width - EDGES[0] - 0.1) / per_row
+    titles = [wrap(cell_name(answer.study, cell.levels, language), (step - 0.2) * 72) for cell in cells]
+    notes = [across, *wrap(key, (width - 0.4) * 72)]
+    if len(cells) < len(answer.cells) and len(answer.cells) > MOST:
+        notes.append(phrases("pictures", language).first_of(shown=len(cells), total=len(answer.cells)))
+    heads = [max(len(title) for title in titles[row * per_row :][:per_row]) * LINE + 0.15 for row in range(rows)]
+    height = sum(heads) + rows * PANEL + EDGES[1] + len(notes) * LINE
+    figure, axes, top = Figure(figsize=(width, height)), list[Axes](), 0.0
+    for number, (cell, title) in enumerate(zip(cells, titles, strict=True)):
+        row, column = divmod(number, per_row)
+        top = sum(heads[: row + 1]) + row * PANEL
+        shared = {"sharex": axes[0], "sharey": axes[0]} if axes else {}
+        axes.append(place_axes(figure, EDGES[0] + column * step, top, step - 0.15, PANEL - 0.1, **shared))
+        draw(axes[-1], cell)
+        lowest = number + per_row >= len(cells)
+        axes[-1].tick_params(labelleft=column == 0, labelbottom=lowest)
+        write(figure, EDGES[0] + column * step, top - len(title) * LINE - 0.04, title)
+    middle = 1 - (top + PANEL) / 2 / height
+    figure.text(0.12 / width, middle, up, rotation=90, rotation_mode="anchor", ha="center", va="center", fontsize=9)
+    write(figure, EDGES[0], height - len(notes) * LINE - 0.05, notes)
     return figure
 
 
-def _response(axis: Axes, row: Row, trials: pd.DataFrame) -> None:
-    """One cell's trials, curve and chosen rate."""
+def _response(
+    axis: Axes, cell: CellResult, trials: pd.DataFrame, floor: float, interval: tuple[float | None, float | None]
+) -> None:
+    """One cell's trials, curve and chosen rate; trials below `floor` stand on it."""
     good = trials[(trials.state == "finished") & trials.value.notna()]
     bad = trials[(trials.state != "finished") | trials.value.isna()]
-    axis.plot(good.rate, good.value, "o", color=TEXT, markersize=3)
-    floor = good.value.min() if len(good) else 0.0
-    axis.plot(bad.rate, np.full(len(bad), floor), "x", color=ORANGE, markersize=5)
+    inside = good[good.value >= floor]
+    below = good[good.value < floor]
     logarithmic(axis, 1, 3)
+    axis.plot(inside.rate, inside.value, "o", color=TEXT, markersize=3)
+    axis.plot(below.rate, np.full(len(below), floor), "v", color=TEXT, markersize=4, fillstyle="none")
+    axis.plot(bad.rate, np.full(len(bad), floor), "x", color=ORANGE, markersize=5)
+    low, high = interval
+    if low and high:
+        axis.axvspan(low, high, color=BAND, linewidth=0)
+    if (fit := _fit(trials)) is not None:
+        near = fit.curve >= fit.score - TOLERANCE
+        axis.plot(fit.rates, fit.curve, color=BLUE, linewidth=1)
+        axis.plot(fit.rates, np.where(near, fit.curve, np.nan), color=BLUE, linewidth=2.8)
+    if cell.rate == cell.rate:
+        axis.axvline(cell.rate, color=BLUE, linestyle=":", linewidth=1.2)
+
+
+def _fit(trials: pd.DataFrame) -> Response | None:
     try:
-        fit = fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
-        axis.plot(fit.rates, fit.curve, color=BLUE, linewidth=1.2)
+        return fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
     except ValueError:
-        pass  # too few trials for a curve: the points are shown all the same
-    if row.rate == row.rate:
-        axis.axvline(row.rate, color=BLUE, linestyle=":", linewidth=1)
+        return None  # too few trials for a curve: the points are shown all the same
+
+
+def _floor(good: pd.DataFrame) -> float:
+    """The lowest score that is drawn at its place: far below the tops, one bad rate would flatten every curve."""
+    if not len(good):
+        return 0.0
+    tops = good.groupby("cell").value.max()
+    reach = max(float(tops.max() - tops.min()), 0.01)
+    return max(float(good.value.min()), float(tops.min()) - 1.5 * reach)
 
 
 def curves_png(epochs: Sequence[Mapping[str, float]], title: str) -> bytes:

@@ -28,6 +28,8 @@ class Reading:
         within: factors whose effect is also shown within each combination of some others, and these others.
         confirmatory: factors whose comparisons the plan named, together with their baseline, before the first score.
         labels: how factors and levels are written: plain text, or text by language.
+        question: what the study asks, by language.
+        notes: paragraphs by hand that no record gives: "limits", by language.
     """
 
     baselines: Mapping[str, str]
@@ -36,6 +38,8 @@ class Reading:
     within: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     confirmatory: frozenset[str] = frozenset()
     labels: Mapping[str, Any] = field(default_factory=dict)
+    question: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
 
 
 def read_reading(plan: Mapping[str, Any], study_files: Path = STUDY_FILES) -> Reading:
@@ -61,6 +65,8 @@ def read_reading(plan: Mapping[str, Any], study_files: Path = STUDY_FILES) -> Re
         },
         confirmatory=frozenset(_confirmatory(design, today if file else design, factors, baselines)),
         labels={**plan.get("labels", {}), **file.get("labels", {})},
+        question={**plan.get("question", {}), **file.get("question", {})},
+        notes=file.get("notes", {}),
     )
 
 

@@ -1,37 +1,39 @@
-"""One self-contained HTML page of a study: answer, sortable tables, every pair, every run, pictures, protocol,
-environment.
-"""
+"""One self-contained HTML page of a study: answer, table and picture first, the rest folded; one language at a time."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
-from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from analysis.statistics.comparisons import Family
-from analysis.text import robustness, tables
-from analysis.text.factor_sentences import interaction_sentence
-from analysis.text.notes import study_notes
 from analysis.text.sentences import answer_sentences
-from analysis.text.wording import LANGUAGES
+from analysis.text.study_page import Block, Picture, answer_blocks, file_of, question_of, study_sections
+from analysis.text.tables import Cell, Grid
+from analysis.text.wording import GAP, LANGUAGES, phrases
 from analysis.verdicts.answer import Answer
 
-CLAIMS = {"confirmatory": "confirmatory", "incomplete": "planned as confirmatory", "exploratory": "exploratory"}
 RUNS = (
-    "cell", "seed", "key", "state", "reason", "rate", "dice", "iou", "boundary_iou", "hd95_median", "hd95_failures",
-    "dice_best", "best_epoch", "val_rise", "training_seconds", "images_per_second", "peak_memory_gb", "device",
-    "git_commit",
+    "cell", "seed", "state", "reason", "rate", "dice", "iou", "boundary_iou", "hd95_median", "hd95_failures",
+    "dice_best", "best_epoch", "val_rise", "training_seconds", "peak_memory_gb", "device", "key", "git_commit",
 )  # fmt: skip
+INLINE = (
+    (r"\[([^\]]+)\]\((https://[^)\s]+)\)", r'<a href="\2">\1</a>'),
+    (r"\[([^\]]+)\]\([^)\s]+\)", r"\1"),  # a file next to the page has no place here
+    (r"\*\*(.+?)\*\*", r"<b>\1</b>"),
+    (r"`([^`]+)`", r"<code>\1</code>"),
+    (r"\\([\\`*_\[\]|~#])", r"\1"),
+)  # of Markdown, what paragraphs hold
 
 
 def html_page(answer: Answer, ledger: pd.DataFrame, pictures: dict[str, str], strip: bytes | None = None) -> str:
-    """Write the page as HTML; `pictures` are SVG by name, `strip` a PNG. Whatever names hold is escaped."""
+    """Write the page; `pictures` are SVG by file name, `strip` a PNG. Whatever names hold is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -39,60 +41,88 @@ def html_page(answer: Answer, ledger: pd.DataFrame, pictures: dict[str, str], st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shown = [(name, _uri(text.encode(), "image/svg+xml")) for name, text in pictures.items()]
+    images = {name: _uri(text.encode(), "image/svg+xml") for name, text in pictures.items()}
     if strip is not None:
-        shown.append(("strip", _uri(strip, "image/png")))
+        images["strip"] = _uri(strip, "image/png")
     plan = answer.study.plan
     return environment.get_template("page.html.j2").render(
         name=answer.study.name,
-        question=plan.get("question", {}),
-        answers={language: answer_sentences(answer, language) for language in LANGUAGES},
-        notes={language: study_notes(answer, ledger, language) for language in LANGUAGES},
-        tables=list(_tables(answer)),
-        pictures=shown,
-        protocol=_protocol(plan),
-        environment=plan.get("environment", {}),
+        versions=[_version(answer, ledger, language, images) for language in LANGUAGES],
+        runs=_table(_run_grid(answer)),
+        plan={name: json.dumps(plan[name], ensure_ascii=False) for name in sorted(plan) if name != "cells"},
     )
 
 
-def _tables(answer: Answer) -> Iterator[dict[str, Any]]:
-    """Each table: its title, headings and rows of (text, what it sorts by)."""
-    yield _table("Cells", tables.cell_table(answer, "en"))
-    for effect in answer.effects:
-        title = f"Main effect of {effect.factor} ({CLAIMS[effect.claim]})"
-        yield _table(title, _differences(effect.effect.family, {}), interaction_sentence(effect.interaction, "en"))
-    for factor, parts in answer.simple.items():
-        yield _table(f"{factor} within each combination of the other factors", tables.simple_effects_table(parts, "en"))
-    if answer.family is not None:
-        kind = "confirmatory" if answer.pairs_named else "exploratory"
-        yield _table(f"Every pair of cells ({kind})", _differences(answer.family, answer.labels))
-    conditions = robustness.condition_table(answer, "en")
-    if conditions is not None:
-        yield _table("Corrupted photographs and other places (exploratory)", conditions)
-    yield _table("Runs", answer.study.runs[list(RUNS)].map(_text))
+def _version(answer: Answer, ledger: pd.DataFrame, language: str, images: dict[str, str]) -> dict[str, Any]:
+    """The page in one language."""
+    words = phrases("study", language)
+    first, *others = answer_sentences(answer, language)
+    hero = Picture("hero", words.pictures["hero"])
+    strip = [Picture("strip", words.strip)] if "strip" in images else []
+
+    def html(block: Block) -> Markup:
+        return _html(block, language, images)
+
+    return {
+        "language": language,
+        "question": question_of(answer, language),
+        "first": first,
+        "others": GAP[language].join(others),
+        "top": [html(block) for block in [*answer_blocks(answer, language), hero, *strip]],
+        "sections": [
+            {"heading": section.heading, "blocks": [html(block) for block in section.blocks], "open": number == 0}
+            for number, section in enumerate(study_sections(answer, ledger, language))
+        ],
+        "words": words,
+    }
 
 
-def _differences(family: Family[str], labels: dict[str, str]) -> pd.DataFrame:
-    """Each pair once, the better mean first."""
-    rows = []
-    for (a, b), comparison in family.ranked():
-        ends = (f"{value:+.5f}" for value in (comparison.difference, comparison.low, comparison.high))
-        beyond = "yes" if comparison.exceeds_rope else "no"
-        rows.append((labels.get(a, a), labels.get(b, b), *ends, f"{comparison.p:.4f}", comparison.verdict, beyond))
-    return pd.DataFrame(rows, columns=["a", "b", "a − b", "low", "high", "p", "a is … b", "beyond the rope"])
+def _html(block: Block, language: str, images: dict[str, str]) -> Markup:
+    """A block of the page."""
+    if isinstance(block, Grid):
+        return _table(block)
+    if isinstance(block, Picture):
+        file = file_of(block, language, images)
+        caption = escape(block.caption)
+        if file is None:
+            return Markup("")
+        return Markup(f'<figure><img alt="{caption}" src="{images[file]}"><figcaption>{caption}</figcaption></figure>')
+    if isinstance(block, list):
+        return Markup("<ul>" + "".join(f"<li>{_inline(line)}</li>" for line in block) + "</ul>")
+    if block.startswith("```"):
+        return Markup(f"<pre>{escape(block.split(chr(10), 1)[1].removesuffix('```').strip())}</pre>")
+    return Markup(f"<p>{_inline(block)}</p>")
 
 
-def _table(title: str, frame: pd.DataFrame, note: str = "") -> dict[str, Any]:
-    rows = [[(text, _sorts_by(text)) for text in row] for row in frame.itertuples(index=False)]
-    return {"title": title, "headings": list(frame.columns), "rows": rows, "note": note}
+def _table(grid: Grid) -> Markup:
+    """A sortable table; each cell says what it sorts by."""
+    heads = "".join(
+        f'<th scope="col"><button type="button">{escape(heading)}</button></th>' for heading in grid.headings
+    )
+    rows = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in grid.rows)
+    title = f"<h3>{escape(grid.title)}</h3>" if grid.title else ""
+    return Markup(f'{title}<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>')
+
+
+def _cell(cell: Cell) -> str:
+    head = f"<b>{escape(cell.head)}</b>" if cell.bold else escape(cell.head)
+    tail = f" <span>{escape(cell.tail)}</span>" if cell.tail else ""
+    below = f"<br><small>{escape(cell.below)}</small>" if cell.below else ""
+    return f'<td data-key="{escape(_sorts_by(cell.head))}">{head}{tail}{below}</td>'
 
 
 def _sorts_by(text: str) -> str:
-    """The number that a text begins with, if there is one; millions are counted out."""
-    match = re.match(r"([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)( M\b)?", text)
+    """The number that a text begins with (after a mark), if there is one; millions are counted out."""
+    match = re.match(r"[▲▼=≈(]?\s*([+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?)( M\b)?", text.replace("−", "-"))
     if not match or re.match(r"[0-9a-f]{7,}", text):
         return text
-    return str(float(match[1]) * (1e6 if match[2] else 1))
+    return str(float(match[1].replace(",", "")) * (1e6 if match[2] else 1))
+
+
+def _run_grid(answer: Answer) -> Grid:
+    """Every planned run."""
+    runs = answer.study.runs[list(RUNS)]
+    return Grid(list(RUNS), [[Cell(_text(value)) for value in row] for row in runs.itertuples(index=False)])
 
 
 def _text(value: Any) -> str:
@@ -101,10 +131,11 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _protocol(plan: dict[str, Any]) -> dict[str, str]:
-    """What was planned, as text: settings, design, tuning, variances and what could be detected."""
-    names = ("settings", "factors", "design", "tuning", "variances", "detectable", "protocol", "data_fingerprint")
-    return {name: json.dumps(plan[name], ensure_ascii=False) for name in names if plan.get(name) is not None}
+def _inline(text: str) -> str:
+    text = escape(text, quote=False)
+    for pattern, replacement in INLINE:
+        text = re.sub(pattern, replacement, text)
+    return text
 
 
 def _uri(content: bytes, kind: str) -> str:

@@ -5,18 +5,56 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.text.sentences import answer_sentences
-from analysis.text.tables import TOP, cell_table
+from analysis.text.tables import Cell, Grid, caption, legend, matrices
 from analysis.verdicts.answer import Answer
+
+SYMBOLS = {
+    "▲": "$\\blacktriangle$", "▼": "$\\blacktriangledown$", "≈": "$\\approx$", "−": "$-$", "±": "$\\pm$",
+    "×": "$\\times$", "†": "$\\dagger$", "‡": "$\\ddagger$", "–": "--", "·": "$\\cdot$",
+}  # fmt: skip
 
 
 def latex_table(answer: Answer) -> str:
-    """The table; whatever names hold is escaped by pandas."""
-    plain = cell_table(answer, "en").map(lambda text: " ".join(str(text).split()).replace(TOP, "*"))
-    caption, label = _escaped(" ".join(answer_sentences(answer, "en"))), f"tab:{answer.study.name}"
-    return plain.to_latex(index=False, escape=True, caption=caption, label=label, position="t")
+    """The matrix, or one below the other; whatever names hold is escaped by pandas. Marks take amssymb."""
+    texts = [*answer_sentences(answer, "en"), caption(answer, "en").replace("**", ""), legend(answer, "en")]
+    lines = [
+        "\\begin{table}[t]",
+        f"\\caption{{{_escaped(' '.join(filter(None, texts)).strip())}}}",
+        f"\\label{{tab:{answer.study.name}}}",
+        "\\centering",
+    ]
+    for grid in matrices(answer, "en"):
+        lines += [f"\\par\\medskip {_escaped(grid.title)}\\par"] if grid.title else []
+        lines += _tabular(grid)
+    return "\n".join([*lines, "\\end{table}"]) + "\n"
+
+
+def _tabular(grid: Grid) -> list[str]:
+    columns = "l" * grid.left + "r" * (len(grid.headings) - grid.left)
+    rows = [" & ".join(_cell(cell) for cell in row) + " \\\\" for row in grid.rows]
+    heading = " & ".join(map(_escaped, grid.headings)) + " \\\\"
+    return [
+        f"\\begin{{tabular}}{{{columns}}}",
+        "\\toprule",
+        heading,
+        "\\midrule",
+        *rows,
+        "\\bottomrule",
+        "\\end{tabular}",
+    ]
+
+
+def _cell(cell: Cell) -> str:
+    head = f"\\textbf{{{_escaped(cell.head)}}}" if cell.bold and cell.head else _escaped(cell.head)
+    return " ".join(filter(None, (head, _escaped(cell.tail), _escaped(cell.below))))
 
 
 def _escaped(text: str) -> str:
-    """`text` escaped as pandas escapes the cells."""
-    styled = pd.DataFrame([text]).style.format(escape="latex").hide(axis=0).hide(axis=1)
-    return str(styled.to_latex().split("\n")[1]).rstrip(" \\")
+    """`text` escaped as pandas escapes cells, with marks as LaTeX writes them."""
+    if not text:
+        return ""
+    styled = pd.DataFrame([" ".join(text.split())]).style.format(escape="latex").hide(axis=0).hide(axis=1)
+    escaped = str(styled.to_latex().split("\n")[1]).rstrip(" \\")
+    for mark, command in SYMBOLS.items():
+        escaped = escaped.replace(mark, command)
+    return escaped

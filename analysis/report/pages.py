@@ -1,11 +1,14 @@
-"""The rendered parts of the README and of docs/studies.md, between markers, never typed: choices, the demo, and every
-study.
+"""The rendered pages: a page for each study in both languages, and parts of other pages between markers, never typed.
 
 python run.py report           write them
 python run.py report --check   exit 1 where a page says something else
 
-A study stands between `<!-- study NAME en -->` and `<!-- /study NAME en -->`, and in Chinese between the same with
-`zh`; its long form, in docs/studies.md next to the README, between the same with `long` in place of `study`.
+    docs/en/studies/NAME.md, docs/zh/studies/NAME.md    whole
+    README*.md, docs/**.md                              between <!-- PART --> and <!-- /PART -->
+
+The parts are `findings` (the table of the largest study, and a sentence for each), `choices` (the registry), `demo` and
+`walk STEP` (what commands printed). A page is in Chinese where its path says so (docs/zh, README.zh-CN.md), else in
+English.
 
 What the demo prints is kept in docs/demo.txt; to renew it: rm -r outputs data/synthetic; make -s demo > docs/demo.txt
 What the steps of the walk print is kept in docs/walk; to renew it: make walk
@@ -16,20 +19,25 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from analysis.records import committed, test_set_ledger
+from analysis.records.files import write_atomically
 from analysis.records.places import README, RESULTS
 from analysis.report.latex import latex_table
-from analysis.text.markdown import render, table_of
-from analysis.text.study_page import study_long_form, study_section
+from analysis.report.picture_files import altered_pictures
+from analysis.text.markdown import escaped, render, table_of
+from analysis.text.sentences import finding
+from analysis.text.study_page import answer_blocks, blocks_table, question_of, study_page
+from analysis.text.tables import pair_table
 from analysis.text.wording import LANGUAGES, phrases
 from analysis.verdicts.answer import Answer, answer_study
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 
-FORMS = {"study": study_section, "long": study_long_form}
+FLAGSHIP = "models_x_losses"  # whose table the README shows
 TABLES = {"--model": MODELS, "--loss": LOSSES, "--augment": AUGMENTATIONS, "--data": DATASETS}
+MARKER = re.compile(r"^<!-- (findings|choices|demo|walk [a-z_-]+) -->$", re.MULTILINE)
 
 
 def read_page(path: Path) -> str:
@@ -43,14 +51,75 @@ def read_page(path: Path) -> str:
         ) from None
 
 
-def study_pages(readme: Path) -> list[Path]:
-    """The pages that show studies: the README and, where there is one next to it, docs/studies.md."""
-    return [path for path in (readme, readme.parent / "docs" / "studies.md") if path == readme or path.exists()]
+def language_of(page: Path, readme: Path = README) -> str:
+    """The language of a page, by its path as seen from the README's folder."""
+    parts = page.relative_to(readme.parent).parts if page.is_relative_to(readme.parent) else page.parts
+    return "zh" if "zh" in parts[:-1] or re.search(r"\.zh(-CN)?\.md$", parts[-1]) else "en"
 
 
-def studies(text: str, form: str = "study") -> list[str]:
-    """The names of the studies that a page has a place for, in either language."""
-    return list(dict.fromkeys(re.findall(rf"^<!-- {form} ([a-z0-9_-]+) (?:en|zh) -->$", text, re.MULTILINE)))
+def marked_pages(readme: Path = README) -> list[Path]:
+    """The README, its translations next to it, and every page under docs that has a marker."""
+    pages = [readme, *sorted(readme.parent.glob("README.*.md")), *sorted((readme.parent / "docs").rglob("*.md"))]
+    return [page for page in dict.fromkeys(pages) if page == readme or MARKER.search(read_page(page))]
+
+
+def page_path(readme: Path, name: str, language: str) -> Path:
+    """Where a study's page stands."""
+    return readme.parent / "docs" / language / "studies" / f"{name}.md"
+
+
+def rendered_page(readme: Path, results: Path, answer: Answer, language: str) -> str:
+    """Render a study's page from its answer, and link the pictures that there are."""
+    name, page = answer.study.name, page_path(readme, answer.study.name, language)
+    drawn = {path.stem for path in (results / name).glob("*.svg")}
+    notes = page.parent.parent / "designs.md"
+    design = f"../designs.md#{name}" if notes.exists() and f"\n## {name}\n" in read_page(notes) else ""
+    ledger = test_set_ledger.read_ledger(results)
+    return study_page(answer, ledger, language, _seen_from(page, results / name), drawn, design)
+
+
+def rendered(page: Path, readme: Path, results: Path, known: Mapping[str, Answer]) -> str:
+    """Render the marked parts of a page.
+
+    Args:
+        page: its path; pages are linked as seen from it.
+        readme: the README next to whose docs folder studies and printed output stand.
+        results: the folder of the committed results.
+        known: answers that were just derived.
+
+    Raises:
+        InputError: for a marker without content, or results that cannot be read.
+        ValueError: where a marker has no end.
+    """
+    text, language = read_page(page), language_of(page, readme)
+    parts = {}
+    for name in dict.fromkeys(MARKER.findall(text)):
+        if name == "findings":
+            parts[name] = findings(page, readme, results, known)
+        elif name == "choices":
+            parts[name] = choices(language)
+        else:
+            parts[name] = _printed(readme.parent / "docs", name)
+    return render(text, parts)
+
+
+def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer]) -> str:
+    """The table of the flagship study, and a sentence for each study that has measured anything."""
+    language = language_of(page, readme)
+    answers = {
+        name: known.get(name) or committed_answer(results, name) for name in committed.committed_studies(results)
+    }
+    order = sorted(answers, key=lambda name: name != FLAGSHIP)
+    answers = {name: answers[name] for name in order if answers[name].measured}
+    shown = next(iter(answers.values()), None)
+    if shown is None:
+        return phrases("choices", language).no_findings()
+    lines = [
+        f"- [{escaped(question_of(answer, language))}]({_seen_from(page, page_path(readme, name, language))}) "
+        f"{escaped(finding(answer, language))}"
+        for name, answer in answers.items()
+    ]
+    return "\n\n".join([blocks_table(answer_blocks(shown, language), language), "\n".join(lines)])
 
 
 def choices(language: str) -> str:
@@ -63,48 +132,33 @@ def choices(language: str) -> str:
     return "\n\n".join(parts)
 
 
-def rendered(text: str, page: Path = README, results: Path = RESULTS, known: Mapping[str, Answer] | None = None) -> str:
-    """Render a page's text from the registry, docs/demo.txt, docs/walk and the committed results of its studies.
-
-    Args:
-        text: the page as it is.
-        page: its path; pictures are linked as seen from it.
-        results: the folder of the committed results.
-        known: answers that were just written, so that they need not be read and derived again.
-
-    Raises:
-        InputError: for a study without results.
-        ValueError: where a marker is missing.
-    """
-    parts = {f"choices {language}": choices(language) for language in LANGUAGES} | _printed(page.parent / "docs")
-    parts = {name: part for name, part in parts.items() if f"<!-- {name} -->" in text or page == README}
-    for form, write in FORMS.items():
-        for name in studies(text, form):
-            found = (known or {}).get(name) or _committed_answer(page, results, name)
-            folder = Path(os.path.relpath(results / name, page.parent)).as_posix()
-            ledger, drawn = test_set_ledger.read_ledger(results), {path.stem for path in (results / name).glob("*.svg")}
-            for language in LANGUAGES:
-                parts[f"{form} {name} {language}"] = write(found, ledger, language, folder, drawn)
-    return render(text, parts)
+def _printed(docs: Path, name: str) -> str:
+    """What a command printed: docs/demo.txt, or docs/walk/STEP.txt."""
+    path = docs / "demo.txt" if name == "demo" else docs / "walk" / f"{name.removeprefix('walk ')}.txt"
+    return f"```text\n{read_page(path).strip()}\n```"
 
 
-def _printed(docs: Path) -> dict[str, str]:
-    """What commands printed, by marker."""
-    files = {"demo": docs / "demo.txt", **{f"walk {path.stem}": path for path in sorted((docs / "walk").glob("*.txt"))}}
-    return {
-        name: f"```text\n{path.read_text(encoding='utf-8').strip()}\n```"
-        for name, path in files.items()
-        if path.exists()
-    }
-
-
-def _committed_answer(page: Path, results: Path, name: str) -> Answer:
+def committed_answer(results: Path, name: str) -> Answer:
+    """The answer of a committed study. Raises InputError where there is none."""
     study = committed.read_study(results, name)
     if study is None:
-        raise InputError(
-            f"{page.name} shows the study {name}, but {results / name} is missing. Type: python run.py report {name}"
-        )
+        raise InputError(f"{results / name} holds no study. Type: python run.py report {name}")
     return answer_study(study)
+
+
+def write_pages(readme: Path, results: Path, known: Mapping[str, Answer]) -> list[Path]:
+    """Write the pages of the given answers and the marked parts of all pages; returns the pages that changed."""
+    due = {
+        page_path(readme, name, language): rendered_page(readme, results, answer, language)
+        for name, answer in known.items()
+        for language in LANGUAGES
+    }
+    due |= {page: rendered(page, readme, results, known) for page in marked_pages(readme)}
+    changed = [page for page, text in due.items() if not page.exists() or read_page(page) != text]
+    for page in changed:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(page, due[page].encode())
+    return changed
 
 
 def problems(readme: Path = README, results: Path = RESULTS) -> list[str]:
@@ -112,35 +166,43 @@ def problems(readme: Path = README, results: Path = RESULTS) -> list[str]:
     known, found = {}, []
     for name in committed.committed_studies(results):
         try:
-            known[name] = _committed_answer(readme, results, name)
-            found += _altered(results, known[name])
+            known[name] = committed_answer(results, name)
         except InputError as error:
             found.append(str(error))
-    for page in study_pages(readme):
-        text = read_page(page)
+            continue
+        found += [*_altered(results, known[name]), *altered_pictures(known[name].study, results)]
+        for language in LANGUAGES:
+            page = page_path(readme, name, language)
+            found += _difference(page, rendered_page(readme, results, known[name], language), f" {name}")
+    for page in marked_pages(readme):
         try:
-            due = rendered(text, page, results, known)
+            found += _difference(page, rendered(page, readme, results, known), "")
         except InputError as error:
-            if str(error) in found:  # listed already, with what else is wrong
-                continue
-            raise
-        if due != text:
-            found.append(f"{page.name} differs from what the committed results give, {_first_difference(text, due)}.")
-            found[-1] += " Type: python run.py report"
+            if str(error) not in found:
+                found.append(str(error))
     return found
 
 
-def _first_difference(text: str, due: str) -> str:
-    lines = zip([*text.splitlines(), ""], [*due.splitlines(), ""], strict=False)
-    number, (line, expected) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
-    return f"from line {number} on: '{line[:80]}' should be '{expected[:80]}'"
+def _difference(page: Path, due: str, study: str) -> Iterator[str]:
+    """A sentence with the first line that differs; none where the page is as it should be."""
+    command = f"Type: python run.py report{study}"
+    if not page.exists():
+        yield f"There is no page {page}. {command}"
+    elif (text := read_page(page)) != due:
+        lines = zip([*text.splitlines(), ""], [*due.splitlines(), ""], strict=False)
+        number, (line, expected) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
+        yield (
+            f"{page.name} ({page.parent.name}) differs from what the committed results give, from line {number} on: "
+            f"'{line[:80]}' should be '{expected[:80]}'. {command}"
+        )
 
 
 def _altered(results: Path, found: Answer) -> list[str]:
-    """The files of numbers (runs.csv, and the table for a paper) that are not what the scores give."""
+    """The files of numbers (runs, pairs, the table for a paper) that are not what the scores give."""
     name = found.study.name
     due = {
         "runs.csv": (committed.study_files(found.study)["runs.csv"], ""),
+        "pairs.csv": (pairs_csv(found), ""),
         f"{name}.tex": (latex_table(found).encode(), " --latex"),
     }
     return [
@@ -150,10 +212,19 @@ def _altered(results: Path, found: Answer) -> list[str]:
     ]
 
 
+def pairs_csv(found: Answer) -> bytes:
+    """Every two judged cells, as CSV."""
+    return pair_table(found).to_csv(index=False, lineterminator="\n").encode()
+
+
+def _seen_from(page: Path, path: Path) -> str:
+    return Path(os.path.relpath(path, page.parent)).as_posix()
+
+
 def main() -> int:
-    """Write the rendered parts."""
-    for page in study_pages(README):
-        page.write_text(rendered(page.read_text(encoding="utf-8"), page), encoding="utf-8")
+    """Write every rendered page from the committed results."""
+    known = {name: committed_answer(RESULTS, name) for name in committed.committed_studies(RESULTS)}
+    write_pages(README, RESULTS, known)
     return 0
 
 

@@ -1,54 +1,37 @@
 """The report command: from the records of a study to its committed files, pictures and pages.
 
-outputs/ (or only the committed files) -> Study -> Answer -> CSV, pictures, README, LaTeX, HTML. Needs neither torch,
+outputs/ (or only the committed files) -> Study -> Answer -> CSV, pictures, pages, LaTeX, HTML. Needs neither torch,
 MLflow nor an image.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from analysis.plots import comparison, training
-from analysis.plots.robustness import robustness_curves
-from analysis.plots.style import style, svg
+from analysis.plots.study_pictures import PICTURES
 from analysis.records import committed, test_set_ledger
 from analysis.records.files import write_atomically
 from analysis.records.places import Places, load_study, one_study, study_names
 from analysis.report import pages
 from analysis.report.latex import latex_table
+from analysis.report.picture_files import draw_pictures, write_pictures
+from analysis.text import tables
 from analysis.text.sentences import answer_sentences
-from analysis.text.tables import row_texts
 from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, answer_study
 from registry import InputError
 
-PICTURES: dict[str, Callable[[Answer], Figure | None]] = {
-    "intervals": comparison.intervals,
-    "main-effects": comparison.main_effects,
-    "heatmap": comparison.heatmap,
-    "pairs": comparison.pairs,
-    "cost": comparison.cost,
-    "responses": training.responses,
-    "losses": training.losses,
-    "validation": training.validation,
-    "angles": training.angles,
-    "worst-cars": training.worst_cars,
-    "simple-effects": comparison.simple_effects,
-    "robustness": robustness_curves,
-}
-SHOWN = ("mark", "rate", "dice", "verdict", "seeds")  # columns of the table on the terminal, besides the factors
 MISSING = 12  # unfinished runs that are listed
 
 
 def report_studies(places: Places, study: str | None, latex: bool, html: Path | None) -> dict[str, Answer]:
-    """Report a study, or all of them, and render the README; returns the answers by study."""
+    """Report a study, or all of them, and render the pages; returns the answers by study."""
     pages.read_page(places.readme)  # a missing README is reported before anything is written
     names = [one_study(places, study, f"--html {html}")] if html is not None else study_names(places, study)
     if not names:
@@ -64,16 +47,16 @@ def report_studies(places: Places, study: str | None, latex: bool, html: Path | 
         if html is not None:
             write_html(places, found, html)
             written.append(html)
-        for path in written:
-            print(f"Written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
-    for sentence in write_pages(places, reported):
-        print(sentence)
+        _print_written(written)
+    # Notices about the merge are not part of a page: `check`, which reads the committed files, knows nothing of it.
+    known = {name: replace(found, study=replace(found.study, notices=())) for name, found in reported.items()}
+    _print_written(pages.write_pages(places.readme, places.results, known))
     return reported
 
 
 def check(places: Places) -> int:
-    """Print what is not as the committed results give it (a page, a committed file); returns the exit code, 1 where
-    anything is.
+    """Print what is not as the committed results give it (a page, a picture, a committed file); returns the exit code,
+    1 where anything is.
     """
     problems = pages.problems(places.readme, places.results)
     for problem in problems:
@@ -84,45 +67,14 @@ def check(places: Places) -> int:
 def report_study(places: Places, name: str) -> Answer:
     """Write a study's committed files, its ledger entries and its pictures. Nothing is written if it is refused."""
     found = answer_study(load_study(places, name))
-    drawn = draw_pictures(found)
+    drawn = draw_pictures(found, PICTURES)
     folder = committed.write_study(found.study, places.results)
     test_set_ledger.enter_study(found.study, places.results)
+    write_atomically(folder / "pairs.csv", pages.pairs_csv(found))
     if (folder / f"{name}.tex").exists():
         write_latex(places, found)
-    for picture in PICTURES:
-        path = folder / f"{picture}.svg"
-        if picture in drawn:
-            write_atomically(path, drawn[picture].encode())
-        else:
-            path.unlink(missing_ok=True)  # of an earlier state: it would show what is no longer so
+    write_pictures(found.study, places.results, drawn)
     return found
-
-
-def draw_pictures(found: Answer) -> dict[str, str]:
-    """Draw every picture that the study has numbers for, as SVG by name."""
-    with style():
-        figures = {name: draw(found) for name, draw in PICTURES.items()}
-    return {name: svg(figure) for name, figure in figures.items() if figure is not None}
-
-
-def write_pages(places: Places, reported: Mapping[str, Answer]) -> list[str]:
-    """Write the README's rendered parts; returns a sentence for each reported study that it has no place for.
-
-    Notices about the merge are not part of them: `check`, which reads the committed files, knows nothing of it.
-    """
-    known = {name: replace(found, study=replace(found.study, notices=())) for name, found in reported.items()}
-    for page in pages.study_pages(places.readme):
-        text = pages.read_page(page)
-        due = pages.rendered(text, page, places.results, known)
-        if due != text:
-            write_atomically(page, due.encode())
-    text = pages.read_page(places.readme)
-    return [
-        f"{places.readme.name} has no place for the study {name}: where it should stand, put the lines "
-        f"<!-- study {name} en --> and <!-- /study {name} en -->, and the same with zh in the Chinese part."
-        for name in reported
-        if name not in pages.studies(text)
-    ]
 
 
 def write_latex(places: Places, found: Answer) -> Path:
@@ -137,8 +89,7 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
     from analysis.report.html import html_page
 
     folder = places.results / found.study.name
-    files = {name: folder / f"{name}.svg" for name in PICTURES}
-    drawn = {name: file.read_text(encoding="utf-8") for name, file in files.items() if file.exists()}
+    drawn = {file.stem: file.read_text(encoding="utf-8") for file in folder.glob("*.svg")}
     strip = folder / "strip.png"
     content = html_page(
         found, test_set_ledger.read_ledger(places.results), drawn, strip.read_bytes() if strip.exists() else None
@@ -152,18 +103,14 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
 
 
 def show(found: Answer) -> None:
-    """Print the answer, the table in short, and what is missing."""
-    print(f"\n{found.study.name}: {' '.join(answer_sentences(found, 'en'))}")
-    columns = phrases("tables", "en").columns
-    names = {SHOWN[0]: "", **{f"factor {factor}": factor for factor in found.study.factors}}
-    names |= {name: columns[name] for name in SHOWN[1:]}
-    table = Table(show_edge=False)
-    for heading in names.values():
-        table.add_column(heading, overflow="fold")
-    for row in found.rows:
-        texts = row_texts(row, "en")
-        table.add_row(*(texts[name].replace("[", "\\[") for name in names))  # rich would read [ as its markup
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    """Print the answer, the table, and what is missing."""
+    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console.print(Text(f"\n{found.study.name}: {' '.join(answer_sentences(found, 'en'))}\n"))
+    if found.measured:
+        console.print(Text(tables.caption(found, "en").replace("**", "")))
+        for grid in tables.matrices(found, "en"):
+            console.print(_terminal_table(grid))
+        console.print(Text(tables.legend(found, "en")))
     for kind, count in found.study.notices:
         print(getattr(phrases("notes", "en"), kind)(count=count))
     rows = found.study.runs[found.study.runs.state != "finished"]
@@ -171,3 +118,23 @@ def show(found: Answer) -> None:
         print(f"{row.state}: {row.cell}, seed {row.seed}: {row.reason}")
     if len(rows) > MISSING:
         print(f"... and {len(rows) - MISSING} more, see runs.csv")
+
+
+def _terminal_table(grid: tables.Grid) -> Table:
+    """The table as rich prints it; names are text, not markup."""
+    table = Table(show_edge=False, title=Text(grid.title) if grid.title else None, title_justify="left")
+    for number, heading in enumerate(grid.headings):
+        table.add_column(Text(heading), overflow="fold", justify="left" if number < grid.left else "right")
+    for row in grid.rows:
+        cells = []
+        for cell in row:
+            text = Text(cell.head, style="bold" if cell.bold else "")
+            text.append(f" {cell.tail}" if cell.tail else "", style="not bold")
+            cells.append(text.append(f"\n{cell.below}" if cell.below else "", style="dim"))
+        table.add_row(*cells)
+    return table
+
+
+def _print_written(written: list[Path]) -> None:
+    for path in written:
+        print(f"Written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")

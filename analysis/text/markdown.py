@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-import pandas as pd
+from analysis.text.tables import Cell, Grid
 
 
 def render(text: str, parts: Mapping[str, str]) -> str:
@@ -16,25 +16,40 @@ def render(text: str, parts: Mapping[str, str]) -> str:
         text, count = pattern.subn(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)  # type: ignore[misc]
         if count != 1:
             raise ValueError(
-                f"The README needs the markers <!-- {name} --> and <!-- /{name} --> once; they are there {count} times."
+                f"A page needs the markers <!-- {name} --> and <!-- /{name} --> once; they are there {count} times."
             )
     return text
 
 
-def table_of(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table for GitHub from cells that are Markdown already."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, ["---"] * len(headings), *rows))
+def table_of(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int | None = None) -> str:
+    """A table for GitHub from cells that are Markdown already; all but the first `left` columns to the right."""
+    ends = ["---" if left is None else ":--" if n < left else "--:" for n in range(len(headings))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (headings, ends, *rows))
 
 
-def escaped_table(frame: pd.DataFrame) -> str:
-    """A table for GitHub; nothing in a cell can break it."""
-    return table_of([*map(escaped, frame.columns)], ([*map(escaped, row)] for row in frame.itertuples(index=False)))
+def grid_table(grid: Grid) -> str:
+    """A grid for GitHub; nothing in a cell can break it."""
+    rows = [[_cell(cell) for cell in row] for row in grid.rows]
+    return table_of([escaped(heading) for heading in grid.headings], rows, grid.left)
+
+
+def _cell(cell: Cell) -> str:
+    head = escaped(cell.head)
+    if head[:1] in MARKED:
+        head = head.replace(" ", "&nbsp;", 1)
+    head = f"**{head}**" if cell.bold and head else head
+    tail = escaped(cell.tail).replace(" ", "&nbsp;")
+    below = f"<br><sub>{escaped(cell.below).replace(' ', '&nbsp;')}</sub>" if cell.below else ""
+    return " ".join(filter(None, (head, tail))) + below
+
+
+MARKED = ("▲", "▼", "=", "≈")
 
 
 def escaped(text: str) -> str:
     """`text` as Markdown shows it letter by letter, on one line. Plain words and intervals stay as they are."""
     text = " ".join(str(text).split())
-    plain = re.fullmatch(r"[\w\s.,;:%()\[\]+±/=★\-（）、，。：；]*", text)
-    if plain and not re.search(r"(\b|^)_|_(\b|$)|\][(\[:]", text):
+    plain = re.fullmatch(r"[\w\s.,;:%()\[\]+±/=~†‡▲▼≈×·–−\-（）、，。：；“”]*", text)
+    if plain and not re.search(r"(\b|^)_|_(\b|$)|\][(\[:]|~~", text):
         return text
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", html.escape(text, quote=False))

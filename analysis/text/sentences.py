@@ -1,94 +1,345 @@
-"""The answer of a study in sentences, by rule; they never say more than the verdicts do."""
+"""What a study answers, in sentences, by rule: effect first, then interval, the verdict as an adverb.
+
+One comparison is one sentence, the better level first. The first sentence says how large images, seeds and training
+were; the last one what to take if one must choose. The words are in templates/sentences.*.j2.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from analysis.text.factor_sentences import effect_sentence, with_simple_effects
-from analysis.text.wording import phrases
-from analysis.verdicts.answer import Answer, Row
+from analysis.statistics.comparisons import Comparison
+from analysis.text.wording import Phrases, factor_name, finite, level_name, listed, phrases, place_name
+from analysis.verdicts.answer import Answer, CellResult, Sensitivity
+from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
+
+CLEAR = ("better", "worse")
+VERDICTS = ("better", "worse", "equivalent", "undecided")
+SINGLY = 3  # comparisons of one verdict that get a sentence each
+NO_CHOICE = ("split", "data", "data_dir", "fold", "train_cars")  # settings that nobody is free to choose for a task
 
 
 def answer_sentences(answer: Answer, language: str) -> list[str]:
-    """State what a study answers: the answer first, then the other comparisons, then what has no verdict.
+    """The answer of a study, a sentence each; what holds for all comparisons first, what to take last."""
+    return Writer(answer, language).sentences()
 
-    What the plan names as confirmatory comes first, then the factors whose simple effects it asks for; everything else
-    is called exploratory. The answer of an incomplete study begins with its progress.
-    """
+
+def finding(answer: Answer, language: str) -> str:
+    """The study in one sentence: its first clear effect, or that none was found."""
+    writer = Writer(answer, language)
+    first = writer.sentences()[0]
+    return writer.first_clear or first
+
+
+def cell_verdict(answer: Answer, name: str, language: str) -> str:
+    """Whether a cell can be excluded as the best of its study, or why nothing is said of it; a few words."""
     words = phrases("sentences", language)
-    done, planned = len(answer.study.finished), len(answer.study.runs)
-    if not done:
-        return [words.nothing_measured(planned=planned), *_unjudged(answer, language, skip={"not measured"})]
-    cells = _cells(answer, language)
-    if answer.family and not answer.pairs_named:
-        cells = words.exploratory(sentence=cells)
-    leading = {effect.factor for effect in answer.effects if effect.named or effect.factor in answer.simple}
-    effects = sorted(answer.effects, key=lambda effect: not effect.named)  # stable: in the order of the plan otherwise
-    asked = [
-        text for effect in effects if effect.factor in leading for text in with_simple_effects(effect, answer, language)
-    ]
-    others = [effect_sentence(effect, language) for effect in effects if effect.factor not in leading]
-    first, *rest = [cells, *asked, *others] if answer.pairs_named or not asked else [*asked, cells, *others]
-    if done < planned:
-        first = words.incomplete(done=done, planned=planned, sentence=first)
-    at_budget = [row.label for row in answer.judged if not row.eligibility.converged]
-    rest += [words.at_budget(labels=at_budget)] if at_budget else []
-    return [first, *rest, *_unjudged(answer, language)]
+    (cell,) = (cell for cell in answer.cells if cell.name == name)
+    if not cell.eligibility.judged:
+        return str(words.kinds[cell.eligibility.kind]) + (f" ({cell.eligibility.reason})" if _failed(cell) else "")
+    if answer.seeds < 2 or len(answer.judged) < 2:
+        return str(words.no_comparison())
+    return str(words.cell_verdicts["open" if name in answer.best and len(answer.best) > 1 else
+                                   "best" if name in answer.best else "excluded"])  # fmt: skip
 
 
-def _cells(answer: Answer, language: str) -> str:
-    """What can be said of the cells."""
-    words, judged, family = phrases("sentences", language), answer.judged, answer.family
-    if family is None:
-        return words.too_few_cells()
-    if min(len(answer.scores[row.cell]) for row in judged) < 2 and family.all_are("undecided"):
-        return words.one_seed()
-    number, partial, rope = len(judged), _is_partial(answer), answer.study.rope
-    if family.all_are("equivalent"):
-        return words.all_equivalent(number=number, partial=partial, rope=rope)
-    if family.all_are("undecided"):
-        return words.none_separated(number=number, partial=partial)
-    top = [row for row in judged if row.top]
-    if len(top) == 1:
-        return _one_best(top[0], answer, language)
-    if len(top) == number:
-        return words.none_worse(number=number, partial=partial)
-    return words.several_best(labels=[row.label for row in top], rest=number - len(top), partial=partial)
+def cell_name(answer: Answer, cell: CellResult, language: str) -> str:
+    """The levels of a cell, as people write them, of the factors that vary."""
+    varied = answer.study.varied or answer.study.factors
+    return place_name(answer.study, [cell.levels[factor] for factor in varied], language) or cell.name
 
 
-def _is_partial(answer: Answer) -> bool:
-    """Whether some cells have no verdict: each of them may be better than any."""
-    return len(answer.judged) < len(answer.rows)
+def setting(answer: Answer) -> dict[str, Any]:
+    """How large a study is: image sizes, seeds, training steps (or epochs); what was planned where nothing has run."""
+    study, runs = answer.study, answer.study.finished
+    planned = study.plan.get("settings", {})
+    if len(runs):
+        sizes, epochs = sorted(set(runs["size"]) - {""}), sorted(set(runs.epochs.dropna()))
+    else:
+        sizes = ["x".join(map(str, planned["size"]))] if isinstance(planned.get("size"), list) else []
+        epochs = [planned["epochs"]] if "epochs" in planned else []
+    known = len(runs) and runs.epoch_steps.notna().all()
+    return {
+        "sizes": [str(size).replace("x", "×") for size in sizes],
+        "seeds": answer.seeds or len(study.plan.get("design", {}).get("seeds", [])),
+        "steps": sorted(set((runs.epochs * runs.epoch_steps).astype(int))) if known else [],
+        "epochs": [int(n) for n in epochs],
+    }
 
 
-def _one_best(row: Row, answer: Answer, language: str) -> str:
-    """The only cell that no other is better than; whether it is better than all, and by more than the rope."""
-    assert answer.family is not None
-    found = [answer.family.comparisons[row.cell, other.cell] for other in answer.judged if other is not row]
-    words, partial = phrases("sentences", language), _is_partial(answer)
-    beaten = sum(comparison.verdict == "better" for comparison in found)
-    if beaten < len(found):
-        return words.one_unbeaten(label=row.label, beaten=beaten, others=len(found), partial=partial)
-    beyond = all(comparison.exceeds_rope for comparison in found)
-    return words.one_best(label=row.label, others=len(found), partial=partial, beyond=beyond, rope=answer.study.rope)
+@dataclass
+class Writer:
+    """The sentences of one answer in one language."""
+
+    answer: Answer
+    language: str
+    interval_explained: bool = False
+    first_clear: str = ""  # the first sentence that states a clear effect
+
+    @property
+    def words(self) -> Phrases:
+        return phrases("sentences", self.language)
+
+    def sentences(self) -> list[str]:
+        answer = self.answer
+        if not len(answer.study.finished):
+            planned, failed = len(answer.study.runs), int((answer.study.runs.state == "failed").sum())
+            return [self.words.nothing_measured(planned=planned, failed=failed, **setting(answer))]
+        if not answer.effects or answer.seeds < 2:
+            reason = "one seed" if len(answer.judged) > 1 and answer.seeds == 1 else "too few"
+            first = self.words.no_verdict(reason=reason, **self._opening())
+            return [first, *self._unjudged(), *self._choice()]
+        first = self.words.headline(**self._headline(), **self._opening())
+        return [
+            first,
+            *self._effects(),
+            *self._bound(),
+            *self._winners(),
+            *self._marks(),
+            *self._unjudged(),
+            *self._status(),
+            *self._choice(),
+        ]
+
+    def _opening(self) -> dict[str, Any]:
+        """What the first sentence says of the study: its size, and how much of it has run."""
+        runs = self.answer.study.runs
+        done, looks = int((runs.state == "finished").sum()), self.answer.study.looks
+        ended = done + int((runs.state == "failed").sum())
+        partial = ended < len(runs) and not looks
+        return {**setting(self.answer), "done": done if partial else None, "planned": len(runs)}
+
+    def _headline(self) -> dict[str, Any]:
+        """The finding in a few words: a dependence, the factors that matter, or that none was found to."""
+        answer = self.answer
+        for part in answer.within:
+            if part.difference and part.difference.verdict in CLEAR:
+                others = [self._factor(other) for other in part.within]
+                return {"kind": "depends", "factors": [self._factor(part.factor)], "others": others}
+        clear = [effects.factor for effects in answer.effects if _any(effects.comparisons.values(), CLEAR)]
+        verdicts = {c.verdict for effects in answer.effects for c in effects.comparisons.values()}
+        kind = "clear" if clear else "equivalent" if verdicts == {"equivalent"} else "nothing"
+        names = [self._factor(factor) for factor in (clear or [effects.factor for effects in answer.effects])]
+        return {"kind": kind, "factors": names, "others": []}
+
+    def _effects(self) -> list[str]:
+        """The effects of each factor. Where factors interact, those within combinations first, and the averages after.
+
+        Whether they do is one test over all factors; with one effect at each of two combinations, their difference.
+        """
+        answer, parts = self.answer, list[str]()
+        test = answer.interaction
+        interacts = test is not None and test.p <= 0.05
+        shown = [part for part in answer.within if _shows(part, interacts)]
+        if interacts and not any(part.difference for part in shown) and test is not None:
+            parts.append(self.words.interacts(p=test.p))
+        for part in shown:
+            parts += self._within(part)
+        for effects in answer.effects:
+            parts += self._average(effects, after=any(part.factor == effects.factor for part in shown))
+        clear = any(_any(effects.comparisons.values(), CLEAR) for effects in answer.effects)
+        if clear and test is not None and not interacts and math.isfinite(test.p):
+            parts.append(self.words.no_interaction(p=test.p))
+        return parts
+
+    def _average(self, effects: FactorEffects, after: bool) -> list[str]:
+        """The levels of a factor against its baseline; what is averaged over is said once, and where it changes."""
+        lines, said = list[str](), None
+        for verdict in VERDICTS:
+            same = [(level, c) for level, c in effects.comparisons.items() if c.verdict == verdict]
+            same.sort(key=lambda pair: (effects.over[pair[0]], -abs(pair[1].difference)))
+            for _, alike in itertools.groupby(same, key=lambda pair: effects.over[pair[0]]):
+                for group in _groups(list(alike), verdict):
+                    levels, comparisons = [level for level, _ in group], [c for _, c in group]
+                    scope = self._scope(effects, levels[0], after)
+                    unsaid, said = (scope if scope != said else {}), scope
+                    lines.append(
+                        self._sentence(levels, effects.baseline, comparisons, verdict, effects.margin, **unsaid)
+                    )
+        return lines
+
+    def _scope(self, effects: FactorEffects, level: str, after: bool) -> dict[str, Any]:
+        others = [factor for factor in self.answer.study.varied if factor != effects.factor]
+        places = effects.over[level]
+        if not others:
+            return {}
+        if len(places) == 1 and effects.planned > 1:
+            return {"place": place_name(self.answer.study, places[0], self.language)}
+        plural = phrases("names", self.language).plural
+        names = [plural(name=self._factor(other)) for other in others]
+        part = (len(places), effects.planned) if len(places) < effects.planned else None
+        return {"over": names, "part": part, "after": after}
+
+    def _within(self, part: EffectsWithin) -> list[str]:
+        """The effect of a factor at each combination of some others; of several levels only the clear ones."""
+        study, lines = self.answer.study, list[str]()
+        for level in dict.fromkeys(level for level, _ in part.comparisons):
+            at = [(place, c) for (other, place), c in part.comparisons.items() if other == level]
+            for verdict in VERDICTS:
+                same = [(place, c) for place, c in at if c.verdict == verdict]
+                for group in _groups(same, verdict):
+                    places = [place_name(study, place, self.language) for place, _ in group]
+                    lines.append(
+                        self._sentence([level], part.baseline, [c for _, c in group], verdict, part.margin,
+                                       place=listed(places, self.language))
+                    )  # fmt: skip
+        if part.difference and part.difference.verdict in CLEAR:
+            lines.append(self.words.difference(comparison=part.difference))
+        return lines
+
+    def _sentence(
+        self, levels: Sequence[str], baseline: str, comparisons: Sequence[Comparison], verdict: str, margin: float,
+        place: str = "", over: Sequence[str] = (), part: tuple[int, int] | None = None, after: bool = False,
+    ) -> str:  # fmt: skip
+        """One comparison, the better level first; or several of one verdict, with the range of their intervals."""
+        study, language, first = self.answer.study, self.language, comparisons[0]
+        names = [level_name(study, level, language) for level in levels]
+        a, b = listed(names, language), level_name(study, baseline, language)
+        scope = {"place": place, "over": list(over), "part": part, "after": after, "margin": margin}
+        known = all(map(finite, comparisons))
+        if len(comparisons) > 1:
+            apart = [abs(c.difference) for c in comparisons]
+            bounds = {"low": min(c.low for c in comparisons), "high": max(c.high for c in comparisons)}
+            bounds |= {"smallest": min(apart), "largest": max(apart)}
+            say = functools.partial(self.words.alike, a=a, b=b, verdict=verdict, **bounds, **scope)
+        else:
+            if first.difference < 0:
+                a, b, first = b, a, first.mirrored()
+            say = functools.partial(
+                self.words.comparison, a=a, b=b, comparison=first, verdict=first.verdict, finite=known, **scope
+            )
+        if verdict in CLEAR and not self.first_clear:
+            self.first_clear = say(confidence=self.words.confidence(looks=bool(study.looks)))
+        return str(say(confidence=self._confidence() if known else ""))
+
+    def _confidence(self) -> str:
+        """What stands before the first interval of the answer."""
+        if self.interval_explained:
+            return ""
+        self.interval_explained = True
+        return str(self.words.confidence(looks=bool(self.answer.study.looks)))
+
+    def _bound(self) -> list[str]:
+        """Where nothing was found: how large a difference is ruled out."""
+        found = [c for effects in self.answer.effects for c in effects.comparisons.values()]
+        if {c.verdict for c in found} != {"undecided"} or not all(map(finite, found)):
+            return []
+        return [self.words.ruled_out(largest=max(max(abs(c.low), abs(c.high)) for c in found))]
+
+    def _winners(self) -> list[str]:
+        """How much one seed alone would have misled."""
+        winners = self.answer.winners()
+        different = len(set(winners.values()))
+        return [self.words.winners(different=different, tries=len(winners))] if different > 1 else []
+
+    def _marks(self) -> list[str]:
+        """What the marks † and ‡ mean here, and what images with faulty masks change."""
+        answer, lines = self.answer, []
+        rising = [cell for cell in answer.judged if cell.eligibility.still_improving]
+        if rising:
+            some = self._cells(rising) if len(rising) <= SINGLY else ""
+            lines.append(self.words.still_improving(names=some, rising=len(rising), number=len(answer.judged)))
+        stalled = [cell for cell in answer.judged if cell.eligibility.stalled]
+        if stalled:
+            runs = sum(len(cell.eligibility.stalled) for cell in stalled)
+            names = self._cells(stalled) if len(stalled) == 1 else ""
+            of = len(answer.study.finished)
+            lines.append(self.words.stalled(runs=runs, of=of, names=names, **_changes(answer.unstalled)))
+        if answer.faultless and answer.faultless.changed:
+            lines.append(self.words.without_faulty(images=answer.faultless.left_out, **_changes(answer.faultless)))
+        return lines
+
+    def _unjudged(self) -> list[str]:
+        """The cells without a verdict, by reason."""
+        kinds = [kind for kind in self.words.kinds if kind != "judged"]
+        lines = []
+        for kind in kinds:
+            cells = [cell for cell in self.answer.cells if cell.eligibility.kind == kind]
+            if cells:
+                some = self._cells(cells) if len(cells) <= SINGLY else ""
+                lines.append(self.words.unjudged(kind=kind, names=some, number=len(cells), of=len(self.answer.cells)))
+        return lines
+
+    def _status(self) -> list[str]:
+        """Whether the comparisons were planned, and whether the study has come to its end."""
+        answer, design = self.answer, self.answer.study.plan.get("design", {})
+        lines = [self.words.exploratory()] if answer.exploratory and not design.get("extended_from") else []
+        if before := design.get("extended_from"):
+            lines.append(self.words.extended(before=list(before), now=answer.seeds))
+        if answer.study.looks:
+            still = sum(c.verdict == "undecided" for e in answer.effects for c in e.comparisons.values())
+            lines.append(self.words.look(open=still, seeds=answer.seeds, most=max(answer.study.looks)))
+        return lines
+
+    def _choice(self) -> list[str]:
+        """What to take if one must choose: the highest mean of the cells that cannot be excluded as the best.
+
+        Nothing where the study compares ways to measure (a split, a data set), of which none is to be taken.
+        """
+        answer = self.answer
+        fields = {factor: fields_of(answer, factor) for factor in answer.study.varied}
+        if any({"split", "data", "data_dir", "fold"} & names for names in fields.values()):
+            return []
+        free = [factor for factor, names in fields.items() if not names or not names <= set(NO_CHOICE)]
+        open_cells = [cell for cell in answer.judged if cell.name in answer.best] or answer.judged
+        if len(answer.judged) < 2 or not free or not open_cells:
+            return []
+        top = max(open_cells, key=lambda cell: cell.dice)
+        name = place_name(answer.study, [top.levels[factor] for factor in free], self.language)
+        others = len(open_cells) - 1
+        return [self.words.choice(name=name, dice=top.dice, open=others, number=len(answer.judged))]
+
+    def _factor(self, factor: str) -> str:
+        return factor_name(self.answer.study, factor, self.language)
+
+    def _cells(self, cells: Iterable[CellResult]) -> str:
+        return listed([cell_name(self.answer, cell, self.language) for cell in cells], self.language)
 
 
-def _unjudged(answer: Answer, language: str, skip: Collection[str] = ()) -> list[str]:
-    """The cells without a verdict, a sentence for each reason."""
-    labels: dict[str, list[str]] = {}
-    for row in answer.rows:
-        if row.eligibility.kind not in ("judged", *skip):
-            labels.setdefault(row.eligibility.kind, []).append(row.label)
-    words = phrases("sentences", language)
-    return [words.unjudged(kind=kind, labels=names) for kind, names in labels.items()]
+def fields_of(answer: Answer, factor: str) -> set[str]:
+    """The settings that a factor's levels set, read off two cells that differ in nothing else."""
+    cells = [cell for cell in answer.study.cells if cell.get("levels")]
+    for a, b in itertools.combinations(cells, 2):
+        apart = {name for name, level in a["levels"].items() if b["levels"].get(name) != level}
+        if apart == {factor}:
+            settings: Sequence[Mapping[str, Any]] = (a.get("settings", {}), b.get("settings", {}))
+            return {name for name in {*settings[0], *settings[1]} if settings[0].get(name) != settings[1].get(name)}
+    return set()
 
 
-def verdict(row: Row, language: str) -> str:
-    """State a cell's verdict: against how many of the other judged cells it is what, or why it has none."""
-    words, eligibility = phrases("sentences", language), row.eligibility
-    if eligibility.kind == "judged":
-        counts = {kind: count for kind, count in row.verdicts.items() if count}
-        return words.judged_verdict(counts=counts, doubt=eligibility.doubt, rise=eligibility.rise)
-    return words.no_verdict(
-        kind=eligibility.kind, reason=eligibility.reason, doubt=eligibility.doubt, rise=eligibility.rise
-    )
+def _shows(part: EffectsWithin, interacts: bool) -> bool:
+    """Whether the effects within combinations are part of the answer: where they differ, and one level is compared."""
+    if part.difference is not None:
+        return part.difference.verdict in CLEAR
+    return interacts and len({level for level, _ in part.comparisons}) == 1
+
+
+def _groups(found: Sequence[tuple[Any, Comparison]], verdict: str) -> list[list[tuple[Any, Comparison]]]:
+    """Which comparisons of one verdict share a sentence: those that found nothing, and clear ones if they are many."""
+    if not found:
+        return []
+    if len(found) > (SINGLY if verdict in CLEAR else 1):
+        return [list(found)]
+    return [[one] for one in found]
+
+
+def _changes(sensitivity: Sensitivity | None) -> dict[str, Any]:
+    """How many verdicts change, and from what to what if that is the same for all."""
+    changed = sensitivity.changed if sensitivity else []
+    kinds = Counter((before.verdict, after.verdict) for _, before, after in changed)
+    uniform = next(iter(kinds)) if len(kinds) == 1 else ("", "")
+    return {"changed": len(changed), "before": uniform[0], "after": uniform[1]}
+
+
+def _any(comparisons: Iterable[Comparison], verdicts: Sequence[str]) -> bool:
+    return any(comparison.verdict in verdicts for comparison in comparisons)
+
+
+def _failed(cell: CellResult) -> bool:
+    return cell.eligibility.kind == "failed" and bool(cell.eligibility.reason)

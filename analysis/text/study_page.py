@@ -1,123 +1,176 @@
-"""A study's texts on the pages: its section in the README, and the long form of docs/studies.md."""
+"""A study's page, whole from its records: answer, table, picture, method, limits, commands, details.
+
+`study_sections` says what stands on it; `study_page` writes it in Markdown, `analysis.report.html` in HTML.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.text import robustness
-from analysis.text.markdown import escaped, escaped_table
-from analysis.text.notes import study_notes
+from analysis.records.study_reading import STUDY_FILES
+from analysis.records.study_results import Study
+from analysis.text import notes, tables
+from analysis.text.markdown import escaped, grid_table
+from analysis.text.robustness import CLEAN, STRENGTH, robustness_grids
 from analysis.text.sentences import answer_sentences
-from analysis.text.tables import cell_table, main_effects_table, simple_effects_table
+from analysis.text.tables import Cell, Grid
 from analysis.text.wording import GAP, phrases, score
 from analysis.verdicts.answer import Answer
-from analysis.verdicts.observed_power import observe_power
+
+OTHER = {"en": ("zh", "中文"), "zh": ("en", "English")}
+SUFFIX = {"en": "", "zh": ".zh"}  # of a picture's name
 
 
-def study_section(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
-    """Write the section in Markdown; `folder` holds the pictures that were `drawn`, seen from the README."""
-    words = phrases("study", language)
+@dataclass(frozen=True)
+class Picture:
+    """A picture by the name of its file, and its caption."""
+
+    name: str
+    caption: str
+
+
+Block = Grid | Picture | str | list[str]  # a table, a picture, a paragraph in Markdown, a list in Markdown
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page; `detail` stands under the details."""
+
+    heading: str
+    blocks: list[Block]
+    detail: bool = True
+
+
+def question_of(answer: Answer, language: str) -> str:
+    """What the study asks; its name where it asks nothing."""
+    return str(answer.study.reading.question.get(language) or answer.study.name)
+
+
+def answer_paragraph(answer: Answer, language: str) -> str:
+    """The answer in Markdown, its first sentence in bold."""
     first, *others = (escaped(sentence) for sentence in answer_sentences(answer, language))
-    question = answer.study.plan.get("question", {}).get(language, "")
-    parts = [f"*{escaped(question)}*"] if question else []
-    parts.append(f"**{first}** {GAP[language].join(others)}".strip())  # GitHub wants the space after a bold 。
-    if "simple-effects" in drawn:
-        parts.append(f"![{words.section_simple_effects}]({folder}/simple-effects.svg)")
-    elif "intervals" in drawn:
-        parts.append(f"![{words.pictures['intervals']}]({folder}/intervals.svg)")
-    parts.append(escaped_table(cell_table(answer, language)))
-    parts.append("\n".join(f"- {escaped(note)}" for note in study_notes(answer, ledger, language)))
-    return "\n\n".join([*parts, *simple_effects(answer, language), *_robustness(answer, language, folder, drawn)])
+    return f"**{first}** {GAP[language].join(others)}".strip()  # GitHub wants the space after a bold 。
 
 
-def simple_effects(answer: Answer, language: str) -> list[str]:
-    """The simple effects that the plan asks for: a sentence and a table for each factor."""
-    parts = []
-    for factor, effects in answer.simple.items():
-        parts.append(escaped(phrases("study", language).simple_effects(factor=factor)))
-        parts.append(escaped_table(simple_effects_table(effects, language)))
-    return parts
+def answer_blocks(answer: Answer, language: str) -> list[Block]:
+    """The matrix with caption and legend; of three factors a matrix each and the effects, which no margin shows.
+
+    Nothing where nothing was measured.
+    """
+    if not answer.measured:
+        return []
+    effects = tables.effect_grids(answer, language) if len(answer.study.varied) > 2 else []
+    note = [phrases("study", language).effects_note()] if effects else []
+    matrices = [tables.caption(answer, language), *tables.matrices(answer, language)]
+    return [*matrices, *note, *effects, tables.legend(answer, language)]
 
 
-def _robustness(answer: Answer, language: str, folder: str, drawn: Collection[str]) -> list[str]:
-    """The scores under corruptions and elsewhere, and what they say of each factor that has a baseline."""
-    parts, words = [], phrases("study", language)
-    table = robustness.condition_table(answer, language)
-    if table is not None:
-        picture = [f"![{words.pictures['robustness']}]({folder}/robustness.svg)"] if "robustness" in drawn else []
-        parts += [words.robustness(), *picture, escaped_table(table)]
-    for factor, baseline in answer.study.plan.get("design", {}).get("baseline", {}).items():
-        differences = robustness.difference_table(answer, factor, baseline, language)
-        if differences is not None:
-            parts.append(escaped(words.robustness_differences(factor=factor, baseline=baseline)))
-            parts.append(escaped(robustness.difference_sentences(answer, factor, baseline, language)))
-            parts.append(escaped_table(differences))
-    return parts
-
-
-PICTURES = ("main-effects", "simple-effects", "pairs", "responses", "validation", "angles", "worst-cars", "cost")
-
-
-def study_long_form(answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str]) -> str:
-    """Write the study in Markdown; `folder` holds the pictures that were `drawn`, seen from the document."""
+def study_sections(answer: Answer, ledger: pd.DataFrame, language: str) -> list[Section]:
+    """Everything below the answer, its table and its picture; `ledger` says how often test sets have been used."""
     words = phrases("study", language)
+    sections = [
+        Section(words.method, [notes.method_lines(answer, language)], detail=False),
+        Section(words.limits, [notes.limit_lines(answer, language)], detail=False),
+        Section(words.commands, list(_commands(answer, language)), detail=False),
+        *_details(answer, ledger, language),
+    ]
+    return [section for section in sections if any(section.blocks)]
+
+
+def study_page(
+    answer: Answer, ledger: pd.DataFrame, language: str, folder: str, drawn: Collection[str], design: str = ""
+) -> str:
+    """Write the page in Markdown.
+
+    Args:
+        answer: the study with its verdicts.
+        ledger: how often test sets have been used.
+        language: "en" or "zh".
+        folder: the files of the study, seen from the page.
+        drawn: the pictures among them, without their endings.
+        design: where notes on the design stand, seen from the page.
+    """
+    words, (other, its_name) = phrases("study", language), OTHER[language]
     parts = [
-        escaped(GAP[language].join(answer_sentences(answer, language))),
-        f"**{words.design_and_power}**",
-        escaped_table(_power(answer, language)),
-        f"**{words.convergence}**",
-        escaped_table(_convergence(answer, language)),
+        f"# {escaped(question_of(answer, language))}",
+        f"`{answer.study.name}` · [{its_name}](../../{other}/studies/{answer.study.name}.md)",
+        answer_paragraph(answer, language),
     ]
-    tuned = [cell for cell in answer.study.cells if cell.get("tuned") and cell.get("rate_low") is None]
-    if tuned and answer.measured:
-        parts.append(words.rates_without_interval())
+    blocks: list[Block] = [*answer_blocks(answer, language), Picture("hero", words.pictures["hero"])]
+    sections = study_sections(answer, ledger, language)
+    for number, section in enumerate(sections):
+        if section.detail and not sections[number - 1].detail:
+            blocks.append(f"## {words.details}")
+        blocks += [f"{'###' if section.detail else '##'} {section.heading}", *section.blocks]
+    parts += [text for block in blocks if (text := _markdown(block, language, folder, drawn))]
+    return "\n\n".join([*parts, words.files(folder=folder, design=design)]) + "\n"
+
+
+def file_of(picture: Picture, language: str, drawn: Collection[str]) -> str | None:
+    """The file of a picture in a language, or else the English one; None where there is none."""
+    return next((file for file in (picture.name + SUFFIX[language], picture.name) if file in drawn), None)
+
+
+def blocks_table(blocks: list[Block], language: str) -> str:
+    """Tables and paragraphs in Markdown."""
+    return "\n\n".join(_markdown(block, language, "", ()) for block in blocks)
+
+
+def _markdown(block: Block, language: str, folder: str, drawn: Collection[str]) -> str:
+    if isinstance(block, Grid):
+        return f"**{escaped(block.title)}**\n\n{grid_table(block)}" if block.title else grid_table(block)
+    if isinstance(block, Picture):
+        file = file_of(block, language, drawn)
+        return f"![{block.caption}]({folder}/{file}.svg)" if file else ""
+    return block if isinstance(block, str) else "\n".join(f"- {line}" for line in block)
+
+
+def _details(answer: Answer, ledger: pd.DataFrame, language: str) -> Iterator[Section]:
+    """Everything else that is known of a study."""
+    words, study = phrases("study", language), answer.study
+    pictures = {name: Picture(name, caption) for name, caption in words.pictures.items()}
     if answer.effects:
-        parts += [words.main_effects(), escaped_table(main_effects_table(answer.effects, language))]
-    parts += simple_effects(answer, language)
-    parts.append("\n".join(f"- {escaped(note)}" for note in study_notes(answer, ledger, language)))
-    parts += [f"![{words.pictures[name]}]({folder}/{name}.svg)" for name in PICTURES if name in drawn]
-    return "\n\n".join(parts)
+        effects = tables.effect_grids(answer, language) if len(study.varied) == 2 else []
+        note = [words.effects_note()] if effects else []
+        yield Section(words.effects, [*note, *effects, pictures["main-effects"], pictures["simple-effects"]])
+    if grids := robustness_grids(answer, language):
+        yield Section(words.robustness, [words.robustness_note(), *grids, pictures["robustness"]])
+    if answer.measured:
+        yield Section(words.scores, [tables.score_grid(answer, language), words.scores_note(), pictures["cost"]])
+        training = [tables.training_grid(answer, language), words.training_note()]
+        yield Section(words.training, [*training, pictures["responses"], pictures["validation"]])
+    if rows := notes.power_rows(answer, language):
+        columns = ["", words.beforehand(source=(study.plan.get("variances") or {}).get("source", "")), words.observed]
+        cells = [[Cell(name), Cell(score(before)), Cell(score(seen))] for name, before, seen in rows]
+        yield Section(words.power, [Grid(columns, cells)])
+    yield Section(words.sensitivity, [[escaped(line) for line in notes.sensitivity_lines(answer, ledger, language)]])
 
 
-def _power(answer: Answer, language: str) -> pd.DataFrame:
-    """What was expected beforehand next to what the study's own scores give."""
-    words, plan, found = phrases("study", language), answer.study.plan, observe_power(answer)
-    guessed, planned = plan.get("variances") or {}, plan.get("detectable") or {}
-    main = planned.get("main") or {}
-    rows: list[tuple[str, float | None, float | None]] = [
-        (text, guessed.get(name), getattr(found.spread, name) if found else None) for name, text in words.spread.items()
-    ]
-    rows.append((words.detectable_pair, planned.get("pair"), found.pair if found else None))
-    for name in answer.study.factors:
-        rows.append((words.detectable_main(factor=name), main.get(name), found.main.get(name) if found else None))
-    rows.append((words.chance_of_equivalence, planned.get("equivalent"), found.equivalent if found else None))
-    columns = ["", words.beforehand(source=guessed.get("source", "")), words.observed]
-    return pd.DataFrame([(name, score(before), score(seen)) for name, before, seen in rows], columns=columns)
+def _commands(answer: Answer, language: str) -> Iterator[str]:
+    """How the study is carried out and reported."""
+    study, name, words = answer.study, answer.study.name, phrases("study", language)
+    data = str(study.plan.get("settings", {}).get("data", ""))
+    place = f" --data-dir data/{data}" if data == "carvana" else ""
+    lines = [f"python run.py study {name}{place}"] if (STUDY_FILES / f"{name}.toml").exists() else []
+    lines += [f"python run.py robustness {name}{place}{_elsewhere(study)}"] if len(study.robustness) else []
+    yield "```bash\n" + "\n".join([*lines, f"python run.py report {name}"]) + "\n```"
+    files = sorted({file for cell in study.cells if (file := _weights(cell.get("settings", {})))})
+    if files:
+        yield words.weights(files=files)
 
 
-def _convergence(answer: Answer, language: str) -> pd.DataFrame:
-    """Each measured cell's rate, how far it had converged, and what other ways to score it would give."""
-    words, done, curves = phrases("study", language), answer.study.finished, answer.study.curves.sort_values("epoch")
-    plans = {cell["cell"]: cell for cell in answer.study.cells}
-    rises, validation = done.groupby("cell").val_rise.mean(), done.groupby("cell").val_dice_last.mean()
-    known = done[done.val_rise.notna()]
-    risen = known.val_rise.gt(answer.study.rope).groupby(known.cell).agg(["sum", "size"])
-    last_steps = curves.groupby(["cell", "seed"]).val_dice.agg(lambda dice: dice.diff().iloc[-1])
-    last = last_steps.groupby("cell").agg(["mean", "count"])
-    of_all_seeds = last["count"].eq(done.groupby("cell").size().reindex(last.index))
-    steps = last["mean"].where(of_all_seeds)
-    rows = []
-    for row in answer.measured:
-        low, high = (plans[row.cell].get(name) for name in ("rate_low", "rate_high"))
-        ends = words.not_estimable() if low is None or high is None else f"{low:.2g}, {high:.2g}"
-        rate = f"{row.rate:.3g}" + (f" [{ends}]" if plans[row.cell].get("tuned") else "")
-        seeds = f" ({' / '.join(map(str, risen.loc[row.cell]))})" if row.cell in risen.index else ""
-        scores = answer.scores[row.cell]
-        deviation = scores.mean(1).std(ddof=1) if len(scores) > 1 else None
-        without = answer.faultless and answer.faultless.dice.get(row.cell)
-        numbers = (steps.get(row.cell), validation.get(row.cell), deviation, row.dice, row.dice_best, without)
-        rows.append((row.label, rate, score(rises.get(row.cell)) + seeds, *map(score, numbers)))
-    columns = words.convergence_columns
-    return pd.DataFrame(rows, columns=[*columns[:2], words.rise(rope=answer.study.rope), *columns[2:]])
+def _elsewhere(study: Study) -> str:
+    """The flag for images from elsewhere, where some were scored."""
+    kinds = {match[1] for name in study.robustness.condition.unique() if (match := STRENGTH.fullmatch(name))}
+    others = sorted(set(study.robustness.condition) - {CLEAN} - {f"{kind} {n}" for kind in kinds for n in (1, 2, 3)})
+    return f" --elsewhere data/{others[0]}" if others else ""
+
+
+def _weights(settings: dict[str, object]) -> str:
+    """The file of weights that a cell starts from, if its settings name one."""
+    options = settings.get("model_kwargs")
+    value = options.get("pretrained") if isinstance(options, dict) else None
+    return value if isinstance(value, str) and value.startswith("weights/") else ""

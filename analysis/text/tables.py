@@ -1,97 +1,320 @@
-"""The tables of a study as text in English or Chinese; Markdown, LaTeX and HTML show the same."""
+"""The tables of a study: the matrix of its first two factors, effects within combinations, and the details.
+
+A table is a `Grid` of text that Markdown, the terminal, LaTeX and HTML show alike. Scores and differences are in points
+(Dice × 100). At most nine columns, and no cell of more than two lines: marks and numbers, never sentences.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import pandas as pd
 
-from analysis.text.sentences import verdict
-from analysis.text.wording import interval, phrases, score
-from analysis.verdicts.answer import Answer, Effect, Row
-from analysis.verdicts.simple_effects import SCORES, SimpleEffect
+from analysis.statistics.comparisons import Comparison
+from analysis.text.wording import factor_name, finite, level_name, minus, phrases, place_name, points
+from analysis.verdicts.answer import Answer, CellResult
+from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
 
-TOP = "★"
-FORMATS: dict[str, Callable[[float], str]] = {
-    "parameters": lambda n: f"{n / 1e6:.2f} M" if n >= 1e5 else f"{n:.0f}",
-    "gmacs": lambda n: f"{n:.3g}",
-    "training_seconds": lambda n: f"{n:.0f}" if n >= 10 else f"{n:.1f}",
-    "images_per_second": lambda n: f"{n:.0f}" if n >= 10 else f"{n:.1f}",
-    "peak_memory_gb": lambda n: f"{n:.2f}",
-}
+MARKS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "≈"}
+STILL_IMPROVING, STALLED, UNKNOWN = "†", "‡", "–"
+MOST_COLUMNS = 4  # levels of one factor next to each other, beside margins and cost
+NARROW = 6  # columns of differences without intervals
+T = TypeVar("T")
+PAIRS = ("a", "b", "difference", "low", "high", "p", "verdict")
 
 
-def cell_table(answer: Answer, language: str) -> pd.DataFrame:
-    """A row for each cell, the highest Dice first and what has not been measured last; all values are text.
-
-    Where nothing has been measured at all, only the columns that say so are left.
-    """
-    columns = phrases("tables", language).columns
-    shown = list(columns)[1:] if len(answer.study.finished) else ["verdict", "seeds"]
-    names = [*(["mark"] if len(answer.study.finished) else []), *answer.study.factors, *shown]
-    rows = [row_texts(row, language) for row in answer.rows]
-    frame = pd.DataFrame([[row.get(f"factor {n}", row.get(n, "")) for n in names] for row in rows], columns=names)
-    frame.columns = pd.Index([columns.get(name, name) for name in names])
-    return frame
+def chunks(items: Sequence[T], most: int) -> list[Sequence[T]]:
+    """`items` in parts of `most` at most, as equal as can be."""
+    parts = -(-len(items) // most) or 1
+    length = -(-len(items) // parts) or 1
+    return [items[start : start + length] for start in range(0, len(items), length)]
 
 
-def row_texts(row: Row, language: str) -> dict[str, str]:
-    """One cell's texts by column; a factor's column is called `factor NAME`."""
-    words = phrases("tables", language)
-    missing = words.missing()
-    texts = {"mark": TOP if row.top else "", **{f"factor {name}": level for name, level in row.levels.items()}}
-    texts["rate"] = f"{row.rate:.3g} ({row.trials})" if _known(row.rate) else missing
-    texts["dice"] = _dice(row, language) if _known(row.dice) else missing
-    for name in ("iou", "boundary_iou", "dice_best"):
-        texts[name] = score(getattr(row, name)) if _known(row.dice) else missing
-    texts["hd95"] = f"{row.hd95:.1f} ({row.failures})" if _known(row.hd95) else missing
-    texts["verdict"] = verdict(row, language)
-    texts |= {name: FORMATS[name](value) if _known(value) else missing for name, value in row.cost.items()}
-    seeds, planned = row.eligibility.seeds, row.eligibility.planned
-    texts["seeds"] = str(seeds) if seeds == planned else words.seeds(finished=seeds, planned=planned)
-    first, more = row.keys[:1], len(row.keys) - 1
-    texts["key"] = "".join(key[:8] for key in first) + (f" +{more}" if more > 0 else "") or missing
-    texts["commit"] = ", ".join(commit[:7] + ("+" if commit.endswith("+") else "") for commit in row.commits) or missing
-    return texts
+@dataclass(frozen=True)
+class Cell:
+    """A cell's text: `head` (bold or not), `tail` on the same line, and `below` it in small letters."""
+
+    head: str = ""
+    tail: str = ""
+    below: str = ""
+    bold: bool = False
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.head, self.tail, self.below)))
 
 
-def simple_effects_table(parts: Sequence[SimpleEffect], language: str) -> pd.DataFrame:
-    """A row for each simple effect of a factor; all values are text."""
-    rows = [(part.difference, combination(part, language), *_outcome(part, language)) for part in parts]
-    return pd.DataFrame(rows, columns=phrases("tables", language).simple_effects)
+@dataclass(frozen=True)
+class Grid:
+    """A table; `title` says what distinguishes it from others of the same kind."""
+
+    headings: list[str]
+    rows: list[list[Cell]]
+    title: str = ""
+    left: int = 1  # columns that are aligned to the left
 
 
-def main_effects_table(effects: Sequence[Effect], language: str) -> pd.DataFrame:
-    """List every two levels of every factor over the combinations in which both are judged."""
-    words = phrases("tables", language)
+def matrices(answer: Answer, language: str) -> list[Grid]:
+    """First × second factor, a matrix for each combination of the others; of one factor alone, a row for each level."""
+    study = answer.study
+    factors = list(study.varied) or list(study.factors)[:1]
+    if not factors:
+        return []
+    if len(factors) == 1:
+        return [_matrix(answer, language, factors[0], None, [""], {})]
+    rows, columns, *others = factors
+    if len(study.factors[columns]) > max(MOST_COLUMNS, len(study.factors[rows])):
+        rows, columns = columns, rows
+    found = []
+    for levels in itertools.product(*(study.factors[other] for other in others)):
+        where = dict(zip(others, levels, strict=True))
+        for part in chunks(study.factors[columns], MOST_COLUMNS):
+            found.append(_matrix(answer, language, rows, columns, part, where))
+    return found
+
+
+def _matrix(
+    answer: Answer, language: str, rows: str, columns: str | None, shown: Sequence[str], where: Mapping[str, str]
+) -> Grid:
+    """One matrix: scores, and where nothing else varies the effects of both factors in its margins; cost last."""
+    study, words = answer.study, phrases("tables", language)
+    effects = {} if where else {effects.factor: effects for effects in answer.effects}
+    lines, costs = [], []
+    for level in study.factors[rows]:
+        at = [_at(answer, {**where, rows: level, **({columns: c} if columns else {})}) for c in shown]
+        best = max((cell.dice for cell in at if cell and cell.dice == cell.dice), default=None)
+        scores = [_score(cell, bold=len(shown) > 1 and cell is not None and cell.dice == best) for cell in at]
+        margin = [_margin(effects[rows], level, language)] if rows in effects else []
+        lines.append([Cell(level_name(study, level, language)), *scores, *margin])
+        costs.append([cell for cell in at if cell is not None])
+    headings = [factor_name(study, rows, language)]
+    headings += [level_name(study, c, language) for c in shown] if columns else [words.dice]
+    if rows in effects:
+        headings.append(words.against(baseline=level_name(study, effects[rows].baseline, language)))
+    if heading := _cost_heading(costs, language):
+        headings.append(heading)
+        lines = [[*line, _cost(row, heading)] for line, row in zip(lines, costs, strict=True)]
+    if columns in effects:
+        bottom = [_margin(effects[columns], level, language) for level in shown]
+        name = words.against(baseline=level_name(study, effects[columns].baseline, language))
+        lines.append([Cell(name, bold=True), *bottom, *[Cell()] * (len(headings) - 1 - len(bottom))])
+    return Grid(headings, lines, place_name(study, list(where.values()), language) if where else "")
+
+
+def effect_grids(answer: Answer, language: str) -> list[Grid]:
+    """What the margins of a matrix cannot show: effects within combinations, and averages where three factors vary."""
+    study, words, found = answer.study, phrases("tables", language), []
+    averages = {effects.factor: effects for effects in answer.effects}
+    for part in answer.within:
+        average = averages[part.factor].comparisons if part.factor in averages else {}
+        found.append(_effects_within(answer, part, average, language))
+    rest = [e for e in answer.effects if e.factor not in {part.factor for part in answer.within}]
+    if len(study.varied) > 2 and rest:
+        rows = [
+            [Cell(f"{level_name(study, level, language)} − {level_name(study, effects.baseline, language)}"),
+             _difference(comparison)]
+            for effects in rest
+            for level, comparison in effects.comparisons.items()
+        ]  # fmt: skip
+        found.append(Grid([words.difference, words.average], rows, words.others))
+    return found
+
+
+def _effects_within(answer: Answer, part: EffectsWithin, averages: Mapping[str, Comparison], language: str) -> Grid:
+    """Effects by level and combination, the more numerous of the two as rows; the averages last."""
+    study, words = answer.study, phrases("tables", language)
+    places = list(dict.fromkeys(place for _, place in part.comparisons))
+    levels = list(dict.fromkeys(level for level, _ in part.comparisons))
+    title, baseline = factor_name(study, part.factor, language), level_name(study, part.baseline, language)
+    names = {level: level_name(study, level, language) for level in levels}
+    at = {place: place_name(study, place, language) for place in places}
+    if len(levels) > len(places):
+        rows = [
+            [Cell(names[level]), *(_difference(part.comparisons.get((level, place))) for place in places),
+             _difference(averages.get(level))]
+            for level in levels
+        ]  # fmt: skip
+        return Grid([words.against(baseline=baseline), *at.values(), words.average], rows, title)
+    rows = [
+        [Cell(at[place]), *(_difference(part.comparisons.get((level, place))) for level in levels)] for place in places
+    ]
+    rows.append([Cell(words.average, bold=True), *(_difference(averages.get(level)) for level in levels)])
+    others = " · ".join(factor_name(study, other, language) for other in part.within)
+    return Grid([others, *(f"{name} − {baseline}" for name in names.values())], rows, title)
+
+
+def caption(answer: Answer, language: str) -> str:
+    """What the numbers of a matrix are."""
+    groups = max((scores.shape[1] for scores in answer.scores.values()), default=0)
+    seeds = answer.seeds or max((cell.eligibility.seeds for cell in answer.cells), default=0)
+    several, cars = len(answer.study.varied) > 1, set(answer.study.finished.data) <= {"carvana", "synthetic"}
+    return str(phrases("tables", language).caption(seeds=seeds, groups=groups, several=several, cars=cars))
+
+
+def legend(answer: Answer, language: str) -> str:
+    """The marks that occur in the tables of a study, in a line."""
+    judged, margins = answer.judged, {effects.margin for effects in answer.effects}
+    return str(
+        phrases("tables", language).legend(
+            verdicts=list(dict.fromkeys(v for v in MARKS for _, c in answer.comparisons() if c.verdict == v)),
+            marks=MARKS,
+            margins=sorted(100 * margin for margin in margins),
+            looks=bool(answer.study.looks),
+            averages=len(answer.study.varied) == 2,
+            improving=any(cell.eligibility.still_improving for cell in answer.measured),
+            stalled=any(cell.eligibility.stalled for cell in answer.measured),
+            no_verdict=len(answer.measured) > len(judged),
+            missing=len(answer.measured) < len(answer.cells),
+        )
+    )
+
+
+def score_grid(answer: Answer, language: str) -> Grid:
+    """Every cell's scores, the highest Dice first."""
     rows = []
-    for effect in effects:
-        for (a, b), others in effect.effect.over.items():
-            found = effect.effect.family.comparisons[b, a]
-            counts = f"{len(others)} / {effect.planned}"
-            rows.append((effect.factor, f"{b} − {a}", counts, words.outcomes[found.verdict], interval(found)))
-    return pd.DataFrame(rows, columns=words.main_effects)
+    for cell in answer.ranked:
+        failures = f"({cell.failures})" if cell.failures else ""
+        rows.append([
+            Cell(table_name(answer, cell, language)), _score(cell), _points(cell.iou), _points(cell.boundary_iou),
+            Cell(_number(cell.hd95, "{:.1f}"), failures), _against(answer, cell, language), Cell(_seeds(cell)),
+            Cell(_best(answer, cell, language)),
+        ])  # fmt: skip
+    return _without(
+        Grid(list(phrases("tables", language).scores), rows), 6, all(_seeds(c).isdigit() for c in answer.cells)
+    )
 
 
-def combination(part: SimpleEffect, language: str) -> str:
-    """At which levels a simple effect holds the other factors, in words."""
-    judged, planned = part.of
-    return phrases("tables", language).average(judged=judged, planned=planned) if part.where is None else part.where
+def training_grid(answer: Answer, language: str) -> Grid:
+    """Every cell's learning rate, validation and cost, in the order of `score_grid`."""
+    plans = {cell["cell"]: cell for cell in answer.study.cells}
+    validation = answer.study.finished.groupby("cell").val_dice_last.mean()
+    rows = []
+    for cell in answer.ranked:
+        low, high = (plans[cell.name].get(end) for end in ("rate_low", "rate_high"))
+        ends = f"[{low:.2g}, {high:.2g}]" if low and high else ""
+        rows.append([
+            Cell(table_name(answer, cell, language)), Cell(_number(cell.rate, "{:.3g}"), below=ends),
+            Cell(str(cell.trials or UNKNOWN)), _points(validation.get(cell.name, float("nan"))),
+            Cell(points(cell.eligibility.rise) if cell.eligibility.rise == cell.eligibility.rise else UNKNOWN),
+            *(Cell(_number(cell.cost[name], form))
+              for name, form in (("gmacs", "{:.3g}"), ("images_per_second", "{:.0f}"), ("peak_memory_gb", "{:.2f}"))),
+        ])  # fmt: skip
+    return _without(
+        Grid(list(phrases("tables", language).training), rows), 2, len({c.trials for c in answer.cells}) == 1
+    )
 
 
-def _outcome(part: SimpleEffect, language: str) -> tuple[str, ...]:
-    """A simple effect's verdict and its differences by score."""
+def _without(grid: Grid, column: int, condition: bool) -> Grid:
+    """The table without a column that says the same of every row (the lines about the method say it once)."""
+    if not condition:
+        return grid
+    keep = [n for n in range(len(grid.headings)) if n != column]
+    return replace(grid, headings=[grid.headings[n] for n in keep], rows=[[row[n] for n in keep] for row in grid.rows])
+
+
+def table_name(answer: Answer, cell: CellResult, language: str) -> str:
+    """A cell by its levels, as a table shows it."""
+    factors = answer.study.varied or answer.study.factors
+    return " · ".join(level_name(answer.study, cell.levels[f], language) for f in factors if cell.levels[f])
+
+
+def pair_table(answer: Answer) -> pd.DataFrame:
+    """Every two judged cells once, the better mean first; Holm over all of them."""
+    ranked = answer.pairs.ranked() if answer.pairs else []
+    rows = [(a, b, *(round(v, 7) for v in (c.difference, c.low, c.high)), float(f"{c.p:.4g}"), c.verdict)
+            for (a, b), c in ranked]  # fmt: skip
+    return pd.DataFrame(rows, columns=list(PAIRS))
+
+
+def _at(answer: Answer, levels: Mapping[str, str]) -> CellResult | None:
+    """The cell with these levels."""
+    return next((cell for cell in answer.cells if all(cell.levels[name] == v for name, v in levels.items())), None)
+
+
+def _score(cell: CellResult | None, bold: bool = False) -> Cell:
+    """A cell's mean and standard deviation over seeds, in points, with its marks; in brackets without a verdict."""
+    if cell is None or cell.dice != cell.dice:
+        return Cell(UNKNOWN)
+    mean, spread = f"{100 * cell.dice:.2f}", f"±{100 * cell.sd:.2f}".replace("±0.", "±.") if cell.sd == cell.sd else ""
+    marks = STILL_IMPROVING * cell.eligibility.still_improving + STALLED * bool(cell.eligibility.stalled)
+    mean = mean if cell.eligibility.judged else f"({mean})"
+    return Cell(mean, " ".join(filter(None, (spread, marks))), bold=bold)
+
+
+def _margin(effects: FactorEffects, level: str, language: str) -> Cell:
+    if level == effects.baseline:
+        return Cell(phrases("tables", language).baseline)
+    return _difference(effects.comparisons.get(level))
+
+
+def _difference(comparison: Comparison | None) -> Cell:
+    """An effect in points with the mark of its verdict, its interval below."""
+    if comparison is None:
+        return Cell(UNKNOWN)
+    ends = f"[{points(comparison.low)}, {points(comparison.high)}]" if finite(comparison) else ""
+    return Cell(f"{MARKS[comparison.verdict]} {points(comparison.difference)}", below=ends)
+
+
+def _cost_heading(rows: Sequence[Sequence[CellResult]], language: str) -> str:
+    """Parameters, where rows differ in them, and minutes of training; nothing where nothing was trained."""
     words = phrases("tables", language)
-    if part.found:
-        return words.outcomes[part.found["dice"].verdict], *(interval(part.found[name]) for name in SCORES)
-    return words.doubtful(doubts=part.doubts), *(f"{part.values[name]:+.4f}" for name in SCORES)
+    counts = [{_known(cell.cost["parameters"]) for cell in row} for row in rows]
+    differ = len(set().union(*counts) - {None}) > 1 and all(len(count) == 1 for count in counts)
+    timed = any(_known(cell.cost["training_seconds"]) is not None for row in rows for cell in row)
+    return str(words.parameters_and_minutes if differ and timed else words.minutes if timed else "")
 
 
-def _dice(row: Row, language: str) -> str:
-    if row.high == float("inf"):
-        return phrases("tables", language).no_interval(dice=row.dice)
-    return f"{row.dice:.4f} [{row.low:.4f}, {row.high:.4f}]"
+def _cost(row: Sequence[CellResult], heading: str) -> Cell:
+    """Parameters and minutes of a row; minutes as a range where its cells differ much."""
+    times = [s for cell in row if (s := _known(cell.cost["training_seconds"])) is not None]
+    if "/" not in heading:
+        return Cell(_minutes(times))
+    return Cell(_millions(_known(row[0].cost["parameters"])), below=_minutes(times))
 
 
-def _known(value: float) -> bool:
-    return value == value
+def _known(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _millions(count: float | None) -> str:
+    return UNKNOWN if count is None else f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:.0f}"
+
+
+def _minutes(seconds: Sequence[float]) -> str:
+    if not seconds:
+        return UNKNOWN
+    low, high = min(seconds) / 60, max(seconds) / 60
+    digits = 1 if high < 100 else 0
+    if high > 1.5 * low:
+        return f"{low:.{digits}f}–{high:.{digits}f} min"
+    return f"{sum(seconds) / len(seconds) / 60:.{digits}f} min"
+
+
+def _seeds(cell: CellResult) -> str:
+    done, planned = cell.eligibility.seeds, cell.eligibility.planned
+    return str(done) if done == planned else f"{done} / {planned}"
+
+
+def _against(answer: Answer, cell: CellResult, language: str) -> Cell:
+    """A single cell against the cell of the baselines."""
+    if answer.against_baseline and cell.eligibility.judged and cell.name not in answer.against_baseline:
+        return Cell(phrases("tables", language).baseline)
+    return _difference(answer.against_baseline.get(cell.name))
+
+
+def _best(answer: Answer, cell: CellResult, language: str) -> str:
+    """Whether a cell may be the best."""
+    words = phrases("tables", language).best
+    if not cell.eligibility.judged or answer.seeds < 2 or len(answer.judged) < 2:
+        return UNKNOWN
+    return str(words["no" if cell.name not in answer.best else "maybe" if len(answer.best) > 1 else "yes"])
+
+
+def _points(value: float) -> Cell:
+    return Cell(f"{100 * value:.2f}" if value == value else UNKNOWN)
+
+
+def _number(value: float, form: str) -> str:
+    return minus(form.format(value)) if value == value else UNKNOWN

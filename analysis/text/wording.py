@@ -7,18 +7,23 @@ language's gap.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from analysis.records.study_results import Study
 from analysis.statistics.comparisons import Comparison
 
 LANGUAGES = ("en", "zh")
 GAP = {"en": " ", "zh": ""}  # between sentences, and in place of a line break
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 TEMPLATES = Path(__file__).parent / "templates"
+CHINESE = "\u3000-\u303f\u4e00-\u9fff\uff00-\uffef“”"
 
 
 class Phrases:
@@ -43,24 +48,99 @@ def phrases(topic: str, language: str) -> Phrases:
 def environment() -> Environment:
     """What the templates see."""
     made = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False)
-    made.filters |= {"score": score, "signed": signed, "interval": interval}
+    made.filters |= {"score": score, "signed": signed, "count": lambda n: f"{n:,}"}
+    made.filters |= {"size": size, "span": span, "p": p_value, "word": word}
     return made
 
 
 def score(value: float | None, digits: int = 4) -> str:
     """A number, or a dash where it is not known."""
-    return "–" if value is None or value != value else f"{value:.{digits}f}"
+    return "–" if value is None or value != value else minus(f"{value:.{digits}f}")
 
 
 def signed(value: float, digits: int = 4) -> str:
     """A difference with its sign."""
-    return f"{value:+.{digits}f}"
+    return minus(f"{round(value, digits) + 0.0:+.{digits}f}")
 
 
-def interval(found: Comparison) -> str:
-    """A difference and its interval."""
-    return f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+def minus(text: str) -> str:
+    """`text` with minus signs in place of hyphens."""
+    return text.replace("-", "−")
+
+
+def decimals(comparison: Comparison) -> int:
+    """Decimals of a difference in Dice: four, or three where its interval is wide."""
+    return 4 if comparison.high - comparison.low < 0.02 else 3
+
+
+def size(comparison: Comparison) -> str:
+    """How large a difference is, without its sign."""
+    return f"{abs(comparison.difference):.{decimals(comparison)}f}"
+
+
+def span(comparison: Comparison, to: str) -> str:
+    """The interval of a difference; signs only where its ends differ in sign."""
+    digits = decimals(comparison)
+    ends = [round(end, digits) + 0.0 for end in (comparison.low, comparison.high)]
+    form = f".{digits}f" if min(ends) >= 0 else f"+.{digits}f"
+    return minus(to.join(format(end, form) for end in ends))
+
+
+def word(number: int) -> str:
+    """A number in English: in letters up to ten."""
+    return NUMBERS[number] if 0 <= number < len(NUMBERS) else f"{number:,}"
+
+
+def p_value(p: float) -> str:
+    """A p value as papers print it."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def points(value: float, digits: int = 2) -> str:
+    """A difference in Dice in points (× 100), signed."""
+    rounded = round(100 * value, digits) + 0.0
+    return minus(f"{rounded:+.{digits}f}") if rounded else f"{0:.{digits}f}"
+
+
+def factor_name(study: Study, factor: str, language: str) -> str:
+    """A factor as people write it."""
+    return _label(study.reading.labels, factor, language) or phrases("names", language).factors.get(factor, factor)
+
+
+def level_name(study: Study, level: str, language: str) -> str:
+    """A level as people write it: its label in the study file, else the usual name of a registry entry, else itself."""
+    return _label(study.reading.labels, level, language) or phrases("names", language).levels.get(level, level)
+
+
+def place_name(study: Study, levels: Sequence[str], language: str) -> str:
+    """A combination of levels as people write it."""
+    return joined([level_name(study, level, language) for level in levels if level], language)
+
+
+def joined(names: Sequence[str], language: str) -> str:
+    """The levels of one combination."""
+    return phrases("names", language).combination(names=list(names))
+
+
+def listed(names: Sequence[str], language: str, most: int = 3) -> str:
+    """Names in a row, `most` of them at most; of more the first ones, and how many others there are."""
+    shown = list(names) if len(names) <= most else list(names[: most - 1])
+    return phrases("names", language).listed(names=shown, more=len(names) - len(shown))
+
+
+def finite(comparison: Comparison) -> bool:
+    """Whether a comparison has an interval."""
+    return math.isfinite(comparison.low) and math.isfinite(comparison.high)
+
+
+def _label(labels: Mapping[str, Any], name: str, language: str) -> str:
+    label = labels.get(name, "")
+    return str(label.get(language) or label.get("en") or "") if isinstance(label, Mapping) else str(label)
 
 
 def _unwrapped(text: str, language: str) -> str:
-    return re.sub(r"\s*\n\s*", GAP[language], text)
+    text = re.sub(r"\s*\n\s*", GAP[language], text)
+    if language == "zh":  # a name stands between spaces; next to Chinese it needs none
+        text = re.sub(rf"(?<=[{CHINESE}]) +(?=[{CHINESE}])|(?<=[\u3000-\u303f\uff00-\uffef]) +", "", text)
+        text = re.sub(r" +(?=[\u3000-\u303f\uff00-\uffef])", "", text)
+    return re.sub(" +", " ", text)

@@ -7,10 +7,9 @@ their number. The networks run in float32 here, so the scores do not depend on h
 from __future__ import annotations
 
 import csv
-import heapq
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +32,16 @@ Mask = NDArray[np.bool_]
 Measure = Callable[[Logits, Mask], Any]
 
 
-@dataclass(order=True)
+@dataclass
 class ScoredImage:
     """Scores of one image: a row for each model, and the ceiling that the input size sets."""
 
-    dice: float  # of the first model; the order is by this
+    dice: float  # of the first model
     index: int
-    rows: list[Row] = field(compare=False)
-    ceiling: float = field(compare=False)
-    predictions: list[Mask] = field(compare=False)
-    measured: Any = field(default=None, compare=False)  # result of `measure` for the first model's logits
+    rows: list[Row]
+    ceiling: float
+    predictions: list[Mask]
+    measured: Any = None  # result of `measure` for the first model's logits
 
 
 def evaluate(
@@ -102,17 +101,6 @@ def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = 
     table.writeheader()
     table.writerows({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     write_atomically(path, text.getvalue().encode(), confirm=confirm)
-
-
-def worst(scored: Iterable[ScoredImage], keep: int, collect: Callable[[ScoredImage], None]) -> list[ScoredImage]:
-    """Pass every image to `collect`; return the `keep` with the lowest Dice and their predictions, lowest first."""
-    heap: list[tuple[float, int, ScoredImage]] = []
-    for image in scored:
-        collect(image)
-        heapq.heappush(heap, (-image.dice, -image.index, image))
-        if len(heap) > keep:
-            heapq.heappop(heap)
-    return sorted(image for _, _, image in heap)
 
 
 def _forward(

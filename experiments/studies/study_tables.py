@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -216,6 +216,7 @@ class StudyFile(Table):
     design: DesignTable
     tuning: TuningTable | None = None
     labels: dict[str, Label] = {}
+    notes: dict[Literal["limits"], dict[Literal["en", "zh"], list[str]]] = {}  # shown on the study's page
 
     def levels(self) -> dict[str, tuple[Level, ...]]:
         return {factor: tuple(table.level() for table in tables) for factor, tables in self.factors.items()}

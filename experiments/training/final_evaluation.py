@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import statistics
 import time
 from typing import Any
@@ -42,12 +43,14 @@ def evaluate_on_test(
             scored.append(dataclasses.replace(one, predictions=[]))
             show(len(scored), len(test))
 
-        lowest = evaluator.worst(evaluator.evaluate(models, test, state.fabric.device), pictures.SHOWN, collect)
+        for one in evaluator.evaluate(models, test, state.fabric.device):
+            collect(one)
     for name, which in (("scores.csv", 0), ("scores_last.csv", 1)):
         evaluator.write_scores(run_folder.folder / name, (one.rows[which] for one in scored), run_folder.confirm)
     folder = run_folder.folder / "pictures"
-    worst, curves = folder / "worst-test-photographs.png", folder / "curves.png"
-    pictures.save_worst(worst, test, lowest, run_folder.confirm)
+    examples, curves = folder / "test-images.png", folder / "curves.png"
+    predict = functools.partial(evaluator.predict_logits, models[0], device=state.fabric.device)
+    pictures.save_examples(examples, test, [one.dice for one in scored], predict, run_folder.confirm)
     drawn = training.curves_png(run_folder.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
     files.write_atomically(curves, drawn, confirm=run_folder.confirm)
     tables = {

@@ -1,4 +1,4 @@
-"""A run's pictures: the same validation photographs through the training, and the worst test photographs."""
+"""A run's pictures: the same validation images through the training, and the best, median and worst test images."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.plots import panels
 from experiments.data.dataset import ImageDataset
 from experiments.data.samples import read_mask
-from experiments.evaluation.evaluator import ScoredImage, predict_logits
+from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.runtime.files import no_check, write_atomically
 from experiments.training.loop import State
 
@@ -29,19 +30,32 @@ def save_validation(path: Path, state: State, validation: ImageDataset, confirm:
     _save(path, rows, confirm)
 
 
-def save_worst(
-    path: Path, test: ImageDataset, lowest: Sequence[ScoredImage], confirm: Callable[[], None] = no_check
+def save_examples(
+    path: Path,
+    test: ImageDataset,
+    dice: Sequence[float],
+    predict: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
+    confirm: Callable[[], None] = no_check,
 ) -> None:
-    """A panel of the test photographs with the lowest Dice, at their own size."""
-    rows = [
-        (
-            test.image(one.index),
-            read_mask(test.samples[one.index].mask),
-            one.predictions[0],
-            f"{one.rows[0]['image']}  Dice {one.dice:.4f}",
+    """A panel of the test images with the best, the median and the worst Dice, at their own size.
+
+    Args:
+        path: PNG to write.
+        test: The test images.
+        dice: The Dice of each of them.
+        predict: Logits (N, h, w) of images (N, h, w, 3).
+        confirm: Called before anything is written.
+    """
+    order = sorted(range(len(dice)), key=lambda index: -dice[index])
+    chosen = {order[0]: "best", order[len(order) // 2]: "median", order[-1]: "worst"}
+    rows = []
+    for index, word in chosen.items():
+        truth = read_mask(test.samples[index].mask)
+        logits = predict(test.image(index)[None])[0]
+        prediction = enlarge(logits, (truth.shape[1], truth.shape[0])) > 0
+        rows.append(
+            (test.image(index), truth, prediction, f"{word}: Dice {dice[index]:.4f}  {test.samples[index].name}")
         )
-        for one in lowest
-    ]
     _save(path, rows, confirm)
 
 

@@ -1,0 +1,313 @@
+"""Planned comparisons as intervals: each level against its factor's baseline, on the band of equivalence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis.plots.names import cell_name, factor_name, level_name
+from analysis.plots.style import (
+    BAND,
+    BLUE,
+    GREEN,
+    LINE,
+    ORANGE,
+    SMALL,
+    TEXT,
+    WIDTH,
+    number_ticks,
+    place_axes,
+    side_labels,
+    signed,
+    styled,
+    text_width,
+    wrap,
+    write,
+)
+from analysis.statistics.comparisons import Comparison, compare
+from analysis.text.wording import phrases
+from analysis.verdicts.answer import Answer, CellResult
+from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
+
+COLOUR = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "undecided": TEXT}
+MARK = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "≈"}
+LABELS = 2.7  # inches, the widest column of labels
+TOP = 0.06  # inches, above the first line
+FREE = 4  # panels whose differences are of sizes further apart have axes of their own
+
+
+@dataclass(frozen=True)
+class Contrasts:
+    """Comparisons under one heading, with the margin that they are judged by."""
+
+    title: str
+    rows: Sequence[tuple[str, Comparison]]
+    margin: float
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A row of a panel, `height` lines high and centred at `y`: a heading, or a comparison with its label."""
+
+    lines: Sequence[str]
+    y: float
+    height: float
+    comparison: Comparison | None = None
+    margin: float = 0.0
+
+
+@styled
+def main_effects(answer: Answer, language: str = "en") -> Figure | None:
+    """Draw what the levels of each factor change against its baseline, averaged over the other factors."""
+    if not answer.effects:
+        return None
+    panels = [
+        (_scope(answer, found, language), [factor_contrasts(answer, found, language)]) for found in answer.effects
+    ]
+    return _figure(answer, panels, language)
+
+
+@styled
+def simple_effects(answer: Answer, language: str = "en") -> Figure | None:
+    """Draw the effects within each combination of other factors; with axes of their own where their sizes differ."""
+    panels = [panel for found in answer.within for panel in _within(answer, found, language)]
+    return _figure(answer, panels, language) if panels else None
+
+
+@styled
+def cell_interval(answer: Answer, cell: str, language: str = "en") -> Figure:
+    """Draw one cell's difference from the baseline: the cell at every factor's baseline.
+
+    The interval is that of this pair alone. Where there is no comparison, a sentence says why.
+    """
+    words, baselines = phrases("pictures", language), answer.study.reading.baselines
+    by_name = {found.name: found for found in answer.cells}
+    found, baseline = by_name[cell], _at_baselines(answer)
+    names = [cell_name(answer.study, part.levels, language) if part else "" for part in (found, baseline)]
+    if baseline is None or not baselines or not (found.eligibility.judged and baseline.eligibility.judged):
+        return _message([names[0], words.no_comparison()])
+    if found.name == baseline.name:
+        return _message([names[0], words.is_baseline()])
+    margin = answer.study.reading.cell_margin
+    comparison = compare(
+        answer.scores[cell], answer.scores[baseline.name], margin, level=answer.level, paired_seeds=answer.study.paired
+    )
+    title = words.cell_against(cell=names[0], baseline=names[1])
+    caption = words.cell_axis(level=_percent(answer.level), margin=f"{margin:g}")
+    return _panels([(title, [Contrasts("", [("", comparison)], margin)])], [caption, words.verdicts()], language)
+
+
+def factor_contrasts(answer: Answer, found: FactorEffects, language: str, title: str = "") -> Contrasts:
+    """A factor's comparisons with their levels' names."""
+    rows = [(level_name(answer.study, level, language), one) for level, one in found.comparisons.items()]
+    return Contrasts(title, rows, found.margin)
+
+
+def against(answer: Answer, factor: str, baseline: str, language: str) -> str:
+    """The heading of a factor's comparisons."""
+    name, level = factor_name(answer.study, factor, language), level_name(answer.study, baseline, language)
+    return str(phrases("pictures", language).against(factor=name, baseline=level))
+
+
+def effects_axis(answer: Answer, margins: Iterable[float], language: str) -> str:
+    """What the axis of differences shows."""
+    texts = list(dict.fromkeys(f"{margin:g}" for margin in margins))
+    return str(phrases("pictures", language).effects_axis(level=_percent(answer.level), margins=texts))
+
+
+def placed(groups: Sequence[Contrasts], width: float) -> list[Placed]:
+    """Place headings and comparisons from the top down, with labels of at most `width` points."""
+    rows, top = list[Placed](), 0.0
+    for group in groups:
+        if group.title:
+            lines = wrap(group.title, width)
+            top += 0.5 if rows else 0.0
+            rows.append(Placed(lines, top + (len(lines) + 0.3) / 2, len(lines) + 0.3))
+            top += len(lines) + 0.3
+        for label, comparison in group.rows:
+            lines = wrap(label, width)
+            height = len(lines) + 0.45
+            rows.append(Placed(lines, top + height / 2, height, comparison, group.margin))
+            top += height
+    return rows
+
+
+def height_of(rows: Sequence[Placed]) -> float:
+    """The height of placed rows, in lines."""
+    return rows[-1].y + rows[-1].height / 2
+
+
+def draw_contrasts(axis: Axes, rows: Sequence[Placed], limits: tuple[float, float], points: float) -> None:
+    """Draw comparisons with their labels and marks on an axis that is `points` wide.
+
+    An interval that leaves the axis ends in an arrow.
+    """
+    axis.set(xlim=limits, ylim=(height_of(rows), 0))
+    axis.grid(axis="y", visible=False)
+    axis.axvline(0, color=TEXT, linewidth=0.8)
+    side_labels(axis, [(row.y, row.lines) for row in rows if row.comparison])
+    side_labels(axis, [(row.y, row.lines) for row in rows if not row.comparison], fontweight="bold")
+    for row in rows:
+        if row.comparison is None:
+            continue
+        c, colour = row.comparison, COLOUR[row.comparison.verdict]
+        edges = [row.y - row.height / 2, row.y + row.height / 2]
+        axis.fill_betweenx(edges, -row.margin, row.margin, color=BAND, linewidth=0)
+        ends = np.clip([c.low, c.high], *limits)
+        known = bool(np.isfinite([c.low, c.high]).all())
+        axis.plot(ends, [row.y, row.y], color=colour, linewidth=2, linestyle="-" if known else ":")
+        for beyond, limit, marker in ((c.low < limits[0], limits[0], "<"), (c.high > limits[1], limits[1], ">")):
+            if beyond:
+                axis.plot(limit, row.y, marker, color=colour, markersize=5, clip_on=False)
+        axis.plot(c.difference, row.y, "o", color=colour, markersize=5)
+        beside(axis, row.y, MARK[c.verdict], 8, color=colour)
+    number_ticks(axis, points, lambda value: signed(f"{value:.6g}"))
+
+
+def beside(axis: Axes, y: float, text: str, offset: float, **options: Any) -> None:
+    """Write a line right of an axis."""
+    axis.annotate(
+        text,
+        (1, y),
+        xycoords=axis.get_yaxis_transform(),
+        xytext=(offset, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=SMALL,
+        **options,
+    )
+
+
+def limits_of(groups: Sequence[Contrasts]) -> tuple[float, float]:
+    """The ends of an axis for these comparisons: all of every interval, unless it is far wider than its difference."""
+    found = [one for group in groups for _, one in group.rows]
+    margin = max(group.margin for group in groups)
+    most = max(20 * max(abs(one.difference) for one in found), 5 * margin)
+    ends = [math.copysign(min(abs(end), most), end) for one in found for end in (one.low, one.high, one.difference)]
+    low, high = min(-1.2 * margin, *ends), max(1.2 * margin, *ends)
+    return low - 0.05 * (high - low), high + 0.05 * (high - low)
+
+
+def _figure(answer: Answer, panels: Sequence[tuple[str, list[Contrasts]]], language: str) -> Figure:
+    margins = [group.margin for _, groups in panels for group in groups]
+    captions = [effects_axis(answer, margins, language), phrases("pictures", language).verdicts()]
+    return _panels(panels, captions, language)
+
+
+def _panels(panels: Sequence[tuple[str, list[Contrasts]]], captions: Sequence[str], language: str) -> Figure:
+    """A panel under another, each with its title, and the captions below."""
+    rows = [placed(groups, LABELS * 72) for _, groups in panels]
+    limits = [limits_of(groups) for _, groups in panels]
+    reach = [max(abs(end) for end in ends) for ends in limits]
+    shared = max(reach) <= FREE * min(reach)
+    if shared:
+        limits = [(min(low for low, _ in limits), max(high for _, high in limits))] * len(limits)
+    every = [row for part in rows for row in part]
+    labels = max(text_width(line) for row in every for line in row.lines) / 72 + 0.2
+    values = [[(row.y, _value(row.comparison, language)) for row in part if row.comparison] for part in rows]
+    beyond = max(text_width(text) for part in values for _, text in part) / 72 + 0.4
+    titles = [wrap(title, (WIDTH - 0.1) * 72, 9) if title else [] for title, _ in panels]
+    ticks = [0.32 if not shared or last else 0.12 for last in (*[False] * (len(panels) - 1), True)]
+    heights = [
+        len(title) * LINE + 0.06 + height_of(part) * LINE + tick
+        for title, part, tick in zip(titles, rows, ticks, strict=True)
+    ]
+    bottom = len(captions) * LINE + 0.1
+    figure, top = Figure(figsize=(WIDTH, sum(heights) + 0.12 * (len(panels) - 1) + bottom + TOP)), TOP
+    for title, part, ends, texts, height, tick in zip(titles, rows, limits, values, heights, ticks, strict=True):
+        write(figure, 0.05, top, title, size=9)
+        inside = (labels, top + len(title) * LINE + 0.06, WIDTH - labels - beyond, height_of(part) * LINE)
+        axis = place_axes(figure, *inside)
+        draw_contrasts(axis, part, ends, inside[2] * 72)
+        axis.tick_params(labelbottom=tick > 0.2)
+        for y, text in texts:
+            beside(axis, y, text, 20)
+        top += height + 0.12
+    write(figure, labels, top - 0.12, captions)
+    return figure
+
+
+def _within(answer: Answer, found: EffectsWithin, language: str) -> Iterator[tuple[str, list[Contrasts]]]:
+    """The panels of a factor's effects within others: one, or one per combination where their sizes differ."""
+    words, study = phrases("pictures", language), answer.study
+    others = [factor_name(study, factor, language) for factor in found.within]
+    levels = list(dict.fromkeys(level for level, _ in found.comparisons))
+    places = {
+        place: words.place(levels=[level_name(study, level, language) for level in place])
+        for _, place in found.comparisons
+    }
+    common = {"factor": factor_name(study, found.factor, language), "others": others}
+    common["baseline"] = level_name(study, found.baseline, language)
+    if len(levels) == 1:
+        title = words.within_level(level=level_name(study, levels[0], language), **common)
+        groups = [
+            Contrasts("", [(name, found.comparisons[levels[0], place])], found.margin) for place, name in places.items()
+        ]
+    else:
+        title = words.within(**common)
+        groups = [
+            Contrasts(
+                name,
+                [
+                    (level_name(study, at, language), found.comparisons[at, place])
+                    for at in levels
+                    if (at, place) in found.comparisons
+                ],
+                found.margin,
+            )
+            for place, name in places.items()
+        ]
+    if found.difference is not None:
+        first, *_, last = places.values()
+        groups.append(Contrasts("", [(f"{first} − {last}", found.difference)], found.margin))
+    reach = [max(abs(end) for end in limits_of([group])) for group in groups]
+    if max(reach) <= FREE * min(reach):
+        yield title, groups
+    else:
+        yield from zip([title, *[""] * (len(groups) - 1)], [[group] for group in groups], strict=True)
+
+
+def _scope(answer: Answer, found: FactorEffects, language: str) -> str:
+    """The heading of a factor's panel: the baseline, and what is averaged over."""
+    others = [factor_name(answer.study, factor, language) for factor in answer.study.varied if factor != found.factor]
+    return str(
+        phrases("pictures", language).against_over(
+            factor=factor_name(answer.study, found.factor, language),
+            baseline=level_name(answer.study, found.baseline, language),
+            others=others,
+            planned=found.planned,
+            fewest=min(len(places) for places in found.over.values()),
+        )
+    )
+
+
+def _at_baselines(answer: Answer) -> CellResult | None:
+    baselines = answer.study.reading.baselines.items()
+    return next((c for c in answer.cells if all(c.levels.get(factor) == level for factor, level in baselines)), None)
+
+
+def _message(texts: Sequence[str]) -> Figure:
+    lines = [line for text in texts for line in wrap(text, (WIDTH - 0.2) * 72)]
+    figure = Figure(figsize=(WIDTH, len(lines) * LINE + 0.2))
+    write(figure, 0.1, 0.1, lines)
+    return figure
+
+
+def _value(found: Comparison | None, language: str) -> str:
+    assert found is not None
+    difference, low, high = (
+        signed(f"{value:+.4f}").replace("−0.0000", "0.0000") for value in (found.difference, found.low, found.high)
+    )
+    if not math.isfinite(found.low):
+        return difference
+    return str(phrases("pictures", language).with_interval(difference=difference, low=low, high=high))
+
+
+def _percent(level: float) -> str:
+    return f"{100 * level:.4g}"
