@@ -79,9 +79,9 @@ def _metrics(found: Answer, cell: CellResult) -> dict[str, float]:
 
 def _picture(found: Answer, cell: CellResult) -> Any:
     """The cell's difference to the baseline with its interval, as a PIL image."""
-    from analysis.plots.study_pictures import cell_interval
     from PIL import Image
 
+    from analysis.plots.effects import cell_interval
     from analysis.plots.style import style
 
     content = io.BytesIO()
