@@ -73,7 +73,10 @@ def look_line(plan: Plan, left: Sequence[OpenComparison]) -> str:
 
 
 def _open_comparison(left: OpenComparison) -> str:
-    more = "no number of seeds is likely to decide it" if left.more is None else f"about {left.more} seeds more"
+    if left.more is None:
+        more = "no number of seeds is likely to decide it"
+    else:
+        more = f"about {left.more} seed{'' if left.more == 1 else 's'} more"
     return f"{left.factor} {left.level} against {left.baseline} ({more})"
 
 
