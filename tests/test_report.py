@@ -88,7 +88,7 @@ def test_every_number_of_the_table_is_what_a_plain_loop_over_the_score_files_giv
             for key in cell["runs"].values()
         ]
         best = [
-            run_files.summarise_scores(run_files.read_score_table(made / "runs" / key / "scores.csv"))["dice"]
+            run_files.summarise_scores(run_files.read_score_table(best_scores(made / "runs" / key)))["dice"]
             for key in cell["runs"].values()
         ]
         assert row["Dice [95 %]"].startswith(f"{np.mean([f['dice'] for f in found]):.4f} [")
@@ -101,6 +101,13 @@ def test_every_number_of_the_table_is_what_a_plain_loop_over_the_score_files_giv
             for line in read(made / "runs" / key / "scores_last.csv")
         ]
         assert row["HD95, median px (failures)"] == f"{np.median(distances):.1f} (0)"
+
+
+def best_scores(folder):
+    """Where the best weights' scores are: runs of early versions are among those of the study."""
+    new, old = folder / "scores_best.csv", folder / "scores.csv"
+    assert new.exists() != old.exists()
+    return new if new.exists() else old
 
 
 def read(path):

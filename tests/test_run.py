@@ -19,7 +19,7 @@ from experiments.training.checkpoint import load
 from tests.conftest import ROOT, run_folder, small
 
 COLUMNS = "set,group,image,tp,fp,fn,tn,dice,iou,precision,recall,boundary_iou,hd95"
-KEPT = ("metrics.jsonl", "scores.csv", "scores_last.csv", "split.csv")
+KEPT = ("metrics.jsonl", "scores_best.csv", "scores_last.csv", "split.csv")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,8 @@ def test_a_run_leaves_the_record_that_is_documented(finished):
         "previous.ckpt",
         "best.ckpt",
     } <= there
-    assert {"scores.csv", "scores_last.csv", "result.json", "pictures"} <= there and "failed.json" not in there
+    assert {"scores_best.csv", "scores_last.csv", "result.json", "pictures"} <= there
+    assert not {"scores.csv", "failed.json"} & there
     config = json.loads((folder / "config.json").read_text())
     assert config["key"] == folder.name and config["config"]["size"] == [48, 32]
     assert {"torch", "python", "albumentations"} <= set(config["versions"]) and "git_commit" in config
@@ -104,7 +105,7 @@ def test_a_run_leaves_the_record_that_is_documented(finished):
     assert {"curves.png", "test-images.png", "validation-epoch-002.png"} <= names
 
 
-@pytest.mark.parametrize("name", ["scores.csv", "scores_last.csv"])
+@pytest.mark.parametrize("name", ["scores_best.csv", "scores_last.csv"])
 def test_the_scores_are_one_row_a_test_image_at_its_own_size(finished, name):
     folder = run_folder(finished)
     text = (folder / name).read_text()
@@ -130,8 +131,8 @@ def macs_of_unet(width, w, h):
 def test_the_result_is_what_the_scores_say(finished):
     folder = run_folder(finished)
     result = json.loads((folder / "result.json").read_text())
-    for which, name in (("best", "scores.csv"), ("last", "scores_last.csv")):
-        rows = list(csv.DictReader((folder / name).open()))
+    for which in ("best", "last"):
+        rows = list(csv.DictReader((folder / f"scores_{which}.csv").open()))
         cars = {row["group"] for row in rows}
         mean = sum(sum(float(r["dice"]) for r in rows if r["group"] == c) / 16 for c in cars) / len(cars)
         tp, fp, fn = (sum(int(r[c]) for r in rows) for c in ("tp", "fp", "fn"))
@@ -143,8 +144,8 @@ def test_the_result_is_what_the_scores_say(finished):
     assert 0.9 < result["ceiling"] < 1 and result["cars"] == {"train": 5, "val": 1, "test": 2}
 
 
-def test_the_best_weights_score_the_same_in_your_own_script(finished, made_cars):
-    """An independent walk from best.ckpt to a photograph's Dice."""
+def test_the_last_weights_score_the_same_in_your_own_script(finished, made_cars):
+    """An independent walk from last.ckpt to a photograph's Dice."""
     import numpy as np
     from PIL import Image
 
@@ -153,8 +154,8 @@ def test_the_best_weights_score_the_same_in_your_own_script(finished, made_cars)
 
     folder = run_folder(finished)
     model = MODELS["unet"].build(width=4).eval()
-    model.load_state_dict(torch.load(folder / "best.ckpt", weights_only=True)["model"])
-    for row in list(csv.DictReader((folder / "scores.csv").open()))[::7]:
+    model.load_state_dict(torch.load(folder / "last.ckpt", weights_only=True)["model"])
+    for row in list(csv.DictReader((folder / "scores_last.csv").open()))[::7]:
         photo = made_cars / "train" / row["image"]
         truth = np.asarray(Image.open(made_cars / "train_masks" / f"{photo.stem}_mask.gif")) > 0
         image = torch.tensor(load_image(photo, (48, 32))).permute(2, 0, 1)[None].float() / 255

@@ -69,7 +69,7 @@ def scores(output):
     """What must not differ between two ways to carry out one study."""
     plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
     keys = [key for cell in plan["cells"] for key in cell["runs"].values()]
-    names = ("scores_last.csv", "scores.csv", "metrics.jsonl")
+    names = ("scores_last.csv", "scores_best.csv", "metrics.jsonl")
     return plan["cells"], {(key, name): (output / "runs" / key / name).read_bytes() for key in keys for name in names}
 
 

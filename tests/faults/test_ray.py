@@ -89,7 +89,7 @@ def alone(made_cars, tmp_path_factory, store):
 
 
 def records(folder):
-    names = ("metrics.jsonl", "scores.csv", "scores_last.csv", "split.csv")
+    names = ("metrics.jsonl", "scores_best.csv", "scores_last.csv", "split.csv")
     runs = [path for path in (folder / "outputs" / "runs").iterdir() if path.is_dir()]
     return {(run.name, name): (run / name).read_bytes() for run in runs for name in names}
 
