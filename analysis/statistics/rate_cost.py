@@ -1,15 +1,11 @@
 """What uncertain learning rates cost: a variance that enters every comparison of tuned cells.
 
-A run at a log rate that is d off its cell's best scores c d^2 below it, c being the curvature of the response. The
-tuning trials show d only as a distribution, normal with the mean m (used rate minus pooled top, 0 where the top itself
-is used) and the covariance S over the cells of one network. More seeds do not average this loss away: all runs of a
-cell use one rate. `RateCost.covariance` is the second moment, over the cells of a study, of the losses,
-
-    E[c_i d_i^2 c_j d_j^2] = c_i c_j (2 S_ij^2 + 4 m_i m_j S_ij) + l_i l_j,        l_i = c_i (m_i^2 + S_ii)
-
-so that a weighted sum w of cells has the variance w' R w in addition to what runs and cars show. What all cells lose
-alike cancels in a contrast; what a network's cells share (S_ij) is counted once, however many losses it is averaged
-over. Networks are tuned independently: S_ij = 0 between them.
+A run whose learning rate is off its cell's best scores below it, and more seeds do not average that loss away: all
+runs of a cell use one rate. The tuning trials show the losses l_i of a study's cells as a joint distribution
+(`analysis.statistics.pooled_learning_rates`), of which `RateCost.covariance` is the second moment R_ij = E[l_i l_j]. A
+weighted sum w of cells has the variance w' R w in addition to what runs and cars show. What all cells lose alike
+cancels in a contrast; what a network's cells share (its top, its curvature) is counted once, over however many losses
+it is averaged; networks are tuned independently: E[l_i l_j] = E[l_i] E[l_j] between them.
 """
 
 from __future__ import annotations
@@ -22,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.statistics.estimator import AddedVariance, Array
-from analysis.statistics.pooled_learning_rates import PooledRates, fit_pooled_rates
+from analysis.statistics.pooled_learning_rates import fit_pooled_rates
 
 
 @dataclass(frozen=True)
@@ -73,20 +69,13 @@ def study_rate_cost(
         ValueError: for rates that are not positive, or a network with too few usable trials for its fit.
     """
     names = list(trials)
-    moment, losses = np.zeros((len(names), len(names))), np.zeros(len(names))
-    df = np.ones(len(names))
-    for group in dict.fromkeys(network[name] for name in names):
-        at = [n for n, name in enumerate(names) if network[name] == group]
-        fit = fit_pooled_rates({names[n]: trials[names[n]] for n in at}, higher_is_better)
-        off = np.zeros(len(at))
-        if used is not None:
-            off = np.array([np.log(used[names[n]] / fit.rates[names[n]]) for n in at])
-        moment[np.ix_(at, at)], losses[at] = _cost(fit, off)
-        df[at] = fit.df
-    return RateCost(tuple(names), moment + np.outer(losses, losses), df)
-
-
-def _cost(fit: PooledRates, off: Array) -> tuple[Array, Array]:
-    """Of one network's cells: the covariance of their losses and the expected losses, used log rates `off` the top."""
-    c, s = fit.curvature, fit.covariance
-    return c**2 * (2 * s**2 + 4 * np.outer(off, off) * s), c * (off**2 + np.diag(s))
+    losses, df = np.zeros(len(names)), np.ones(len(names))
+    networks = list(dict.fromkeys(network[name] for name in names))
+    groups = [[n for n, name in enumerate(names) if network[name] == group] for group in networks]
+    fits = [fit_pooled_rates({names[n]: trials[names[n]] for n in at}, higher_is_better, used) for at in groups]
+    for at, fit in zip(groups, fits, strict=True):
+        losses[at], df[at] = fit.losses, fit.df
+    covariance = np.outer(losses, losses)
+    for at, fit in zip(groups, fits, strict=True):
+        covariance[np.ix_(at, at)] = fit.moments
+    return RateCost(tuple(names), covariance, df)
