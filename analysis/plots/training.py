@@ -6,7 +6,9 @@ evaluation are PNG files.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,7 @@ from matplotlib.figure import Figure
 
 from analysis.plots.style import BLUE, COLOURS, LINES, ORANGE, TEXT, logarithmic, sheet, shorten
 from analysis.statistics.learning_rate_response import fit_response
+from analysis.statistics.pooled_learning_rates import PooledRates, fit_pooled_rates
 from analysis.verdicts.answer import Answer, Row
 
 MOST = 16  # panels in a picture; with more cells, those of the highest Dice
@@ -32,12 +35,38 @@ def responses(answer: Answer) -> Figure | None:
     """Plot each cell's trials, the curve through them and the chosen rate; crosses diverged or failed."""
     trials = answer.study.trials
     rows = [row for row in answer.rows if (trials.cell == row.cell).any()]
+    pooled = _pooled_fits(answer)
     return _panels(
         rows,
-        lambda axis, row: _response(axis, row, trials[trials.cell == row.cell]),
+        lambda axis, row: _response(axis, row, trials[trials.cell == row.cell], pooled.get(row.cell)),
         "learning rate",
         "validation Dice",
     )
+
+
+def _pooled_fits(answer: Answer) -> dict[str, PooledRates]:
+    """By cell, the fit of its network's trials; none in studies that fit each cell by itself."""
+    study = answer.study
+    if (study.plan.get("tuning") or {}).get("fit") != "pooled":
+        return {}
+    networks: dict[str, list[str]] = {}
+    for cell in study.cells:
+        settings = cell.get("settings", {})
+        network = json.dumps([settings.get("model"), settings.get("model_kwargs")], sort_keys=True)
+        networks.setdefault(network, []).append(cell["cell"])
+    fits: dict[str, PooledRates] = {}
+    for cells in networks.values():
+        parts = {cell: study.trials[study.trials.cell == cell] for cell in cells}
+        trials = {cell: (part.rate.astype(float), _values(part)) for cell, part in parts.items()}
+        trials = {cell: part for cell, part in trials.items() if part[1].notna().sum() > 1}
+        with contextlib.suppress(ValueError):  # too few trials for a curve: the points are shown all the same
+            fits |= dict.fromkeys(trials, fit_pooled_rates(trials))
+    return fits
+
+
+def _values(trials: pd.DataFrame) -> pd.Series:
+    """The trials' scores, NaN where one did not finish."""
+    return trials.value.where(trials.state == "finished").astype(float)
 
 
 def losses(answer: Answer) -> Figure | None:
@@ -137,7 +166,7 @@ def _panels(
     return figure
 
 
-def _response(axis: Axes, row: Row, trials: pd.DataFrame) -> None:
+def _response(axis: Axes, row: Row, trials: pd.DataFrame, pooled: PooledRates | None) -> None:
     """One cell's trials, curve and chosen rate."""
     good = trials[(trials.state == "finished") & trials.value.notna()]
     bad = trials[(trials.state != "finished") | trials.value.isna()]
@@ -145,11 +174,13 @@ def _response(axis: Axes, row: Row, trials: pd.DataFrame) -> None:
     floor = good.value.min() if len(good) else 0.0
     axis.plot(bad.rate, np.full(len(bad), floor), "x", color=ORANGE, markersize=5)
     logarithmic(axis, 1, 3)
-    try:
-        fit = fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
-        axis.plot(fit.rates, fit.curve, color=BLUE, linewidth=1.2)
-    except ValueError:
-        pass  # too few trials for a curve: the points are shown all the same
+    if pooled is not None:
+        rates = np.geomspace(trials.rate.min(), trials.rate.max(), 101)
+        axis.plot(rates, pooled.response(row.cell, rates), color=BLUE, linewidth=1.2)
+    else:
+        with contextlib.suppress(ValueError):  # too few trials for a curve: the points are shown all the same
+            fit = fit_response(trials.rate.astype(float), _values(trials))
+            axis.plot(fit.rates, fit.curve, color=BLUE, linewidth=1.2)
     if row.rate == row.rate:
         axis.axvline(row.rate, color=BLUE, linestyle=":", linewidth=1)
 
