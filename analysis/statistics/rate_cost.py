@@ -10,7 +10,7 @@ it is averaged; networks are tuned independently: E[l_i l_j] = E[l_i] E[l_j] bet
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from analysis.statistics.estimator import AddedVariance, Array
-from analysis.statistics.pooled_learning_rates import fit_pooled_rates
+from analysis.statistics.pooled_learning_rates import PooledRates, fit_pooled_rates
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,21 @@ def study_rate_cost(
     Raises:
         ValueError: for rates that are not positive, or a network with too few usable trials for its fit.
     """
-    names = list(trials)
-    losses, df = np.zeros(len(names)), np.ones(len(names))
-    networks = list(dict.fromkeys(network[name] for name in names))
-    groups = [[n for n, name in enumerate(names) if network[name] == group] for group in networks]
-    fits = [fit_pooled_rates({names[n]: trials[names[n]] for n in at}, higher_is_better, used) for at in groups]
-    for at, fit in zip(groups, fits, strict=True):
-        losses[at], df[at] = fit.losses, fit.df
-    covariance = np.outer(losses, losses)
-    for at, fit in zip(groups, fits, strict=True):
-        covariance[np.ix_(at, at)] = fit.moments
-    return RateCost(tuple(names), covariance, df)
+    groups: dict[Hashable, list[Any]] = {}
+    for name in trials:
+        groups.setdefault(network[name], []).append(name)
+    parts = ({name: trials[name] for name in names} for names in groups.values())
+    cost = combined([fit_pooled_rates(part, higher_is_better, used) for part in parts])
+    order = [cost.cells.index(name) for name in trials]
+    return RateCost(tuple(trials), cost.covariance[np.ix_(order, order)], cost.df[order])
+
+
+def combined(fits: Sequence[PooledRates]) -> RateCost:
+    """The cost of rates that were fitted network by network; cells in the order of the fits."""
+    losses = np.concatenate([fit.losses for fit in fits])
+    covariance, at = np.outer(losses, losses), 0
+    for fit in fits:
+        covariance[at : at + len(fit.losses), at : at + len(fit.losses)] = fit.moments
+        at += len(fit.losses)
+    cells = tuple(name for fit in fits for name in fit.rates)
+    return RateCost(cells, covariance, np.repeat([float(fit.df) for fit in fits], [len(fit.losses) for fit in fits]))
