@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from analysis.text.factor_sentences import interaction_sentence
 from scipy import stats
 
 from analysis.statistics.comparisons import compare, compare_all
@@ -9,9 +10,8 @@ from analysis.statistics.effects import interaction, main_effect
 from analysis.statistics.estimator import contrast, summarise_cell
 from analysis.statistics.power import Spread
 from analysis.statistics.seed_pairing import pairing_helps, seed_correlation
-from analysis.statistics.simulate import PILOT, scaled, scores
+from analysis.statistics.simulate_intervals import PILOT, scaled, scores
 from analysis.statistics.summary import cell_mean
-from analysis.text.factor_sentences import interaction_sentence
 
 MODELS, LOSSES = ("unet", "attention", "resnet"), ("bce", "dice")
 

@@ -19,9 +19,12 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.plots.names import cell_name
 from analysis.plots.style import BAND, BLUE, LINE, ORANGE, TEXT, logarithmic, place_axes, styled, wrap, write
-from analysis.statistics.learning_rate_response import Response, fit_response
+from analysis.statistics.estimator import Array
+from analysis.statistics.learning_rate_response import fit_response
+from analysis.statistics.pooled_learning_rates import PooledRates
 from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, CellResult
+from analysis.verdicts.learning_rates import pooled_fits
 
 EDGES = 0.62, 0.3  # inches, left of the panels and below them
 PANEL = 1.3  # inches, the height of a panel
@@ -41,8 +44,11 @@ def responses(answer: Answer, language: str = "en") -> Figure | None:
     plans = {plan["cell"]: (plan.get("rate_low"), plan.get("rate_high")) for plan in answer.study.cells}
     banded = any(low and high for low, high in (plans[cell.name] for cell in cells))
 
+    pooled = pooled_fits(answer.study)
+
     def draw(axis: Axes, cell: CellResult) -> None:
-        _response(axis, cell, trials[trials.cell == cell.name], floor, plans[cell.name])
+        of_cell = trials[trials.cell == cell.name]
+        _response(axis, cell, of_cell, floor, plans[cell.name], pooled.get(cell.name))
 
     key = words.response_key(band=banded, failed=len(good) < len(trials), tolerance=f"{TOLERANCE:g}")
     return _panels(answer, cells, draw, words.rate(), words.validation_dice(), key, language)
@@ -135,9 +141,14 @@ def _panels(
 
 
 def _response(
-    axis: Axes, cell: CellResult, trials: pd.DataFrame, floor: float, interval: tuple[float | None, float | None]
+    axis: Axes,
+    cell: CellResult,
+    trials: pd.DataFrame,
+    floor: float,
+    interval: tuple[float | None, float | None],
+    pooled: PooledRates | None,
 ) -> None:
-    """One cell's trials, curve and chosen rate; trials below `floor` stand on it."""
+    """One cell's trials, curve (of its network's trials together, if given) and rate; low trials stand on `floor`."""
     good = trials[(trials.state == "finished") & trials.value.notna()]
     bad = trials[(trials.state != "finished") | trials.value.isna()]
     inside = good[good.value >= floor]
@@ -149,19 +160,25 @@ def _response(
     low, high = interval
     if low and high:
         axis.axvspan(low, high, color=BAND, linewidth=0)
-    if (fit := _fit(trials)) is not None:
-        near = fit.curve >= fit.score - TOLERANCE
-        axis.plot(fit.rates, fit.curve, color=BLUE, linewidth=1)
-        axis.plot(fit.rates, np.where(near, fit.curve, np.nan), color=BLUE, linewidth=2.8)
+    rates, curve = _curve(cell.name, trials, pooled)
+    if len(curve):
+        near = curve >= curve.max() - TOLERANCE
+        axis.plot(rates, curve, color=BLUE, linewidth=1)
+        axis.plot(rates, np.where(near, curve, np.nan), color=BLUE, linewidth=2.8)
     if cell.rate == cell.rate:
         axis.axvline(cell.rate, color=BLUE, linestyle=":", linewidth=1.2)
 
 
-def _fit(trials: pd.DataFrame) -> Response | None:
+def _curve(cell: str, trials: pd.DataFrame, pooled: PooledRates | None) -> tuple[Array, Array]:
+    """Rates and fitted scores; empty with too few trials for a curve."""
+    if pooled is not None:
+        rates = np.geomspace(float(trials.rate.min()), float(trials.rate.max()), 101)
+        return rates, np.asarray(pooled.response(cell, rates))
     try:
-        return fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
+        fit = fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
     except ValueError:
-        return None  # too few trials for a curve: the points are shown all the same
+        return np.empty(0), np.empty(0)
+    return fit.rates, fit.curve
 
 
 def _floor(good: pd.DataFrame) -> float:

@@ -138,7 +138,7 @@ def _unfolded(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {key: {**content.get("shared", {}), **own} for key, own in content.get("runs", {}).items()}
 
 
-RANGE = ("low", "high", "points", "seeds", "sampler")  # of a tuning: what makes its trials the same
+RANGE = ("low", "high", "points", "seeds", "sampler", "fit")  # of a tuning: what makes its trials the same
 
 
 def merge_studies(old: Study, new: Study) -> Study:

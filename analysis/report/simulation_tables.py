@@ -1,56 +1,66 @@
-"""The tables of docs/statistics.md that come from simulation.
+"""The tables of docs/statistics.md that come from simulation, rendered from the results that runs have kept.
 
 python -m analysis.report.simulation_tables           print them
 python -m analysis.report.simulation_tables --write   write them into docs/statistics.md
+
+The results are in docs/simulations; `python -m analysis.statistics.simulate` makes them.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-from itertools import product
-
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from analysis.records.places import ROOT
-from analysis.statistics.simulate import CHOICES, LIMITS, RESPONSES, Results, run_simulations
+from analysis.statistics.simulate import KEPT
 from analysis.text.markdown import render, table_of
 
 DOCUMENT = ROOT / "docs" / "statistics.md"
+POOLED = ("pooled_parabola", "pooled_steeper", "pooled_flat", "pooled_cliff")
+TABLES = {  # by the name of a table's markers, the simulations whose rows it has
+    "coverage": ("coverage",),
+    "verdicts": ("verdicts",),
+    "unequal": ("unequal",),
+    "stalls": ("stalls",),
+    "detectable": ("detectable",),
+    "looks": ("looks",),
+    "training draws": ("training_draws",),
+    "tuning": ("own_curves",),
+    "pooled": POOLED,
+    "ledger": ("ledger",),
+}
 
 
-def rendered_tables(results: Results) -> dict[str, str]:
-    """The document's tables by the name of their markers; every figure is the share of `DRAWS` simulated tables."""
-    groups = {(str(s), f"{sd:g}"): (s, sd) for s, sd in product((3, 5, 10), (0.0, 0.25, 1.0, 3.0))}
-    covered_shares = {
-        name: [rates.covered for case, rates in results.coverage.items() if (case.seeds, case.seed) == group]
-        for name, group in groups.items()
-    }
-    covered_shares["all", "all"] = [rates.covered for rates in results.coverage.values()]
-    covered = [(*name, *(f"{f(h):.3f}" for f in (min, np.mean, max))) for name, h in covered_shares.items()]
-    verdicts = [
-        (
-            f"{seeds}",
-            f"{v.different.better:.2f}",
-            f"{v.equal.equivalent:.2f}",
-            f"{v.equal.separated:.3f}",
-            f"{v.twelve:.3f}",
-        )
-        for seeds, v in results.verdicts.items()
-    ]
-    tuning = [
-        (response, f"{apart:g}", *(f"{results.tuning[response, apart, name]:.3f}" for name in CHOICES))
-        for response, apart in product(RESPONSES | LIMITS, (0.0, 0.5))
-    ]
-    headings = ("0.001 found", "equal: `equivalent`", "equal: false verdict", "12 equal cells: any false verdict")
-    return {
-        "coverage": table_of(("seeds", "seed sd / residual sd", "lowest", "mean", "highest"), covered),
-        "verdicts": table_of(("seeds", *headings), verdicts),
-        "tuning": table_of(("response", "decades apart", *CHOICES), tuning),
-    }
+def kept_rows(name: str) -> list[dict[str, Any]]:
+    """The rows that a simulation has kept."""
+    return list(json.loads((KEPT / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def rendered_tables() -> dict[str, str]:
+    """The document's tables by the name of their markers."""
+    return {name: as_table([row for part in parts for row in kept_rows(part)]) for name, parts in TABLES.items()}
+
+
+def as_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows of named figures as a table in Markdown."""
+    headings = tuple(rows[0])
+    return table_of(headings, [tuple(_text(name, row[name]) for name in headings) for row in rows])
+
+
+def _text(name: str, value: Any) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    if name.startswith("difference"):
+        return f"{value:.4f}"
+    if name.startswith("wider"):
+        return f"{value:.1f}"
+    return f"{value:g}" if name in ("seed sd / residual sd", "decades apart", "noise of trials") else f"{value:.3f}"
 
 
 def main(arguments: list[str]) -> int:
-    parts = rendered_tables(run_simulations())
+    parts = rendered_tables()
     if "--write" in arguments:
         DOCUMENT.write_text(render(DOCUMENT.read_text(encoding="utf-8"), parts), encoding="utf-8")
     for name, part in parts.items():

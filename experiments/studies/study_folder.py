@@ -37,6 +37,7 @@ def write_plan(plan: Plan, sensitivity: Sensitivity) -> None:
         "tuning": tuning and {
             "low": tuning.low, "high": tuning.high, "points": tuning.points, "seeds": list(tuning.seeds),
             "sampler": tuning.sampler, "budget": plan.budget, "extended": len(plan.rounds) - 1,
+            **({} if tuning.fit == "cell" else {"fit": tuning.fit}),
         },
         "variances": sensitivity.variances, "detectable": sensitivity.detectable, "protocol": PROTOCOL,
         "data_fingerprint": "+".join(dict.fromkeys(cell.config.data_fingerprint for cell in plan.cells)),
