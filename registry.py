@@ -126,6 +126,29 @@ class LossEntry(Entry):
         return target(**options) if isinstance(target, type) else functools.partial(target, **options)
 
 
+@dataclass(frozen=True)
+class ModelEntry(Entry):
+    """A model of one's own may return its logits in a dict, as torchvision's segmentation models do."""
+
+    def _make(self, options: Mapping[str, Any]) -> Any:
+        made = self.load()(**options)
+        if self.name == self.target and hasattr(made, "register_forward_hook"):
+            made.register_forward_hook(_logits_of)
+        return made
+
+
+def _logits_of(module: Any, inputs: Any, output: Any) -> Any:
+    """The logits in a dict: its entry `out`, or the only one. Raises ValueError for another dict."""
+    if not isinstance(output, Mapping):
+        return output
+    if "out" in output:
+        return output["out"]
+    if len(output) == 1:
+        return next(iter(output.values()))
+    names = ", ".join(map(str, output))
+    raise ValueError(f"it returns a dict with {names}; it should return logits, alone or as the entry 'out'.")
+
+
 class Table(Mapping[str, Entry]):
     """The entries of one kind, by name, in the order in which they are shown."""
 
@@ -203,6 +226,7 @@ MODELS = Table(
      "any architecture of segmentation-models-pytorch on any encoder",
      "segmentation-models-pytorch 的任意架构，配任意编码器",
      "Iakubovskii 2019, github.com/qubvel-org/segmentation_models.pytorch"),
+    entry=ModelEntry,
 )  # fmt: skip
 
 LOSSES = Table(

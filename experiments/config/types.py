@@ -85,7 +85,9 @@ def _literal(text: str) -> Any:
             return kind(text)
         except ValueError:
             pass
-    return text
+    parts = [_literal(part) for part in text.split(",")] if "," in text else []
+    numbers = all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in parts)
+    return parts if parts and numbers else text  # 256,128,64 is a list of numbers; a path with a comma is a path
 
 
 def _seeds(_: Any, tokens: Sequence[Token]) -> list[int]:
