@@ -130,7 +130,7 @@ def page(
     device: Device = "auto",
     output_dir: OutputDir = Path("outputs"),
 ) -> int:
-    """Serve a demo page on this machine: drop an image, see mask and cut-out (pip install -r requirements-page.txt).
+    """Serve a demo page on this machine: drop an image, see mask and cut-out (see requirements-page.txt).
 
     Example: python run.py page --run best
     """
