@@ -101,6 +101,11 @@ def _seeds(_: Any, tokens: Sequence[Token]) -> list[int]:
     return seeds
 
 
+def _seeds_or_counts(_: Any, tokens: Sequence[Token]) -> list[int] | str:
+    (first, *others) = tokens
+    return first.value if not others and ".." in first.value else _seeds(_, tokens)
+
+
 def _rate_range(_: Any, tokens: Sequence[Token]) -> tuple[float, float]:
     low, colon, high = tokens[0].value.partition(":")
     if not colon:
@@ -132,6 +137,10 @@ Options = Annotated[
 ]  # fmt: skip
 Seeds = Annotated[
     list[int], Parameter(converter=_seeds, n_tokens=-1, consume_multiple=True, negative=(), metavar="SEED...")
+]
+SeedsOrCounts = Annotated[
+    list[int],
+    Parameter(converter=_seeds_or_counts, n_tokens=-1, consume_multiple=True, negative=(), metavar="SEED..."),
 ]
 RateRange = Annotated[
     tuple[float, float], Parameter(converter=_rate_range, n_tokens=1, negative=(), metavar="LOW:HIGH")
