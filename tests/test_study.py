@@ -95,7 +95,7 @@ WRONG = [
     ({"design": {"seeds": [0], "ropes": 1}}, r"\[design\] ropes is unknown \(did you mean 'rope'\?\)"),
     ({"design": {"seeds": [0], "confirmatory": ["los"]}}, r"names 'los' \(did you mean 'loss'\?\)"),
     ({"design": {"seeds": [0], "simple_effects": ["pairs"]}}, "simple_effects.* names 'pairs'; it takes loss"),
-    ({"design": {"seeds": [0], "baseline": {"loss": "bce"}}}, r"\[design.baseline\] names .loss.; it takes none"),
+    ({"design": {"seeds": [0], "baseline": {"model": "unet"}}}, r"\[design.baseline\] names .model.; it takes loss"),
     ({"design": {"seeds": [0], "simple_effects": ["loss"], "baseline": {"loss": "bcee"}}},
      r"\[design.baseline\] loss names 'bcee' \(did you mean 'bce'\?\)"),
     (
@@ -103,9 +103,12 @@ WRONG = [
          "design": {"seeds": [0], "simple_effects": ["train_cars"], "baseline": {"train_cars": 30}}},
         r"train_cars names '30'.*it takes 20, 40",
     ),
-    ({"design": {"seeds": [0], "at_budget": 1}}, r"\[design\] at_budget should be a valid boolean, not 1"),
-    ({"design": {"seeds": [0], "at_budget": True}},
-     r"\[design\] at_budget is for studies in which the number of steps is a factor"),
+    ({"design": {"seeds": [0], "at_budget": True}}, r"\[design\] at_budget is unknown"),
+    ({"design": {"seeds": "3-10"}}, r'seeds should be a list, or counts from 2 to 100 such as "3..10", not .3-10.'),
+    ({"design": {"seeds": [0], "draw_training_cars": True}}, r"\[design\] draw_training_cars needs train_cars"),
+    ({"design": {"seeds": [0], "simple_effects": ["loss"], "within": {"loss": ["loss"]}}}, r"within\] loss names .loss."),
+    ({"design": {"seeds": [0]}, "labels": {"bcee": "BCE"}}, r"\[labels\] names .bcee. \(did you mean .bce.\?\)"),
+    ({"design": {"seeds": [0]}, "labels": {"bce": {"fr": "BCE"}}}, r"\[labels\] bce should be text, or a table such as"),
     ({"design": {"seeds": [0], "pilot": {"cells": 9}}}, r"\[design.pilot\] cells is 9, but the study has 2"),
     ({"design": {"seeds": [0], "guess": {"seed": -1}}},
      r"\[design.guess\] seed should be greater than or equal to 0, not -1"),
@@ -237,15 +240,10 @@ def test_the_runs_go_seed_by_seed_and_the_plan_names_their_keys(finished):
     lines = re.findall(r"\[(\d)/4\] (\S+), seed (\d): test Dice 0\.\d+, .* s of it neither training nor scoring", shown)
     assert lines == [("1", "bce", "0"), ("2", "dice", "0"), ("3", "bce", "1"), ("4", "dice", "1")]
     plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
+    baseline = {"loss": "bce"}
     assert plan["design"] == {
-        "seeds": [0, 1],
-        "rope": 0.001,
-        "confirmatory": ["loss"],
-        "exploratory": ["pairs"],
-        "simple_effects": [],
-        "baseline": {},
-        "at_budget": False,
-    }
+        "seeds": [0, 1], "rope": 0.001, "confirmatory": ["loss"], "simple_effects": [], "baseline": baseline,
+    }  # fmt: skip
     assert plan["tuning"] is None and plan["variances"]["source"] == "guess" and plan["question"]["zh"]
     for cell in plan["cells"]:
         assert cell["settings"] == {"loss": cell["levels"]["loss"]} and cell["rate"] == 0.003
@@ -433,3 +431,29 @@ def test_the_pilots_variances_replace_the_guess(file, made_cars, tmp_path, comma
     plan = json.loads((tmp_path / "studies" / "tiny" / "plan.json").read_text())
     assert plan["variances"]["source"] == "pilot" and plan["variances"]["seed"] > 0
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 4  # two of them beyond the study's own seeds
+
+
+def test_a_plan_is_not_replaced_silently(finished, made_cars, command, tmp_path):
+    """Another loss, or another seed: refused with the difference; with --extend a copy of the earlier plan stays."""
+    from experiments.studies.study_folder import refuse_replaced
+
+    output, file, _ = finished
+    place = output / "studies" / "tiny" / "plan.json"
+    before = place.read_bytes()
+    for change, said in (
+        (('"dice"]', '"focal"]'), "factors"),
+        (("seeds = [0, 1]", "seeds = [0, 1, 2]"), "design seeds"),
+    ):
+        other = tmp_path / "tiny.toml"
+        other.write_text(file.read_text().replace(*change))
+        code, _, complaint = command(*words(other, made_cars, output))
+        assert code == 2 and f"differs in {said} (" in complaint and "Add --extend" in complaint
+        assert place.read_bytes() == before
+        assert command(*words(other, made_cars, output), "--dry-run")[0] == 0
+    plan = study_plan.build(read_study(other), {"data_dir": made_cars, "output_dir": output})
+    refuse_replaced(plan, extend=True)
+    copy = place.with_name("plan.1.json")
+    assert copy.read_bytes() == before
+    copy.unlink()
+    same = study_plan.build(read_study(file), {"data_dir": made_cars, "output_dir": output})
+    refuse_replaced(same, extend=False)

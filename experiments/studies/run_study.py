@@ -122,9 +122,8 @@ def _run_until_decided(
         left = looks.take_look(plan)
         write_plan(plan, sensitivity)
         progress.log(display.look_line(plan, left))
-        if looks.is_over(plan):
-            break
-        failed = run_all(plan, plan.runs(), executor, session)
+        if not looks.is_over(plan):
+            failed = run_all(plan, plan.runs(), executor, session)
     return failed
 
 
