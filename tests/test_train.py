@@ -290,6 +290,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is a setting of glibc")
+@pytest.mark.slow
 def test_steps_after_the_first_take_no_new_memory_from_the_system():
     """Page faults of the fifth step, each way in a fresh process."""
     kept, given_back = (
