@@ -13,10 +13,20 @@ from experiments.training import run_index
 from tests.conftest import run_folder, small
 
 
+@pytest.fixture(scope="module")
+def trained(made_cars, tmp_path_factory):
+    """The output folder of one finished run."""
+    import run
+
+    output = tmp_path_factory.mktemp("trained")
+    assert run.main(small(made_cars, output, epochs=1)) == 0
+    return output
+
+
 @pytest.fixture
-def output(finished_run, tmp_path):
-    """An output folder with a run in every state and things that are no runs."""
-    output = shutil.copytree(finished_run, tmp_path / "outputs")
+def output(trained, tmp_path):
+    """A copy of it, with a run in every state and things that are no runs."""
+    output = shutil.copytree(trained, tmp_path / "outputs")
     done = run_folder(output)
     for name in ("interrupted", "failed", "running", "damaged", "damaged2"):
         shutil.copytree(done, done.with_name(name))
@@ -53,7 +63,7 @@ def test_the_table_shows_what_a_run_is_and_weighs(command, output):
     size = sum(path.stat().st_size for path in done.folder.rglob("*") if path.is_file())
     assert code == 0 and all(word in rows[done.key] for word in ("unet", "bce_dice", "carvana", " 0 ", "finished"))
     assert f"{dice:.4f}" in rows[done.key] and f"{size / 1e6:.1f} MB" in rows[done.key]
-    assert "failed: Out of memory." in rows["failed"] and "after epoch 2 of 2" in rows["interrupted"]
+    assert "failed: Out of memory." in rows["failed"] and "after epoch 1 of 1" in rows["interrupted"]
     assert "config.json cannot be read" in rows["damaged"] and "no config.json" in rows["foreign"]
     total = sum(disk_size(run.folder) for run in run_index.list_runs(output / "runs"))
     assert (
@@ -197,7 +207,7 @@ def test_a_pruned_run_serves_every_command(command, output, finished, made_cars,
     assert command("runs", "prune", "--yes", "--output-dir", output)[0] == 0
     assert command(*words, tmp_path / "after")[0] == 0
     assert contents(tmp_path / "before") == contents(tmp_path / "after")
-    code, shown, complaint = command(*small(made_cars, output))
+    code, shown, complaint = command(*small(made_cars, output, epochs=1))
     assert code == 0 and "is finished" in shown + complaint
     assert command("export", "--run", finished.name, "--output", tmp_path / "x.onnx", "--output-dir", output)[0] == 0
     assert (
@@ -220,7 +230,7 @@ def test_a_pruned_run_whose_result_is_gone_is_trained_again(command, output, fin
         "damaged2",
     ):  # copies, of which the same command would be
         shutil.rmtree(finished.with_name(other))
-    code, shown, complaint = command(*small(made_cars, output))
+    code, shown, complaint = command(*small(made_cars, output, epochs=1))
     assert code == 0 and "holds only weights" in shown + complaint and (finished / "scores.csv").read_bytes() == scores
 
 

@@ -203,7 +203,7 @@ def test_an_interrupted_run_says_so_and_ends_like_an_undisturbed_one(
 ):
     words = small(made_cars, tmp_path)
     stopped, _, complaint = signalled(command, words, 7, number)
-    assert stopped == code and "The same command goes on" in complaint
+    assert stopped == code and "Re-run the command to resume" in complaint
     assert load(run_folder(tmp_path) / "last.ckpt")["step"] == 2
     resumed, shown, _ = command(*words)
     assert resumed == 0 and "Resuming" in shown

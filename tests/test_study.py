@@ -284,7 +284,7 @@ def test_an_interrupted_study_says_so_and_resumes(finished, made_cars, tmp_path,
 
     given = words(finished[1], made_cars, tmp_path) + shared
     code, _, complaint = signalled(command, given, 23)
-    assert code == 143 and "The same command goes on" in complaint
+    assert code == 143 and "Re-run the command to resume" in complaint
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1
     assert command(*given)[0] == 0 and scores(tmp_path) == scores(finished[0])
 

@@ -202,7 +202,7 @@ def test_the_flag_is_looked_at_every_fifty_steps_and_at_the_end_of_an_epoch(part
     monkeypatch.setattr(
         "experiments.training.loop._refuse_broken", lambda state, epoch: looked.append((epoch, state.step))
     )
-    monkeypatch.setattr("experiments.training.loop.LOOK_EVERY", 3)
+    monkeypatch.setattr("experiments.training.loop.CHECK_EVERY", 3)
     finish(replace(CONFIG, epochs=2), *parts())
     assert looked == [(1, 3), (1, 4), (2, 3), (2, 4)]
 
