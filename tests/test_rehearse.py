@@ -34,10 +34,10 @@ def nets(tmp_path, monkeypatch):
     [
         (
             {"model": "odd_nets:two_classes", "model_kwargs": None},
-            "makes (16, 2, 32, 48) of images (16, 3, 32, 48)",
+            "makes (16, 2, 32, 48) of photographs (16, 3, 32, 48)",
         ),
         ({"model": "odd_nets:halves", "model_kwargs": None}, "makes (16, 1, 16, 24)"),
-        ({"model": "odd_nets:Pair", "model_kwargs": None}, "makes something that is not a tensor"),
+        ({"model": "odd_nets:Pair", "model_kwargs": None}, "makes something that is no tensor"),
         ({"model": "odd_nets:no_module", "model_kwargs": None}, "builds a str; it should build a torch.nn.Module"),
         ({"model": "odd_nets:needs", "model_kwargs": None}, "needs a value for depth"),
         ({"loss": "odd_nets:per_image"}, "returns (1,) for a batch; it should return one number"),
