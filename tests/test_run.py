@@ -23,8 +23,9 @@ KEPT = ("metrics.jsonl", "scores.csv", "scores_last.csv", "split.csv")
 
 
 @pytest.fixture(scope="module")
-def finished(finished_run):
-    return finished_run
+def finished(finished_run, tmp_path_factory):
+    """The output folder of one finished run, as another process left it."""
+    return shutil.copytree(finished_run, tmp_path_factory.mktemp("finished") / "outputs")
 
 
 def digests(folder):
