@@ -63,6 +63,7 @@ def test_the_pages_entries_fulfil_the_contract_of_their_tables(added):
     contract.test_every_augmentation_keeps_sizes_types_and_a_binary_mask(added["AUGMENTATIONS"])
 
 
+@pytest.mark.slow
 def test_a_run_trains_with_all_that_the_page_adds(added, command, tmp_path):
     from tests.test_readme import write_pets
 

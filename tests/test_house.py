@@ -94,6 +94,14 @@ def test_imports_only_go_down(name):
         assert refusal(name, imported) is None, f"{name} imports {imported}: {refusal(name, imported)}"
 
 
+def test_no_study_imports_the_benchmark():
+    reached, left = set(), ["experiments.commands.study"]
+    while left:
+        reached.add(name := left.pop())
+        left += set(project_imports(name)) - reached
+    assert "experiments.studies.cost" in reached and not [name for name in reached if ".bench." in f"{name}."]
+
+
 def test_no_module_lies_flat_and_every_package_has_a_layer():
     for name in MODULES:
         root, *inner = name.split(".")

@@ -28,6 +28,7 @@ def unit(number):
     return 10.0 ** -len(number.partition(".")[2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "printed"), EXAMPLES, ids=range(len(EXAMPLES)))
 def test_an_example_of_the_notes_prints_what_stands_beside_it(code, printed, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -186,9 +186,10 @@ def put_weights(path):
     torch.save(zoo.build("Unet", "mobilenet_v2", pretrained=False).network.encoder.state_dict(), path)
 
 
-# Studies of many configurations, and a benchmark that starts a process for each loop.
-STUDIES = ("pretraining", "augmentation", "full_size", "models_x_losses")
-SLOW = ({"bench"}, *({"study", name} for name in STUDIES))
+# Studies of many configurations or done already in another command, networks of millions of parameters, a tuning, and
+# a benchmark that starts a process for each loop.
+STUDIES = ("pretraining", "augmentation", "full_size", "models_x_losses", "leak", "--data-dir", "--published")
+SLOW = ({"bench"}, {"tune"}, {"--tune"}, {"smp"}, {"resnet_unet"}, *({"study", name} for name in STUDIES))
 PARAMETERS = [
     pytest.param(words, marks=pytest.mark.slow if any(slow <= {*words} for slow in SLOW) else ())
     for words in commands()

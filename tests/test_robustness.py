@@ -21,7 +21,6 @@ from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt
 from experiments.studies.robustness import CorruptedDataset
 from tests.strangers import scene
 from tests.test_data import write_pairs
-from tests.test_study import TOML, words
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -70,21 +69,23 @@ def test_indexing_a_corrupted_dataset_gives_the_corrupted_image_and_the_clean_ma
 
 
 @pytest.fixture(scope="module")
-def scored(made_cars, tmp_path_factory, one_thread):
+def scored(finished_study, made_cars, tmp_path_factory):
     """A finished study whose networks were scored everywhere: its folder, and the words that do it."""
     import run
 
-    folder = tmp_path_factory.mktemp("robustness")
-    (folder / "tiny.toml").write_text(TOML.replace("epochs = 2", "epochs = 3"))
+    folder = shutil.copytree(finished_study, tmp_path_factory.mktemp("robustness") / "study")
     write_pairs(folder / "wild", names=["x1", "x2", "y1"])
-    output = folder / "outputs"
-    asked = [str(folder / "tiny.toml"), "--data-dir", str(made_cars), "--output-dir", str(output), "--views", "2"]
-    asked = ["robustness", *asked, "--elsewhere", str(folder / "wild")]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
-        assert run.main(asked) == 2 and "no finished run" in said.getvalue()
-        assert run.main(words(folder / "tiny.toml", made_cars, output)) == 0
+    asked = ["robustness", folder / "tiny.toml", "--data-dir", made_cars, "--output-dir", folder / "outputs"]
+    asked = [str(word) for word in (*asked, "--views", 2, "--elsewhere", folder / "wild")]
+    with contextlib.redirect_stdout(io.StringIO()):
         assert run.main(asked) == 0
     return folder, asked
+
+
+def test_a_study_without_a_finished_run_is_refused(scored, command, tmp_path):
+    asked = [str(tmp_path) if word == str(scored[0] / "outputs") else word for word in scored[1]]
+    code, _, complaint = command(*asked)
+    assert code == 2 and "no finished run" in complaint
 
 
 def kept(folder):

@@ -432,7 +432,7 @@ def test_a_worker_that_waits_for_another_at_the_storage_can_be_stopped(made_cars
 def test_waiting_for_a_short_lived_lock_times_out(tmp_path):
     with (
         FileLock(tmp_path / "lock"),
-        pytest.raises(RunFailed, match="stand still"),
+        pytest.raises(RunFailed, match="seems to be suspended"),
         leases.wait_for_lock(tmp_path / "lock", patience=0.1),
     ):
         pass

@@ -1,7 +1,7 @@
 """How often each set of test cars has been read: analysis/results/ledger.csv, committed, never shortened.
 
-A test set wears out: whoever looks at it often enough finds something. So every run of a study that is reported is
-entered here, once, by its key; a run that is repeated with the same key reads nothing new.
+Repeated evaluation on the same test set overfits to it (adaptive overfitting). So every run of a reported study is
+entered here once, by its key; repeating a run with the same key reads nothing new.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def readings(study: Study) -> pd.DataFrame:
 def times_read(ledger: pd.DataFrame, study: Study) -> list[tuple[int, int, int]]:
     """For each set of test cars that the study read: (cars, runs, studies) over the whole ledger.
 
-    However the rest was split: the same cars of the same data are worn out by all who look at them.
+    However the other cars were split: every evaluation on the same cars of the same data counts.
     """
     found, cars = [], [name for name in SET if name != "split"]
     for row in readings(study)[cars].drop_duplicates().itertuples(index=False):
