@@ -48,7 +48,7 @@ def is_decided(plan: Plan) -> bool:
 
 
 def is_over(plan: Plan) -> bool:
-    """Whether no look is left: all is decided, the last planned one is taken, or the study has a fixed list of seeds."""
+    """Whether no look is left: all is decided, the last one is taken, or the study has a fixed list of seeds."""
     return is_decided(plan) or len(plan.looks_taken) >= len(plan.study.looks)
 
 
