@@ -119,7 +119,7 @@ def _panels(
     width = max(2.05 * per_row + EDGES[0] + 0.1, 4.4)
     step = (width - EDGES[0] - 0.1) / per_row
     titles = [wrap(cell_name(answer.study, cell.levels, language), (step - 0.2) * 72) for cell in cells]
-    notes = [across, *wrap(key, (width - 0.4) * 72)]
+    notes = [across, *wrap(key, (width - EDGES[0] - 0.1) * 72)]
     if len(cells) < len(answer.cells) and len(answer.cells) > MOST:
         notes.append(phrases("pictures", language).first_of(shown=len(cells), total=len(answer.cells)))
     heads = [max(len(title) for title in titles[row * per_row :][:per_row]) * LINE + 0.15 for row in range(rows)]
