@@ -26,7 +26,7 @@ from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, CellResult
 from analysis.verdicts.learning_rates import pooled_fits
 
-EDGES = 0.62, 0.3  # inches, left of the panels and below them
+EDGES = 0.78, 0.3  # inches, left of the panels and below them
 PANEL = 1.3  # inches, the height of a panel
 MOST = 48  # panels in a picture; with more cells, those of the highest Dice
 TOLERANCE = 0.0005  # of Dice: rates whose fitted score is that near the top are as good as the chosen one
