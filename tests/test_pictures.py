@@ -271,8 +271,10 @@ def test_a_cells_interval_is_its_difference_from_the_baseline(every_answer):
     answer = every_answer["models_x_losses"]
     figure = cell_interval(answer, "resnet_unet-from-scratch+bce")
     (point,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    means = {cell.name: cell.dice for cell in answer.cells}
-    assert point.get_xdata()[0] == pytest.approx(means["resnet_unet-from-scratch+bce"] - means["unet+bce"])
+    comparison = answer.against_baseline["resnet_unet-from-scratch+bce"]
+    assert point.get_xdata()[0] == comparison.difference < 0
+    (interval,) = [line for line in figure.axes[0].lines if line.get_linewidth() == 2]
+    assert tuple(interval.get_xdata()) == (comparison.low, comparison.high)
     assert "against U-Net · BCE" in "".join(text.get_text() for text in figure.texts)
     assert "the baseline itself" in style.svg(cell_interval(answer, "unet+bce"))
     nothing = every_answer["nothing measured"]
