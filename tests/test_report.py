@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.plots import comparison
+from analysis.plots.effects import main_effects
 from analysis.records import committed, gather, run_files, test_set_ledger
 from analysis.records.places import Places, load_study
 from analysis.report import report
@@ -40,7 +40,7 @@ def all_pictures():
 def place(tmp_path, monkeypatch, request):
     """The words that make `report` work in a folder of its own."""
     if "all_pictures" not in request.fixturenames:
-        monkeypatch.setattr(report, "PICTURES", {"intervals": comparison.intervals})
+        monkeypatch.setattr(report, "PICTURES", {"main-effects": main_effects})
     (tmp_path / "README.md").write_text(MARKERS)
     return [
         "--output-dir",
@@ -135,12 +135,10 @@ def test_the_committed_files_alone_give_every_number_and_every_figure_again(
     assert command("report", "--latex", *place)[0] == 0
     assert (everything(tmp_path / "results"), (tmp_path / "README.md").read_text()) == first
     assert {
-        "intervals.svg",
+        "hero.svg",
         "main-effects.svg",
         "heatmap.svg",
-        "pairs.svg",
         "responses.svg",
-        "angles.svg",
         "made.tex",
     } <= set(first[0])
 
@@ -516,7 +514,7 @@ def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place, all_p
         assert ET.fromstring(picture.read_text()).tag.endswith("svg")
         assert "<script" not in picture.read_text()
     words = {
-        part.text for part in ET.parse(tmp_path / "results/made/intervals.svg").iter("{http://www.w3.org/2000/svg}text")
+        part.text for part in ET.parse(tmp_path / "results/made/hero.svg").iter("{http://www.w3.org/2000/svg}text")
     }
     assert any(word and word.startswith("$x_1$ & 50 % #1") for word in words)
     tex = (tmp_path / "results/made/made.tex").read_text()
@@ -546,24 +544,6 @@ def test_the_page_loads_nothing_and_holds_everything(made, tmp_path, command, pl
         "Main effect of loss",
     ):
         assert word.lower() in page.lower(), word
-
-
-def test_the_colours_of_the_figures_have_contrast_on_white_and_on_dark():
-    """Oracle: relative luminance and contrast ratio of WCAG 2.1."""
-    from analysis.plots import style
-
-    def luminance(colour):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    def contrast(a, b):
-        high, low = sorted((luminance(a), luminance(b)), reverse=True)
-        return (high + 0.05) / (low + 0.05)
-
-    for page in ("#ffffff", "#0d1117"):
-        assert contrast(style.TEXT, page) >= 4.3
-        assert all(contrast(colour, page) >= 3 for colour in style.COLOURS)
 
 
 def test_a_name_that_is_no_study_is_refused_in_a_sentence_with_the_nearest(made, command):

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.plots.robustness import MOST, line_styles, robustness_curves
 from analysis.records import gather
 from analysis.records.robustness_files import read_file
 from analysis.text.robustness import difference_sentences, difference_table, differences
@@ -198,30 +197,6 @@ def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_con
     runs = pd.concat([found.study.runs, finished.assign(key=finished.key + "x", cell="elder")])
     both = replace(found, rows=[*rows, strange], study=replace(found.study, robustness=more, runs=runs))
     assert differences(both, "loss", "bce") == due
-
-
-def test_the_figure_has_a_panel_for_every_place_and_names_every_cell(scored):
-    found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
-    scores = found.study.robustness
-    again = scores[scores.condition == "wild"].assign(condition="wild_too")
-    first = found.study.finished[found.study.finished.cell == found.rows[0].cell].key
-    less = pd.concat([scores[~(scores.condition.str.match("blur|clean") & scores.key.isin(first))], again])
-    drawn = robustness_curves(replace(found, study=replace(found.study, robustness=less)))
-    titles = [axis.get_title("left") for axis in drawn.axes if axis.get_visible()]
-    assert titles == ["blur", "brightness", "contrast", "jpeg", "noise", "wild", "wild_too"]
-    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["bce", "dice"]  # as planned
-
-
-def test_no_two_cells_are_drawn_alike_and_a_factors_level_is_a_colour():
-    crossed = [(steps, policy) for policy in "abcde" for steps in ("short", "long")]
-    looks = line_styles(crossed)
-    assert (
-        len({(look["color"], look["linestyle"]) for look in looks}) == len({look["marker"] for look in looks}) * 5 == 10
-    )
-    assert all(looks[at]["color"] == looks[at + 1]["color"] for at in range(0, 10, 2))
-    for many in ([(str(number),) for number in range(MOST)], [(a, b) for a in "abcd" for b in "abcd"]):
-        looks = line_styles(many)
-        assert len({(look["color"], look["linestyle"], look["marker"]) for look in looks}) == MOST
 
 
 def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored, command, tmp_path):

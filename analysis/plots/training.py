@@ -26,7 +26,7 @@ from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, CellResult
 from analysis.verdicts.learning_rates import pooled_fits
 
-EDGES = 0.62, 0.3  # inches, left of the panels and below them
+EDGES = 0.78, 0.3  # inches, left of the panels and below them
 PANEL = 1.3  # inches, the height of a panel
 MOST = 48  # panels in a picture; with more cells, those of the highest Dice
 TOLERANCE = 0.0005  # of Dice: rates whose fitted score is that near the top are as good as the chosen one
@@ -64,7 +64,8 @@ def validation(answer: Answer, language: str = "en") -> Figure | None:
     late = curves[curves.epoch >= 0.4 * curves.epoch.max()]
     last = curves[curves.epoch == curves.epoch.max()]
     top = float(curves.val_dice.max())
-    bottom = min(float(late.groupby("cell").val_dice.median().min()), float(last.val_dice.min()))
+    middle = float(late.groupby("cell").val_dice.median().min())
+    bottom = max(min(middle, float(last.val_dice.min())), middle - 2 * max(top - middle, 0.005))
     reach = max(top - bottom, 0.002)
 
     def draw(axis: Axes, cell: CellResult) -> None:
@@ -81,21 +82,21 @@ def validation(answer: Answer, language: str = "en") -> Figure | None:
                 linewidth=1.6 if stalled else 1,
                 marker="." if len(x) < 2 else "",
             )
-            if stalled:
-                axis.annotate(
-                    "‡",
-                    (x[-1], y[-1]),
-                    xytext=(3, 0),
-                    textcoords="offset points",
-                    color=ORANGE,
-                    va="center",
-                    fontsize=9,
-                )
+            if stalled and y[-1] >= bottom:
+                _mark(axis, "‡", (x[-1], y[-1]), (3, 0), "left")
+            elif stalled:  # far below the others: its line has left the panel
+                _mark(axis, f"‡ {y[-1]:.3f}", (x[-1], bottom), (-3, 0), "right")
         axis.set_ylim(bottom - 0.08 * reach, top + 0.08 * reach)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
     key = words.curves_key(stalled=any(cell.eligibility.stalled for cell in cells))
     return _panels(answer, cells, draw, words.epoch(), words.validation_dice(), key, language)
+
+
+def _mark(axis: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], ha: str) -> None:
+    """Mark a stalled run."""
+    options: Any = {"textcoords": "offset points", "color": ORANGE, "va": "center", "fontsize": 9}
+    axis.annotate(text, place, xytext=offset, ha=ha, **options)
 
 
 def _shown(answer: Answer) -> list[CellResult]:
@@ -119,7 +120,7 @@ def _panels(
     width = max(2.05 * per_row + EDGES[0] + 0.1, 4.4)
     step = (width - EDGES[0] - 0.1) / per_row
     titles = [wrap(cell_name(answer.study, cell.levels, language), (step - 0.2) * 72) for cell in cells]
-    notes = [across, *wrap(key, (width - 0.4) * 72)]
+    notes = [across, *wrap(key, (width - EDGES[0] - 0.1) * 72)]
     if len(cells) < len(answer.cells) and len(answer.cells) > MOST:
         notes.append(phrases("pictures", language).first_of(shown=len(cells), total=len(answer.cells)))
     heads = [max(len(title) for title in titles[row * per_row :][:per_row]) * LINE + 0.15 for row in range(rows)]
