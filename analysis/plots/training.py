@@ -17,10 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.plots.names import cell_name
 from analysis.plots.style import BAND, BLUE, LINE, ORANGE, TEXT, logarithmic, place_axes, styled, wrap, write
 from analysis.statistics.learning_rate_response import Response, fit_response
-from analysis.text.wording import phrases
+from analysis.text.wording import cell_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
 
 EDGES = 0.62, 0.3  # inches, left of the panels and below them
