@@ -38,8 +38,8 @@ def observe_power(answer: Answer) -> ObservedPower | None:
     factors, equivalent = {}, {}
     for effects in answer.effects:
         number, averaged = len(effects.comparisons), min(map(len, effects.over.values()))
-        family = {"comparisons": number, "averaged": averaged, "level": answer.level}
-        factors[effects.factor] = smallest_difference(spread, seeds, groups, **family)
-        equivalent[effects.factor] = chances(spread, seeds, groups, 0.0, effects.margin, **family).equivalent
+        factors[effects.factor] = smallest_difference(spread, seeds, groups, 0.8, number, averaged, answer.level)
+        equal = chances(spread, seeds, groups, 0.0, effects.margin, number, averaged, answer.level)
+        equivalent[effects.factor] = equal.equivalent
     single = smallest_difference(spread, seeds, groups, comparisons=len(cells) - 1, level=answer.level)
     return ObservedPower(spread, factors, single, equivalent)

@@ -125,3 +125,31 @@ def _write(folder: Path, what: str, work: Callable[[Show], list[str]]) -> int:
         return 0
 
     return interruptible(counted, NOTHING_CHANGED)
+
+
+@data.command
+def reduce(
+    *,
+    data_dir: DataDir = DATA_DIRS["carvana"],
+    output: Annotated[Path, flag("folder of the reduced copies", "Data")] = Path("data/carvana_384x256"),
+    size: Annotated[types.Size, flag("image size (default: 384x256)")] = (384, 256),
+    every_car: Annotated[bool, flag("all cars, not only the 270 of the published studies")] = False,
+) -> int:
+    """Reduce Carvana to the copies that the published studies used, byte for byte.
+
+    With them a study has the same keys as the published one: its committed runs count as done, and others add to it.
+
+    Example: python run.py data reduce --data-dir data/carvana --output data/carvana_384x256
+    """
+    from experiments.data.reduce import published_cars, reduce_carvana
+
+    def work(show: Show) -> list[str]:
+        pairs, cars = reduce_carvana(data_dir, output, size, every_car, show)
+        published = len(published_cars())
+        missing = f" The published studies used {published} cars." if not every_car and cars < published else ""
+        return [
+            f"{output} holds {pairs} pairs of {cars} cars at {size[0]}x{size[1]}.{missing}",
+            f"Repeat a study: python run.py study two_by_two --published --data-dir {output}",
+        ]
+
+    return _write(output, f"reducing into {output}", work)

@@ -81,7 +81,7 @@ def _picture(found: Answer, cell: CellResult) -> Any:
     """The cell's difference to the baseline with its interval, as a PIL image."""
     from PIL import Image
 
-    from analysis.plots.study_pictures import cell_interval
+    from analysis.plots.effects import cell_interval
     from analysis.plots.style import style
 
     content = io.BytesIO()
