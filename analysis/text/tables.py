@@ -178,8 +178,8 @@ def score_grid(answer: Answer, language: str) -> Grid:
         failures = f"({cell.failures})" if cell.failures else ""
         rows.append([
             Cell(cell_name(answer.study, cell.levels, language)), _score(cell), _points(cell.iou),
-            _points(cell.boundary_iou), Cell(_number(cell.hd95, "{:.1f}"), failures), _against(answer, cell, language), Cell(_seeds(cell)),
-            Cell(_best(answer, cell, language)),
+            _points(cell.boundary_iou), Cell(_number(cell.hd95, "{:.1f}"), failures),
+            _against(answer, cell, language), Cell(_seeds(cell)), Cell(_best(answer, cell, language)),
         ])  # fmt: skip
     return _without(
         Grid(list(phrases("tables", language).scores), rows), 6, all(_seeds(c).isdigit() for c in answer.cells)
