@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import re
 import shutil
 from dataclasses import replace
 
@@ -14,7 +13,8 @@ import torch
 from analysis.plots.robustness import MOST, line_styles, robustness_curves
 from analysis.records import gather
 from analysis.records.robustness_files import read_file
-from analysis.text.robustness import difference_sentences, difference_table, differences
+from analysis.text.robustness import differences, robustness_grids
+from analysis.text.wording import points
 from analysis.verdicts.answer import answer_study
 from experiments.data import folder
 from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt
@@ -126,77 +126,64 @@ def test_the_same_command_scores_only_what_is_missing(scored, command):
 
 def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored, command, tmp_path):
     folder, _ = scored
-    readme = tmp_path / "README.md"
-    places = "".join(f"<!-- study tiny {language} -->\n<!-- /study tiny {language} -->\n" for language in ("en", "zh"))
-    readme.write_text(places)
-    where = ["--results-dir", str(tmp_path / "results"), "--readme", str(readme)]
+    (tmp_path / "README.md").write_text("")
+    where = ["--results-dir", str(tmp_path / "results"), "--readme", str(tmp_path / "README.md")]
     assert command("report", "tiny", "--output-dir", str(folder / "outputs"), *where)[0] == 0
-    text = readme.read_text(encoding="utf-8")
-    assert "| loss | clean | blur | brightness | contrast | jpeg | noise | wild |" in text and "原样" in text
-    assert (tmp_path / "results" / "tiny" / "robustness.svg").exists()
-    folder_of_results = tmp_path / "results" / "tiny"
-    table = pd.read_csv(folder_of_results / "robustness.csv.gz")
-    line = next(line for line in text.splitlines() if line.startswith("| bce | ") and line.count("|") == 9)
-    runs = pd.read_csv(folder_of_results / "runs.csv")
-    keys = set(runs[runs.cell.str.contains("bce")].key)
-    mine = table[table.key.isin(keys) & table.condition.str.startswith("blur ")]
-    assert line.split("|")[3].strip(" ★") == f"{mine.dice.mean():.4f}"
-    before = {path.name: path.read_bytes() for path in folder_of_results.iterdir()}
+    pages = {language: tmp_path / "docs" / language / "studies" / "tiny.md" for language in ("en", "zh")}
+    text = pages["en"].read_text(encoding="utf-8")
+    assert "| vs. BCE | clean | blur | brightness | contrast | JPEG | noise | wild |" in text
+    assert "退化图像" in pages["zh"].read_text(encoding="utf-8")
+    assert "--elsewhere data/wild" in text
+    results = tmp_path / "results" / "tiny"
+    assert (results / "robustness.svg").exists()
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
     assert command("report", "tiny", "--output-dir", str(tmp_path / "nothing"), *where)[0] == 0
-    assert {path.name: path.read_bytes() for path in folder_of_results.iterdir()} == before
-    assert readme.read_text(encoding="utf-8") == text
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+    assert pages["en"].read_text(encoding="utf-8") == text
 
 
-def test_with_a_baseline_every_condition_tells_what_the_other_levels_change(scored):
+def test_every_condition_tells_what_the_other_levels_change_against_the_baseline(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
-    assert (
-        difference_table(found, "loss", "bce", "en") is None
-    )  # so short a training has not converged: no cell is judged
-    judged = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
-    found = replace(found, rows=judged)
-    table = difference_table(found, "loss", "bce", "en")
-    assert list(table["difference"]) == ["dice − bce"]
-    assert list(table) == ["difference", "clean", "blur", "brightness", "contrast", "jpeg", "noise", "wild"]
-    assert list(difference_table(found, "loss", "dice", "zh")["差"]) == ["bce − dice"]
+    (grid,) = robustness_grids(found, "en")
+    assert [row[0].head for row in grid.rows] == ["Dice loss"]
     scores = found.study.robustness.join(found.study.finished.set_index("key")[["cell"]], on="key")
+    of_all = differences(found, "loss")
     for column, names in (("wild", ["wild"]), ("noise", ["noise 1", "noise 2", "noise 3"])):
-        mine = scores[scores.condition.isin(names)].groupby("cell", observed=True).dice.mean()
-        assert table[column][0].split()[0] == f"{mine['dice'] - mine['bce']:+.4f}"
+        mine = scores[scores.condition.isin(names)].groupby(["cell", "group"], observed=True).dice.mean()
+        by_cell = mine.groupby("cell", observed=True).mean()
+        difference = of_all[column]["dice"].difference
+        assert difference == pytest.approx(by_cell["dice"] - by_cell["bce"], abs=1e-9)
+        shown = grid.rows[0][grid.headings.index(column)].head
+        assert shown.split()[1] == points(difference, 0 if abs(difference) >= 0.1 else 1)
 
 
-def test_the_sentence_of_each_condition_agrees_with_its_interval(scored):
+def test_the_mark_of_each_condition_agrees_with_its_interval(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
-    judged = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
     lower = found.study.robustness.assign(dice=lambda rows: rows.dice.where(rows.condition != "wild", 0.0))
     keys = found.study.finished.set_index("key").cell
     steady = lower.key.map(keys).map({"bce": 0.5, "dice": 0.7}) + pd.Series(range(len(lower)), lower.index) % 3 * 1e-4
     lower["dice"] = lower.dice.where(~lower.condition.str.startswith("jpeg"), steady)
-    found = replace(found, rows=judged, study=replace(found.study, robustness=lower))
-    table, said = difference_table(found, "loss", "bce", "en"), difference_sentences(found, "loss", "bce", "en")
-    assert said.startswith("dice against bce: better (") and said.endswith(").")
-    numbers = {name: column["dice"] for name, column in differences(found, "loss", "bce").items()}
-    told = {name: kind for kind, names in re.findall(r"(\w+) \(([^)]*)\)", said) for name in names.split(", ")}
-    assert set(told) == set(table) - {"difference"} and told["wild"] == "equivalent" and told["jpeg"] == "better"
-    for column, kind in told.items():
-        low, high, rope = numbers[column].low, numbers[column].high, found.study.rope
-        due = "equivalent" if max(-low, high) < rope else "better" if low > 0 else "worse" if high < 0 else "undecided"
-        assert kind == due and table[column][0].endswith(f"[{low:+.4f}, {high:+.4f}]")
-    turned = difference_sentences(found, "loss", "dice", "zh")
-    assert turned.startswith("bce 相对于 dice：") and "JPEG 压缩" in turned.split("更差（")[1].split("）")[0]
+    found = replace(found, study=replace(found.study, robustness=lower))
+    (grid,) = robustness_grids(found, "en")
+    marks = dict(zip(grid.headings, [cell.head.split()[0] for cell in grid.rows[0]], strict=True))
+    assert marks["wild"] == "=" and marks["JPEG"] == "▲"
+    for name, column in differences(found, "loss").items():
+        low, high, margin = column["dice"].low, column["dice"].high, found.study.reading.cell_margin
+        due = "=" if max(-low, high) < margin else "▲" if low > 0 else "▼" if high < 0 else "≈"
+        assert marks["JPEG" if name == "jpeg" else name] == due
 
 
 def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_condition(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
-    rows = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
-    due = differences(replace(found, rows=rows), "loss", "bce")
-    strange = replace(rows[0], cell="elder", levels={"loss": ""})
-    assert due and differences(replace(found, rows=[*rows, strange]), "loss", "bce") == due
+    due = differences(found, "loss")
+    strange = replace(found.cells[0], name="elder", levels={"loss": ""})
+    assert due and differences(replace(found, cells=[*found.cells, strange]), "loss") == due
     scores = found.study.robustness
     more = pd.concat([scores, scores.assign(key=scores.key + "x")])  # the elder cell was scored, too
     finished = found.study.finished
     runs = pd.concat([found.study.runs, finished.assign(key=finished.key + "x", cell="elder")])
-    both = replace(found, rows=[*rows, strange], study=replace(found.study, robustness=more, runs=runs))
-    assert differences(both, "loss", "bce") == due
+    study = replace(found.study, robustness=more, runs=runs)
+    assert differences(replace(found, cells=[*found.cells, strange], study=study), "loss") == due
 
 
 def test_the_figure_has_a_panel_for_every_place_and_names_every_cell(scored):

@@ -11,7 +11,7 @@ from jinja2 import TemplateNotFound, UndefinedError
 
 from analysis.records import committed
 from analysis.records.places import RESULTS
-from analysis.records.study_results import Study
+from analysis.records.study_results import CURVES, RUN, SCORES, TRIALS, Study, empty, typed
 from analysis.statistics.comparisons import Comparison
 from analysis.statistics.interaction_test import InteractionTest
 from analysis.text.sentences import answer_sentences, cell_verdict, finding
@@ -46,10 +46,10 @@ def made(factors, effects, seeds=5, dice=(), best=None, kinds=None, design=None,
     rows = [
         {"cell": cell.name, "seed": seed, "state": state, "reason": "", "size": "96x64", "epochs": 5,
          "epoch_steps": 225, "dice": cell.dice + (seed == 0) * (cell is cells[0]), "data": "carvana",
-         "val_dice_last": 0.98, "rate": 0.01}
+         "val_dice_last": 0.98, "rate": 0.01, "test_cars": 54}
         for cell in cells for seed in range(seeds)
     ]  # fmt: skip
-    runs = pd.DataFrame(rows).astype({"epochs": "Int64", "epoch_steps": "Int64"})
+    runs = typed(pd.DataFrame(rows).reindex(columns=list(RUN)))
     plan = {
         "name": "hand_made", "factors": factors, "settings": {"size": [96, 64], "epochs": 5},
         "design": {"seeds": list(range(seeds)), "confirmatory": list(factors), **(design or {})},
@@ -61,9 +61,8 @@ def made(factors, effects, seeds=5, dice=(), best=None, kinds=None, design=None,
         for f, comparisons in effects.items()
     ]  # fmt: skip
     judged = [cell.name for cell in cells if cell.eligibility.judged]
-    study = Study(
-        plan, runs, pd.DataFrame({"image": ["a"], "group": ["b"]}), pd.DataFrame({"cell": []}), pd.DataFrame()
-    )
+    scores = pd.DataFrame([{"cell": row["cell"], "seed": row["seed"], "group": "g", "image": "i"} for row in rows])
+    study = Study(plan, runs, scores.reindex(columns=list(SCORES)), empty(TRIALS), empty(CURVES))
     given = {"best": tuple(judged) if best is None else best, "effects": found}
     if len(factors) > 1:
         given["interaction"] = NO_TEST

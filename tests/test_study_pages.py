@@ -119,7 +119,7 @@ def test_marks_are_explained_where_they_occur_and_only_there(every_answer):
 
 def test_a_cell_without_a_verdict_stands_in_brackets_and_a_missing_one_is_a_dash():
     table = grid_table(matrices(test_sentences.partial(), "en")[0])
-    assert "(98.03) ±.10" in table
+    assert "| 98.02 ±.10 | (98.03) ±.10 |" in table.replace("**", "")
     assert "–" in grid_table(matrices(test_sentences.unmeasured(), "en")[0])
     assert "U-Net" not in study_page(test_sentences.unmeasured(), LEDGER, "en", "folder", ())
 
@@ -157,7 +157,7 @@ def test_pairs_are_listed_once_with_the_better_mean_first(made):
 def test_latex_has_the_same_matrix(made):
     text = latex_table(made)
     assert r"\textbf{" in text and text.count(r"\toprule") == 1 and "▲" not in text and "±" not in text
-    assert all(cell.head in text for row in matrices(made, "en")[0].rows for cell in row[1:3])
+    assert all(cell.head in text for row in matrices(made, "en")[0].rows[:2] for cell in row[1:3])
 
 
 def test_the_details_hold_rates_scores_and_cost_of_every_cell(made):
@@ -180,11 +180,8 @@ def test_one_other_digit_in_any_page_is_noticed(every_answer, tmp_path):
     altered, rng = [], np.random.default_rng(0)
     for page in [*pages.marked_pages(where[0]), *sorted((tmp_path / "docs").glob("*/studies/*.md"))]:
         text = page.read_text(encoding="utf-8")
-        spans = [m.span(1) for m in re.finditer(pages.MARKER.pattern + r"\n(.*?)<!-- /", text, re.M | re.S)]
-        start = (
-            text.find("\n", text.index(pages.MARKER.search(text)[0])) if "studies" not in page.parts and spans else 0
-        )
-        end = text.find("<!-- /", start) if start else len(text)
+        start = 0 if "studies" in page.parts else text.index(pages.MARKER.search(text)[0])
+        end = text.index("<!-- /", start) if "studies" not in page.parts else len(text)
         digits = [n for n in range(start, end) if text[n].isdigit()]
         if digits:
             at = int(rng.choice(digits))
@@ -225,4 +222,4 @@ def test_the_html_page_is_whole_shows_one_language_at_a_time_and_folds_the_detai
 
 
 def test_the_caption_says_over_what_means_are(made):
-    assert caption(made, "en").startswith("Mean test Dice × 100 ± SD over 3 seeds, 12 test groups")
+    assert caption(made, "en").startswith("Mean test Dice × 100 ± SD over 3 seeds, 12 test cars")

@@ -84,7 +84,7 @@ def _matrix(
     lines, costs = [], []
     for level in study.factors[rows]:
         at = [_at(answer, {**where, rows: level, **({columns: c} if columns else {})}) for c in shown]
-        best = max((cell.dice for cell in at if cell and cell.dice == cell.dice), default=None)
+        best = max((cell.dice for cell in at if cell and cell.eligibility.judged), default=None)
         scores = [_score(cell, bold=len(shown) > 1 and cell is not None and cell.dice == best) for cell in at]
         margin = [_margin(effects[rows], level, language)] if rows in effects else []
         lines.append([Cell(level_name(study, level, language)), *scores, *margin])
