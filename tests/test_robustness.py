@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.plots.robustness import MOST, line_styles, robustness_curves
 from analysis.records import gather
 from analysis.records.robustness_files import read_file
 from analysis.text.robustness import differences, robustness_grids
@@ -186,30 +185,6 @@ def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_con
     assert differences(replace(found, cells=[*found.cells, strange], study=study), "loss") == due
 
 
-def test_the_figure_has_a_panel_for_every_place_and_names_every_cell(scored):
-    found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
-    scores = found.study.robustness
-    again = scores[scores.condition == "wild"].assign(condition="wild_too")
-    first = found.study.finished[found.study.finished.cell == found.rows[0].cell].key
-    less = pd.concat([scores[~(scores.condition.str.match("blur|clean") & scores.key.isin(first))], again])
-    drawn = robustness_curves(replace(found, study=replace(found.study, robustness=less)))
-    titles = [axis.get_title("left") for axis in drawn.axes if axis.get_visible()]
-    assert titles == ["blur", "brightness", "contrast", "jpeg", "noise", "wild", "wild_too"]
-    assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["bce", "dice"]  # as planned
-
-
-def test_no_two_cells_are_drawn_alike_and_a_factors_level_is_a_colour():
-    crossed = [(steps, policy) for policy in "abcde" for steps in ("short", "long")]
-    looks = line_styles(crossed)
-    assert (
-        len({(look["color"], look["linestyle"]) for look in looks}) == len({look["marker"] for look in looks}) * 5 == 10
-    )
-    assert all(looks[at]["color"] == looks[at + 1]["color"] for at in range(0, 10, 2))
-    for many in ([(str(number),) for number in range(MOST)], [(a, b) for a in "abcd" for b in "abcd"]):
-        looks = line_styles(many)
-        assert len({(look["color"], look["linestyle"], look["marker"]) for look in looks}) == MOST
-
-
 def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored, command, tmp_path):
     folder, _ = scored
     output = shutil.copytree(folder / "outputs", tmp_path / "outputs")
@@ -219,27 +194,17 @@ def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored
     half[half.key != half.key.iloc[0]].to_csv(place / "jpeg-2.csv", index=False)  # one run of one cell is missing
     for path in place.glob("b*.csv"):
         path.unlink()
-    (tmp_path / "README.md").write_text(
-        "".join(f"<!-- study tiny {n} -->\n<!-- /study tiny {n} -->\n" for n in ("en", "zh"))
-    )
+    (tmp_path / "README.md").write_text("")
+    page = tmp_path / "docs" / "en" / "studies" / "tiny.md"
     where = ["--output-dir", output, "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
     assert command("report", "tiny", *where)[0] == 0
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert (
-        "| loss | clean | contrast | jpeg | wild |" in text
-        and "noise" not in text.split("Dice of the same networks")[1]
-    )
-    jpeg = [
-        line.split("|")[4].strip(" ★")
-        for line in text.splitlines()
-        if line.startswith("| bce |") or line.startswith("| dice |")
-    ]
-    assert "" in jpeg[:2] and any(jpeg[:2])  # a mean over other seeds than the neighbours' would mislead
+    # a mean over other seeds than the neighbours' would mislead: no column for JPEG
+    assert "| vs. BCE | clean | contrast | wild |" in page.read_text(encoding="utf-8")
     (place / "contrast-1.csv").unlink()
     (place / "jpeg-1.csv").unlink()
     assert command("report", "tiny", *where)[0] == 0
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "Dice of the same networks" not in text and "robustness.svg" not in text
+    text = page.read_text(encoding="utf-8")
+    assert "Corrupted and other images" not in text and "robustness.svg" not in text
 
 
 def test_a_damaged_file_is_named_with_what_to_do(scored, command):
