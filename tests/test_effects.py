@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from analysis.text.factor_sentences import interaction_sentence
 from scipy import stats
 
 from analysis.statistics.comparisons import compare, compare_all
@@ -87,11 +86,9 @@ def test_a_main_effects_interval_covers_in_simulation():
 # --- interaction ---
 
 
-def test_an_interaction_is_found_where_it_is_and_stated_in_a_sentence():
+def test_an_interaction_is_found_where_it_is():
     found = interaction(grid(odd=0.02))
     assert found.p < 0.001 and "resnet" in found.where[0] and found.checked == 3 and found.low > 0
-    sentence = interaction_sentence(found, "en")
-    assert sentence.startswith("The factors interact: ") and "Read the cells" in sentence
     value = {key: cell.mean() for key, cell in grid(odd=0.02).items()}
     (a, b), (c, d) = found.where
     assert (
@@ -102,13 +99,11 @@ def test_an_interaction_is_found_where_it_is_and_stated_in_a_sentence():
 
 def test_an_additive_table_is_said_to_interact_in_at_most_8_percent():
     assert np.mean([interaction(grid(seed, dice=0.01)).p <= 0.05 for seed in range(300)]) <= 0.08
-    assert "does not prove" in interaction_sentence(interaction(grid(3, dice=0.01)), "en")
 
 
 def test_without_a_square_of_cells_no_interaction_can_be_checked():
     found = interaction({key: cell for key, cell in grid().items() if key[0] == "unet"})
     assert found.where is None and found.p == 1
-    assert "No interaction can be checked" in interaction_sentence(found, "en")
 
 
 # --- seeds ---

@@ -14,10 +14,10 @@ import pytest
 from analysis.plots import style
 from analysis.plots.effects import cell_interval
 from analysis.plots.hero import hero
-from analysis.plots.names import cell_name
 from analysis.plots.robustness import line_styles
 from analysis.plots.study_pictures import PICTURES
 from analysis.records import committed, gather
+from analysis.text.wording import cell_name
 from analysis.verdicts.answer import answer_study
 from tests.conftest import ROOT
 from tests.made_study import write_study

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import re
 import shutil
 from dataclasses import replace
 
@@ -13,13 +12,15 @@ import torch
 
 from analysis.records import gather
 from analysis.records.robustness_files import read_file
-from analysis.text.robustness import difference_sentences, difference_table, differences
+from analysis.text.robustness import differences, robustness_grids
+from analysis.text.wording import points
 from analysis.verdicts.answer import answer_study
 from experiments.data import folder
 from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt
 from experiments.studies.robustness import CorruptedDataset
 from tests.strangers import scene
 from tests.test_data import write_pairs
+from tests.test_study import TOML, words
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -68,23 +69,21 @@ def test_indexing_a_corrupted_dataset_gives_the_corrupted_image_and_the_clean_ma
 
 
 @pytest.fixture(scope="module")
-def scored(finished_study, made_cars, tmp_path_factory):
+def scored(made_cars, tmp_path_factory, one_thread):
     """A finished study whose networks were scored everywhere: its folder, and the words that do it."""
     import run
 
-    folder = shutil.copytree(finished_study, tmp_path_factory.mktemp("robustness") / "study")
+    folder = tmp_path_factory.mktemp("robustness")
+    (folder / "tiny.toml").write_text(TOML.replace("epochs = 2", "epochs = 3"))
     write_pairs(folder / "wild", names=["x1", "x2", "y1"])
-    asked = ["robustness", folder / "tiny.toml", "--data-dir", made_cars, "--output-dir", folder / "outputs"]
-    asked = [str(word) for word in (*asked, "--views", 2, "--elsewhere", folder / "wild")]
-    with contextlib.redirect_stdout(io.StringIO()):
+    output = folder / "outputs"
+    asked = [str(folder / "tiny.toml"), "--data-dir", str(made_cars), "--output-dir", str(output), "--views", "2"]
+    asked = ["robustness", *asked, "--elsewhere", str(folder / "wild")]
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+        assert run.main(asked) == 2 and "no finished run" in said.getvalue()
+        assert run.main(words(folder / "tiny.toml", made_cars, output)) == 0
         assert run.main(asked) == 0
     return folder, asked
-
-
-def test_a_study_without_a_finished_run_is_refused(scored, command, tmp_path):
-    asked = [str(tmp_path) if word == str(scored[0] / "outputs") else word for word in scored[1]]
-    code, _, complaint = command(*asked)
-    assert code == 2 and "no finished run" in complaint
 
 
 def kept(folder):
@@ -126,77 +125,64 @@ def test_the_same_command_scores_only_what_is_missing(scored, command):
 
 def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored, command, tmp_path):
     folder, _ = scored
-    readme = tmp_path / "README.md"
-    places = "".join(f"<!-- study tiny {language} -->\n<!-- /study tiny {language} -->\n" for language in ("en", "zh"))
-    readme.write_text(places)
-    where = ["--results-dir", str(tmp_path / "results"), "--readme", str(readme)]
+    (tmp_path / "README.md").write_text("")
+    where = ["--results-dir", str(tmp_path / "results"), "--readme", str(tmp_path / "README.md")]
     assert command("report", "tiny", "--output-dir", str(folder / "outputs"), *where)[0] == 0
-    text = readme.read_text(encoding="utf-8")
-    assert "| loss | clean | blur | brightness | contrast | jpeg | noise | wild |" in text and "原样" in text
-    assert (tmp_path / "results" / "tiny" / "robustness.svg").exists()
-    folder_of_results = tmp_path / "results" / "tiny"
-    table = pd.read_csv(folder_of_results / "robustness.csv.gz")
-    line = next(line for line in text.splitlines() if line.startswith("| bce | ") and line.count("|") == 9)
-    runs = pd.read_csv(folder_of_results / "runs.csv")
-    keys = set(runs[runs.cell.str.contains("bce")].key)
-    mine = table[table.key.isin(keys) & table.condition.str.startswith("blur ")]
-    assert line.split("|")[3].strip(" ★") == f"{mine.dice.mean():.4f}"
-    before = {path.name: path.read_bytes() for path in folder_of_results.iterdir()}
+    pages = {language: tmp_path / "docs" / language / "studies" / "tiny.md" for language in ("en", "zh")}
+    text = pages["en"].read_text(encoding="utf-8")
+    assert "| vs. BCE | clean | blur | brightness | contrast | JPEG | noise | wild |" in text
+    assert "退化图像" in pages["zh"].read_text(encoding="utf-8")
+    assert "--elsewhere data/wild" in text
+    results = tmp_path / "results" / "tiny"
+    assert (results / "robustness.svg").exists()
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
     assert command("report", "tiny", "--output-dir", str(tmp_path / "nothing"), *where)[0] == 0
-    assert {path.name: path.read_bytes() for path in folder_of_results.iterdir()} == before
-    assert readme.read_text(encoding="utf-8") == text
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+    assert pages["en"].read_text(encoding="utf-8") == text
 
 
-def test_with_a_baseline_every_condition_tells_what_the_other_levels_change(scored):
+def test_every_condition_tells_what_the_other_levels_change_against_the_baseline(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
-    assert (
-        difference_table(found, "loss", "bce", "en") is None
-    )  # so short a training has not converged: no cell is judged
-    judged = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
-    found = replace(found, rows=judged)
-    table = difference_table(found, "loss", "bce", "en")
-    assert list(table["difference"]) == ["dice − bce"]
-    assert list(table) == ["difference", "clean", "blur", "brightness", "contrast", "jpeg", "noise", "wild"]
-    assert list(difference_table(found, "loss", "dice", "zh")["差"]) == ["bce − dice"]
+    (grid,) = robustness_grids(found, "en")
+    assert [row[0].head for row in grid.rows] == ["Dice loss"]
     scores = found.study.robustness.join(found.study.finished.set_index("key")[["cell"]], on="key")
+    of_all = differences(found, "loss")
     for column, names in (("wild", ["wild"]), ("noise", ["noise 1", "noise 2", "noise 3"])):
-        mine = scores[scores.condition.isin(names)].groupby("cell", observed=True).dice.mean()
-        assert table[column][0].split()[0] == f"{mine['dice'] - mine['bce']:+.4f}"
+        mine = scores[scores.condition.isin(names)].groupby(["cell", "group"], observed=True).dice.mean()
+        by_cell = mine.groupby("cell", observed=True).mean()
+        difference = of_all[column]["dice"].difference
+        assert difference == pytest.approx(by_cell["dice"] - by_cell["bce"], abs=1e-9)
+        shown = grid.rows[0][grid.headings.index(column)].head
+        assert shown.split()[1] == points(difference, 0 if abs(difference) >= 0.1 else 1)
 
 
-def test_the_sentence_of_each_condition_agrees_with_its_interval(scored):
+def test_the_mark_of_each_condition_agrees_with_its_interval(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
-    judged = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
     lower = found.study.robustness.assign(dice=lambda rows: rows.dice.where(rows.condition != "wild", 0.0))
     keys = found.study.finished.set_index("key").cell
     steady = lower.key.map(keys).map({"bce": 0.5, "dice": 0.7}) + pd.Series(range(len(lower)), lower.index) % 3 * 1e-4
     lower["dice"] = lower.dice.where(~lower.condition.str.startswith("jpeg"), steady)
-    found = replace(found, rows=judged, study=replace(found.study, robustness=lower))
-    table, said = difference_table(found, "loss", "bce", "en"), difference_sentences(found, "loss", "bce", "en")
-    assert said.startswith("dice against bce: better (") and said.endswith(").")
-    numbers = {name: column["dice"] for name, column in differences(found, "loss", "bce").items()}
-    told = {name: kind for kind, names in re.findall(r"(\w+) \(([^)]*)\)", said) for name in names.split(", ")}
-    assert set(told) == set(table) - {"difference"} and told["wild"] == "equivalent" and told["jpeg"] == "better"
-    for column, kind in told.items():
-        low, high, rope = numbers[column].low, numbers[column].high, found.study.rope
-        due = "equivalent" if max(-low, high) < rope else "better" if low > 0 else "worse" if high < 0 else "undecided"
-        assert kind == due and table[column][0].endswith(f"[{low:+.4f}, {high:+.4f}]")
-    turned = difference_sentences(found, "loss", "dice", "zh")
-    assert turned.startswith("bce 相对于 dice：") and "JPEG 压缩" in turned.split("更差（")[1].split("）")[0]
+    found = replace(found, study=replace(found.study, robustness=lower))
+    (grid,) = robustness_grids(found, "en")
+    marks = dict(zip(grid.headings, [cell.head.split()[0] for cell in grid.rows[0]], strict=True))
+    assert marks["wild"] == "=" and marks["JPEG"] == "▲"
+    for name, column in differences(found, "loss").items():
+        low, high, margin = column["dice"].low, column["dice"].high, found.study.reading.cell_margin
+        due = "=" if max(-low, high) < margin else "▲" if low > 0 else "▼" if high < 0 else "≈"
+        assert marks["JPEG" if name == "jpeg" else name] == due
 
 
 def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_condition(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
-    rows = [replace(row, eligibility=replace(row.eligibility, kind="judged")) for row in found.rows]
-    due = differences(replace(found, rows=rows), "loss", "bce")
-    strange = replace(rows[0], cell="elder", levels={"loss": ""})
-    assert due and differences(replace(found, rows=[*rows, strange]), "loss", "bce") == due
+    due = differences(found, "loss")
+    strange = replace(found.cells[0], name="elder", levels={"loss": ""})
+    assert due and differences(replace(found, cells=[*found.cells, strange]), "loss") == due
     scores = found.study.robustness
     more = pd.concat([scores, scores.assign(key=scores.key + "x")])  # the elder cell was scored, too
     finished = found.study.finished
     runs = pd.concat([found.study.runs, finished.assign(key=finished.key + "x", cell="elder")])
-    both = replace(found, rows=[*rows, strange], study=replace(found.study, robustness=more, runs=runs))
-    assert differences(both, "loss", "bce") == due
+    study = replace(found.study, robustness=more, runs=runs)
+    assert differences(replace(found, cells=[*found.cells, strange], study=study), "loss") == due
 
 
 def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored, command, tmp_path):
@@ -208,27 +194,17 @@ def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored
     half[half.key != half.key.iloc[0]].to_csv(place / "jpeg-2.csv", index=False)  # one run of one cell is missing
     for path in place.glob("b*.csv"):
         path.unlink()
-    (tmp_path / "README.md").write_text(
-        "".join(f"<!-- study tiny {n} -->\n<!-- /study tiny {n} -->\n" for n in ("en", "zh"))
-    )
+    (tmp_path / "README.md").write_text("")
+    page = tmp_path / "docs" / "en" / "studies" / "tiny.md"
     where = ["--output-dir", output, "--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md"]
     assert command("report", "tiny", *where)[0] == 0
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert (
-        "| loss | clean | contrast | jpeg | wild |" in text
-        and "noise" not in text.split("Dice of the same networks")[1]
-    )
-    jpeg = [
-        line.split("|")[4].strip(" ★")
-        for line in text.splitlines()
-        if line.startswith("| bce |") or line.startswith("| dice |")
-    ]
-    assert "" in jpeg[:2] and any(jpeg[:2])  # a mean over other seeds than the neighbours' would mislead
+    # a mean over other seeds than the neighbours' would mislead: no column for JPEG
+    assert "| vs. BCE | clean | contrast | wild |" in page.read_text(encoding="utf-8")
     (place / "contrast-1.csv").unlink()
     (place / "jpeg-1.csv").unlink()
     assert command("report", "tiny", *where)[0] == 0
-    text = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "Dice of the same networks" not in text and "robustness.svg" not in text
+    text = page.read_text(encoding="utf-8")
+    assert "Corrupted and other images" not in text and "robustness.svg" not in text
 
 
 def test_a_damaged_file_is_named_with_what_to_do(scored, command):

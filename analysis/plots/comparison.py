@@ -12,7 +12,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from analysis.plots.names import JOIN, cell_name, factor_name, level_name
 from analysis.plots.style import (
     COLOURS,
     LINE,
@@ -28,7 +27,7 @@ from analysis.plots.style import (
     wrap,
     write,
 )
-from analysis.text.wording import phrases
+from analysis.text.wording import JOIN, cell_name, factor_name, level_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
 
 FACETS = 6  # matrices of a heatmap; a study with more has its tables

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.plots.names import cell_name, factor_name, level_name
 from analysis.plots.style import (
     BAND,
     BLUE,
@@ -31,7 +30,7 @@ from analysis.plots.style import (
     write,
 )
 from analysis.statistics.comparisons import Comparison
-from analysis.text.wording import phrases
+from analysis.text.wording import cell_name, factor_name, level_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
 

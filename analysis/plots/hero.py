@@ -19,7 +19,6 @@ from analysis.plots.effects import (
     limits_of,
     placed,
 )
-from analysis.plots.names import cell_name
 from analysis.plots.style import (
     COLOURS,
     LINE,
@@ -34,7 +33,7 @@ from analysis.plots.style import (
     wrap,
     write,
 )
-from analysis.text.wording import phrases
+from analysis.text.wording import cell_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
 
 MOST = 60  # cells; the table has all

@@ -10,9 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.plots.names import cell_name
 from analysis.plots.style import COLOURS, LINES, TEXT, WIDTH, legend_below, styled, wrap
-from analysis.text.wording import phrases
+from analysis.text.wording import cell_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
 
 CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")

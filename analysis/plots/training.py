@@ -17,12 +17,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.plots.names import cell_name
 from analysis.plots.style import BAND, BLUE, LINE, ORANGE, TEXT, logarithmic, place_axes, styled, wrap, write
 from analysis.statistics.estimator import Array
 from analysis.statistics.learning_rate_response import fit_response
 from analysis.statistics.pooled_learning_rates import PooledRates
-from analysis.text.wording import phrases
+from analysis.text.wording import cell_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
 from analysis.verdicts.learning_rates import pooled_fits
 

@@ -46,12 +46,17 @@ def write_study(study: Study, results: Path) -> Path:
     return folder
 
 
+def runs_csv(study: Study) -> bytes:
+    """The content of runs.csv."""
+    return _csv(study.runs)
+
+
 def study_files(study: Study) -> dict[str, bytes]:
     """Each file's name and content."""
     robustness = {"robustness.csv.gz": gzip.compress(_csv(study.robustness), 5, mtime=0)}
     return (robustness if len(study.robustness) else {}) | {
         "study.json": _json(study.plan),
-        "runs.csv": _csv(study.runs),
+        "runs.csv": runs_csv(study),
         "scores.csv.gz": gzip.compress(_scores_csv(study.scores), 5, mtime=0),
         "trials.csv": _csv(study.trials),
         "curves.csv": _csv(study.curves),

@@ -161,22 +161,22 @@ def write_pages(readme: Path, results: Path, known: Mapping[str, Answer]) -> lis
     return changed
 
 
-def problems(readme: Path = README, results: Path = RESULTS) -> list[str]:
+def problems(readme: Path = README, results: Path = RESULTS, known: Mapping[str, Answer] | None = None) -> list[str]:
     """List what in the pages, or among the committed results, is not as the committed results say: a sentence each."""
-    known, found = {}, []
+    answers, found = dict(known or {}), list[str]()
     for name in committed.committed_studies(results):
         try:
-            known[name] = committed_answer(results, name)
+            answers[name] = answers.get(name) or committed_answer(results, name)
         except InputError as error:
             found.append(str(error))
             continue
-        found += [*_altered(results, known[name]), *altered_pictures(known[name].study, results)]
+        found += [*_altered(results, answers[name]), *altered_pictures(answers[name].study, results)]
         for language in LANGUAGES:
             page = page_path(readme, name, language)
-            found += _difference(page, rendered_page(readme, results, known[name], language), f" {name}")
+            found += _difference(page, rendered_page(readme, results, answers[name], language), f" {name}")
     for page in marked_pages(readme):
         try:
-            found += _difference(page, rendered(page, readme, results, known), "")
+            found += _difference(page, rendered(page, readme, results, answers), "")
         except InputError as error:
             if str(error) not in found:
                 found.append(str(error))
@@ -201,7 +201,7 @@ def _altered(results: Path, found: Answer) -> list[str]:
     """The files of numbers (runs, pairs, the table for a paper) that are not what the scores give."""
     name = found.study.name
     due = {
-        "runs.csv": (committed.study_files(found.study)["runs.csv"], ""),
+        "runs.csv": (committed.runs_csv(found.study), ""),
         "pairs.csv": (pairs_csv(found), ""),
         f"{name}.tex": (latex_table(found).encode(), " --latex"),
     }

@@ -49,8 +49,8 @@ def cell_verdict(answer: Answer, name: str, language: str) -> str:
                                    "best" if name in answer.best else "excluded"])  # fmt: skip
 
 
-def cell_name(answer: Answer, cell: CellResult, language: str) -> str:
-    """The levels of a cell, as people write them, of the factors that vary."""
+def combination(answer: Answer, cell: CellResult, language: str) -> str:
+    """A cell as a sentence names it, by its levels of the factors that vary."""
     varied = answer.study.varied or answer.study.factors
     return place_name(answer.study, [cell.levels[factor] for factor in varied], language) or cell.name
 
@@ -299,7 +299,7 @@ class Writer:
         return factor_name(self.answer.study, factor, self.language)
 
     def _cells(self, cells: Iterable[CellResult]) -> str:
-        return listed([cell_name(self.answer, cell, self.language) for cell in cells], self.language)
+        return listed([combination(self.answer, cell, self.language) for cell in cells], self.language)
 
 
 def fields_of(answer: Answer, factor: str) -> set[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -154,12 +155,13 @@ def _commands(answer: Answer, language: str) -> Iterator[str]:
     study, name, words = answer.study, answer.study.name, phrases("study", language)
     data = str(study.plan.get("settings", {}).get("data", ""))
     place = f" --data-dir data/{data}" if data == "carvana" else ""
-    lines = [f"python run.py study {name}{place}"] if (STUDY_FILES / f"{name}.toml").exists() else []
+    file = STUDY_FILES / f"{name}.toml"
+    lines = [f"python run.py study {name}{place}"] if file.exists() else []
     lines += [f"python run.py robustness {name}{place}{_elsewhere(study)}"] if len(study.robustness) else []
     yield "```bash\n" + "\n".join([*lines, f"python run.py report {name}"]) + "\n```"
-    files = sorted({file for cell in study.cells if (file := _weights(cell.get("settings", {})))})
-    if files:
-        yield words.weights(files=files)
+    weights = re.findall(r'"(weights/[^"]+)"', file.read_text(encoding="utf-8")) if file.exists() else []
+    if weights:
+        yield words.weights(files=sorted(set(weights)))
 
 
 def _elsewhere(study: Study) -> str:
@@ -167,10 +169,3 @@ def _elsewhere(study: Study) -> str:
     kinds = {match[1] for name in study.robustness.condition.unique() if (match := STRENGTH.fullmatch(name))}
     others = sorted(set(study.robustness.condition) - {CLEAN} - {f"{kind} {n}" for kind in kinds for n in (1, 2, 3)})
     return f" --elsewhere data/{others[0]}" if others else ""
-
-
-def _weights(settings: dict[str, object]) -> str:
-    """The file of weights that a cell starts from, if its settings name one."""
-    options = settings.get("model_kwargs")
-    value = options.get("pretrained") if isinstance(options, dict) else None
-    return value if isinstance(value, str) and value.startswith("weights/") else ""

@@ -14,7 +14,7 @@ from typing import TypeVar
 import pandas as pd
 
 from analysis.statistics.comparisons import Comparison
-from analysis.text.wording import factor_name, finite, level_name, minus, phrases, place_name, points
+from analysis.text.wording import cell_name, factor_name, finite, level_name, minus, phrases, place_name, points
 from analysis.verdicts.answer import Answer, CellResult
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
 
@@ -84,7 +84,7 @@ def _matrix(
     lines, costs = [], []
     for level in study.factors[rows]:
         at = [_at(answer, {**where, rows: level, **({columns: c} if columns else {})}) for c in shown]
-        best = max((cell.dice for cell in at if cell and cell.dice == cell.dice), default=None)
+        best = max((cell.dice for cell in at if cell and cell.eligibility.judged), default=None)
         scores = [_score(cell, bold=len(shown) > 1 and cell is not None and cell.dice == best) for cell in at]
         margin = [_margin(effects[rows], level, language)] if rows in effects else []
         lines.append([Cell(level_name(study, level, language)), *scores, *margin])
@@ -177,9 +177,9 @@ def score_grid(answer: Answer, language: str) -> Grid:
     for cell in answer.ranked:
         failures = f"({cell.failures})" if cell.failures else ""
         rows.append([
-            Cell(table_name(answer, cell, language)), _score(cell), _points(cell.iou), _points(cell.boundary_iou),
-            Cell(_number(cell.hd95, "{:.1f}"), failures), _against(answer, cell, language), Cell(_seeds(cell)),
-            Cell(_best(answer, cell, language)),
+            Cell(cell_name(answer.study, cell.levels, language)), _score(cell), _points(cell.iou),
+            _points(cell.boundary_iou), Cell(_number(cell.hd95, "{:.1f}"), failures),
+            _against(answer, cell, language), Cell(_seeds(cell)), Cell(_best(answer, cell, language)),
         ])  # fmt: skip
     return _without(
         Grid(list(phrases("tables", language).scores), rows), 6, all(_seeds(c).isdigit() for c in answer.cells)
@@ -195,7 +195,7 @@ def training_grid(answer: Answer, language: str) -> Grid:
         low, high = (plans[cell.name].get(end) for end in ("rate_low", "rate_high"))
         ends = f"[{low:.2g}, {high:.2g}]" if low and high else ""
         rows.append([
-            Cell(table_name(answer, cell, language)), Cell(_number(cell.rate, "{:.3g}"), below=ends),
+            Cell(cell_name(answer.study, cell.levels, language)), Cell(_number(cell.rate, "{:.3g}"), below=ends),
             Cell(str(cell.trials or UNKNOWN)), _points(validation.get(cell.name, float("nan"))),
             Cell(points(cell.eligibility.rise) if cell.eligibility.rise == cell.eligibility.rise else UNKNOWN),
             *(Cell(_number(cell.cost[name], form))
@@ -212,12 +212,6 @@ def _without(grid: Grid, column: int, condition: bool) -> Grid:
         return grid
     keep = [n for n in range(len(grid.headings)) if n != column]
     return replace(grid, headings=[grid.headings[n] for n in keep], rows=[[row[n] for n in keep] for row in grid.rows])
-
-
-def table_name(answer: Answer, cell: CellResult, language: str) -> str:
-    """A cell by its levels, as a table shows it."""
-    factors = answer.study.varied or answer.study.factors
-    return " · ".join(level_name(answer.study, cell.levels[f], language) for f in factors if cell.levels[f])
 
 
 def pair_table(answer: Answer) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from analysis.statistics.comparisons import Comparison
 LANGUAGES = ("en", "zh")
 GAP = {"en": " ", "zh": ""}  # between sentences, and in place of a line break
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+JOIN = " · "  # between the levels of a cell, outside sentences
 TEMPLATES = Path(__file__).parent / "templates"
 CHINESE = "\u3000-\u303f\u4e00-\u9fff\uff00-\uffef“”"
 
@@ -110,6 +111,12 @@ def factor_name(study: Study, factor: str, language: str) -> str:
 def level_name(study: Study, level: str, language: str) -> str:
     """A level as people write it: its label in the study file, else the usual name of a registry entry, else itself."""
     return _label(study.reading.labels, level, language) or phrases("names", language).levels.get(level, level)
+
+
+def cell_name(study: Study, levels: Mapping[str, str], language: str) -> str:
+    """A cell as tables and pictures write it: its levels of the factors that vary, or of all where none does."""
+    shown = {factor: level for factor, level in levels.items() if factor in study.varied} or dict(levels)
+    return JOIN.join(level_name(study, level, language) for level in shown.values() if level)
 
 
 def place_name(study: Study, levels: Sequence[str], language: str) -> str:

@@ -14,7 +14,7 @@ def report(
     /,
     *,
     check: Annotated[
-        bool, flag("write nothing; exit 1 where the README differs from what the committed results give")
+        bool, flag("write nothing; exit 1 where a page, picture or table is not what the committed results give")
     ] = False,
     latex: Annotated[bool, flag("also write a LaTeX table")] = False,
     html: Annotated[Path | None, flag("write one self-contained HTML page to this file")] = None,
@@ -30,9 +30,9 @@ def report(
     output_dir: OutputDir = Path("outputs"),
     tracking_uri: TrackingUri = None,
     results_dir: Annotated[Path | None, flag("directory of committed results (default: analysis/results)")] = None,
-    readme: Annotated[Path | None, flag("page with the tables (default: README.md)")] = None,
+    readme: Annotated[Path | None, flag("README whose folder holds docs/ with the pages (default: README.md)")] = None,
 ) -> int:
-    """Write tables, figures and verdicts of one study, or of all, from run folders or committed results.
+    """Write answer, tables, pictures and pages of one study, or of all, from run folders or committed results.
 
     Example: python run.py report two_by_two --html two_by_two.html
     """

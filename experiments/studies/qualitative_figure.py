@@ -13,7 +13,7 @@ from torch import nn
 
 from analysis.plots.panels import Shown, png, strip
 from analysis.records.places import Places, load_study, one_study
-from analysis.text.sentences import cell_name
+from analysis.text.wording import cell_name
 from analysis.verdicts.answer import Answer, answer_study
 from experiments.config.schema import DATA_DIRS
 from experiments.data import folder
@@ -92,7 +92,7 @@ def _trained_cells(answers: Answer, output_dir: Path) -> Iterator[TrainedCell]:
             continue
         config = load_config(answers.study, cell.keys[0])
         model = TrainedModel(path, config, {}).model()  # all weights are in the checkpoint: nothing is downloaded
-        yield TrainedCell(cell_name(answers, cell, "en"), model, config.size)
+        yield TrainedCell(cell_name(answers.study, cell.levels, "en"), model, config.size)
 
 
 def _row(sample: Sample, cells: list[TrainedCell]) -> Shown:
