@@ -85,4 +85,5 @@ def combined(fits: Sequence[PooledRates]) -> RateCost:
         covariance[at : at + len(fit.losses), at : at + len(fit.losses)] = fit.moments
         at += len(fit.losses)
     cells = tuple(name for fit in fits for name in fit.rates)
-    return RateCost(cells, covariance, np.repeat([float(fit.df) for fit in fits], [len(fit.losses) for fit in fits]))
+    df = np.repeat([fit.df / 2 for fit in fits], [len(fit.losses) for fit in fits])  # R goes with the noise's square
+    return RateCost(cells, covariance, df)

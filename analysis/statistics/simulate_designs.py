@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize
 
 from analysis.statistics.comparisons import adjust, classify
@@ -60,7 +61,7 @@ def _any_false(estimate: Estimate) -> float:
 
 
 def _interactions(sds: tuple[float, ...], seeds: int, rng: np.random.Generator, draws: int) -> float:
-    keys = [(f"m{m}", f"l{n}") for m in range(NETWORKS) for n in range(LOSSES)]
+    keys: list[tuple[str, ...]] = [(f"m{m}", f"l{n}") for m in range(NETWORKS) for n in range(LOSSES)]
     found = 0
     for _ in range(draws):
         table = {key: sds[int(key[0][1])] * rng.standard_normal((seeds, 1)) for key in keys}
@@ -153,7 +154,9 @@ def growing(
     return estimates
 
 
-def look_until_decided(estimates: dict[int, Estimate], error: float, shift: float) -> tuple[Array, Array]:
+def look_until_decided(
+    estimates: dict[int, Estimate], error: float, shift: float
+) -> tuple[NDArray[np.str_], NDArray[np.int_]]:
     """The verdicts (draws, comparisons) at the end, and the seeds (draws,) then; the first comparison is shifted."""
     ended = seeds = None
     for count, estimate in estimates.items():
