@@ -13,8 +13,8 @@ one shape.
 
 Everything is summed over a grid of (k, c, noise, network's top, spread of tops), over each cell's top within it, and
 over the levels exactly; only the noise is taken at the mode of its posterior, and the uncertainty that this leaves out
-is met by `df` in `analysis.statistics.rate_cost`. Trials that diverged, or collapsed to far below the others, are left
-out of the fit, and no rate is chosen at or above one that did.
+is met by the degrees of freedom in `analysis.statistics.rate_cost`. Trials that diverged, or collapsed to far below
+the others, are left out of the fit, and no rate is chosen at or above one that did.
 """
 
 from __future__ import annotations
