@@ -26,8 +26,10 @@ test-people: .venv/development .venv-page/complete # what users do with a traine
 test-faults: .venv/development # every fault of docs/reliability.md, injected
 	$(PYTEST) -m fault
 
-simulate: .venv/development # the simulations of make test-all, ten times: about five minutes
-	SIMULATIONS=10 $(PYTEST) tests/test_simulate.py
+simulate: .venv/development # the long forms of all simulations, kept in docs/simulations: about an hour
+	$(PYTHON) -m analysis.statistics.simulate
+	$(PYTHON) -m analysis.verdicts.ledger_simulation
+	$(PYTHON) -m analysis.report.simulation_tables --write
 
 fuzz: .venv/development # the property-based tests with twenty times the examples: about ten minutes
 	FUZZ=20 $(PYTEST) -m hypothesis

@@ -13,8 +13,8 @@ one shape.
 
 Everything is summed over a grid of (k, c, noise, network's top, spread of tops), over each cell's top within it, and
 over the levels exactly; only the noise is taken at the mode of its posterior, and the uncertainty that this leaves out
-is met by `df` in `analysis.statistics.rate_cost`. Trials that diverged, or collapsed to far below the others, are left
-out of the fit, and no rate is chosen at or above one that did.
+is met by the degrees of freedom in `analysis.statistics.rate_cost`. Trials that diverged, or collapsed to far below
+the others, are left out of the fit, and no rate is chosen at or above one that did.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SPREADS = np.array([0.0, 0.05, 0.1, 0.2, 0.4]) * DECADE  # of a network's tops
 SPREAD_PRIOR = np.array([0.05, 0.05, 0.075, 0.15, 0.2]) * np.exp(-0.5 * (SPREADS / DECADE / 0.3) ** 2)
 CURVATURES = np.geomspace(0.1, 6, 12)  # in the trials' spread within cells, for half of the range
 NOISES = np.geomspace(0.04, 1.3, 8)  # in the trials' spread within cells
-TOPS = 61  # from a quarter of the range below it to a quarter above
+TOPS = 41  # from a quarter of the range below it to a quarter above
 COLLAPSED = 20  # times the median distance from the cell's best trial
 EDGE = 1 / 6
 
@@ -155,14 +155,15 @@ def _posterior(cells: list[tuple[Array, Array]], start: float, end: float) -> _P
     curvatures, noises = CURVATURES * spread * 4 / reach**2, NOISES * spread
     given = _tops_given(tops)
     prior = np.log(SKEW_PRIOR)[:, None, None, None] + np.repeat(np.log(SPREAD_PRIOR), given.shape[1] // SPREADS.size)
-    weight = np.broadcast_to(prior, (SKEWS.size, curvatures.size, noises.size, given.shape[1])).copy()
-    likelihoods = []
+    likelihoods, shares, scale = [], np.ones((SKEWS.size, curvatures.size, noises.size, given.shape[1])), np.zeros(1)
     for x, y in cells:
         logs = _log_likelihood(x, y, tops, curvatures, noises)
         highest = logs.max(-1, keepdims=True)
         likelihoods.append(np.exp(logs - highest))
-        weight += np.log(likelihoods[-1] @ given + 1e-300) + highest
-    weight = np.exp(weight - weight.max())
+        shares *= likelihoods[-1] @ given
+        scale = scale + highest
+    logs = np.log(shares + 1e-300) + scale + prior
+    weight = np.exp(logs - logs.max())
     at, share = _mode(weight.sum((0, 1, 3)))
     weight = weight[:, :, at] * share[:, None]
     likelihoods = [part[:, :, at] for part in likelihoods]

@@ -20,6 +20,8 @@ from numpy.typing import ArrayLike
 from analysis.statistics.estimator import AddedVariance, Array
 from analysis.statistics.pooled_learning_rates import PooledRates, fit_pooled_rates
 
+DF_SHARE = 3  # R goes with the square of the noise's variance, which has a quarter of its df; set by simulation
+
 
 @dataclass(frozen=True)
 class RateCost:
@@ -27,7 +29,7 @@ class RateCost:
 
     cells: tuple[Hashable, ...]
     covariance: Array  # (cells, cells), in squared score
-    df: Array  # (cells,): degrees of freedom of the fit behind each cell
+    df: Array  # (cells,): degrees of freedom of each cell's part, from those of its network's fit
 
     def of(self, weights: Mapping[Any, float]) -> AddedVariance:
         """The variance that it adds to a weighted sum of cells, with its degrees of freedom (Satterthwaite).
@@ -85,4 +87,5 @@ def combined(fits: Sequence[PooledRates]) -> RateCost:
         covariance[at : at + len(fit.losses), at : at + len(fit.losses)] = fit.moments
         at += len(fit.losses)
     cells = tuple(name for fit in fits for name in fit.rates)
-    return RateCost(cells, covariance, np.repeat([float(fit.df) for fit in fits], [len(fit.losses) for fit in fits]))
+    df = np.repeat([fit.df / DF_SHARE for fit in fits], [len(fit.losses) for fit in fits])
+    return RateCost(cells, covariance, df)

@@ -40,7 +40,7 @@ SIMULATIONS: dict[str, Callable[[], Iterator[Row]]] = {
     "pooled_parabola": partial(pooled_rows, responses=("parabola",)),
     "pooled_steeper": partial(pooled_rows, responses=("steeper above",)),
     "pooled_flat": partial(pooled_rows, responses=("flat top",)),
-    "pooled_cliff": partial(pooled_rows, responses=("cliff above",)),
+    "pooled_cliff": partial(pooled_rows, 100, responses=("cliff above",)),
 }
 
 

@@ -1,7 +1,7 @@
 """Whole studies in simulation: unequal variances, stalled runs, what can be detected, growing studies, training sets.
 
-Studies have four networks and four losses. Their networks' standard deviations between runs are those of a real one,
-as seen (with three stalled runs) or without those.
+Studies have four networks and four losses. Their networks' standard deviations between runs are those of the study
+models_x_losses, as seen (with three stalled runs) or without those.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize
 
 from analysis.statistics.comparisons import adjust, classify
@@ -21,9 +22,9 @@ from analysis.statistics.simulate_intervals import PILOT, Row, scaled, scores
 from analysis.statistics.simulate_tuning import CARS, LOSSES, NETWORKS, primary_families
 from analysis.statistics.stalled_runs import THRESHOLD, false_marks
 
-SPREADS = {  # standard deviations between a cell's runs, by network
-    "as seen": (0.0017, 0.0016, 0.0007, 0.0003),
-    "without stalled runs": (0.0006, 0.0006, 0.0007, 0.0003),
+SPREADS = {  # standard deviations between a cell's runs, by network: those of the study models_x_losses
+    "as seen": (0.00165, 0.00158, 0.00067, 0.00033),
+    "without stalled runs": (0.00056, 0.00065, 0.00067, 0.00033),
 }
 ROPE = 0.001
 POWER = 0.8
@@ -60,7 +61,7 @@ def _any_false(estimate: Estimate) -> float:
 
 
 def _interactions(sds: tuple[float, ...], seeds: int, rng: np.random.Generator, draws: int) -> float:
-    keys = [(f"m{m}", f"l{n}") for m in range(NETWORKS) for n in range(LOSSES)]
+    keys: list[tuple[str, ...]] = [(f"m{m}", f"l{n}") for m in range(NETWORKS) for n in range(LOSSES)]
     found = 0
     for _ in range(draws):
         table = {key: sds[int(key[0][1])] * rng.standard_normal((seeds, 1)) for key in keys}
@@ -153,7 +154,9 @@ def growing(
     return estimates
 
 
-def look_until_decided(estimates: dict[int, Estimate], error: float, shift: float) -> tuple[Array, Array]:
+def look_until_decided(
+    estimates: dict[int, Estimate], error: float, shift: float
+) -> tuple[NDArray[np.str_], NDArray[np.int_]]:
     """The verdicts (draws, comparisons) at the end, and the seeds (draws,) then; the first comparison is shifted."""
     ended = seeds = None
     for count, estimate in estimates.items():

@@ -116,7 +116,7 @@ def _cost(covariance: Array, df: Array, weights: Array) -> AddedVariance:
 
 
 def pooled_rows(
-    studies: int = 500,
+    studies: int = 200,
     seed: int = 0,
     responses: tuple[str, ...] = tuple(RESPONSES),
     points: tuple[int, ...] = (3, 5),
