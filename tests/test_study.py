@@ -102,7 +102,7 @@ WRONG = [
     ({"design": {"seeds": [0], "draw_training_cars": True}}, r"\[design\] draw_training_cars needs train_cars"),
     ({"design": {"seeds": [0], "simple_effects": "loss", "within": {"loss": "loss"}}}, r"\] loss names .loss."),
     ({"design": {"seeds": [0]}, "labels": {"bcee": "BCE"}}, r"\[labels\] names .bcee. \(did you mean .bce.\?\)"),
-    ({"design": {"seeds": [0]}, "labels": {"bce": {"fr": "BCE"}}}, r"\[labels\] bce should be text, or a table such as"),
+    ({"design": {"seeds": [0]}, "labels": {"bce": {"fr": "BCE"}}}, r"\[labels\] bce should be text, or a table"),
     ({"design": {"seeds": [0], "pilot": {"cells": 9}}}, r"\[design.pilot\] cells is 9, but the study has 2"),
     ({"design": {"seeds": [0], "guess": {"seed": -1}}},
      r"\[design.guess\] seed should be greater than or equal to 0, not -1"),
