@@ -83,9 +83,7 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
     assert (
         (code, complaint) == (0, "") and "has 1 finished runs" in shown and f"has {trials} trials of its cells" in shown
     )
-    assert (
-        f", threads ({torch.get_num_threads()} here)" in shown
-    )  # else nothing counts, and one wonders why
+    assert f", threads ({torch.get_num_threads()} here)" in shown  # else nothing counts, and one wonders why
     assert trained == [(True, 1)]
     both = reported(tmp_path / "second")
     assert [row["state"] for row in both["runs.csv"]] == ["finished"] * 2

@@ -20,6 +20,7 @@ from analysis.plots.robustness import robustness_curves
 from analysis.plots.style import style, svg
 from analysis.records import committed, test_set_ledger
 from analysis.records.files import write_atomically
+from analysis.records.output_files import OutputFiles
 from analysis.records.places import Places, load_study, one_study, study_names
 from analysis.report import pages
 from analysis.report.latex import latex_table
@@ -54,13 +55,15 @@ def report_studies(places: Places, study: str | None, latex: bool, html: Path | 
     if not names:
         print(f"There is no study under {places.output_dir / 'studies'} or {places.results}.", end=" ")
         print("Begin one with: python run.py study NAME")
-    reported: dict[str, Answer] = {}
-    for name in names:
-        found = reported[name] = report_study(places, name)
+    reported = {name: answer_study(load_study(places, name)) for name in names}
+    drawn = {name: draw_pictures(found) for name, found in reported.items()}
+    places.write_results(result_files(places, reported, drawn, latex))
+    for name, found in reported.items():
+        folder = places.results / name
+        for picture in set(PICTURES) - set(drawn[name]):
+            places.delete_result(folder / f"{picture}.svg")  # of an earlier state: it would show what is no longer so
         show(found)
-        written = [places.results / name]
-        if latex:
-            written.append(write_latex(places, found))
+        written = [folder, *([folder / f"{name}.tex"] if latex else [])]
         if html is not None:
             write_html(places, found, html)
             written.append(html)
@@ -69,6 +72,11 @@ def report_studies(places: Places, study: str | None, latex: bool, html: Path | 
     for sentence in write_pages(places, reported):
         print(sentence)
     return reported
+
+
+def check_html(places: Places, html: Path) -> None:
+    """Raise InputError if the page would replace a file that is not the project's own."""
+    OutputFiles.beside(html, "--html").check([html.name], pages.study_pages(places.readme))
 
 
 def check(places: Places) -> int:
@@ -81,21 +89,22 @@ def check(places: Places) -> int:
     return int(bool(problems))
 
 
-def report_study(places: Places, name: str) -> Answer:
-    """Write a study's committed files, its ledger entries and its pictures. Nothing is written if it is refused."""
-    found = answer_study(load_study(places, name))
-    drawn = draw_pictures(found)
-    folder = committed.write_study(found.study, places.results)
-    test_set_ledger.enter_study(found.study, places.results)
-    if (folder / f"{name}.tex").exists():
-        write_latex(places, found)
-    for picture in PICTURES:
-        path = folder / f"{picture}.svg"
-        if picture in drawn:
-            write_atomically(path, drawn[picture].encode())
-        else:
-            path.unlink(missing_ok=True)  # of an earlier state: it would show what is no longer so
-    return found
+def result_files(
+    places: Places, reported: Mapping[str, Answer], drawn: Mapping[str, Mapping[str, str]], latex: bool
+) -> dict[Path, bytes]:
+    """The committed files, pictures and tables of studies, and the ledger of the test sets that they read."""
+    files: dict[Path, bytes] = {}
+    ledger = test_set_ledger.read_ledger(places.results)
+    for name, found in reported.items():
+        folder = places.results / name
+        files |= {folder / file: content for file, content in committed.study_files(found.study).items()}
+        ledger = test_set_ledger.entered(ledger, found.study)
+        if latex or (folder / f"{name}.tex").exists():  # the table for a paper
+            files[folder / f"{name}.tex"] = latex_table(found).encode()
+        files |= {folder / f"{picture}.svg": text.encode() for picture, text in drawn[name].items()}
+    if reported:
+        files[places.results / "ledger.csv"] = test_set_ledger.as_csv(ledger)
+    return files
 
 
 def draw_pictures(found: Answer) -> dict[str, str]:
@@ -125,15 +134,8 @@ def write_pages(places: Places, reported: Mapping[str, Answer]) -> list[str]:
     ]
 
 
-def write_latex(places: Places, found: Answer) -> Path:
-    """Write the table for a paper next to the committed files."""
-    path = places.results / found.study.name / f"{found.study.name}.tex"
-    write_atomically(path, latex_table(found).encode())
-    return path
-
-
 def write_html(places: Places, found: Answer, path: Path) -> None:
-    """Write one page with everything that `report_study` wrote. Raises InputError where it cannot be written."""
+    """Write one page with everything that was written. Raises InputError where it cannot be written."""
     from analysis.report.html import html_page
 
     folder = places.results / found.study.name
@@ -144,7 +146,7 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
         found, test_set_ledger.read_ledger(places.results), drawn, strip.read_bytes() if strip.exists() else None
     )
     try:
-        write_atomically(path, content.encode())
+        OutputFiles.beside(path, "--html").write(path.name, content.encode())
     except OSError as error:
         raise InputError(
             f"The page cannot be written to {path} ({error.strerror}). Name another file with --html."
