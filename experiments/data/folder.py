@@ -40,7 +40,7 @@ def listing(data_dir: Path | str = "data/folder", group_pattern: str | None = No
     root, pattern = Path(data_dir), compile_pattern(group_pattern)
     advice = f"Put the images into {root / 'images'} and the masks, under the same names, into {root / 'masks'}."
     images, masks = require_folder(root / "images", advice), require_folder(root / "masks", advice)
-    require_images(filter(is_read, images.iterdir()), images, advice)
+    require_images(filter(_is_read, images.iterdir()), images, advice)
     image_by_stem, problems = files_by_stem(images)
     mask_by_stem, collisions = files_by_stem(masks)
     problems += collisions
@@ -56,12 +56,11 @@ def listing(data_dir: Path | str = "data/folder", group_pattern: str | None = No
             paired.add(mask)
             samples += [Sample(image, mask, group)] if group is not None else []
     endings = f"files end in {' '.join(sorted(FORMATS))} here"
-    unread = [problem for path in (images, masks) for problem in unread_files(path, is_read, endings)]
+    unread = [problem for path in (images, masks) for problem in unread_files(path, _is_read, endings)]
     return Listing(samples, problems, masks_without_image(set(mask_by_stem.values()) - paired) + unread)
 
 
-def is_read(path: Path) -> bool:
-    """Whether the suffix of a file is that of a format that is read."""
+def _is_read(path: Path) -> bool:
     return path.suffix.lower() in FORMATS and not path.name.startswith(".")
 
 
@@ -69,7 +68,7 @@ def files_by_stem(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     """The files of a folder by their names without ending, and a problem for each name that occurs twice."""
     by_stem: dict[str, Path] = {}
     problems = []
-    for path in sorted(filter(is_read, folder.iterdir())):
+    for path in sorted(filter(_is_read, folder.iterdir())):
         first = by_stem.setdefault(path.stem, path)
         if first is not path:
             text = f"{first} and {path.name} share the name '{path.stem}'. Rename or remove one of them."

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from experiments.data.folder import compile_pattern, files_by_stem, group_of, is_read
+from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of
 from experiments.data.listing import unread_files
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import Scores, score
@@ -55,9 +55,14 @@ def pair_masks(predictions: Path, truth: Path, group_pattern: str | None = None)
             )
         samples.append(Sample(path, predicted, group))
         used.add(predicted)
-    unread = [problem for folder in (predictions, truth) for problem in unread_files(folder, is_read, "")]
+    folders = dict.fromkeys((predictions, truth))
+    unread = [problem for folder in folders for problem in unread_files(folder, _is_read, "masks are images")]
     left_out = [("no mask", path) for path in sorted(set(predicted_by_stem.values()) - used)]
     return samples, left_out + [(problem.what, problem.path) for problem in unread]
+
+
+def _is_read(path: Path) -> bool:
+    return path.suffix.lower() in FORMATS
 
 
 def score_masks(samples: Sequence[Sample], cell: str, seed: str, show: Callable[[int, int], None]) -> list[Row]:

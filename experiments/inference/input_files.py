@@ -71,13 +71,17 @@ def _matches(argument: str, output: Path, found: InputFiles) -> Iterator[tuple[P
     """(image, its name under the output folder) for each image that an argument names; adds to what was left out."""
     literal = Path(argument)
     if os.path.lexists(literal):
-        yield from _within(literal, output, found) if literal.is_dir() else [(literal, Path(literal.stem))]
+        if literal.is_dir():
+            yield from _within(literal, output, found)
+        elif _is_file(literal, found):
+            yield literal, Path(literal.stem)
         return
     for path in map(Path, sorted(glob.glob(argument, recursive=True))):
         if path.is_dir():
             yield from _within(path, output, found)
         elif _is_image(path):
-            yield path, Path(path.stem)
+            if _is_file(path, found):
+                yield path, Path(path.stem)
         elif not is_system_file(path):
             found.left_out.append(("not an image", path))
 
@@ -106,8 +110,15 @@ def _within(folder: Path, output: Path, found: InputFiles) -> Iterator[tuple[Pat
             reason = reason or ("output" if inside else "own" if path.name in own else "")
             if reason:
                 found.left_out.append((reason, path))
-            else:
+            elif _is_file(path, found):
                 yield path, path.relative_to(folder).with_suffix("")
+
+
+def _is_file(path: Path, found: InputFiles) -> bool:
+    """Whether a path is an ordinary file; adds an error if not: to open anything else might never end."""
+    if not path.is_file():
+        found.errors.append(InputError(f"{path} is a broken link or no ordinary file. Leave it out."))
+    return path.is_file()
 
 
 def _is_image(path: Path) -> bool:
