@@ -67,7 +67,7 @@ def shrink_one(masks):
 
 def write_before(masks):
     (masks / "s.csv").write_text("mine")
-    return "is never overwritten"
+    return "was not written by this project and is not replaced"
 
 
 def no_folder(masks):

@@ -61,7 +61,7 @@ class OutputFiles:
         refused = [(path, reason) for path in paths if (reason := self._reason(path, read))]
         if refused:
             (path, reason), more = refused[0], len(refused) - 1
-            others = f" ({more} more files like it)" if more else ""
+            others = f" ({more} more)" if more else ""
             raise InputError(f"{path} {reason} and is not replaced{others}. Nothing was written. {self._instead()}")
 
     def owns(self, name: str | PurePath) -> bool:

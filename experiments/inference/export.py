@@ -61,6 +61,8 @@ def export(
     (trained,) = find_runs(run, [], output_dir)
     output = output or Path("exports") / (f"{trained.key}.onnx" if kind == "onnx" else trained.key)
     files = OutputFiles.beside(output) if kind == "onnx" else OutputFiles(output)
+    if kind == "mlflow" and output.exists() and not files.owns("MLmodel"):
+        raise InputError(f"{output} exists already. Remove it, or name another --output.")
     files.check([output.name] if kind == "onnx" else MLFLOW_FILES, trained.path.parent.iterdir())
     images, description = comparison(trained, photographs)
     model = Deployed(trained.model()).eval()
@@ -182,6 +184,9 @@ def _save_mlflow(
     model = graph.with_name("mlflow")
     onnx_model.save_onnx_model(onnx.load(str(graph)), model, images, described(trained))
     files.take(model)
+    for path in files.folder.glob("*.data"):  # weights of an earlier export, under a random name
+        if not (model / path.name).exists():
+            files.discard(path.name)
     if onnx_model.attach(model, trained.key, output_dir, uri):
         print("The model is also among the artifacts of its run in MLflow.")
 
