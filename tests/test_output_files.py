@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -269,8 +269,14 @@ def typed(words):
 
 
 # failing examples are not shrunk, since each is a sequence of whole commands and would take minutes
-@settings(examples(10), phases=(Phase.reuse, Phase.generate))
-@given(st.lists(st.tuples(COMMANDS, EDITS), min_size=1, max_size=3))
+@settings(examples(15), phases=(Phase.explicit, Phase.reuse, Phase.generate))
+@given(commands=st.lists(st.tuples(COMMANDS, EDITS), min_size=1, max_size=3))
+@example(commands=[(["predict", "images", "--run", "aaaa", "--output", "masks"], None)])
+@example(commands=[(["predict", "images/a.png", "images/b.png", "--run", "aaaa", "--output", "images"], None)])
+@example(
+    commands=[(["predict", "images", "--run", "aaaa"], "outputs/predictions/a.png"), (["predict", "images"], None)]
+)
+@example(commands=[(["score", "masks", "masks", "--output", "new/s.csv"], "new/s.csv")] * 2)
 def test_no_command_changes_a_file_that_was_there_and_each_can_be_repeated(world, commands):
     before_all = os.getcwd()
     with tempfile.TemporaryDirectory() as place:

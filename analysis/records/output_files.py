@@ -52,7 +52,9 @@ class OutputFiles:
             inputs: the files that the command reads; none may be replaced, not even an own one.
         """
         paths = [self.folder / name for name in names]
-        read = {_identity(path) for path in inputs if path.exists()} if any(map(os.path.lexists, paths)) else set()
+        read = (
+            {_identity(path) for path in inputs if os.path.exists(path)} if any(map(os.path.lexists, paths)) else set()
+        )
         for place in dict.fromkeys(parent for path in paths for parent in (path.parent, *path.parent.parents)):
             if os.path.lexists(place) and not place.is_dir():
                 raise InputError(f"{place} is a file, not a folder. {self._instead()}")
@@ -200,7 +202,9 @@ class WrittenList:
                 write_atomically(self.path, content)
         except (FileNotFoundError, NotADirectoryError):
             return
-        except (OSError, ValueError):
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read ({error.strerror}). {self._instead}") from None
+        except ValueError:
             raise InputError(
                 f"{self.path} is not a list of written files as this project keeps it. Move it away. {self._instead}"
             ) from None
