@@ -81,6 +81,9 @@ def test_a_name_too_long_for_one_of_the_outputs_is_skipped_alone(predict, photos
 def test_the_same_file_by_two_names_of_its_folder_is_one_image(photos):
     names = gather_images(["photos/a.png", "photos/../photos/a.png", str(photos / "photos" / "a.png")], photos / "o")
     assert len(names.names) == 1
+    os.symlink("nowhere", photos / "link.png")
+    with pytest.raises(InputError, match=r"link.png is a broken link"):
+        gather_images(["link.png"], photos / "o")
     with pytest.raises(InputError, match=r"names no image; left out: 1 file that is not an image \(1 .txt\)"):
         gather_images(["photos/*.txt"], photos / "o")
 
