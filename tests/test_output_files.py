@@ -35,14 +35,14 @@ def snapshot(folder):
 
 NAMES = ("a.png", "A.PNG", "deep/a.png", "b.csv")
 LINES = st.sampled_from([
-    '{{"name": "a.png", "sha256": "{hash}"}}\n', '{{"name":"../user/mine.png","sha256":"{hash}"}}\n', "not JSON\n",
+    '{{"name": "a.png", "sha256": "00{hash}"}}\n', '{{"name":"../user/mine.png","sha256":"{hash}"}}\n', "not JSON\n",
     '{{"name": "/a.png", "sha256": "{hash}"}}\n', '{{"name": "b.csv", "sha256": "00"}}\n', '{{"name": "a.p', "[]\n",
     '{{"name": "deep/a.png", "sha256": "{hash}"}}\n', "[" * 9000 + "\n", "",
 ])  # fmt: skip
 STEPS = st.one_of(
     st.tuples(st.just("write"), st.sampled_from(NAMES), st.sampled_from([b"1", b"2", b"333"])),
     st.tuples(st.just("crash"), st.sampled_from(NAMES), st.sampled_from([b"1", b"4"])),
-    st.tuples(st.just("user"), st.sampled_from(NAMES), st.sampled_from([b"mine", b"1"])),
+    st.tuples(st.just("user"), st.sampled_from(NAMES), st.sampled_from([b"mine", b"mine as well"])),
     st.tuples(st.just("link"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("list"), LINES, st.just(None)),
     st.tuples(st.just("delete"), st.sampled_from(NAMES), st.just(None)),

@@ -181,6 +181,8 @@ class WrittenList:
             self._hashes.setdefault(name, set()).add(digest)
 
     def _append(self, line: bytes) -> None:
+        if os.path.lexists(self.path) and os.lstat(self.path).st_nlink > 1:
+            write_atomically(self.path, self.path.read_bytes())  # the file's other name is the user's: add to a copy
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         handle = os.open(self.path, flags, 0o666)
         try:
@@ -198,8 +200,6 @@ class WrittenList:
                 if entry := _entry(line):
                     self._hashes.setdefault(entry[0], set()).add(entry[1])
             self._torn = not content.endswith(b"\n") and bool(content)
-            if status.st_nlink > 1:  # the file has another name, which is the user's: lines are added to a copy
-                write_atomically(self.path, content)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
