@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.records.files import write_atomically
 from analysis.records.study_results import Study
 
 COLUMNS = ("study", "data_fingerprint", "split", "test_cars", "cars_sha256", "runs", "keys")
@@ -27,14 +26,11 @@ def read_ledger(results: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)[list(COLUMNS)].astype({"test_cars": int, "runs": int})
 
 
-def enter_study(study: Study, results: Path) -> pd.DataFrame:
-    """Enter the study's finished runs and return the ledger as it is written."""
-    ledger = entered(read_ledger(results), study)
+def as_csv(ledger: pd.DataFrame) -> bytes:
+    """The file of a ledger."""
     buffer = io.StringIO()
     ledger.to_csv(buffer, index=False, lineterminator="\n")
-    results.mkdir(parents=True, exist_ok=True)
-    write_atomically(results / "ledger.csv", buffer.getvalue().encode())
-    return ledger
+    return buffer.getvalue().encode()
 
 
 def entered(ledger: pd.DataFrame, study: Study) -> pd.DataFrame:

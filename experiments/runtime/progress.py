@@ -35,6 +35,12 @@ def log_to_stderr(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """A line beside the output, such as what was left out of a folder. Nothing while `quiet`."""
+    if not _quiet.get():
+        log_to_stderr(text)
+
+
 @contextmanager
 def progress_counter(what: str, stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None]]:
     """Yield a callback (done, total) that shows the progress of `what` and calls `stop`, which may raise."""

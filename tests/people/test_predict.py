@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_named_and_skipped_and_the_exit_code_says_so(pred
     photographs[1].write_bytes(photographs[1].read_bytes()[:900])
     code, shown, complaint = predict(*photographs)
     assert code == 1 and str(photographs[1]) in complaint and "truncated" in complaint and "2 masks in" in shown
-    assert sorted(p.stem for p in (tmp_path / "masks").iterdir()) == [photographs[0].stem, photographs[2].stem]
+    assert sorted(p.stem for p in (tmp_path / "masks").glob("*.png")) == [photographs[0].stem, photographs[2].stem]
 
 
 def test_folders_are_searched_through_and_patterns_are_followed_and_masks_are_no_images(

@@ -58,7 +58,7 @@ def test_a_model_a_loss_and_the_dataset_work_in_your_own_code(there, made_cars):
 
 
 def test_a_checkpoint_and_the_metrics_work_in_your_own_code(there, command):
-    assert command("predict", "pairs/images/a1.png", "--run", "KEY1")[0] == 0
+    assert command("predict", "pairs/images/a1.png", "--run", "KEY1", "--output", "masks")[0] == 0
     for block in [*blocks("from experiments.inference import"), *blocks("from experiments.evaluation import")]:
         names = {}
         exec(block, names)
