@@ -191,7 +191,9 @@ def write_pets(folder):
 def write_scores(folder, images):
     """Tables of scores in the columns that the pages' `judge` commands name: a row per image, or one per run."""
     cases = itertools.product(("main", "candidate"), range(3), range(6 if images else 1))
-    rows = [f"{name},{name},bce,{seed},{case},{case},{0.9 + (7 * seed + case) % 10 / 100}" for name, seed, case in cases]
+    rows = [
+        f"{name},{name},bce,{seed},{case},{case},{0.9 + (7 * seed + case) % 10 / 100}" for name, seed, case in cases
+    ]
     (folder / "scores.csv").write_text("\n".join(["version,model,loss,seed,patient,image,dice", *rows]))
     (folder / "wide.csv").write_text("case,ours,theirs\n" + "".join(f"{n},0.9{n},0.8{9 - n}\n" for n in range(9)))
 

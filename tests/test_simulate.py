@@ -160,5 +160,7 @@ def test_the_chinese_page_has_the_tables_of_the_english_one():
     assert len(tables) >= 10
     for name, table in tables:
         written = in_chinese(table)
-        assert f"<!-- {name} -->\n{written}<!-- /{name} -->" in chinese, "type python -m analysis.report.simulation_tables"
+        assert f"<!-- {name} -->\n{written}<!-- /{name} -->" in chinese, (
+            "type python -m analysis.report.simulation_tables"
+        )
         assert not re.search(r"[a-z]{4}", written.replace("equivalent", "")), "a word without Chinese"
