@@ -23,7 +23,7 @@ test-people: .venv/development .venv-page/complete # what users do with a traine
 	$(PYTEST) tests/people
 	OMP_NUM_THREADS=1 .venv-page/bin/python -m pytest tests/people/test_page.py
 
-test-faults: .venv/development # every fault of docs/reliability.md, injected
+test-faults: .venv/development # every fault of docs/en/reliability.md, injected
 	$(PYTEST) -m fault
 
 simulate: .venv/development # the long forms of all simulations, kept in docs/simulations: about an hour
@@ -34,11 +34,11 @@ simulate: .venv/development # the long forms of all simulations, kept in docs/si
 fuzz: .venv/development # the property-based tests with twenty times the examples: about ten minutes
 	FUZZ=20 $(PYTEST) -m hypothesis
 
-readme: .venv/runtime # renders the generated parts of the README (choices, demo, studies) and of docs/performance.md
+readme: .venv/runtime # renders the generated parts of the READMEs and of docs/
 	.venv/bin/python -m analysis.report.pages
 	.venv/bin/python -m analysis.report.bench_tables
 
-walk: .venv/runtime # runs the README's walkthrough and records its output; after make demo in a fresh clone, on an idle machine
+walk: .venv/runtime # runs the walkthrough of docs/en and records its output; after make demo in a fresh clone, on an idle machine
 	.venv/bin/python reference/walk.py
 	.venv/bin/python -m analysis.report.pages
 

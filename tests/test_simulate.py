@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from analysis.report.simulation_tables import DOCUMENT, POOLED, kept_rows, rendered_tables
+from analysis.report.simulation_tables import CHINESE_DOCUMENT, DOCUMENT, POOLED, in_chinese, kept_rows, rendered_tables
 from analysis.statistics.simulate import SIMULATIONS, main
 from analysis.statistics.simulate_designs import (
     detectable_rows,
@@ -31,7 +31,6 @@ from analysis.statistics.simulate_intervals import (
 )
 from analysis.statistics.simulate_tuning import SMOOTH, judged, own_curve_rows, tuned_study
 from analysis.verdicts.ledger_simulation import ledger_rows
-from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 DRAWS = 1500
@@ -154,6 +153,14 @@ def test_a_simulation_that_does_not_exist_is_named(capsys):
     assert set(POOLED) < set(SIMULATIONS)
 
 
-def test_the_document_names_its_command_and_both_languages():
-    text = (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8")
-    assert "python -m analysis.statistics.simulate" in text and "置信区间" in text
+def test_the_chinese_page_has_the_tables_of_the_english_one():
+    english, chinese = (page.read_text(encoding="utf-8") for page in (DOCUMENT, CHINESE_DOCUMENT))
+    assert "python -m analysis.statistics.simulate" in english
+    tables = re.findall(r"<!-- ([\w ]+) -->\n(.*?)<!-- /\1 -->", english, re.DOTALL)
+    assert len(tables) >= 10
+    for name, table in tables:
+        written = in_chinese(table)
+        assert f"<!-- {name} -->\n{written}<!-- /{name} -->" in chinese, (
+            "type python -m analysis.report.simulation_tables"
+        )
+        assert not re.search(r"[a-z]{4}", written.replace("equivalent", "")), "a word without Chinese"

@@ -111,7 +111,7 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
 
 def show(found: Answer) -> None:
     """Print the answer, the table, and what is missing."""
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 96, highlight=False)
     console.print(Text(f"\n{found.study.name}: {' '.join(answer_sentences(found, 'en'))}\n"))
     if found.measured:
         console.print(Text(tables.caption(found, "en").replace("**", "")))

@@ -1,7 +1,7 @@
 """Is one cell better than another, and can it be believed? Verdicts on pairs and on whole families of pairs.
 
 The unit is the car; seeds are the second level; a pair of cells is compared on the same cars.
-`analysis.statistics.estimator` states the model and the estimator, docs/statistics.md what simulations say of it.
+`analysis.statistics.estimator` states the model and the estimator, docs/en/statistics.md what simulations say of it.
 
 A verdict is read off an interval, in this order: `equivalent` where the interval lies wholly inside ±rope (the region
 of practical equivalence: Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657; Kruschke 2018, AMPPS 1:270), `better` or

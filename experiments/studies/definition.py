@@ -2,7 +2,7 @@
 
 It comes from `experiments/studies/NAME.toml` (see `study_file`) or from the flags of `run.py grid` (see `from_flags`).
 
-一项研究：要回答的问题、相互交叉的因素及其水平、随机种子，以及所有单元都必须相同的设置。
+一项研究：要回答的问题、相互交叉的因素及其水平、随机种子，以及所有组合都必须相同的设置。
 写在 `experiments/studies/NAME.toml` 里。
 """
 

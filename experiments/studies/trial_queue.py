@@ -198,7 +198,7 @@ def _open_storage(url: str) -> Any:
         except (ImportError, ValueError, SQLAlchemyError) as error:
             raise InputError(
                 f"Optuna's storage {without_password(url)} cannot be opened ({_reason(error)}). --optuna-storage takes "
-                "a URI such as postgresql+pg8000://user@host/optuna (see docs/scale.md)."
+                "a URI such as postgresql+pg8000://user@host/optuna (see docs/en/scale.md)."
             ) from None
 
 

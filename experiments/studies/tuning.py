@@ -6,8 +6,8 @@ older studies, each cell has its own curve. The cells take turns, so an interrup
 trials. Where the best learning rate of a cell lies at the end of the range, the range is extended for every cell, at
 most `EXTENSIONS` times.
 
-每个单元得到同样多的试验；它的学习率是拟合曲线的最高点，而不是最幸运的一次试验。
-同一网络的各个单元可以合在一起拟合（`fit = "pooled"`）：曲线形状相同，每个单元各有一个偏移。
+每种组合得到同样多的试验；它的学习率是拟合曲线的最高点，而不是得分最高的单次试验。
+同一网络的各个组合可以一起拟合（`fit = "pooled"`）：曲线形状相同，每种组合各有一个偏移。
 """
 
 from __future__ import annotations

@@ -31,9 +31,9 @@ def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0, per: Literal["i
 
     `smooth` (in pixels, above 0) keeps the loss defined when mask and prediction are empty. `per="batch"` treats the
     batch as one large image: small objects then count less than large ones, and the loss depends on the batch size; see
-    docs/notes.en.md.
+    docs/en/notes.md.
     Source: Milletari et al. 2016, arXiv:1606.04797, section 3, with plain sums in place of squares, and `smooth`.
-    1 减去软 Dice：预测与掩码的重叠有多少，与物体大小无关。per="batch" 把整批当作一张大图像，见 docs/notes.zh.md。
+    1 减去软 Dice：预测与掩码的重叠有多少，与物体大小无关。per="batch" 把整批当作一张大图像，见 docs/zh/notes.md。
     """
     if not 0 < smooth < math.inf:
         raise ValueError(f"The option smooth={smooth} of the Dice loss should be above 0.")
@@ -53,7 +53,7 @@ def tversky_loss(logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float =
 
     alpha = beta = 0.5 equals `dice_loss` with twice the `smooth` (in pixels, above 0). `beta` above 0.5 favours recall.
     Source: Salehi et al. 2017, arXiv:1706.05721 (no `smooth`; alpha 0.3 and beta 0.7 were best in its experiments).
-    Tversky 损失：给两种错误各定一个代价，alpha 对误检的前景，beta 对漏检的前景；都取 0.5 就是 Dice。
+    Tversky 损失：对两种错误分别加权，alpha 对应假阳性，beta 对应假阴性；都取 0.5 就是 Dice。
     """
     for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
         if not 0 < value < math.inf:
@@ -136,7 +136,7 @@ def dice_focal_loss(
     """`dice_loss` + `weight` x `focal_loss`: overlap from the one, emphasis on hard pixels from the other.
 
     Source: Zhu et al. 2019, doi:10.1002/mp.13300 (AnatomyNet), with `dice_loss` for its Tversky index over classes.
-    Dice 损失与focal 损失之和，focal 损失一项乘以 weight。
+    Dice 损失与 focal 损失之和，focal 损失一项乘以 weight。
     """
     if not 0 <= weight < math.inf:
         raise ValueError(f"The option weight={weight} of the Dice + focal loss should be 0 or above.")
