@@ -1,7 +1,7 @@
 """Error rates of intervals, verdicts and tuning in simulation.
 
 Short forms run here. Long forms (`python -m analysis.statistics.simulate`, an hour) have kept their results, which
-docs/statistics.md shows: the limits hold for those.
+docs/en/statistics.md shows: the limits hold for those.
 """
 
 import re
