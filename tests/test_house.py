@@ -38,7 +38,9 @@ DOORS = {
     "gradio": {"experiments.inference.demo"},
 }
 TOP = {
-    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "tests",
+    "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "README.zh-CN.md", "LICENSE",
+    "U-Net.png",
+    "tests",
     "requirements.txt", "requirements.lock", "requirements-dev.lock", "requirements-judge.txt",
     "requirements-page.txt", "requirements-ray.txt",
     "docs", "reference", "requirements-dev.txt", "Makefile", "pyproject.toml", ".ci", ".git", ".gitignore", ".github",

@@ -10,7 +10,7 @@ from analysis.statistics.comparisons import Comparison
 from experiments.studies import looks
 from experiments.studies.plan import Plan
 from experiments.studies.study_file import parse_study
-from experiments.tracking.store import SUMMARIES, local_uri
+from experiments.tracking.store import local_uri, summaries_name
 from registry import InputError
 from tests.test_study import SETTINGS
 
@@ -120,7 +120,7 @@ def summaries(output):
     from mlflow import MlflowClient
 
     client = MlflowClient(local_uri(output))
-    experiment = client.get_experiment_by_name(SUMMARIES).experiment_id
+    experiment = client.get_experiment_by_name(summaries_name()).experiment_id
     return client, client.search_runs([experiment], "tags.summary = 'tiny'")
 
 

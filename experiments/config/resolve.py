@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from experiments.config.schema import DATA_DIRS, PRESETS, RunConfig, RuntimeConfig
-from experiments.config.values import ParsedArgs
+from experiments.config.schema import DATA_DIRS, PRESETS, RunConfig, RuntimeConfig, without_password
+from experiments.config.values import ParsedArgs, check_tracking_uri
 from experiments.runtime.environment import processor
 from experiments.runtime.files import sha256_of
 from registry import DATASETS, LOSSES, MODELS, InputError
@@ -33,6 +33,9 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
             "--progressive begins at half of --size, and no network takes less than 32x32: give at least 64x64."
         )
     machine = {"data_dir": DATA_DIRS.get(values["data"], Path("data")), **args.machine}
+    if "tracking_uri" not in machine and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
+        machine["tracking_uri"] = check_tracking_uri(uri, "MLFLOW_TRACKING_URI")
+        notices.append(f"MLflow: {without_password(uri)}, by MLFLOW_TRACKING_URI.")
     options, weights, weights_file = _weights(options)
     values["device"] = _device(values.get("device", "auto"), notices)
     values["precision"] = _precision(values.get("precision", "auto"), values["device"])

@@ -15,6 +15,7 @@ import functools
 import hashlib
 import json
 import re
+import shlex
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
@@ -175,7 +176,14 @@ class RuntimeConfig:
     def output_flag(self) -> str:
         """What a command needs to find `output_dir`: nothing for the default."""
         place = relative_to_cwd(self.output_dir)
-        return "" if place == Path("outputs") else f" --output-dir {place}"
+        return "" if place == Path("outputs") else f" --output-dir {shlex.quote(str(place))}"
+
+    @property
+    def tracking_flag(self) -> str:
+        """What `run.py ui` needs to open this store: nothing for the one in the output folder."""
+        if self.tracking_uri is None:
+            return self.output_flag
+        return f"{self.output_flag} --tracking-uri {shlex.quote(without_password(self.tracking_uri))}"
 
     @property
     def runs_dir(self) -> Path:

@@ -53,11 +53,23 @@ def typed(name: str, value: Any) -> Any:
     if name in setting_fields(RuntimeConfig) and name != "workers":
         if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
             raise InputError(f'Invalid value "{value}" for {name}. Must be a text.')
+        if name == "tracking_uri":
+            return check_tracking_uri(str(value))
         return Path(value).expanduser() if types[name] is Path else types[name](value)
     try:
         return convert(types[name], value, name)
     except ValueError as error:
         raise InputError(str(error)) from None
+
+
+def check_tracking_uri(uri: str, source: str = "--tracking-uri") -> str:
+    """The address of an MLflow store. Raises InputError for a folder, which MLflow 3 no longer takes."""
+    if uri.startswith("file:") or ("://" not in uri and not uri.startswith("databricks")):
+        raise InputError(
+            f"{source} {uri}: MLflow 3 keeps no runs in folders. Name a database, such as sqlite:///mlflow.db, or a "
+            "server, such as http://127.0.0.1:5000."
+        )
+    return uri
 
 
 def _read_file(path: Path) -> dict[str, Any]:

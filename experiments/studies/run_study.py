@@ -38,6 +38,8 @@ def run_study(
     `extend`.
     """
 
+    machine = study_folder.with_store(study.name, machine, record=not (dry_run or status))
+
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         if results is not None:
@@ -58,6 +60,7 @@ def run_study(
 
 def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = None, extend: bool = False) -> int:
     """Tune the learning rates of a study and run nothing else; the exit code."""
+    machine = study_folder.with_store(study.name, machine, record=True)
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)

@@ -6,9 +6,11 @@ import contextlib
 import csv
 import dataclasses
 import functools
+import hashlib
 import io
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,15 @@ from PIL import Image
 
 from analysis.records.files import read_json
 from analysis.records.study_results import TRIALS
-from experiments.config.schema import PROTOCOL
+from experiments.config.schema import PROTOCOL, without_password
+from experiments.config.values import check_tracking_uri
 from experiments.data.carvana import is_known_faulty
+from experiments.runtime import progress
 from experiments.runtime.files import write_atomically
 from experiments.runtime.leases import LOCK_TIMEOUT, wait_for_lock
 from experiments.studies.cost import Sensitivity
 from experiments.studies.plan import Plan, PlannedCell
+from experiments.tracking import store
 from experiments.training.run_index import state_of
 from registry import InputError
 
@@ -36,6 +41,51 @@ def write_plan(plan: Plan, sensitivity: Sensitivity) -> None:
     with _locked(plan.folder):
         if not path.exists() or path.read_bytes() != text:
             write_atomically(path, text)
+
+
+def with_store(name: str, machine: Mapping[str, Any], record: bool) -> dict[str, Any]:
+    """`machine` (fields of RuntimeConfig) with the MLflow store of a study: it stays in the one that it began in.
+
+    The one that was given wins, then the one on record, then that of MLFLOW_TRACKING_URI; None is the one in the output
+    folder. A password is not recorded.
+
+    Args:
+        name: of the study.
+        machine: the fields that were given.
+        record: whether to note the store for later commands.
+
+    Raises:
+        InputError: where the recorded store needs a password that nothing gives.
+    """
+    path = Path(machine.get("output_dir", "outputs")) / "studies" / name / "tracking.json"
+    given, known = machine.get("tracking_uri"), read_json(path)
+    variable = os.environ.get(store.URI_VARIABLE)
+    if given is not None:
+        uri = given
+    elif known is None:
+        uri = check_tracking_uri(variable, store.URI_VARIABLE) if variable else None
+    else:
+        candidates = [None, variable, known.get("uri")]
+        match = [uri for uri in candidates if _store_digest(uri) == known.get("sha256")]
+        if not match:
+            place = known.get("uri")
+            raise InputError(
+                f"The study {name} keeps its runs in MLflow at {place}: type --tracking-uri with its password."
+            )
+        uri = match[0]
+    if variable and uri != variable and given is None:
+        progress.log(f"The study {name} stays in the MLflow store that it began in; --tracking-uri names another.")
+    elif uri is not None and given is None:
+        progress.log(f"MLflow: {without_password(uri)}, by {store.URI_VARIABLE}.")
+    content = json.dumps({"uri": uri and without_password(uri), "sha256": _store_digest(uri)}).encode()
+    if record and (not path.exists() or path.read_bytes() != content):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content)
+    return {**machine, "tracking_uri": uri}
+
+
+def _store_digest(uri: str | None) -> str:
+    return hashlib.sha256((uri or "").encode()).hexdigest()
 
 
 def _content(plan: Plan) -> dict[str, Any]:

@@ -15,11 +15,14 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from filelock import FileLock
 
+from experiments.config.values import check_tracking_uri
+
 EXPERIMENT = "segmentation"
-SUMMARIES = "segmentation-summaries"  # an experiment of its own: a combination is no run among runs
+URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"  # MLflow's own
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -30,6 +33,7 @@ SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "ERROR",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+ADDRESSES = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
 LOCKED = 5.0  # seconds to wait for a sqlite file that somebody else has locked
 
 
@@ -39,9 +43,41 @@ def set_up() -> None:
         os.environ.setdefault(name, value)
 
 
+class Unusable(Exception):
+    """A store that does not become usable by waiting; the message says what to do."""
+
+
+def store_uri(given: str | None, output_dir: Path) -> str:
+    """The store that is used: the one that was given, else that of MLFLOW_TRACKING_URI, else under `output_dir`.
+
+    Raises InputError for a folder in MLFLOW_TRACKING_URI.
+    """
+    variable = os.environ.get(URI_VARIABLE)
+    if given is None and variable:
+        return check_tracking_uri(variable, URI_VARIABLE)
+    return given or local_uri(output_dir)
+
+
 def local_uri(output_dir: Path) -> str:
     """The store under `output_dir`, always absolute: MLflow's default would follow the working directory."""
-    return f"sqlite:///{(output_dir / 'mlflow.db').absolute()}"
+    path = str((output_dir / "mlflow.db").absolute())
+    return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F")  # SQLAlchemy decodes the one, cuts at the other
+
+
+def local_path(uri: str) -> Path | None:
+    """The file of a sqlite store; None for other stores."""
+    path = unquote(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else ""
+    return Path(path) if path else None
+
+
+def experiment_name() -> str:
+    """The experiment that runs go to: that of MLFLOW_EXPERIMENT_NAME, where it is set."""
+    return os.environ.get(EXPERIMENT_VARIABLE) or EXPERIMENT
+
+
+def summaries_name() -> str:
+    """The experiment of the summaries of combinations, apart from the runs."""
+    return f"{experiment_name()}-summaries"
 
 
 @dataclass(frozen=True)
@@ -70,7 +106,7 @@ def summary_run(client: Any, uri: str, output_dir: Path, tags: Mapping[str, str]
     It is under a lock, since several processes may end a study at once.
     """
     with FileLock(lock(uri, output_dir), timeout=60):
-        experiment = _experiment(client, SUMMARIES, uri, output_dir)
+        experiment = _experiment(client, summaries_name(), uri, output_dir)
         known = find(client, experiment, tags["key"])
         if known is not None:
             return known
@@ -127,31 +163,57 @@ def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
         logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
 
         client = MlflowClient(tracking_uri=uri)
-        return client, _experiment(client, EXPERIMENT, uri, output_dir)
+        if "%" in uri:  # MLflow makes the folder of the address as it is written, undecoded
+            with contextlib.suppress(OSError):
+                Path(uri.removeprefix("sqlite:///")).parent.rmdir()
+        return client, _experiment(client, experiment_name(), uri, output_dir)
 
 
 def _experiment(client: Any, name: str, uri: str, output_dir: Path) -> str:
     """The id of the experiment `name`, made where there is none. To be called under the lock."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    place = (output_dir / "mlartifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
-    kind = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for language models
-    return str(client.create_experiment(name, artifact_location=place, tags=kind))
+    found, place = client.get_experiment_by_name(name), (output_dir / "mlartifacts").absolute().as_uri()
+    if found is None:
+        kind = {"mlflow.experimentKind": "custom_model_development"}  # pages for training, not for language models
+        location = place if uri.startswith("sqlite:") else None
+        return str(client.create_experiment(name, artifact_location=location, tags=kind))
+    if found.lifecycle_stage == "deleted":
+        raise Unusable(
+            f"The experiment {name} was deleted there. Restore it with: mlflow experiments restore --experiment-id "
+            f"{found.experiment_id}, or name another in {EXPERIMENT_VARIABLE}."
+        )
+    if uri == local_uri(output_dir) and found.artifact_location.endswith("/mlartifacts"):
+        _follow(Path(output_dir) / "mlflow.db", found.artifact_location, place)
+    return str(found.experiment_id)
+
+
+def _follow(database: Path, before: str, now: str) -> None:
+    """Make a store that was moved or copied keep its files where it lies now, in place of where it was made.
+
+    MLflow writes absolute addresses into the store and has no call to change them.
+    """
+    if before == now:
+        return
+    with contextlib.closing(sqlite3.connect(database, timeout=LOCKED)) as store, store:
+        for table, column in ADDRESSES:
+            inside = f"{column} = ? OR substr({column}, 1, ?) = ?"
+            store.execute(
+                f"UPDATE {table} SET {column} = ? || substr({column}, ?) WHERE {inside}",
+                (now, len(before) + 1, before, len(before) + 1, f"{before}/"),
+            )
 
 
 def lock(uri: str, output_dir: Path) -> Path:
     """What is locked while something is made in the store that must be made once: beside a sqlite file, whichever
     folder runs go to.
     """
-    place = Path(uri.removeprefix("sqlite:///"))
-    return place.with_suffix(".lock") if uri.startswith("sqlite:///") and place.name else output_dir / "mlflow.lock"
+    place = local_path(uri)
+    return place.with_suffix(".lock") if place is not None and place.name else output_dir / "mlflow.lock"
 
 
 def _refuse_locked(uri: str) -> None:
     """MLflow itself would try to open a file that somebody else has locked for a minute and a half."""
-    place = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or not place.exists():
+    place = local_path(uri)
+    if place is None or not place.exists():
         return
     with contextlib.closing(sqlite3.connect(place, timeout=LOCKED)) as there:
         there.execute("BEGIN IMMEDIATE")

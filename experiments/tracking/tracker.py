@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Mapping, Set
 from pathlib import Path
@@ -49,8 +50,8 @@ class WorkerThread:
         if self._thread.is_alive():
             self._fail("it does not answer")
 
-    def on_failure(self, reason: str) -> None:
-        """Called once, when the thread stops because of an error."""
+    def on_failure(self, reason: str, usable: bool = True) -> None:
+        """Called once, when the thread stops because of an error; `usable`: whether waiting may help."""
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -58,13 +59,15 @@ class WorkerThread:
                 continue
             try:
                 call()
+            except store.Unusable as error:
+                self._fail(str(error), usable=False)
             except Exception as error:  # whatever went wrong there, the run continues
                 self._fail(" ".join(str(error).split())[:200] or type(error).__name__)
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, usable: bool = True) -> None:
         if not self.away:
             self.away = True
-            self.on_failure(reason)
+            self.on_failure(reason, usable)
 
 
 class Session(WorkerThread):
@@ -75,7 +78,7 @@ class Session(WorkerThread):
 
     def __init__(self, uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> None:
         store.set_up()
-        self.uri, self.output_dir, self._warn = uri or store.local_uri(output_dir), output_dir, warn
+        self.uri, self.output_dir, self._warn = store.store_uri(uri, output_dir), output_dir, warn
         self.lock = store.lock(self.uri, output_dir)  # held while something is created that must exist once
         self.client: Any = None
         self.experiment = ""
@@ -117,14 +120,16 @@ class Session(WorkerThread):
             with contextlib.suppress(Exception):
                 monitor.finish()
 
-    def on_failure(self, reason: str) -> None:
+    def on_failure(self, reason: str, usable: bool = True) -> None:
         for run_id in list(self._monitors):
             self.stop_monitor(run_id)
         place = without_password(self.uri)
+        flags = f"--tracking-uri {shlex.quote(place)} --output-dir {shlex.quote(str(self.output_dir))}"
+        what = f"is away ({without_password(reason)})" if usable else f"cannot be used: {reason}"
+        then = "When MLflow is back" if usable else "Then"
         self._warn(
-            f"MLflow at {place} is away ({without_password(reason)}). The run goes on; its record on disk is complete. "
-            "When MLflow is back, this uploads it: "
-            f"python run.py sync --tracking-uri {place} --output-dir {self.output_dir}"
+            f"MLflow at {place} {what}{'.' if usable else ''} The run goes on; its record on disk is complete. "
+            f"{then}, this uploads it: python run.py sync {flags}"
         )
 
     def _open(self) -> None:

@@ -7,7 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from experiments.tracking.store import local_uri, open_store, set_up
+from experiments.config.schema import without_password
+from experiments.tracking.store import Unusable, open_store, set_up, store_uri
 from registry import InputError
 
 LOOPBACK = "127.0.0.1"
@@ -17,13 +18,18 @@ def serve(output_dir: Path, uri: str | None, port: int, host: str = LOOPBACK) ->
     """Replace this process by MLflow's own UI, on the right store. Raises InputError for what is no address."""
     inside = is_loopback(host)
     set_up()
-    open_store(uri or local_uri(output_dir), output_dir)
+    place = store_uri(uri, output_dir)
+    print(f"MLflow: {without_password(place)}", flush=True)
+    try:
+        open_store(place, output_dir)
+    except Unusable as error:
+        raise InputError(str(error)) from None
     words = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
     if not inside:
         print(warning(host, port), file=sys.stderr, flush=True)
         if not ipaddress.ip_address(host).is_unspecified:  # else the names of this machine alone, which MLflow knows
             words += ["--allowed-hosts", f"localhost:{port},{LOOPBACK}:{port},{_in_url(host)}:{port}"]
-    os.execv(sys.executable, [*words, "--backend-store-uri", uri or local_uri(output_dir)])
+    os.execv(sys.executable, [*words, "--backend-store-uri", place])
 
 
 def is_loopback(host: str) -> bool:

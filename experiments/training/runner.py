@@ -81,6 +81,7 @@ def run(
     tags: Mapping[str, str] | None = None,
     parent: str = "",
     lease: Lease | None = None,
+    warn: Callable[[str], None] = progress.log,
 ) -> dict[str, Any]:
     """Carry out or resume one run, or find it finished; return its result.
 
@@ -90,6 +91,7 @@ def run(
         tags: tags for MLflow.
         parent: the key of the MLflow run that a trial is nested in.
         lease: of a caller that holds the run already.
+        warn: called once, with a sentence, where MLflow is away.
 
     Raises:
         InputError: nothing was done (Busy: another process has the run).
@@ -112,7 +114,7 @@ def run(
         if (finished := run_folder.result()) is not None:  # by another process, a moment ago
             return finished
         if session is None:
-            session = opened.enter_context(connect(machine.tracking_uri, machine.output_dir, progress.log))
+            session = opened.enter_context(connect(machine.tracking_uri, machine.output_dir, warn))
         held_folder, stopped = RunFolder(run_folder.folder, held.confirm), stop.also(lambda: held.lost)
         upload = RunUpload(session)
         job = TrainingJob(inputs, held_folder, held, stopped, run_type.pictures, upload, tags or {}, parent)

@@ -14,6 +14,7 @@ from experiments.config.schema import RuntimeConfig
 from experiments.config.values import ParsedArgs
 from experiments.data.run_inputs import load_run_inputs
 from experiments.data.splits import LEAKING
+from experiments.runtime import progress
 from experiments.runtime.files import relative_to_cwd
 from experiments.runtime.interrupts import Stop, interruptible
 from experiments.training import runner
@@ -27,9 +28,15 @@ def train_one(args: ParsedArgs) -> int:
         print(notice, flush=True)
     model = runner.try_model(config, machine)  # a wrong option is found before cars are made or images are read
 
+    warnings: list[str] = []
+
+    def warn(sentence: str) -> None:
+        warnings.append(sentence)
+        progress.log(sentence)
+
     def work(stop: Stop) -> int:
-        result = runner.run(load_run_inputs(config, machine, stop.check), stop, model=model)
-        show_result(result, machine, time.perf_counter() - began)
+        result = runner.run(load_run_inputs(config, machine, stop.check), stop, model=model, warn=warn)
+        show_result(result, machine, time.perf_counter() - began, away=bool(warnings))
         return 0
 
     return interruptible(work)
@@ -38,8 +45,8 @@ def train_one(args: ParsedArgs) -> int:
 NOTABLE = 0.001  # the other weights' Dice is printed where it differs by more than this
 
 
-def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float) -> None:
-    """Print the scores of a run as a table, and the command that opens it in MLflow."""
+def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float, away: bool = False) -> None:
+    """Print the scores of a run as a table, and the command that opens it in MLflow, unless that is `away`."""
     weights, cars = headline(result), result["cars"]
     test = result["test"][weights]
     print(
@@ -71,7 +78,8 @@ def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float) 
     if result["data"] == "synthetic":
         print("These are SYNTHETIC CARS: the scores say nothing about real images.")
     print(f"Run folder: {relative_to_cwd(machine.runs_dir) / result['key']}")
-    print(f"Open it in MLflow: python run.py ui{machine.output_flag}")
+    if not away:
+        print(f"Open it in MLflow: python run.py ui{machine.tracking_flag}")
 
 
 def _named(weights: str, result: dict[str, Any]) -> str:
