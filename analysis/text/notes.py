@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from analysis.records.test_set_ledger import times_read
+from analysis.text.markdown import escaped
 from analysis.text.sentences import setting
 from analysis.text.wording import Phrases, factor_name, level_name, phrases, place_name
 from analysis.verdicts.answer import Answer, Named
@@ -29,8 +28,10 @@ def method_lines(answer: Answer, language: str) -> list[str]:
         )
     )
     reading = study.reading
-    baselines = [level_name(study, level, language) for level in reading.baselines.values()]
-    planned = [factor_name(study, factor, language) for factor in reading.baselines if factor in reading.confirmatory]
+    baselines = [escaped(level_name(study, level, language)) for level in reading.baselines.values()]
+    planned = [
+        escaped(factor_name(study, factor, language)) for factor in reading.baselines if factor in reading.confirmatory
+    ]
     if baselines:
         lines.append(
             words.comparisons(
@@ -53,7 +54,7 @@ def limit_lines(answer: Answer, language: str) -> list[str]:
     words, observed = phrases("notes", language), observe_power(answer)
     lines = [words.validity()] if answer.effects else []
     if observed and observed.factors:
-        names = {factor_name(answer.study, f, language): value for f, value in observed.factors.items()}
+        names = {escaped(factor_name(answer.study, f, language)): value for f, value in observed.factors.items()}
         lines.append(words.detectable(main=names, single=observed.cells if len(answer.study.varied) > 1 else None))
     return [*lines, *answer.study.reading.notes.get("limits", {}).get(language, [])]
 
@@ -116,7 +117,7 @@ def _data(answer: Answer, words: Phrases) -> str:
     sets = _texts(study.finished.data) or [str(study.plan.get("settings", {}).get("data", ""))]
     return str(
         words.data(
-            data=[words.datasets.get(name, name) for name in sets],
+            data=[escaped(words.datasets.get(name, name)) for name in sets],
             images=known.get("photographs"),
             groups=known.get("groups"),
             test_images=scores.image.nunique(),
@@ -132,9 +133,9 @@ def _training(answer: Answer, words: Phrases) -> str:
     """Budget and settings of the training, those that all runs share."""
     runs, planned = answer.study.finished, answer.study.plan.get("settings", {})
 
-    def shared(name: str) -> Any:
+    def shared(name: str) -> str | None:
         values = _texts(runs[name]) if len(runs) else [str(planned.get(name, ""))]
-        return values[0] if len(values) == 1 and values[0] not in ("", "None") else None
+        return escaped(values[0]) if len(values) == 1 and values[0] not in ("", "None") else None
 
     return str(
         words.training(
