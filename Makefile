@@ -3,9 +3,11 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --disable-pip-version-check --quiet
 # Two processes with one thread each: small images need no more, and more would wait for each other.
+# Versions with hashes for every platform. PyTorch's are capped: torch and torchvision must come as a matching pair.
+LOCK = --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-annotate --custom-compile-command 'make lock'
 PYTEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-all test-people test-faults simulate fuzz readme walk notebook lint
+.PHONY: demo test test-all test-people test-faults simulate fuzz readme walk notebook lint lock
 
 demo: .venv/runtime
 	.venv/bin/python run.py --model attention_unet --loss bce_dice --preset demo
@@ -13,26 +15,30 @@ demo: .venv/runtime
 test: .venv/development # contracts, numbers, a real run, the README's commands: four minutes on two cores
 	$(PYTEST) --ignore=tests/people -m "not slow"
 
-test-all: .venv/complete # every test that make test leaves out: slow ones, all injected faults, Ray, what users do
+test-all: .venv/development .venv-page/complete # what make test leaves out: slow tests, faults, Ray, what users do
 	$(PYTEST) -m slow
+	OMP_NUM_THREADS=1 .venv-page/bin/python -m pytest tests/people/test_page.py
 
-test-people: .venv/complete # what users do with a trained model, the notebook, the demo page (in Chromium, if installed)
+test-people: .venv/development .venv-page/complete # what users do with a trained model, the notebook, the demo page (in Chromium, if installed)
 	$(PYTEST) tests/people
+	OMP_NUM_THREADS=1 .venv-page/bin/python -m pytest tests/people/test_page.py
 
-test-faults: .venv/complete # every fault of docs/reliability.md, injected
+test-faults: .venv/development # every fault of docs/en/reliability.md, injected
 	$(PYTEST) -m fault
 
-simulate: .venv/development # the simulations of make test-all, ten times: about five minutes
-	SIMULATIONS=10 $(PYTEST) tests/test_simulate.py
+simulate: .venv/development # the long forms of all simulations, kept in docs/simulations: about an hour
+	$(PYTHON) -m analysis.statistics.simulate
+	$(PYTHON) -m analysis.verdicts.ledger_simulation
+	$(PYTHON) -m analysis.report.simulation_tables --write
 
 fuzz: .venv/development # the property-based tests with twenty times the examples: about ten minutes
 	FUZZ=20 $(PYTEST) -m hypothesis
 
-readme: .venv/runtime # renders the generated parts of the README (choices, demo, studies) and of docs/performance.md
+readme: .venv/runtime # renders the generated parts of the READMEs and of docs/
 	.venv/bin/python -m analysis.report.pages
 	.venv/bin/python -m analysis.report.bench_tables
 
-walk: .venv/runtime # runs the README's walkthrough and records its output; after make demo in a fresh clone, on an idle machine
+walk: .venv/runtime # runs the walkthrough of docs/en and records its output; after make demo in a fresh clone, on an idle machine
 	.venv/bin/python reference/walk.py
 	.venv/bin/python -m analysis.report.pages
 
@@ -42,18 +48,27 @@ notebook: .venv/development # runs reference/u-net-pytorch.ipynb and writes its 
 lint: .venv/development
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy .
 
-.venv/runtime: requirements.txt
+.venv/runtime: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		(echo "Python 3.11 or later is needed: type make PYTHON=python3.12, say, with the one you have." >&2; exit 2)
 	@test -d .venv || $(PYTHON) -m venv .venv
-	@echo "Installing the packages of requirements.txt into .venv (some minutes, several GB with PyTorch) ..."
-	$(PIP) -r requirements.txt
+	@echo "Installing the packages of requirements.lock into .venv (some minutes, several GB with PyTorch) ..."
+	$(PIP) --require-hashes -r requirements.lock
 	@touch $@
 
-.venv/development: requirements-dev.txt .venv/runtime
-	$(PIP) -r requirements-dev.txt
+.venv/development: requirements-dev.lock .venv/runtime
+	$(PIP) --require-hashes -r requirements-dev.lock
 	@touch $@
 
-.venv/complete: requirements-page.txt requirements-ray.txt .venv/development
-	$(PIP) -r requirements-dev.txt -r requirements-page.txt -r requirements-ray.txt
+# The page's library needs an older Pillow, so it has an environment of its own, which sees the packages of .venv.
+.venv-page/complete: requirements-page.txt .venv/development
+	@test -d .venv-page || $(PYTHON) -m venv .venv-page
+	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+		"$$(.venv-page/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	.venv-page/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-page.txt
 	@touch $@
+
+lock: # writes both lock files; needs uv (pip install uv)
+	uv pip compile --quiet $(LOCK) requirements.txt --output-file requirements.lock
+	uv pip compile --quiet $(LOCK) --constraint requirements.lock requirements-dev.txt requirements-ray.txt \
+		--output-file requirements-dev.lock

@@ -126,6 +126,29 @@ class LossEntry(Entry):
         return target(**options) if isinstance(target, type) else functools.partial(target, **options)
 
 
+@dataclass(frozen=True)
+class ModelEntry(Entry):
+    """A model of one's own may return its logits in a dict, as torchvision's segmentation models do."""
+
+    def _make(self, options: Mapping[str, Any]) -> Any:
+        made = self.load()(**options)
+        if self.name == self.target and hasattr(made, "register_forward_hook"):
+            made.register_forward_hook(_logits_of)
+        return made
+
+
+def _logits_of(module: Any, inputs: Any, output: Any) -> Any:
+    """The logits in a dict: its entry `out`, or the only one. Raises ValueError for another dict."""
+    if not isinstance(output, Mapping):
+        return output
+    if "out" in output:
+        return output["out"]
+    if len(output) == 1:
+        return next(iter(output.values()))
+    names = ", ".join(map(str, output))
+    raise ValueError(f"it returns a dict with {names}; it should return logits, alone or as the entry 'out'.")
+
+
 class Table(Mapping[str, Entry]):
     """The entries of one kind, by name, in the order in which they are shown."""
 
@@ -203,6 +226,7 @@ MODELS = Table(
      "any architecture of segmentation-models-pytorch on any encoder",
      "segmentation-models-pytorch 的任意架构，配任意编码器",
      "Iakubovskii 2019, github.com/qubvel-org/segmentation_models.pytorch"),
+    entry=ModelEntry,
 )  # fmt: skip
 
 LOSSES = Table(
@@ -217,16 +241,16 @@ LOSSES = Table(
      "cross-entropy that down-weights easy pixels", "降低易分像素权重的交叉熵",
      "Lin et al. 2017, arXiv:1708.02002"),
     ("bce_dice", "experiments.training.losses:bce_dice_loss",
-     "BCE plus weighted Dice", "两者之和，Dice 一项带权重",
+     "BCE plus weighted Dice", "BCE 与加权 Dice 之和",
      "Isensee et al. 2021, doi:10.1038/s41592-020-01008-z"),
     ("dice_focal", "experiments.training.losses:dice_focal_loss",
-     "Dice plus weighted focal loss", "两者之和，focal 损失一项带权重",
+     "Dice plus weighted focal loss", "Dice 与加权 focal loss 之和",
      "Zhu et al. 2019, doi:10.1002/mp.13300"),
     ("tversky", "experiments.training.losses:tversky_loss",
-     "Dice with separate weights for false positives and false negatives", "为误检和漏检各定代价的 Dice",
+     "Dice with separate weights for false positives and false negatives", "对假阳性和假阴性分别加权的 Dice",
      "Salehi et al. 2017, arXiv:1706.05721"),
     ("lovasz", "experiments.training.losses:lovasz_loss",
-     "1 - IoU of the thresholded prediction, made convex", "阈值化预测的 1 - IoU 的凸代理",
+     "1 - IoU of the thresholded prediction, made convex", "二值化预测的 1 - IoU 的凸代理",
      "Berman et al. 2018, arXiv:1705.08790"),
     entry=LossEntry,
 )  # fmt: skip
@@ -237,7 +261,7 @@ AUGMENTATIONS = Table(
      "no augmentation", "不做增强",
      "-"),
     ("flip", "experiments.data.augment:flip",
-     "horizontal flip with probability 0.5", "以一半的概率左右翻转",
+     "horizontal flip with probability 0.5", "以 0.5 的概率水平翻转",
      "Krizhevsky et al. 2012"),
     ("geometric", "experiments.data.augment:geometric",
      "flip, shift, scale and rotate", "翻转、平移、缩放、旋转",
@@ -256,7 +280,7 @@ DATASETS = Table(
      "Kaggle's Carvana cars: 318 cars, 16 views each", "Kaggle Carvana 汽车：318 辆车，每辆 16 个视角",
      "kaggle.com/c/carvana-image-masking-challenge"),
     ("folder", "experiments.data.folder:build",
-     "your own pairs: images/ and masks/", "自己的图像对：images/ 和 masks/",
+     "your own pairs: images/ and masks/", "你自己的数据：images/ 和 masks/",
      "-"),
     ("synthetic", "experiments.data.synthetic.cars:build",
      "synthetic cars, rendered on demand in Carvana's layout", "现场生成的汽车，采用 Carvana 的目录结构",

@@ -10,23 +10,47 @@ Without a command it trains one combination and scores it on cars it has never s
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 
-from cyclopts import App, CycloptsError, UnknownOptionError, UnusedCliTokensError
+if sys.version_info < (3, 11):  # noqa: UP036 (whoever types this may have an older one)
+    print(f"Python 3.11 or later is needed; this is {sys.version.split()[0]}.", file=sys.stderr)
+    raise SystemExit(2)
+try:
+    from cyclopts import App, CycloptsError, UnknownOptionError, UnusedCliTokensError
 
-from experiments.commands import tools
-from experiments.commands.data import data
-from experiments.commands.inference import evaluate, export, page, predict, submit
-from experiments.commands.judge import judge, score
-from experiments.commands.report import report
-from experiments.commands.runs import runs
-from experiments.commands.study import grid, robustness, study, tune
-from experiments.commands.tools import bench, draw, list_choices
-from experiments.commands.tracking import sync, ui
-from experiments.commands.train import train
-from experiments.runtime.errors import RunFailed, disk_error_message, on_one_line
-from registry import InputError, did_you_mean
+    from experiments.commands import tools
+    from experiments.commands.data import data
+    from experiments.commands.inference import evaluate, export, page, predict, submit
+    from experiments.commands.judge import judge, score
+    from experiments.commands.report import report
+    from experiments.commands.runs import runs
+    from experiments.commands.study import grid, robustness, study, tune
+    from experiments.commands.tools import bench, draw, list_choices
+    from experiments.commands.tracking import sync, ui
+    from experiments.commands.train import train
+    from experiments.runtime.errors import RunFailed, disk_error_message, on_one_line
+    from registry import InputError, did_you_mean
+except ModuleNotFoundError as missing:
+    print(f"The package {missing.name} is missing. Type: pip install -r requirements.txt", file=sys.stderr)
+    raise SystemExit(2) from None
+
+# What other tools call these flags.
+HABITS = {
+    "--lr": "--learning-rate", "--bs": "--batch-size", "--batch": "--batch-size", "--wd": "--weight-decay",
+    "--arch": "--model", "--architecture": "--model", "--backbone": "--model", "--encoder": "--model",
+    "--criterion": "--loss", "--dataset": "--data", "--root": "--data-dir", "--imgsz": "--size",
+    "--img-size": "--size", "--image-size": "--size", "--resize": "--size", "--num-epochs": "--epochs",
+    "--n-epochs": "--epochs", "--max-epochs": "--epochs", "--optim": "--optimizer", "--scheduler": "--schedule",
+    "--lr-scheduler": "--schedule", "--num-workers": "--workers", "--jobs": "--workers", "--amp": "--precision",
+    "--fp16": "--precision", "--gpu": "--device", "--gpus": "--device", "--cuda": "--device", "--patience":
+    "--early-stopping", "--augmentation": "--augment", "--transforms": "--augment", "--out": "--output",
+    "--save-dir": "--output-dir", "--logdir": "--output-dir", "--out-dir": "--output-dir", "--cv": "--fold",
+    "--kfold": "--fold", "--random-state": "--seed", "--checkpoint": "--run", "--weights": "--run", "--ckpt": "--run",
+}  # fmt: skip
+
+LOCAL = ("analysis", "experiments", "models", "registry")
 
 # OpenMP's threads wait for each other by spinning. Where another process wants a core too, that costs up to 90 % of the
 # speed; spinning briefly and then sleeping costs nothing on a quiet machine. It must be set before torch is imported.
@@ -71,6 +95,9 @@ def main(arguments: list[str]) -> int:
     Returns:
         The exit code: 0 done, 1 a run failed, 2 wrong command or input, 130/143 interrupted, 141 output pipe closed.
     """
+    arguments = [
+        re.sub(r"^(--[\w-]+=)?~(?=/|$)", lambda m: (m[1] or "") + os.path.expanduser("~"), a) for a in arguments
+    ]
     command, rest = app, arguments
     while rest and not rest[0].startswith("-") and rest[0] in command:
         command, rest = command[rest[0]], rest[1:]
@@ -88,13 +115,18 @@ def main(arguments: list[str]) -> int:
         return code
     except UnknownOptionError as error:
         flag = error.token.keyword or error.token.value
-        return _complain(f"Unknown flag {flag}{did_you_mean(flag, _flags(command))}. See {help_command}.")
+        return _complain(f"Unknown flag {flag}{_nearest_flag(flag, command)}. See {help_command}.")
     except UnusedCliTokensError as error:
         return _complain(f"Unexpected argument '{(error.unused_tokens or [''])[0]}'. See {help_command}.")
     except CycloptsError as error:
         return _complain(f"{' '.join(str(error).split())} See {help_command}.")
     except InputError as error:
         return _complain(str(error))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").split(".")[0]
+        if package in LOCAL:  # a fault of this project, or of the user's own module
+            raise
+        return _complain(f"This needs the package {package}. Type: pip install -r requirements.txt")
     except RunFailed as error:
         return _complain(str(error), 1)
     except OSError as error:
@@ -123,11 +155,22 @@ def _flags(command: App) -> list[str]:
     ]
 
 
+def _nearest_flag(flag: str, command: App) -> str:
+    """The suggestion for an unknown flag: what other tools call so, else the nearest name."""
+    known = _flags(command)
+    if HABITS.get(flag) in known:
+        return f" (did you mean '{HABITS[flag]}'?)"
+    return did_you_mean(flag, known)
+
+
 def _complain(sentence: str, code: int = 2) -> int:
     print(on_one_line(sentence), file=sys.stderr)
     return code
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal or pipe that lacks a letter shows ? instead
+            stream.reconfigure(errors="replace")
     sys.path.append(os.getcwd())  # for targets of the user's own, wherever the command is typed
     sys.exit(main(sys.argv[1:]))

@@ -38,11 +38,11 @@ Differences from the paper:
 - Here as there: no output transform, all four skips, no deep supervision. Unlike there, the U-Net around it is that of
   `unet.py`, and the convolutions have no bias that the batch normalization after them would remove.
 
-Attention U-Net：解码器知道自己在找什么，就由它来决定该听跳跃连接中的哪些位置。
+Attention U-Net：由拥有更多上下文的解码器，为跳跃连接的每个位置加权。
 
 U-Net 的跳跃连接把一切都送过去，背景也不例外。注意力门把跳跃连接与解码器中较粗一级的特征图（门控信号 g）相比较，
 再用一张取值在 0 到 1 之间的图 alpha 去乘跳跃连接（公式见上）。
-与 `unet` 的区别只此一处：跳跃连接要经过的东西；alpha 为 1 时两者逐位相等。
+与 `unet` 的区别只此一处：跳跃连接要经过注意力门；alpha 为 1 时两者逐比特相等。
 
 论文：Oktay 等，2018，arXiv:1804.03999；作者的代码：github.com/ozan-oktay/Attention-Gated-Networks。
 

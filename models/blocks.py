@@ -5,12 +5,12 @@ therefore begins and ends with the same three steps: normalize the colours, pad 
 and crop the logits. Mirroring is how the U-Net paper extrapolates beyond the border (Ronneberger et al. 2015,
 section 2); padding on one side only keeps pixel (0, 0) of logits and image the same pixel.
 
-各模型共用的部分：照片怎样进入网络、怎样出来，以及双层卷积。
+各模型共用的部分：图像如何进出网络，以及双层卷积。
 
-网络要把输入多次减半，因此边长须能被 16 或 32 整除，而照片的大小是任意的。所以每个模型的首尾都是同样的三步，
+网络要把输入多次减半，因此边长须能被 16 或 32 整除，而图像的大小是任意的。所以每个模型的首尾都是同样的三步，
 只在这里写一遍：
 归一化颜色；用镜像填充右边和下边；最后把 logits 裁回原来的大小。镜像正是 U-Net 论文向图像边缘之外外推的办法
-（Ronneberger 等，2015，第 2 节）；只填充一侧，logits 与照片的 (0, 0) 就始终是同一个像素。
+（Ronneberger 等，2015，第 2 节）；只填充一侧，logits 与图像的 (0, 0) 就始终是同一个像素。
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ Differences from the papers:
 - Any size: the image is mirrored up to multiples of 32 inside and the logits are cropped.
 - Colours are normalised as the encoder was trained; the whole network is trained further, encoder included.
 
-以见过 ImageNet 的 ResNet 为编码器的 U-Net：编码器借来，解码器自己学。
+以 ImageNet 预训练的 ResNet 为编码器的 U-Net：编码器取自现成的网络，解码器从头训练。
 
-边缘、纹理、物体的部件，在各种照片里大同小异。编码器若已在 120 万张带标签的照片上学过这些，
-所需的掩码就比从随机权重开始少得多。
+边缘、纹理、物体的部件，在各种图像里大同小异。编码器若已在 120 万张带标签的图像上学过这些，
+所需的掩码就比从头训练少得多。
 网络采用 segmentation_models_pytorch（smp）的 `Unet`，由 `zoo.py` 建立，填充和权重也在那里。
 
 论文：He 等，2016，arXiv:1512.03385（编码器）；Ronneberger 等，2015，arXiv:1505.04597（U-Net）。

@@ -31,6 +31,7 @@ smp 的任意架构，配 smp 或 timm 的任意编码器。
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ STRIDE = 32  # of nearly every encoder: five halvings
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # of RGB in [0, 1]; nearly every encoder's
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}  # the Inception family's
 DPN = {"mean": (124 / 255, 117 / 255, 104 / 255), "std": (1 / (0.0167 * 255),) * 3}
+DECIDED = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")  # not the user's
 # options of timm that allow any size, tried in this order
 ANY_SIZE: tuple[dict[str, Any], ...] = ({"dynamic_img_size": True}, {"strict_img_size": False}, {})
 
@@ -64,7 +66,9 @@ class Size:
     most: int | None = None
 
 
-def build(arch: str = "Unet", encoder: str = "resnet34", pretrained: bool | str | Path = True) -> EncoderDecoder:
+def build(
+    arch: str = "Unet", encoder: str = "resnet34", pretrained: bool | str | Path = True, **options: Any
+) -> EncoderDecoder:
     """smp's `arch` on `encoder`, any of smp's names or `tu-` and a name of timm's (`tu-convnext_atto`).
 
     Args:
@@ -73,12 +77,13 @@ def build(arch: str = "Unet", encoder: str = "resnet34", pretrained: bool | str 
         pretrained: True for ImageNet weights (downloaded once, then cached), False for random ones, or the path of a
             state dict of that encoder as saved by torchvision, timm or smp (.pth or .safetensors; of a complete smp
             model the encoder is used).
+        options: What else the class of smp takes, such as encoder_depth=4 decoder_channels=128,64,32,16.
 
     Raises:
         WeightsNotFetched: The weights are not cached and cannot be downloaded.
         ValueError: An unknown name, two parts that do not fit together, or a file that does not fit.
     """
-    network = assemble(arch, encoder)
+    network = assemble(arch, encoder, **options)
     size = find_size(network, native_size(encoder))
     if size is None:
         raise ValueError(
@@ -90,6 +95,20 @@ def build(arch: str = "Unet", encoder: str = "resnet34", pretrained: bool | str 
     if path is not None:
         load_encoder(network.get_submodule("encoder"), encoder, path)
     return EncoderDecoder(network, colours["mean"], colours["std"], size, f"{arch} on {encoder}")
+
+
+def _signature() -> inspect.Signature:
+    """The signature of `build` with every option that a class of smp takes, so that a wrong name is known early."""
+    own = [p for p in inspect.signature(build).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    names = dict.fromkeys(name for arch in ARCHITECTURES for name in _options_of(arch))
+    return inspect.Signature(
+        [*own, *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in names)]
+    )
+
+
+def _options_of(arch: str) -> list[str]:
+    """What smp's class takes besides what is decided here."""
+    return [name for name in inspect.signature(ARCHITECTURES[arch]).parameters if name not in (*DECIDED, "kwargs")]
 
 
 class EncoderDecoder(nn.Module):
@@ -124,7 +143,7 @@ class EncoderDecoder(nn.Module):
             ) from error
 
 
-def assemble(arch: str, encoder: str) -> nn.Module:
+def assemble(arch: str, encoder: str, **given: Any) -> nn.Module:
     """Build the network with random weights and one logit per pixel. Raises ValueError for parts that do not fit."""
     if arch not in ARCHITECTURES:
         raise ValueError(
@@ -136,10 +155,13 @@ def assemble(arch: str, encoder: str) -> nn.Module:
         raise ValueError(
             f"Unknown encoder '{encoder}'{nearest}. The usual ones: resnet18, 34, 50, 101, 152, mobilenet_v2."
         )
+    _check_options(arch, given)
     refusal: Exception | None = None
     for options in ANY_SIZE if encoder.startswith("tu-") else ({},):
         try:
-            return ARCHITECTURES[arch](encoder_name=encoder, encoder_weights=None, in_channels=3, classes=1, **options)
+            return ARCHITECTURES[arch](
+                encoder_name=encoder, encoder_weights=None, in_channels=3, classes=1, **options, **given
+            )
         except TypeError as error:  # an option of ViTs, or of Swins, that this encoder does not have
             refusal = error
         except (ValueError, AssertionError, RuntimeError, KeyError, NotImplementedError, AttributeError) as error:
@@ -147,6 +169,14 @@ def assemble(arch: str, encoder: str) -> nn.Module:
             break
     reason = str(refusal).splitlines()[0].rstrip(".! ") if str(refusal) else "it cannot be dilated"
     raise ValueError(f"smp has no {arch} on {encoder} ({reason}); choose another encoder=.") from refusal
+
+
+def _check_options(arch: str, given: dict[str, Any]) -> None:
+    """Raise ValueError for an option that smp's class does not take, or that is decided here."""
+    known = _options_of(arch)
+    for name in given:
+        if name not in known:
+            raise ValueError(f"{arch} has no option '{name}'{did_you_mean(name, known)}. It takes: {', '.join(known)}.")
 
 
 def find_size(network: nn.Module, native: int | None) -> Size | None:
@@ -260,3 +290,6 @@ def _not_fetched(encoder: str) -> WeightsNotFetched:
         f"The ImageNet weights of {encoder} could not be fetched (no network?). Train from scratch with "
         "--model-kwargs pretrained=false, or give a local file: --model-kwargs pretrained=PATH."
     )
+
+
+build.__signature__ = _signature()  # type: ignore[attr-defined]

@@ -1,9 +1,9 @@
-"""Run the README's walkthrough and record the output of each step: `make walk`, about ten minutes on an idle machine.
+"""Run the walkthrough and record the output of each step: `make walk`, about ten minutes on an idle machine.
 
-The commands are those of the README itself: the shell block before each marker `<!-- walk STEP -->` is executed, and
-its output is written to docs/walk/STEP.txt, from where `make readme` copies it between the markers. The demo page,
-which would stay open, is closed as by Ctrl-C once it has printed its address. The first command that fails ends the
-script.
+The commands are those of docs/en/walkthrough.md itself: the shell block before each marker `<!-- walk STEP -->` is
+executed, and its output is written to docs/walk/STEP.txt, from where `make readme` copies it between the markers of all
+pages. The demo page, which would stay open, is closed as by Ctrl-C once it has printed its address. The first command
+that fails ends the script.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "en" / "walkthrough.md"
 KEPT = ROOT / "docs" / "walk"
 STEP = re.compile(r"```bash\n((?:(?!```).)*?)```\n\n<!-- walk (\w+) -->", re.DOTALL)
 
 
-def steps(readme: str) -> dict[str, str]:
-    """Return the shell block of each step of the walkthrough by the name of the step, in the order of the README."""
-    return {name: block for block, name in STEP.findall(readme)}
+def steps(page: str) -> dict[str, str]:
+    """Return the shell block of each step of the walkthrough by the name of the step, in the order of the page."""
+    return {name: block for block, name in STEP.findall(page)}
 
 
 def execute(block: str) -> str:
@@ -46,7 +47,7 @@ def execute(block: str) -> str:
 def main() -> None:
     """Run every step and write its output."""
     KEPT.mkdir(exist_ok=True)
-    for name, block in steps((ROOT / "README.md").read_text(encoding="utf-8")).items():
+    for name, block in steps(PAGE.read_text(encoding="utf-8")).items():
         print(f"--- {name}\n{block}", flush=True)
         (KEPT / f"{name}.txt").write_text(execute(block), encoding="utf-8")
 

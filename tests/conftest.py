@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,32 +39,73 @@ def examples(count: int) -> settings:
 
 
 @pytest.fixture(scope="session")
-def made_cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight synthetic cars of 96x64 pixels in Carvana's layout; read-only."""
-    from experiments.data.synthetic.cars import write_cars
+def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Build what several test files read, once for all test processes: `build_once(name, build)` returns its path.
 
-    folder = tmp_path_factory.mktemp("made") / "cars"
-    write_cars(folder, cars=CARS, seed=0, size=(96, 64))
-    return folder
+    `build` gets the path to write. What stands there is read-only: copy it to change it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # the same folder in every worker
+
+    def build_in_turn(name: str, build: Callable[[Path], object]) -> Path:
+        with FileLock(folder / f"{name}.lock"):
+            if not (folder / f"{name}.built").exists():
+                build(folder / name)
+                (folder / f"{name}.built").touch()
+        return folder / name
+
+    return build_in_turn
 
 
 @pytest.fixture(scope="session")
-def copy_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], None]:
+def made_cars(build_once: Callable[..., Path]) -> Path:
+    """Eight synthetic cars of 96x64 pixels in Carvana's layout; read-only."""
+    from experiments.data.synthetic.cars import write_cars
+
+    return build_once("cars", lambda folder: write_cars(folder, cars=CARS, seed=0, size=(96, 64)))
+
+
+@pytest.fixture(scope="session")
+def finished_run(made_cars: Path, build_once: Callable[..., Path], copy_store: Callable[[Path], None]) -> Path:
+    """The output folder of one finished run of `small`, as another process left it; read-only."""
+
+    def train(output: Path) -> None:
+        copy_store(output / "mlflow.db")
+        subprocess.run([sys.executable, "run.py", *small(made_cars, output)], cwd=ROOT, check=True, capture_output=True)
+
+    return build_once("finished-run", train)
+
+
+@pytest.fixture(scope="session")
+def finished_study(made_cars: Path, build_once: Callable[..., Path]) -> Path:
+    """A study that ran without interruption: its outputs/, its tiny.toml and what it printed; read-only."""
+    import run
+    from tests.test_study import TOML, words
+
+    def carry_out(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "tiny.toml").write_text(TOML)
+        with set_one_thread(), contextlib.redirect_stdout(io.StringIO()) as shown:
+            assert run.main(words(folder / "tiny.toml", made_cars, folder / "outputs")) == 0
+        (folder / "shown.txt").write_text(shown.getvalue())
+
+    return build_once("finished-study", carry_out)
+
+
+@pytest.fixture(scope="session")
+def copy_store(build_once: Callable[..., Path]) -> Callable[[Path], None]:
     """Copy a new MLflow store to a path. All test processes share the original, whose migrations take seconds."""
-    folder = tmp_path_factory.getbasetemp()
-    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder  # the same folder in every worker
-    template = folder / "mlflow-template.db"
+
+    def migrate(template: Path) -> None:
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel("ERROR")  # as the project does; it would report each migration
+        MlflowClient(tracking_uri=f"sqlite:///{template}").search_experiments()
 
     def copy(path: Path) -> None:
-        with FileLock(folder / "mlflow-template.lock"):
-            if not template.exists():
-                from mlflow import MlflowClient
-
-                logging.getLogger("mlflow").setLevel("ERROR")  # as the project does; it would report each migration
-                MlflowClient(tracking_uri=f"sqlite:///{template}").search_experiments()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists():
-                shutil.copy(template, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            shutil.copy(build_once("mlflow-template.db", migrate), path)
 
     return copy
 
@@ -104,6 +149,12 @@ def shared(store_uri: str) -> list[str]:
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Use one thread, here and in child processes: small images need no more, and it is part of a run's key."""
+    with set_one_thread():
+        yield
+
+
+@contextlib.contextmanager
+def set_one_thread() -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()

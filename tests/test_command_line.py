@@ -1,5 +1,6 @@
 """The words: which flags there are, how fast help comes, and what a wrong word is answered."""
 
+import os
 import subprocess
 import sys
 
@@ -331,3 +332,68 @@ def test_a_command_whose_output_was_closed_from_the_start_still_ends_well():
     code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, 'run.py', 'completion', 'bash'])"
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert (process.returncode, process.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [(["--lr", "1e-3"], "--learning-rate"), (["--bs=8"], "--batch-size"), (["--arch", "Unet"], "--model"),
+     (["predict", "x", "--weights", "a.pt"], "--run"), (["--epoch", "3"], "--epochs")],
+)  # fmt: skip
+def test_what_other_tools_call_a_flag_is_suggested_rightly(words, flag, command):
+    code, _, complaint = command(*words)
+    assert code == 2 and f"(did you mean '{flag}'?)" in complaint
+
+
+def test_every_habit_leads_to_a_flag_that_some_command_has():
+    import run
+
+    named = {flag for name in ("", "predict") for flag in run._flags(run.app[name] if name else run.app)}
+    assert set(run.HABITS.values()) <= named and not set(run.HABITS) & named
+
+
+def test_a_tilde_is_the_home_folder_wherever_it_is_typed(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for word in ("--data-dir=~/pairs", "--data-dir=~"):
+        code, _, complaint = command("--data", "folder", word)
+        assert code == 2 and str(tmp_path / "home") in complaint and "~" not in complaint
+    (tmp_path / "run.yaml").write_text("data: folder\ndata_dir: ~/pairs\n")
+    _, _, complaint = command("--config", tmp_path / "run.yaml")
+    assert str(tmp_path / "home" / "pairs") in complaint
+
+
+def without(package, *words):
+    """Run `run.py` in a process that lacks a package."""
+    code = f"import runpy, sys; sys.modules['{package}'] = None; sys.argv = ['run.py', *{list(words)!r}]; "
+    return subprocess.run(
+        [sys.executable, "-c", code + "runpy.run_path('run.py', run_name='__main__')"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("package", "words"), [("cyclopts", ["--help"]), ("rich", ["list"]), ("torch", ["draw"])])
+def test_a_missing_package_is_named_in_one_sentence(package, words):
+    done = without(package, *words)
+    assert done.returncode == 2 and package in done.stderr
+    assert "pip install -r requirements.txt" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_an_older_python_is_refused_in_one_sentence():
+    done = subprocess.run(
+        [sys.executable, "-c", "import runpy, sys; sys.version_info = (3, 10); runpy.run_path('run.py')"],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2 and "Python 3.11 or later is needed" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "gbk"])
+def test_no_encoding_of_the_terminal_ends_a_command(encoding, tmp_path):
+    """Names in Chinese and in letters that no such terminal has."""
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "images" / "汽车_ç_ก.png").write_bytes(b"no picture")
+    for words in (["list"], ["data", "verify", "--data", "folder", "--data-dir", str(tmp_path)], ["judge", "车.csv"]):
+        done = subprocess.run(
+            [sys.executable, "run.py", *words], capture_output=True, cwd=ROOT, check=False,
+            env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+        )  # fmt: skip
+        assert b"Traceback" not in done.stderr and done.returncode in (0, 1, 2)

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from analysis.statistics.power import Spread, chances, smallest_difference, spread_of, what_it_can_detect
-from analysis.statistics.simulate import PILOT, pilot, scaled, scores
+from analysis.statistics.simulate_intervals import PILOT, pilot, scaled, scores
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])

@@ -9,7 +9,7 @@ from analysis.statistics.effects import interaction, main_effect
 from analysis.statistics.estimator import contrast, summarise_cell
 from analysis.statistics.power import Spread
 from analysis.statistics.seed_pairing import pairing_helps, seed_correlation
-from analysis.statistics.simulate import PILOT, scaled, scores
+from analysis.statistics.simulate_intervals import PILOT, scaled, scores
 from analysis.statistics.summary import cell_mean
 
 MODELS, LOSSES = ("unet", "attention", "resnet"), ("bce", "dice")

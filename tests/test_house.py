@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import re
 import subprocess
 
 import pytest
@@ -38,7 +39,8 @@ DOORS = {
 }
 TOP = {
     "models", "experiments", "analysis", "registry.py", "run.py", "README.md", "LICENSE", "U-Net.png", "tests",
-    "requirements.txt", "requirements-judge.txt", "requirements-page.txt", "requirements-ray.txt",
+    "requirements.txt", "requirements.lock", "requirements-dev.lock", "requirements-judge.txt",
+    "requirements-page.txt", "requirements-ray.txt",
     "docs", "reference", "requirements-dev.txt", "Makefile", "pyproject.toml", ".ci", ".git", ".gitignore", ".github",
     "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff",
 }  # fmt: skip
@@ -90,6 +92,14 @@ def refusal(importer, imported):
 def test_imports_only_go_down(name):
     for imported in project_imports(name):
         assert refusal(name, imported) is None, f"{name} imports {imported}: {refusal(name, imported)}"
+
+
+def test_no_study_imports_the_benchmark():
+    reached, left = set(), ["experiments.commands.study"]
+    while left:
+        reached.add(name := left.pop())
+        left += set(project_imports(name)) - reached
+    assert "experiments.studies.cost" in reached and not [name for name in reached if ".bench." in f"{name}."]
 
 
 def test_no_module_lies_flat_and_every_package_has_a_layer():
@@ -145,3 +155,28 @@ def test_the_top_level_holds_only_what_belongs_there():
 
 def test_the_repository_holds_no_data_or_weights():
     assert not [path for path in tracked() if path.lower().endswith((".jpg", ".jpeg", ".gif", ".ckpt", ".pth", ".db"))]
+
+
+def locked(name):
+    """The packages of a lock file: {name: version}, each of which has a hash."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert "://" not in text  # the address of an index would be that of whoever wrote the file
+    entries = re.findall(
+        r"^([a-z0-9][a-z0-9._-]*)==([^\s;]+)[^\\\n]*((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.M
+    )
+    assert len(entries) == len(re.findall(r"^[a-z0-9]", text, re.M)) > 50
+    return {name: version for name, version, _ in entries}
+
+
+@pytest.mark.parametrize(
+    ("lock", "files"),
+    [("requirements.lock", ["requirements.txt"]),
+     ("requirements-dev.lock", ["requirements.txt", "requirements-dev.txt", "requirements-ray.txt"])],
+)  # fmt: skip
+def test_the_lock_files_hold_what_is_required_with_hashes(lock, files):
+    found = locked(lock)
+    for file in files:
+        for name, version in re.findall(r"^([\w-]+)==([\w.]+)", (ROOT / file).read_text(encoding="utf-8"), re.M):
+            assert found[name.lower()] == version, f"{lock} is behind {file}: type make lock"
+    assert found["torch"].startswith("2.") and found["pillow"].startswith("13.")
+    assert locked("requirements.lock").items() <= locked("requirements-dev.lock").items()

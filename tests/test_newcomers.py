@@ -7,49 +7,50 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.test_readme import README
+from tests.test_readme import headings
 
-HALVES = README.split("# 中文说明", 1)
-
-
-def anchor(heading):
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
+NEW = {"my_net", "my_losses", "pets"}  # what CONTRIBUTING and docs/ add as examples
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def name(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def anchors(path):
+    """The anchors that GitHub gives the headings of a page."""
+    titles = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", title) for _, title in headings(path.read_text(encoding="utf-8"))]
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_links_within_the_repository_lead_to_a_file_and_a_heading(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target, place in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
-        path = ROOT / (target or page)
-        assert path.exists(), target
-        if place:
-            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-            assert place in map(anchor, headings), (target, place)
+    for target, place in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text(encoding="utf-8")):
+        path = (page.parent / target).resolve() if target else page
+        assert path.is_relative_to(ROOT) and path.exists(), target
+        assert not place or place in anchors(path), (target, place)
 
 
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
-NEW = {"my_net", "my_losses", "pets"}  # what CONTRIBUTING and the README add as examples
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_file_and_module_that_a_page_names_exists(page):
     text = page.read_text(encoding="utf-8")
     folders = "(?:experiments|analysis|models|tests|reference)"
-    for name in re.findall(rf"(?<![\w/.-])({folders}/[\w/]+\.(?:py|toml|ipynb))", text):
-        assert (ROOT / name).exists() or Path(name).stem in NEW, name
-    for name in re.findall(rf"(?<![\w/.])({folders}(?:\.\w+)+)", text):
-        *parents, last = name.split(".")
+    for file in re.findall(rf"(?<![\w/.-])({folders}/[\w/]+\.(?:py|toml|ipynb))", text):
+        assert (ROOT / file).exists() or Path(file).stem in NEW, file
+    for target in re.findall(rf"(?<![\w/.])({folders}(?:\.\w+)+)", text):
+        *parents, last = target.split(".")
         parent = ROOT.joinpath(*parents)
         source = parent.with_suffix(".py") if parent.with_suffix(".py").exists() else parent / "__init__.py"
         path = parent / last
-        assert path.is_dir() or path.with_suffix(".py").exists() or last in source.read_text() or last in NEW, name
+        assert path.is_dir() or path.with_suffix(".py").exists() or last in source.read_text() or last in NEW, target
+
+
+def page_in(language, file):
+    return (ROOT / "docs" / language / file).read_text(encoding="utf-8")
 
 
 def test_the_comparison_with_others_links_the_same_sources_in_both_languages():
-    tables = [
-        re.search(r"^## (?:How it compares|与其他仓库比较)\n(.*?)^## ", half, re.MULTILINE | re.DOTALL)[1]
-        for half in HALVES
-    ]
+    tables = [page_in(language, "comparison.md") for language in ("en", "zh")]
     rows = [[line.count("|") for line in table.splitlines() if line.startswith("|")] for table in tables]
     assert rows[0] == rows[1] and len(rows[0]) >= 12 and set(rows[0]) == {7}
     links = [re.findall(r"\]\((https:[^)]*)\)", table) for table in tables]
@@ -57,7 +58,7 @@ def test_the_comparison_with_others_links_the_same_sources_in_both_languages():
 
 
 def test_the_roadmaps_ticks_are_the_same_in_both_languages():
-    ticks = [re.findall(r"^- \[(.)\]", half, re.MULTILINE) for half in HALVES]
+    ticks = [re.findall(r"^- \[(.)\]", page_in(language, "roadmap.md"), re.MULTILINE) for language in ("en", "zh")]
     assert ticks[0] == ticks[1] and {"x", " "} == set(ticks[0])
 
 

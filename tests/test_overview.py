@@ -59,7 +59,7 @@ def test_the_table_shows_what_a_run_is_and_weighs(command, output):
     code, shown, _ = command("runs", "--output-dir", output)
     rows = {line.split()[1]: line for line in shown.splitlines() if line.startswith("│")}
     done = next(run for run in run_index.list_runs(output / "runs") if run.state == "finished")
-    dice = json.loads((done.folder / "result.json").read_text())["test"]["best"]["dice"]
+    dice = json.loads((done.folder / "result.json").read_text())["test"]["last"]["dice"]
     size = sum(path.stat().st_size for path in done.folder.rglob("*") if path.is_file())
     assert code == 0 and all(word in rows[done.key] for word in ("unet", "bce_dice", "carvana", " 0 ", "finished"))
     assert f"{dice:.4f}" in rows[done.key] and f"{size / 1e6:.1f} MB" in rows[done.key]
@@ -219,7 +219,7 @@ def test_a_pruned_run_serves_every_command(command, output, finished, made_cars,
 
 
 def test_a_pruned_run_whose_result_is_gone_is_trained_again(command, output, finished, made_cars):
-    scores = (finished / "scores.csv").read_bytes()
+    scores = (finished / "scores_last.csv").read_bytes()
     assert command("runs", "prune", "--yes", "--output-dir", output)[0] == 0
     (finished / "result.json").unlink()
     for other in (
@@ -231,7 +231,11 @@ def test_a_pruned_run_whose_result_is_gone_is_trained_again(command, output, fin
     ):  # copies, of which the same command would be
         shutil.rmtree(finished.with_name(other))
     code, shown, complaint = command(*small(made_cars, output, epochs=1))
-    assert code == 0 and "holds only weights" in shown + complaint and (finished / "scores.csv").read_bytes() == scores
+    assert (
+        code == 0
+        and "holds only weights" in shown + complaint
+        and (finished / "scores_last.csv").read_bytes() == scores
+    )
 
 
 def test_a_run_that_another_process_holds_is_not_pruned(command, output, finished):

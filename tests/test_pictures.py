@@ -56,7 +56,7 @@ def answers(folder):
         "one cell": made(folder / "one", **one),
         "one factor": made(folder / "factor", models=PLAIN, losses={"bce": 0.0}),
         "one seed": made(folder / "seed", seeds=(0,), **two),
-        "many cells": made(folder / "many", cars=4, views=1, **many),
+        "many cells": made(folder / "many", cars=4, views=1, tuned=False, **many),
         "long labels": made(folder / "long", labels=LONG, **two),
         "a stalled run": stalled(made(folder / "stalled", **two)),
         "nothing measured": answer_study(gather.gather_study(folder / "nothing", "made")),
@@ -158,7 +158,7 @@ def test_every_cell_is_named_in_full(every_answer, language):
 def test_chinese_pictures_need_no_english_but_names(every_answer):
     known = {"U-Net", "AttentionU-Net", "Dice", "BCE", "SD", "epoch", "JPEG", "GMACs"}
     words = read(drawn(every_answer["pretraining"], "hero", "zh"))
-    assert "从头训练·8辆车·450步" in words and "基线：从头训练" in words
+    assert "·8辆车·450步" in words and "（基线：8辆车）" in words
     left_over = set(re.findall(r"[A-Za-z][A-Za-z-]+", words)) - known
     assert left_over <= {"ImageNet"}
 
@@ -243,6 +243,20 @@ def test_robustness_shows_the_baseline_as_a_thick_line_and_one_range_of_dice(eve
         assert figure.legends[0].get_texts()[0].get_text().endswith("(baseline)")
 
 
+def test_robustness_has_a_panel_for_every_corruption_and_place_and_names_every_cell(every_answer):
+    answer = every_answer["a stalled run"]
+    scores = answer.study.robustness
+    again = scores[scores.condition == "wild"].assign(condition="wild_too")
+    keys = answer.study.finished.key[answer.study.finished.cell == answer.cells[1].name]
+    less = pd.concat([scores[~(scores.condition.str.match("blur|clean") & scores.key.isin(keys))], again])
+    figure = PICTURES["robustness"](replace(answer, study=replace(answer.study, robustness=less)), "en")
+    titles = [axis.get_title("left") for axis in figure.axes if axis.get_visible()]
+    assert titles == ["blur", "noise", "other images: wild", "other images: wild_too"]
+    assert len(figure.legends[0].get_texts()) == 4
+    half = replace(answer.study, robustness=less[~less.condition.str.match(".* 3")])
+    assert PICTURES["robustness"](replace(answer, study=half), "en") is None
+
+
 def test_a_study_of_one_network_has_no_panel_with_one_vertical_line(every_answer):
     assert len(PICTURES["cost"](every_answer["augmentation"], "en").axes) == 1
     assert len(PICTURES["cost"](every_answer["models_x_losses"], "en").axes) == 2
@@ -257,8 +271,10 @@ def test_a_cells_interval_is_its_difference_from_the_baseline(every_answer):
     answer = every_answer["models_x_losses"]
     figure = cell_interval(answer, "resnet_unet-from-scratch+bce")
     (point,) = [line for line in figure.axes[0].lines if line.get_marker() == "o"]
-    means = {cell.name: cell.dice for cell in answer.cells}
-    assert point.get_xdata()[0] == pytest.approx(means["resnet_unet-from-scratch+bce"] - means["unet+bce"])
+    comparison = answer.against_baseline["resnet_unet-from-scratch+bce"]
+    assert point.get_xdata()[0] == comparison.difference < 0
+    (interval,) = [line for line in figure.axes[0].lines if line.get_linewidth() == 2]
+    assert tuple(interval.get_xdata()) == (comparison.low, comparison.high)
     assert "against U-Net · BCE" in "".join(text.get_text() for text in figure.texts)
     assert "the baseline itself" in style.svg(cell_interval(answer, "unet+bce"))
     nothing = every_answer["nothing measured"]

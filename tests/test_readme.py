@@ -1,14 +1,37 @@
-"""The README: what it shows is rendered, both languages agree, and its commands run as they are written."""
+"""The READMEs and docs/: both languages agree, the front pages stay short, and commands run as they are written."""
 
+import csv
 import itertools
+import json
 import re
 import shlex
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT, small
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh-CN.md"}
+# Every page that is written by hand, by language; the studies' own pages are rendered whole.
+PAGES = {language: [readme, *sorted((ROOT / "docs" / language).glob("*.md"))] for language, readme in READMES.items()}
+PAIRS = list(zip(*PAGES.values(), strict=True))
+TEXTS = {language: "\n".join(page.read_text(encoding="utf-8") for page in PAGES[language]) for language in PAGES}
+EVERYTHING = "\n".join(TEXTS.values())
+
+
+def without_code(text):
+    """The text without its fenced blocks."""
+    return re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def headings(text):
+    """The marks and titles of a page's headings, in order."""
+    return re.findall(r"^(#+) (.*)$", without_code(text), re.MULTILINE)
+
+
+def code_blocks(text, language):
+    """The blocks of a language, comments apart."""
+    return [re.sub(" *#.*", "", block) for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
 
 
 def test_what_the_readme_shows_is_rendered_from_the_registry_and_the_committed_results(command):
@@ -17,34 +40,105 @@ def test_what_the_readme_shows_is_rendered_from_the_registry_and_the_committed_r
 
 
 def test_the_tables_of_speed_are_rendered_from_what_bench_printed():
-    from analysis.report.bench_tables import DOCUMENT, rendered
+    from analysis.report.bench_tables import DOCUMENTS, rendered
 
-    text = DOCUMENT.read_text(encoding="utf-8")
-    assert rendered(text) == text, "type make readme"
-
-
-def test_both_languages_have_the_same_headings():
-    english, chinese = README.split("# 中文说明", 1)
-    levels = [[len(mark) for mark in re.findall(r"^(##+) ", part, re.MULTILINE)] for part in (english, chinese)]
-    assert levels[0] == levels[1] and len(levels[0]) >= 6
+    for language, page in DOCUMENTS.items():
+        text = page.read_text(encoding="utf-8")
+        assert rendered(text, language) == text, "type make readme"
 
 
-def test_the_walk_is_the_same_in_both_languages_and_each_step_has_its_output():
+def test_both_languages_have_the_same_pages():
+    names = [[page.name for page in PAGES[language][1:]] for language in PAGES]
+    assert names[0] == names[1] and len(names[0]) >= 20
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair[0].name)
+def test_both_languages_of_a_page_have_the_same_headings_tables_and_commands(pair):
+    english, chinese = (page.read_text(encoding="utf-8") for page in pair)
+    assert [level for level, _ in headings(english)] == [level for level, _ in headings(chinese)]
+    columns = [[line.count("|") for line in text.splitlines() if line.startswith("|")] for text in (english, chinese)]
+    assert columns[0] == columns[1]
+    for language in ("bash", "python"):
+        assert code_blocks(english, language) == code_blocks(chinese, language)
+
+
+def test_every_page_leads_to_the_other_language():
+    for english, chinese in PAIRS[1:]:
+        assert f"](../zh/{english.name})" in english.read_text(encoding="utf-8")
+        assert f"](../en/{english.name})" in chinese.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("language", READMES)
+def test_the_front_page_is_short_enough_to_be_read(language):
+    text = READMES[language].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 250 and len(text.encode()) <= 24 * 1024
+    prose = [line for line in without_code(text).splitlines() if not line.startswith("|")]
+    assert max(map(len, prose)) <= 300
+    assert max(line.count("|") - 1 for line in text.splitlines() if line.startswith("|")) <= 9
+
+
+@pytest.mark.parametrize("language", READMES)
+def test_the_names_on_the_front_page_are_those_of_the_registry(language):
+    from experiments.config.schema import PRESETS
+    from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
+
+    text = READMES[language].read_text(encoding="utf-8")
+    tables = {"model": MODELS, "loss": LOSSES, "augment": AUGMENTATIONS, "data": DATASETS, "preset": PRESETS}
+    for flag, table in tables.items():
+        (item,) = re.findall(rf"^- \*\*[^\n]*`--{flag}`.*?(?=^- |\n\n)", text, re.MULTILINE | re.DOTALL)
+        assert set(table) == set(re.findall(r"`(\w[\w-]*)`", item)), flag
+
+
+@pytest.mark.parametrize("language", READMES)
+def test_what_a_set_up_costs_is_what_the_records_say(language):
+    text = READMES[language].read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .*\| (?:192×128|96×64) \| 16 \|(.*)\|$", text, re.MULTILINE)
+    demo, shortened, study = [row.split("|") for row in rows]
+    printed = (ROOT / "docs" / "demo.txt").read_text(encoding="utf-8")
+    seconds, dice = re.search(r"(\d+) in all|total (\d+) s", printed), re.search(r"test Dice +│ ([\d.]+)", printed)
+    assert numbers(demo) == [f"{int(seconds[1] or seconds[2]) / 60:.1f}", f"{float(dice[1]):.3f}"]
+    run = json.loads((ROOT / "docs" / "bench" / "quality.json").read_text())
+    in_all = run["seconds"]["this_sitting"] / 60
+    assert numbers(shortened) == [f"{run['peak_memory_gb']:.1f}", f"{in_all:.1f}", f"{run['test']['last']['dice']:.3f}"]
+    with (ROOT / "analysis" / "results" / "models_x_losses" / "runs.csv").open() as file:
+        runs = [row for row in csv.DictReader(file) if row["cell"] == "unet+bce_dice"]
+    memory, training, dice = (mean(runs, name) for name in ("peak_memory_gb", "training_seconds", "dice"))
+    assert numbers(study) == [f"{memory:.1f}", f"{training / 60:.1f}", f"{dice:.3f}"]
+
+
+def numbers(cells):
+    return re.findall(r"\d+\.\d+", " ".join(cells))
+
+
+def mean(rows, name):
+    return sum(float(row[name]) for row in rows) / len(rows)
+
+
+def test_the_clone_line_and_the_citation_name_the_same_address():
+    address = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["repository-code"]
+    for readme in READMES.values():
+        text = readme.read_text(encoding="utf-8")
+        assert f"git clone {address}.git && cd {address.rpartition('/')[2]}\n" in text
+        assert f"url    = {{{address}}}" in text
+
+
+def test_the_walk_has_an_output_for_each_step_in_both_languages():
     from reference.walk import KEPT, steps
 
-    english, chinese = README.split("# 中文说明", 1)
-    assert list(steps(english)) == ["pairs", "compare", "predict", "export", "page"]
-    for name, block in steps(english).items():
-        assert block in chinese
-        assert (KEPT / f"{name}.txt").read_text(encoding="utf-8") in english
+    walks = [(ROOT / "docs" / language / "walkthrough.md").read_text(encoding="utf-8") for language in PAGES]
+    assert steps(walks[0]) == steps(walks[1])
+    assert list(steps(walks[0])) == ["pairs", "compare", "report", "predict", "export", "page"]
+    for name in steps(walks[0]):
+        printed = (KEPT / f"{name}.txt").read_text(encoding="utf-8").strip()
+        assert all(f"<!-- walk {name} -->\n```text\n{printed}\n```" in walk for walk in walks)
 
 
 def commands():
-    """Every `python run.py …` in the README's shell blocks, once."""
+    """Every `python run.py …` in the shell blocks of all pages, once."""
     found = []
-    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
+    for block in re.findall(r"```bash\n(.*?)```", EVERYTHING, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
+            words = list(itertools.takewhile(lambda word: word != ">", shlex.split(line, comments=True)))
             if words[:2] == ["python", "run.py"] and words not in found:
                 found.append(words)
     return found
@@ -62,7 +156,7 @@ def study_to_report(folder, given, monkeypatch):
 
 
 def lay_out_data(folder, cars, monkeypatch):
-    """Create what the README's data commands name: cars, pairs, a manifest, zips, and a fake kagglehub."""
+    """Create what the pages' data commands name: cars, pairs, a manifest, zips, and a fake kagglehub."""
     import shutil
     import sys
     import types
@@ -71,7 +165,8 @@ def lay_out_data(folder, cars, monkeypatch):
     from tests.test_data import write_pairs
 
     for name in ("train", "train_masks"):
-        shutil.copytree(cars / name, folder / "data" / "carvana" / name)
+        for copy in ("carvana", "carvana_384x256"):
+            shutil.copytree(cars / name, folder / "data" / copy / name)
         shutil.make_archive(str(folder / name), "zip", cars, name)
     (folder / "split.csv").write_text(splits.manifest(splits.split(carvana.build(cars))))
     write_pairs(folder / "pairs", names=[f"{letter}_{n}" for letter in "abcd" for n in range(2)])
@@ -81,7 +176,7 @@ def lay_out_data(folder, cars, monkeypatch):
 
 
 def write_pets(folder):
-    """Photographs NAME_1.jpg and masks NAME_1.png side by side, as the README's own data set lists them."""
+    """Photographs NAME_1.jpg and masks NAME_1.png side by side, as the data set of docs/en/extending.md lists them."""
     from PIL import Image
 
     from tests.strangers import scene
@@ -93,7 +188,17 @@ def write_pets(folder):
         Image.fromarray((mask > 0).astype("uint8") * 255).save(folder / f"{name}_1.png")
 
 
-# What makes a command of the README that measures or draws a matter of seconds; it takes the place of its own flags.
+def write_scores(folder, images):
+    """Tables of scores in the columns that the pages' `judge` commands name: a row per image, or one per run."""
+    cases = itertools.product(("main", "candidate"), range(3), range(6 if images else 1))
+    rows = [
+        f"{name},{name},bce,{seed},{case},{case},{0.9 + (7 * seed + case) % 10 / 100}" for name, seed, case in cases
+    ]
+    (folder / "scores.csv").write_text("\n".join(["version,model,loss,seed,patient,image,dice", *rows]))
+    (folder / "wide.csv").write_text("case,ours,theirs\n" + "".join(f"{n},0.9{n},0.8{9 - n}\n" for n in range(9)))
+
+
+# What makes a command of the pages that measures or draws a matter of seconds; it takes the place of its own flags.
 QUICK = {
     "bench": [
         "--parts",
@@ -148,6 +253,7 @@ def shrink_studies(folder, monkeypatch):
     }  # fmt: skip
     for path in study_file.STUDIES.glob("*.toml"):
         text = path.read_text(encoding="utf-8")
+        text = text.partition("[labels]")[0]
         lines = re.sub(
             r"^\w+ = \[\n(.*\n)*?\]", lambda m: re.sub(r",?\n", ",", m[0]).replace("[,", "["), text, flags=re.MULTILINE
         )
@@ -186,9 +292,10 @@ def put_weights(path):
     torch.save(zoo.build("Unet", "mobilenet_v2", pretrained=False).network.encoder.state_dict(), path)
 
 
-# Studies of many configurations, and a benchmark that starts a process for each loop.
-STUDIES = ("pretraining", "augmentation", "full_size", "models_x_losses")
-SLOW = ({"bench"}, *({"study", name} for name in STUDIES))
+# Studies of many configurations or done already in another command, networks of millions of parameters, a tuning, and
+# a benchmark that starts a process for each loop.
+STUDIES = ("pretraining", "augmentation", "full_size", "models_x_losses", "leak", "--data-dir", "--published")
+SLOW = ({"bench"}, {"tune"}, {"--tune"}, {"smp"}, {"resnet_unet"}, *({"study", name} for name in STUDIES))
 PARAMETERS = [
     pytest.param(words, marks=pytest.mark.slow if any(slow <= {*words} for slow in SLOW) else ())
     for words in commands()
@@ -196,7 +303,7 @@ PARAMETERS = [
 
 
 @pytest.mark.parametrize("words", PARAMETERS, ids=lambda words: " ".join(words))
-def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypatch):
+def test_the_pages_commands_run(words, command, made_cars, tmp_path, monkeypatch):
     """Training commands run for one short epoch on small cars; their other flags are kept as they are written."""
     from tests.test_data import write_pairs
 
@@ -212,19 +319,26 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     if given[:1] in (["predict"], ["evaluate"], ["submit"], ["export"], ["completion"], ["page"]):
         pytest.skip("they want a trained run, and have one in tests/people")
     monkeypatch.chdir(tmp_path)
+    if given[:1] == ["judge"]:
+        write_scores(tmp_path, images="--image" in given)
+        assert command(*given)[0] in ((0, 3, 4) if "--accept" in given else (0,))
+        return
     if given[:1] in (["data"], ["runs"], ["study"], ["tune"], ["grid"]):
         lay_out_data(tmp_path, made_cars, monkeypatch)
         shrink_studies(tmp_path, monkeypatch)
     if given and not given[0].startswith("-"):
         elsewhere = study_to_report(tmp_path, given, monkeypatch) if given[0] == "report" else []
         short = QUICK.get(" ".join(given[:2]), QUICK.get(given[0], []))
+        given = [*given, "--every-car"] if given[:2] == ["data", "reduce"] else given  # the cars are made
         code, _, complaint = command(*with_flags(given, short, short[::2]), *elsewhere)
         assert code == 0, complaint
         return
     flags = [word for word in given if word.startswith("--")]
     (tmp_path / "settings.yaml").write_text("model: unet\nmodel_kwargs: {width: 4}\n")
     for own in {word.split(":")[0] for word in given if word.startswith(("my_ideas:", "my_data:"))}:
-        (code,) = {re.sub("#.*", "", block) for block in re.findall(rf"```python\n(# {own}.*?)```", README, re.DOTALL)}
+        (code,) = {
+            re.sub("#.*", "", block) for block in re.findall(rf"```python\n(# {own}.*?)```", EVERYTHING, re.DOTALL)
+        }
         (tmp_path / f"{own}.py").write_text(code)
         monkeypatch.syspath_prepend(tmp_path)
     short = small(made_cars, tmp_path / "outputs", epochs=1)
@@ -234,6 +348,8 @@ def test_the_readmes_commands_run(words, command, made_cars, tmp_path, monkeypat
     if "my_data:pets" in given:
         write_pets(tmp_path / "pets")
         short = small(tmp_path / "pets", tmp_path / "outputs", epochs=1)
+    if "--progressive" in given:  # begins at half of the size
+        short[short.index("--size") + 1] = "96x64"
     replaced = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
     added = [flag for flag in short[::2] if flag not in flags]
     code, shown, complaint = command(*with_flags(given, short, [*replaced, *added]))

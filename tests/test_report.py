@@ -35,7 +35,8 @@ def all_pictures():
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, request):
-    """The words that make `report` work in a folder of its own."""
+    """The words that make `report` work in a folder of its own, as if that were its checkout."""
+    monkeypatch.setattr("analysis.records.places.RESULTS", tmp_path / "results")
     if "all_pictures" not in request.fixturenames:
         monkeypatch.setattr(report, "PICTURES", {"hero": hero.hero})
     (tmp_path / "README.md").write_text(MARKERS)
@@ -55,6 +56,13 @@ def made(tmp_path_factory):
     output = tmp_path_factory.mktemp("made")
     write_study(output, **TWO)
     return output
+
+
+def enter_study(study, results):
+    """Enter a study's runs into the ledger under `results`, as `report` does; returns the ledger."""
+    ledger = test_set_ledger.entered(test_set_ledger.read_ledger(results), study)
+    (results / "ledger.csv").write_bytes(test_set_ledger.as_csv(ledger))
+    return ledger
 
 
 def places(folder):
@@ -106,7 +114,12 @@ def test_the_committed_files_alone_give_every_number_and_every_figure_again(
 
 @pytest.mark.slow
 def test_a_report_imports_neither_torch_nor_mlflow(made, tmp_path):
-    committed.write_study(gather.gather_study(made, "made"), tmp_path / "results")
+    Places(results=tmp_path / "results").write_results(
+        {
+            tmp_path / "results" / "made" / name: content
+            for name, content in committed.study_files(gather.gather_study(made, "made")).items()
+        }
+    )
     (tmp_path / "README.md").write_text(MARKERS)
     words = [
         "report",
@@ -355,25 +368,25 @@ def test_a_run_that_was_repeated_otherwise_takes_the_committed_ones_place_even_i
 
 def test_the_ledger_counts_each_run_once_over_all_studies_and_forgets_none(made, tmp_path):
     first = gather.gather_study(made, "made")
-    test_set_ledger.enter_study(first, tmp_path)
+    enter_study(first, tmp_path)
     once = (tmp_path / "ledger.csv").read_bytes()
-    test_set_ledger.enter_study(first, tmp_path)
+    enter_study(first, tmp_path)
     assert (tmp_path / "ledger.csv").read_bytes() == once
     write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
-    found = test_set_ledger.enter_study(gather.gather_study(tmp_path / "other", "other"), tmp_path)
+    found = enter_study(gather.gather_study(tmp_path / "other", "other"), tmp_path)
     assert list(found.runs) == [12, 2] and test_set_ledger.times_read(found, first) == [(12, 14, 2)]
     write_study(tmp_path / "third", "third", models={"resnet_unet": 0}, losses={"bce": 0}, cars=9)
     assert test_set_ledger.times_read(
-        test_set_ledger.enter_study(gather.gather_study(tmp_path / "third", "third"), tmp_path), first
+        enter_study(gather.gather_study(tmp_path / "third", "third"), tmp_path), first
     ) == [(12, 14, 2)]
 
 
 def test_test_set_use_is_counted_per_car_over_all_splits(made, tmp_path):
     first = gather.gather_study(made, "made")
-    test_set_ledger.enter_study(first, tmp_path)
+    enter_study(first, tmp_path)
     write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
     other = gather.gather_study(tmp_path / "other", "other")
-    found = test_set_ledger.enter_study(replace(other, runs=other.runs.assign(split="siblings")), tmp_path)
+    found = enter_study(replace(other, runs=other.runs.assign(split="siblings")), tmp_path)
     assert sorted(found.split) == ["car", "siblings"] and test_set_ledger.times_read(found, first) == [(12, 14, 2)]
 
 

@@ -15,17 +15,14 @@ from analysis.plots.panels import FALSE, MISSED
 from experiments.config.schema import RunConfig
 from experiments.studies import reproduce
 from registry import InputError
-from tests.conftest import run_folder, small
+from tests.conftest import run_folder
 from tests.test_data import write_pairs
 
 
 @pytest.fixture(scope="module")
-def trained(made_cars, tmp_path_factory):
+def trained(finished_run, made_cars, tmp_path_factory):
     """The output folder of a study of one run that was trained for two epochs."""
-    import run
-
-    output = tmp_path_factory.mktemp("trained") / "outputs"
-    assert run.main(small(made_cars, output)) == 0
+    output = shutil.copytree(finished_run, tmp_path_factory.mktemp("trained") / "outputs")
     key = run_folder(output).name
     cell = {
         "cell": "unet-bce_dice",

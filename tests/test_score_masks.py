@@ -67,7 +67,7 @@ def shrink_one(masks):
 
 def write_before(masks):
     (masks / "s.csv").write_text("mine")
-    return "is never overwritten"
+    return "was not written by this project and is not replaced"
 
 
 def no_folder(masks):
@@ -94,8 +94,8 @@ def test_the_same_method_and_seed_are_not_added_twice_nor_to_a_foreign_file(mask
 
 def test_predictions_without_a_true_mask_are_named(masks, command):
     Image.new("1", (50, 40)).save(masks / "good" / "extra.png")
-    code, shown, _ = scored(command, masks)
-    assert code == 0 and "Skipped: 1 predictions without a true mask" in shown
+    code, _, complaint = scored(command, masks)
+    assert code == 0 and "Left out: 1 prediction without a true mask (1 .png)" in complaint
 
 
 def test_neither_command_imports_torch_or_mlflow(masks):

@@ -1,9 +1,8 @@
 """A study: what its file may say, what it prints first, how its runs are carried out, and what it leaves behind."""
 
-import contextlib
-import io
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -69,20 +68,15 @@ def scores(output):
     """What must not differ between two ways to carry out one study."""
     plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
     keys = [key for cell in plan["cells"] for key in cell["runs"].values()]
-    names = ("scores_last.csv", "scores.csv", "metrics.jsonl")
+    names = ("scores_last.csv", "scores_best.csv", "metrics.jsonl")
     return plan["cells"], {(key, name): (output / "runs" / key / name).read_bytes() for key in keys for name in names}
 
 
 @pytest.fixture(scope="module")
-def finished(made_cars, tmp_path_factory, one_thread):
-    """A study that was carried out without interruption: its output folder, its file and what it printed."""
-    import run
-
-    folder = tmp_path_factory.mktemp("study")
-    (folder / "tiny.toml").write_text(TOML)
-    with contextlib.redirect_stdout(io.StringIO()) as shown:
-        assert run.main(words(folder / "tiny.toml", made_cars, folder / "outputs")) == 0
-    return folder / "outputs", folder / "tiny.toml", shown.getvalue()
+def finished(finished_study, tmp_path_factory):
+    """A copy of the finished study: its output folder, its file and what it printed."""
+    folder = shutil.copytree(finished_study, tmp_path_factory.mktemp("study") / "copy")
+    return folder / "outputs", folder / "tiny.toml", (folder / "shown.txt").read_text()
 
 
 WRONG = [
@@ -95,7 +89,7 @@ WRONG = [
     ({"design": {"seeds": [0], "ropes": 1}}, r"\[design\] ropes is unknown \(did you mean 'rope'\?\)"),
     ({"design": {"seeds": [0], "confirmatory": ["los"]}}, r"names 'los' \(did you mean 'loss'\?\)"),
     ({"design": {"seeds": [0], "simple_effects": ["pairs"]}}, "simple_effects.* names 'pairs'; it takes loss"),
-    ({"design": {"seeds": [0], "baseline": {"loss": "bce"}}}, r"\[design.baseline\] names .loss.; it takes none"),
+    ({"design": {"seeds": [0], "baseline": {"model": "unet"}}}, r"\[design.baseline\] names .model.; it takes loss"),
     ({"design": {"seeds": [0], "simple_effects": ["loss"], "baseline": {"loss": "bcee"}}},
      r"\[design.baseline\] loss names 'bcee' \(did you mean 'bce'\?\)"),
     (
@@ -103,9 +97,12 @@ WRONG = [
          "design": {"seeds": [0], "simple_effects": ["train_cars"], "baseline": {"train_cars": 30}}},
         r"train_cars names '30'.*it takes 20, 40",
     ),
-    ({"design": {"seeds": [0], "at_budget": 1}}, r"\[design\] at_budget should be a valid boolean, not 1"),
-    ({"design": {"seeds": [0], "at_budget": True}},
-     r"\[design\] at_budget is for studies in which the number of steps is a factor"),
+    ({"design": {"seeds": [0], "at_budget": True}}, r"\[design\] at_budget is unknown"),
+    ({"design": {"seeds": "3-10"}}, r'seeds should be a list, or counts from 2 to 100 such as "3..10"'),
+    ({"design": {"seeds": [0], "draw_training_cars": True}}, r"\[design\] draw_training_cars needs train_cars"),
+    ({"design": {"seeds": [0], "simple_effects": "loss", "within": {"loss": "loss"}}}, r"\] loss names .loss."),
+    ({"design": {"seeds": [0]}, "labels": {"bcee": "BCE"}}, r"\[labels\] names .bcee. \(did you mean .bce.\?\)"),
+    ({"design": {"seeds": [0]}, "labels": {"bce": {"fr": "BCE"}}}, r"\[labels\] bce should be text, or a table"),
     ({"design": {"seeds": [0], "pilot": {"cells": 9}}}, r"\[design.pilot\] cells is 9, but the study has 2"),
     ({"design": {"seeds": [0], "guess": {"seed": -1}}},
      r"\[design.guess\] seed should be greater than or equal to 0, not -1"),
@@ -130,7 +127,10 @@ WRONG = [
     ({"settings": {"preset": "dmo"}}, r"\[settings\] preset: Invalid value \"dmo\" for preset"),
     ({"tuning": {"low": 1e-2, "high": 1e-3, "points": 4, "seeds": [9]}}, r"\[tuning\] low \(0.01\) must be below high"),
     ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 0, "seeds": [9]}},
-     r"\[tuning\] points should be greater than or equal to 4, not 0"),
+     r"\[tuning\] points should be greater than or equal to 3, not 0"),
+    ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 3, "seeds": [9]}},
+     r"\[tuning\] points is 3: each cell needs 4 rates for its own curve"),
+    ({"tuning": {"low": 1e-3, "high": 1, "points": 4, "seeds": [9], "fit": "poled"}}, r"did you mean 'pooled'"),
     ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 4, "seeds": []}},
      r"\[tuning\] seeds should hold at least one value"),
     ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 4, "seeds": [1]}}, r"\[tuning\] seeds must not hold 1"),
@@ -221,28 +221,15 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(file, made_cars, tmp_path, c
     assert not (tmp_path / "out").exists() or not {p.name for p in (tmp_path / "out").iterdir()} - {"cache"}
 
 
-def test_a_dry_run_does_not_import_the_benchmark(file, made_cars, tmp_path):
-    given = [*words(file, made_cars, tmp_path / "out"), "--dry-run"]
-    code = f"import sys, run; assert run.main({given!r}) == 0; print(*sorted(sys.modules))"
-    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    loaded = shown.splitlines()[-1].split()
-    assert "experiments.studies.cost" in loaded and "experiments.bench" not in loaded
-
-
 def test_the_runs_go_seed_by_seed_and_the_plan_names_their_keys(finished):
     output, _, shown = finished
     lines = re.findall(r"\[(\d)/4\] (\S+), seed (\d): test Dice 0\.\d+, .* s of it neither training nor scoring", shown)
     assert lines == [("1", "bce", "0"), ("2", "dice", "0"), ("3", "bce", "1"), ("4", "dice", "1")]
     plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
+    baseline = {"loss": "bce"}
     assert plan["design"] == {
-        "seeds": [0, 1],
-        "rope": 0.001,
-        "confirmatory": ["loss"],
-        "exploratory": ["pairs"],
-        "simple_effects": [],
-        "baseline": {},
-        "at_budget": False,
-    }
+        "seeds": [0, 1], "rope": 0.001, "confirmatory": ["loss"], "simple_effects": [], "baseline": baseline,
+    }  # fmt: skip
     assert plan["tuning"] is None and plan["variances"]["source"] == "guess" and plan["question"]["zh"]
     for cell in plan["cells"]:
         assert cell["settings"] == {"loss": cell["levels"]["loss"]} and cell["rate"] == 0.003
@@ -298,7 +285,7 @@ def test_an_interrupted_study_says_so_and_resumes(finished, made_cars, tmp_path,
 
     given = words(finished[1], made_cars, tmp_path) + shared
     code, _, complaint = signalled(command, given, 23)
-    assert code == 143 and "The same command goes on" in complaint
+    assert code == 143 and "Re-run the command to resume" in complaint
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 1
     assert command(*given)[0] == 0 and scores(tmp_path) == scores(finished[0])
 
@@ -422,6 +409,7 @@ def test_a_grid_makes_the_runs_of_the_same_study_in_a_file(finished, made_cars, 
     assert code == 0 and "4 done" in shown
 
 
+@pytest.mark.slow
 def test_the_pilots_variances_replace_the_guess(file, made_cars, tmp_path, command, shared):
     file.write_text(TOML.replace("seeds = [0, 1]", "seeds = [0]\npilot = { cells = 2, seeds = 2 }"))
     code, shown, _ = command(*words(file, made_cars, tmp_path), *shared)
@@ -430,3 +418,29 @@ def test_the_pilots_variances_replace_the_guess(file, made_cars, tmp_path, comma
     plan = json.loads((tmp_path / "studies" / "tiny" / "plan.json").read_text())
     assert plan["variances"]["source"] == "pilot" and plan["variances"]["seed"] > 0
     assert len(list((tmp_path / "runs").glob("*/result.json"))) == 4  # two of them beyond the study's own seeds
+
+
+def test_a_plan_is_not_replaced_silently(finished, made_cars, command, tmp_path):
+    """Another loss, or another seed: refused with the difference; with --extend a copy of the earlier plan stays."""
+    from experiments.studies.study_folder import refuse_replaced
+
+    output, file, _ = finished
+    place = output / "studies" / "tiny" / "plan.json"
+    before = place.read_bytes()
+    for change, said in (
+        (('"dice"]', '"focal"]'), "factors"),
+        (("seeds = [0, 1]", "seeds = [0, 1, 2]"), "design seeds"),
+    ):
+        other = tmp_path / "tiny.toml"
+        other.write_text(file.read_text().replace(*change))
+        code, _, complaint = command(*words(other, made_cars, output))
+        assert code == 2 and f"differs in {said} (" in complaint and "Add --extend" in complaint
+        assert place.read_bytes() == before
+        assert command(*words(other, made_cars, output), "--dry-run")[0] == 0
+    plan = study_plan.build(read_study(other), {"data_dir": made_cars, "output_dir": output})
+    refuse_replaced(plan, extend=True)
+    copy = place.with_name("plan.1.json")
+    assert copy.read_bytes() == before
+    copy.unlink()
+    same = study_plan.build(read_study(file), {"data_dir": made_cars, "output_dir": output})
+    refuse_replaced(same, extend=False)

@@ -47,7 +47,7 @@ class Run:
             owner.truncate_after(saved["epoch"])
             for number in range(saved["epoch"] + 1, 4):
                 epoch(owner, number, "owner")
-            evaluator.write_scores(self.folder / "scores.csv", [ROW | {"image": "owner"}])
+            evaluator.write_scores(self.folder / "scores_last.csv", [ROW | {"image": "owner"}])
             owner.finish({"epochs": 3})
             self.taken = content(self.folder)
 
@@ -78,7 +78,7 @@ def test_nothing_of_a_late_epoch_comes_into_the_new_owners_run(tmp_path, call, l
         lambda record: record.finish({"epochs": 1, "by": "late"}),
         lambda record: record.fail("late"),
         lambda record: record.truncate_after(1),
-        lambda record: evaluator.write_scores(record.folder / "scores.csv", [ROW], record.confirm),
+        lambda record: evaluator.write_scores(record.folder / "scores_last.csv", [ROW], record.confirm),
     ],
     ids=["the result", "a failure", "the lines of before", "the scores"],
 )

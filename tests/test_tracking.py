@@ -42,7 +42,7 @@ def test_metrics_and_tags_have_the_names_that_are_documented(tracked):
 def test_the_result_in_mlflow_is_the_one_on_the_disk(tracked):
     _, (run,) = store(tracked)
     result = json.loads((run_folder(tracked) / "result.json").read_text())
-    assert run.data.metrics["test/dice"] == result["test"]["best"]["dice"]
+    assert run.data.metrics["test/dice"] == result["test"]["last"]["dice"]
     assert run.data.params["learning_rate"] == "0.003" and run.data.params["model_kwargs"] == '{"width": 4}'
 
 
@@ -56,7 +56,7 @@ def test_the_data_set_is_an_input_with_its_fingerprint(tracked):
 def test_record_and_figures_are_artifacts_under_the_output_folder(tracked):
     client, (run,) = store(tracked)
     names = {item.path for item in client.list_artifacts(run.info.run_id)}
-    assert {"config.json", "split.csv", "scores.csv", "metrics.jsonl", "pictures"} <= names
+    assert {"config.json", "split.csv", "scores_best.csv", "scores_last.csv", "metrics.jsonl", "pictures"} <= names
     pictures = {item.path for item in client.list_artifacts(run.info.run_id, "pictures")}
     assert pictures == {"pictures/curves.png", "pictures/test-images.png"}
     assert run.info.artifact_uri.startswith((tracked / "mlartifacts").as_uri())

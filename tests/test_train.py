@@ -202,7 +202,7 @@ def test_the_flag_is_looked_at_every_fifty_steps_and_at_the_end_of_an_epoch(part
     monkeypatch.setattr(
         "experiments.training.loop._refuse_broken", lambda state, epoch: looked.append((epoch, state.step))
     )
-    monkeypatch.setattr("experiments.training.loop.LOOK_EVERY", 3)
+    monkeypatch.setattr("experiments.training.loop.CHECK_EVERY", 3)
     finish(replace(CONFIG, epochs=2), *parts())
     assert looked == [(1, 3), (1, 4), (2, 3), (2, 4)]
 
@@ -290,6 +290,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is a setting of glibc")
+@pytest.mark.slow
 def test_steps_after_the_first_take_no_new_memory_from_the_system():
     """Page faults of the fifth step, each way in a fresh process."""
     kept, given_back = (

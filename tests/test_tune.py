@@ -29,7 +29,7 @@ from experiments.studies.definition import Tuning
 from experiments.studies.plan import Rate
 from experiments.studies.trial_queue import TrialQueue, learning_rate_grid
 from experiments.studies.trials import TrialOutcome
-from experiments.studies.tuning import choose_rate, extend_range
+from experiments.studies.tuning import choose_pooled_rates, choose_rate, extend_range
 from tests.conftest import ROOT, small
 from tests.test_study import TOML
 
@@ -269,6 +269,74 @@ def test_the_range_is_extended_in_the_grids_own_steps_at_the_end_where_the_best_
     assert extend_range([TUNING], [Rate(5e-3), Rate(6e-3)]) is None
 
 
+POOLED = dataclasses.replace(TUNING, points=3, seeds=(100,), fit="pooled")
+
+
+def test_the_rates_of_a_networks_cells_interleave_and_cover_the_range_together():
+    grids = [learning_rate_grid(POOLED, (number, 4)) for number in range(4)]
+    together = sorted(rate for grid in grids for rate in grid)
+    assert {len(grid) for grid in grids} == {3} and together == pytest.approx(np.geomspace(1e-3, 3e-2, 12), rel=1e-5)
+    assert learning_rate_grid(TUNING, (2, 4)) == learning_rate_grid(TUNING)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 3e-2])
+def test_a_staggered_range_is_extended_in_the_steps_of_all_cells_together(rate):
+    further = extend_range([POOLED], [Rate(5e-3), Rate(rate, edge=True)], cells=4)
+    together = sorted(r for part in (POOLED, further) for n in range(4) for r in learning_rate_grid(part, (n, 4)))
+    assert np.allclose(np.diff(np.log(together)), np.log(30) / 11, atol=1e-4) and further.points == 1
+
+
+def test_three_staggered_trials_a_cell_give_every_cell_of_a_network_a_rate_and_its_tolerance():
+    rows = {
+        f"c{n}": [
+            row(rate, 0.98 + 0.001 * n - 0.01 * (np.log10(rate) + 2.3) ** 2)
+            for rate in learning_rate_grid(POOLED, (n, 4))
+        ]
+        for n in range(4)
+    }
+    found = choose_pooled_rates(rows)
+    assert all(abs(np.log10(rate.value) + 2.3) < 0.05 and rate.low < rate.value < rate.high for rate in found.values())
+    assert not any(rate.edge for rate in found.values())
+
+
+def test_a_cell_whose_trials_diverged_has_no_rate_and_its_network_has_one():
+    rates = np.geomspace(1e-3, 1e-1, 5)
+    rows = {f"c{n}": [row(rate, 0.98 - 0.01 * (np.log10(rate) + 2) ** 2) for rate in rates] for n in range(2)}
+    found = choose_pooled_rates(rows | {"bad": [row(rate, None) for rate in rates]})
+    assert found["bad"].value is None and found["bad"].edge and "diverge" in found["bad"].reason
+    assert found["c0"].value == pytest.approx(1e-2, rel=0.1)
+    assert {rate.value for rate in choose_pooled_rates({"bad": rows["c0"][:2]}).values()} == {None}
+
+
+def test_no_rate_is_chosen_at_or_above_one_that_diverged():
+    rates = np.geomspace(1e-3, 1e-1, 7)
+    rows = {
+        f"c{n}": [row(rate, None if n and rate > 5e-3 else 0.98 - 0.01 * (np.log10(rate) + 2) ** 2) for rate in rates]
+        for n in range(2)
+    }
+    found = choose_pooled_rates(rows)
+    assert found["c1"].edge and found["c1"].value < 5e-3 and not found["c0"].edge
+
+
+@pytest.mark.slow
+def test_a_study_with_staggered_trials_tunes_all_its_cells_and_shows_their_tolerance(made_cars, tmp_path, command):
+    table = '[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 3\nseeds = [100]\nfit = "pooled"\n'
+    file = study_file(tmp_path, table, '"bce", "dice"')
+    code, shown, _ = command(*words(file, made_cars, tmp_path / "out"))
+    plan = json.loads((tmp_path / "out" / "studies" / "tiny" / "plan.json").read_text())
+    rows = trials(tmp_path / "out")
+    assert code == 0 and plan["tuning"]["fit"] == "pooled" and "Learning rates" in shown
+    counts = {cell: len({row["rate"] for row in rows if row["cell"] == cell}) for cell in ("bce", "dice")}
+    assert set(counts.values()) == {plan["tuning"]["budget"]} and len({row["rate"] for row in rows}) == len(rows)
+    assert all(cell["rate_low"] <= cell["rate"] <= cell["rate_high"] for cell in plan["cells"])
+
+
+def test_too_few_trials_for_a_networks_shape_are_refused_before_any_is_run(made_cars, tmp_path, command):
+    table = '[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 3\nseeds = [100]\nfit = "pooled"\n'
+    code, _, errors = command(*words(study_file(tmp_path, table), made_cars, tmp_path / "out"))
+    assert code == 2 and "raise points" in errors and not list((tmp_path / "out").glob("trials/*"))
+
+
 def asked(folder, tuning, count, name="a/b"):
     """Take `count` trials of one cell, as a worker would that is started for each."""
     found = []
@@ -364,7 +432,7 @@ def test_a_worker_that_waits_for_another_at_the_storage_can_be_stopped(made_cars
 def test_waiting_for_a_short_lived_lock_times_out(tmp_path):
     with (
         FileLock(tmp_path / "lock"),
-        pytest.raises(RunFailed, match="stand still"),
+        pytest.raises(RunFailed, match="seems to be suspended"),
         leases.wait_for_lock(tmp_path / "lock", patience=0.1),
     ):
         pass

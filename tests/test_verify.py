@@ -237,7 +237,7 @@ def test_a_user_folder_of_mixed_formats_passes_verify_training_and_scoring(comma
     words[words.index("carvana")] = "folder"
     code, _, complaint = command(*words)
     assert code == 0, complaint
-    with open(run_folder(tmp_path / "out") / "scores.csv") as file:
+    with open(run_folder(tmp_path / "out") / "scores_last.csv") as file:
         for row in csv.DictReader(file):
             (path,) = (folder / "masks").glob(f"{row['image'].split('.')[0]}*")
             assert sum(int(row[name]) for name in ("tp", "fp", "fn", "tn")) == read_mask(path).size

@@ -39,7 +39,13 @@ def test_the_pairs_hold_every_architecture_of_smp():
     assert {arch for arch, _ in PAIRS} == set(zoo.ARCHITECTURES) and len(zoo.ARCHITECTURES) >= 12
 
 
-@pytest.mark.parametrize(("arch", "encoder"), PAIRS, ids=["-".join(pair) for pair in PAIRS])
+QUICK = ("Unet-mobilenet_v2", "Segformer-mit_b0", "DeepLabV3-tu-mobilenetv3_small_050")  # smp, a transformer, timm
+EACH = [
+    pytest.param(*pair, id="-".join(pair), marks=() if "-".join(pair) in QUICK else pytest.mark.slow) for pair in PAIRS
+]
+
+
+@pytest.mark.parametrize(("arch", "encoder"), EACH)
 def test_every_architecture_trains_a_step_and_takes_any_size(arch, encoder):
     torch.manual_seed(0)
     model = zoo.build(arch, encoder, pretrained=False).train()

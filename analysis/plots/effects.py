@@ -29,7 +29,7 @@ from analysis.plots.style import (
     wrap,
     write,
 )
-from analysis.statistics.comparisons import Comparison, compare
+from analysis.statistics.comparisons import Comparison
 from analysis.text.wording import cell_name, factor_name, level_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
@@ -81,25 +81,21 @@ def simple_effects(answer: Answer, language: str = "en") -> Figure | None:
 
 @styled
 def cell_interval(answer: Answer, cell: str, language: str = "en") -> Figure:
-    """Draw one cell's difference from the baseline: the cell at every factor's baseline.
+    """Draw one cell's difference from the cell at every factor's baseline, with the margin of single cells.
 
-    The interval is that of this pair alone. Where there is no comparison, a sentence says why.
+    Where there is no comparison, a sentence says why.
     """
-    words, baselines = phrases("pictures", language), answer.study.reading.baselines
-    by_name = {found.name: found for found in answer.cells}
-    found, baseline = by_name[cell], _at_baselines(answer)
-    names = [cell_name(answer.study, part.levels, language) if part else "" for part in (found, baseline)]
-    if baseline is None or not baselines or not (found.eligibility.judged and baseline.eligibility.judged):
-        return _message([names[0], words.no_comparison()])
-    if found.name == baseline.name:
-        return _message([names[0], words.is_baseline()])
-    margin = answer.study.reading.cell_margin
-    comparison = compare(
-        answer.scores[cell], answer.scores[baseline.name], margin, level=answer.level, paired_seeds=answer.study.paired
-    )
-    title = words.cell_against(cell=names[0], baseline=names[1])
-    caption = words.cell_axis(level=_percent(answer.level), margin=f"{margin:g}")
-    return _panels([(title, [Contrasts("", [("", comparison)], margin)])], [caption, words.verdicts()], language)
+    words, margin = phrases("pictures", language), answer.study.reading.cell_margin
+    found, baseline = next(one for one in answer.cells if one.name == cell), _at_baselines(answer)
+    name = cell_name(answer.study, found.levels, language)
+    comparison = answer.against_baseline.get(cell)
+    if baseline is not None and baseline.name == cell:
+        return _message([name, words.is_baseline()])
+    if baseline is None or comparison is None:
+        return _message([name, words.no_comparison()])
+    title = words.cell_against(cell=name, baseline=cell_name(answer.study, baseline.levels, language))
+    captions = [effects_axis(answer, [margin], language), words.verdicts()]
+    return _panels([(title, [Contrasts("", [("", comparison)], margin)])], captions, language)
 
 
 def factor_contrasts(answer: Answer, found: FactorEffects, language: str, title: str = "") -> Contrasts:
@@ -188,7 +184,8 @@ def limits_of(groups: Sequence[Contrasts]) -> tuple[float, float]:
     found = [one for group in groups for _, one in group.rows]
     margin = max(group.margin for group in groups)
     most = max(20 * max(abs(one.difference) for one in found), 5 * margin)
-    ends = [math.copysign(min(abs(end), most), end) for one in found for end in (one.low, one.high, one.difference)]
+    known = [end for one in found for end in (one.low, one.high, one.difference) if math.isfinite(end)]
+    ends = [math.copysign(min(abs(end), most), end) for end in known]
     low, high = min(-1.2 * margin, *ends), max(1.2 * margin, *ends)
     return low - 0.05 * (high - low), high + 0.05 * (high - low)
 
@@ -208,7 +205,7 @@ def _panels(panels: Sequence[tuple[str, list[Contrasts]]], captions: Sequence[st
     if shared:
         limits = [(min(low for low, _ in limits), max(high for _, high in limits))] * len(limits)
     every = [row for part in rows for row in part]
-    labels = max(text_width(line) for row in every for line in row.lines) / 72 + 0.2
+    labels = max(0.2, *(text_width(line) / 72 for row in every for line in row.lines)) + 0.2
     values = [[(row.y, _value(row.comparison, language)) for row in part if row.comparison] for part in rows]
     beyond = max(text_width(text) for part in values for _, text in part) / 72 + 0.4
     titles = [wrap(title, (WIDTH - 0.1) * 72, 9) if title else [] for title, _ in panels]

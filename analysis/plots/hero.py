@@ -124,7 +124,9 @@ def _runs(answer: Answer, axis: Axes, lines: Sequence[_Line], width: float) -> N
     axis.grid(axis="y", visible=False)
     side_labels(axis, [(line.y, line.label) for line in lines])
     colour, winners = _colours(answer), answer.winners()
-    tries = {seed: number for number, seed in enumerate(sorted(winners), 1)} if len(winners) > 1 else {}
+    tries = (
+        {seed: number for number, seed in enumerate(sorted(winners), 1)} if len(winners) > 1 and len(lines) > 1 else {}
+    )
     for line in lines:
         scores, shade = dice[line.cell.name], colour[line.cell.name]
         fill = shade if line.cell.eligibility.judged else "none"

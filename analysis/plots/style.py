@@ -59,6 +59,7 @@ STYLE: Any = {
     "grid.alpha": 0.25,
     "grid.linewidth": 0.5,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
 }
 
 

@@ -18,11 +18,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.plots.style import BAND, BLUE, LINE, ORANGE, TEXT, logarithmic, place_axes, styled, wrap, write
-from analysis.statistics.learning_rate_response import Response, fit_response
+from analysis.statistics.estimator import Array
+from analysis.statistics.learning_rate_response import fit_response
+from analysis.statistics.pooled_learning_rates import PooledRates
 from analysis.text.wording import cell_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
+from analysis.verdicts.learning_rates import pooled_fits
 
-EDGES = 0.62, 0.3  # inches, left of the panels and below them
+EDGES = 0.78, 0.3  # inches, left of the panels and below them
 PANEL = 1.3  # inches, the height of a panel
 MOST = 48  # panels in a picture; with more cells, those of the highest Dice
 TOLERANCE = 0.0005  # of Dice: rates whose fitted score is that near the top are as good as the chosen one
@@ -40,8 +43,11 @@ def responses(answer: Answer, language: str = "en") -> Figure | None:
     plans = {plan["cell"]: (plan.get("rate_low"), plan.get("rate_high")) for plan in answer.study.cells}
     banded = any(low and high for low, high in (plans[cell.name] for cell in cells))
 
+    pooled = pooled_fits(answer.study)
+
     def draw(axis: Axes, cell: CellResult) -> None:
-        _response(axis, cell, trials[trials.cell == cell.name], floor, plans[cell.name])
+        of_cell = trials[trials.cell == cell.name]
+        _response(axis, cell, of_cell, floor, plans[cell.name], pooled.get(cell.name))
 
     key = words.response_key(band=banded, failed=len(good) < len(trials), tolerance=f"{TOLERANCE:g}")
     return _panels(answer, cells, draw, words.rate(), words.validation_dice(), key, language)
@@ -57,7 +63,8 @@ def validation(answer: Answer, language: str = "en") -> Figure | None:
     late = curves[curves.epoch >= 0.4 * curves.epoch.max()]
     last = curves[curves.epoch == curves.epoch.max()]
     top = float(curves.val_dice.max())
-    bottom = min(float(late.groupby("cell").val_dice.median().min()), float(last.val_dice.min()))
+    middle = float(late.groupby("cell").val_dice.median().min())
+    bottom = max(min(middle, float(last.val_dice.min())), middle - 2 * max(top - middle, 0.005))
     reach = max(top - bottom, 0.002)
 
     def draw(axis: Axes, cell: CellResult) -> None:
@@ -74,21 +81,21 @@ def validation(answer: Answer, language: str = "en") -> Figure | None:
                 linewidth=1.6 if stalled else 1,
                 marker="." if len(x) < 2 else "",
             )
-            if stalled:
-                axis.annotate(
-                    "‡",
-                    (x[-1], y[-1]),
-                    xytext=(3, 0),
-                    textcoords="offset points",
-                    color=ORANGE,
-                    va="center",
-                    fontsize=9,
-                )
+            if stalled and y[-1] >= bottom:
+                _mark(axis, "‡", (x[-1], y[-1]), (3, 0), "left")
+            elif stalled:  # far below the others: its line has left the panel
+                _mark(axis, f"‡ {y[-1]:.3f}", (x[-1], bottom), (-3, 0), "right")
         axis.set_ylim(bottom - 0.08 * reach, top + 0.08 * reach)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
     key = words.curves_key(stalled=any(cell.eligibility.stalled for cell in cells))
     return _panels(answer, cells, draw, words.epoch(), words.validation_dice(), key, language)
+
+
+def _mark(axis: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], ha: str) -> None:
+    """Mark a stalled run."""
+    options: Any = {"textcoords": "offset points", "color": ORANGE, "va": "center", "fontsize": 9}
+    axis.annotate(text, place, xytext=offset, ha=ha, **options)
 
 
 def _shown(answer: Answer) -> list[CellResult]:
@@ -112,7 +119,7 @@ def _panels(
     width = max(2.05 * per_row + EDGES[0] + 0.1, 4.4)
     step = (width - EDGES[0] - 0.1) / per_row
     titles = [wrap(cell_name(answer.study, cell.levels, language), (step - 0.2) * 72) for cell in cells]
-    notes = [across, *wrap(key, (width - 0.4) * 72)]
+    notes = [across, *wrap(key, (width - EDGES[0] - 0.1) * 72)]
     if len(cells) < len(answer.cells) and len(answer.cells) > MOST:
         notes.append(phrases("pictures", language).first_of(shown=len(cells), total=len(answer.cells)))
     heads = [max(len(title) for title in titles[row * per_row :][:per_row]) * LINE + 0.15 for row in range(rows)]
@@ -134,9 +141,14 @@ def _panels(
 
 
 def _response(
-    axis: Axes, cell: CellResult, trials: pd.DataFrame, floor: float, interval: tuple[float | None, float | None]
+    axis: Axes,
+    cell: CellResult,
+    trials: pd.DataFrame,
+    floor: float,
+    interval: tuple[float | None, float | None],
+    pooled: PooledRates | None,
 ) -> None:
-    """One cell's trials, curve and chosen rate; trials below `floor` stand on it."""
+    """One cell's trials, curve (of its network's trials together, if given) and rate; low trials stand on `floor`."""
     good = trials[(trials.state == "finished") & trials.value.notna()]
     bad = trials[(trials.state != "finished") | trials.value.isna()]
     inside = good[good.value >= floor]
@@ -148,19 +160,25 @@ def _response(
     low, high = interval
     if low and high:
         axis.axvspan(low, high, color=BAND, linewidth=0)
-    if (fit := _fit(trials)) is not None:
-        near = fit.curve >= fit.score - TOLERANCE
-        axis.plot(fit.rates, fit.curve, color=BLUE, linewidth=1)
-        axis.plot(fit.rates, np.where(near, fit.curve, np.nan), color=BLUE, linewidth=2.8)
+    rates, curve = _curve(cell.name, trials, pooled)
+    if len(curve):
+        near = curve >= curve.max() - TOLERANCE
+        axis.plot(rates, curve, color=BLUE, linewidth=1)
+        axis.plot(rates, np.where(near, curve, np.nan), color=BLUE, linewidth=2.8)
     if cell.rate == cell.rate:
         axis.axvline(cell.rate, color=BLUE, linestyle=":", linewidth=1.2)
 
 
-def _fit(trials: pd.DataFrame) -> Response | None:
+def _curve(cell: str, trials: pd.DataFrame, pooled: PooledRates | None) -> tuple[Array, Array]:
+    """Rates and fitted scores; empty with too few trials for a curve."""
+    if pooled is not None:
+        rates = np.geomspace(float(trials.rate.min()), float(trials.rate.max()), 101)
+        return rates, np.asarray(pooled.response(cell, rates))
     try:
-        return fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
+        fit = fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
     except ValueError:
-        return None  # too few trials for a curve: the points are shown all the same
+        return np.empty(0), np.empty(0)
+    return fit.rates, fit.curve
 
 
 def _floor(good: pd.DataFrame) -> float:

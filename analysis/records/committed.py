@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.records.files import read_json, write_atomically
+from analysis.records.files import read_json
 from analysis.records.gather import read_trials, with_levels
 from analysis.records.study_results import CURVES, ROBUSTNESS, RUN, SCORES, Study, compact, number, typed
 from registry import InputError
@@ -35,15 +35,6 @@ TYPES = {"cell": "category", "group": "category", "image": "category", "seed": i
 def committed_studies(results: Path) -> list[str]:
     """List the names of the studies that have files under `results`."""
     return sorted(path.parent.name for path in results.glob("*/study.json"))
-
-
-def write_study(study: Study, results: Path) -> Path:
-    """Write the files of `study` under `results`; returns their folder."""
-    folder = results / study.name
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in study_files(study).items():
-        write_atomically(folder / name, content)
-    return folder
 
 
 def runs_csv(study: Study) -> bytes:
@@ -143,7 +134,7 @@ def _unfolded(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {key: {**content.get("shared", {}), **own} for key, own in content.get("runs", {}).items()}
 
 
-RANGE = ("low", "high", "points", "seeds", "sampler")  # of a tuning: what makes its trials the same
+RANGE = ("low", "high", "points", "seeds", "sampler", "fit")  # of a tuning: what makes its trials the same
 
 
 def merge_studies(old: Study, new: Study) -> Study:

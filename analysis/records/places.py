@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.records import committed
 from analysis.records.committed import merge_studies
+from analysis.records.files import write_atomically
 from analysis.records.gather import gather_study, planned
+from analysis.records.output_files import OutputFiles
 from analysis.records.study_results import Study
 from registry import InputError, did_you_mean
 
@@ -25,6 +28,46 @@ class Places:
     output_dir: Path = Path("outputs")
     results: Path = RESULTS
     readme: Path = README
+
+    def check_results(self, files: Mapping[Path, bytes]) -> None:
+        """Raise InputError if one of the files under `results` would replace one that is not the project's own.
+
+        Those of this checkout are its own, and what holds these bytes already is not replaced.
+        """
+        if not self._own:
+            changed = [path for path, content in files.items() if not _holds(path, content)]
+            self._files().check(path.relative_to(self.results) for path in changed)
+
+    def write_results(self, files: Mapping[Path, bytes]) -> None:
+        """Write files under `results`. Raises InputError, before the first one, as `check_results` does."""
+        self.check_results(files)
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if self._own:
+                write_atomically(path, content)
+            elif not _holds(path, content):
+                self._files().write(path.relative_to(self.results), content)
+
+    def delete_result(self, path: Path) -> None:
+        """Delete a file under `results` if it is the project's own."""
+        if self._own:
+            path.unlink(missing_ok=True)
+        else:
+            self._files().discard(path.relative_to(self.results))
+
+    def _files(self) -> OutputFiles:
+        return OutputFiles(self.results, "--results-dir")
+
+    @property
+    def _own(self) -> bool:
+        return self.results.resolve() == RESULTS.resolve()
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.read_bytes() == content
+    except OSError:
+        return False
 
 
 def study_names(places: Places, asked: str | None) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.records.files import read_json
 from registry import InputError
 
 AT_ONCE = 50  # files that are parsed together
@@ -48,15 +49,25 @@ def read_all_scores(folders: Sequence[Path]) -> tuple[pd.DataFrame, dict[int, st
 
 def _read(folders: Sequence[Path], places: Sequence[int]) -> pd.DataFrame:
     """The scores of some runs. Raises ValueError where a file of any of them is not as it should be."""
-    last, counts = _table([folder / "scores_last.csv" for folder in folders], COLUMNS)
-    best, _ = _table([folder / "scores.csv" for folder in folders], ("image", "dice"))
+    last, counts = _table([score_file(folder, "last") for folder in folders], COLUMNS)
+    best, _ = _table([score_file(folder, "best") for folder in folders], ("image", "dice"))
     if len(best) != len(last) or not (best.image.astype(str).array == last.image.astype(str).array).all():
-        raise ValueError("scores.csv and scores_last.csv are of different images")
+        raise ValueError("the last and the best weights were scored on different images")
     last["dice_best"] = best.dice
     if not np.isfinite(last[NUMBERS].to_numpy(float)).all():
         raise ValueError("a score is missing")
     last["failed"] = without_distance(last).astype(np.int8)
     return last[READ].assign(run=np.repeat(np.asarray(places, np.int64), counts))
+
+
+def score_file(folder: Path, weights: str) -> Path:
+    """Return the path of a finished run's scores with its "last" or its "best" weights.
+
+    Runs of early versions, whose result.json names no headline, keep those of the best weights in scores.csv.
+    """
+    if weights == "best" and "headline" not in (read_json(folder / "result.json") or {}):
+        return folder / "scores.csv"
+    return folder / f"scores_{weights}.csv"
 
 
 def _table(paths: Sequence[Path], columns: Sequence[str]) -> tuple[pd.DataFrame, list[int]]:

@@ -84,9 +84,17 @@ def changed_file(folder: Path, result: dict[str, Any]) -> str:
     return "result.json" if result.get("seal", "") not in ("", run_files.seal(result)) else ""
 
 
+def headline(result: dict[str, Any]) -> str:
+    """Return which weights a finished run stands for: "last", or "best" by validation after early stopping.
+
+    Results of early versions do not name them; those runs stand for their last weights.
+    """
+    return "best" if result.get("headline") == "best" else "last"
+
+
 def test_dice(result: dict[str, Any]) -> float | None:
-    """Return the test Dice in a result.json; None where it holds none."""
+    """Return the headline weights' test Dice in a result.json; None where it holds none."""
     value: Any = result
-    for name in ("test", "best", "dice"):
+    for name in ("test", headline(result), "dice"):
         value = value.get(name) if isinstance(value, dict) else None
     return float(value) if isinstance(value, (int, float)) else None

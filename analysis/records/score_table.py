@@ -42,9 +42,8 @@ def read_score_tables(path: Path, columns: Columns) -> Tables:
     """The scores by data set and cell: a row per seed and a column per group (an image where there are no groups).
 
     Raises:
-        InputError: for a file that cannot be read, a missing column, a score that is no number, duplicate rows, or
-        cells
-            that were not scored on the same images.
+        InputError: for a file that cannot be read, a missing column, a score that is not a number, duplicate rows, or
+            cells that were not scored on the same images.
     """
     frame = _long(_read(path, columns), columns)
     frame = _numbers(frame, path)

@@ -1,6 +1,6 @@
-"""A study as it was measured: its plan, its runs, a score for each photograph, tuning trials and training curves.
+"""A study as it was measured: its plan, its runs, a score for each image, tuning trials and training curves.
 
-Numbers are made in one place, `number`, from the scores of the photographs, whether these come from the records of the
+Numbers are made in one place, `number`, from the scores of the images, whether these come from the records of the
 runs or from the committed files: so both give the same numbers to the last digit.
 """
 
@@ -135,7 +135,7 @@ def compact(scores: pd.DataFrame) -> pd.DataFrame:
 def number(runs: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """`runs` with the columns NUMBERS from `scores`; NaN where a run has none.
 
-    Photographs are averaged within a car, then cars; HD95 by its median over photographs, with the number of failures
+    Images are averaged within a car, then cars; HD95 by its median over images, with the number of failures
     (one mask empty, the other not: no distance exists).
     """
     by_run = scores.groupby(["cell", "seed"], observed=True)

@@ -1,7 +1,7 @@
 """How often each set of test cars has been read: analysis/results/ledger.csv, committed, never shortened.
 
-A test set wears out: whoever looks at it often enough finds something. So every run of a study that is reported is
-entered here, once, by its key; a run that is repeated with the same key reads nothing new.
+Repeated evaluation on the same test set overfits to it (adaptive overfitting). So every run of a reported study is
+entered here once, by its key; repeating a run with the same key reads nothing new.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.records.files import write_atomically
 from analysis.records.study_results import Study
 
 COLUMNS = ("study", "data_fingerprint", "split", "test_cars", "cars_sha256", "runs", "keys")
@@ -27,14 +26,11 @@ def read_ledger(results: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)[list(COLUMNS)].astype({"test_cars": int, "runs": int})
 
 
-def enter_study(study: Study, results: Path) -> pd.DataFrame:
-    """Enter the study's finished runs and return the ledger as it is written."""
-    ledger = entered(read_ledger(results), study)
+def as_csv(ledger: pd.DataFrame) -> bytes:
+    """The file of a ledger."""
     buffer = io.StringIO()
     ledger.to_csv(buffer, index=False, lineterminator="\n")
-    results.mkdir(parents=True, exist_ok=True)
-    write_atomically(results / "ledger.csv", buffer.getvalue().encode())
-    return ledger
+    return buffer.getvalue().encode()
 
 
 def entered(ledger: pd.DataFrame, study: Study) -> pd.DataFrame:
@@ -61,7 +57,7 @@ def readings(study: Study) -> pd.DataFrame:
 def times_read(ledger: pd.DataFrame, study: Study) -> list[tuple[int, int, int]]:
     """For each set of test cars that the study read: (cars, runs, studies) over the whole ledger.
 
-    However the rest was split: the same cars of the same data are worn out by all who look at them.
+    However the other cars were split: every evaluation on the same cars of the same data counts.
     """
     found, cars = [], [name for name in SET if name != "split"]
     for row in readings(study)[cars].drop_duplicates().itertuples(index=False):

@@ -13,11 +13,10 @@ from analysis.plots.differences import differences
 from analysis.plots.style import style, svg
 from analysis.text import judge_sentences as text
 from analysis.verdicts.judge import Judgement, Question
-from registry import InputError
 
 
-def write_page(path: Path, title: str, judgements: Sequence[Judgement], question: Question) -> None:
-    """Write the page. Raises InputError where the file cannot be written."""
+def judge_page(title: str, judgements: Sequence[Judgement], question: Question) -> str:
+    """The page as HTML."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -25,16 +24,12 @@ def write_page(path: Path, title: str, judgements: Sequence[Judgement], question
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template("judge.html.j2").render(
+    return environment.get_template("judge.html.j2").render(
         title=title,
         overall=text.overall(judgements) if len(judgements) > 1 else "",
         conditions=judgements[0].conditions,
         datasets=[_dataset(one, question) for one in judgements],
     )
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}). Name another file with --html.") from None
 
 
 def _dataset(judgement: Judgement, question: Question) -> dict[str, Any]:

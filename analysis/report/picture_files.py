@@ -16,7 +16,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from analysis.plots.style import style, svg
-from analysis.records.files import read_json, write_atomically
+from analysis.records.files import read_json
 from analysis.records.study_results import Study
 from analysis.text.study_page import SUFFIX
 from analysis.verdicts.answer import Answer
@@ -35,19 +35,14 @@ def draw_pictures(found: Answer, pictures: Mapping[str, Callable[[Answer, str], 
     return drawn
 
 
-def write_pictures(study: Study, results: Path, drawn: Mapping[str, str]) -> None:
-    """Write the pictures, remove those of an earlier state, and note what they were drawn from."""
-    folder = results / study.name
-    for name, text in drawn.items():
-        write_atomically(folder / f"{name}.svg", text.encode())
-    for path in folder.glob("*.svg"):
-        if path.stem not in drawn:
-            path.unlink()  # it would show what is no longer so
+def picture_files(study: Study, files: Mapping[str, bytes], drawn: Mapping[str, str]) -> dict[str, bytes]:
+    """The pictures by file name, and pictures.json, which notes what they were drawn from: the study's `files`."""
     content = {
-        "drawn_from": source_digest(study, results),
+        "drawn_from": source_digest(study, files),
         "sha256": {name: _sha256(text.encode()) for name, text in sorted(drawn.items())},
     }
-    write_atomically(folder / "pictures.json", (json.dumps(content, indent=1) + "\n").encode())
+    made = {f"{name}.svg": text.encode() for name, text in drawn.items()}
+    return made | {"pictures.json": (json.dumps(content, indent=1) + "\n").encode()}
 
 
 def altered_pictures(study: Study, results: Path) -> list[str]:
@@ -58,21 +53,24 @@ def altered_pictures(study: Study, results: Path) -> list[str]:
     changed = [name for name, path in files.items() if due.get(name) != _sha256(path.read_bytes())]
     sentences = [f"{files[name]} is not the picture that was drawn. {advice}" for name in sorted(changed)]
     sentences += [f"The picture {folder / name}.svg is missing. {advice}" for name in sorted(set(due) - set(files))]
-    if due and not sentences and known.get("drawn_from") != source_digest(study, results):
+    if due and not sentences and known.get("drawn_from") != source_digest(study, _files(folder)):
         sentences.append(f"The pictures in {folder} were drawn from other numbers or labels. {advice}")
     return sentences
 
 
-def source_digest(study: Study, results: Path) -> str:
+def source_digest(study: Study, files: Mapping[str, bytes]) -> str:
     """What the pictures of a study are drawn from: its files, and how its study file reads them."""
     digest = hashlib.sha256()
     for name in SOURCES:
-        path = results / study.name / name
-        content = path.read_bytes() if path.exists() else b""
+        content = files.get(name, b"")
         digest.update(gzip.decompress(content) if name.endswith(".gz") and content else content)
     reading = dataclasses.asdict(study.reading) | {"notes": None, "confirmatory": sorted(study.reading.confirmatory)}
     digest.update(json.dumps([reading, study.plan], sort_keys=True, default=list).encode())
     return digest.hexdigest()
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in SOURCES if (folder / name).exists()}
 
 
 def _sha256(content: bytes) -> str:

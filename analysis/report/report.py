@@ -7,6 +7,7 @@ MLflow nor an image.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from rich.text import Text
 
 from analysis.plots.study_pictures import PICTURES
 from analysis.records import committed, test_set_ledger
-from analysis.records.files import write_atomically
+from analysis.records.output_files import OutputFiles
 from analysis.records.places import Places, load_study, one_study, study_names
 from analysis.report import pages
 from analysis.report.latex import latex_table
-from analysis.report.picture_files import draw_pictures, write_pictures
+from analysis.report.picture_files import draw_pictures, picture_files
 from analysis.text import tables
 from analysis.text.sentences import answer_sentences
 from analysis.text.wording import phrases
@@ -37,13 +38,16 @@ def report_studies(places: Places, study: str | None, latex: bool, html: Path | 
     if not names:
         print(f"There is no study under {places.output_dir / 'studies'} or {places.results}.", end=" ")
         print("Begin one with: python run.py study NAME")
-    reported: dict[str, Answer] = {}
-    for name in names:
-        found = reported[name] = report_study(places, name)
+    reported = {name: answer_study(load_study(places, name)) for name in names}
+    drawn = {name: draw_pictures(found, PICTURES) for name, found in reported.items()}
+    places.write_results(result_files(places, reported, drawn, latex))
+    for name, found in reported.items():
+        folder = places.results / name
+        for picture in folder.glob("*.svg"):
+            if picture.stem not in drawn[name]:
+                places.delete_result(picture)  # of an earlier state: it would show what is no longer so
         show(found)
-        written = [places.results / name]
-        if latex:
-            written.append(write_latex(places, found))
+        written = [folder, *([folder / f"{name}.tex"] if latex else [])]
         if html is not None:
             write_html(places, found, html)
             written.append(html)
@@ -52,6 +56,11 @@ def report_studies(places: Places, study: str | None, latex: bool, html: Path | 
     known = {name: replace(found, study=replace(found.study, notices=())) for name, found in reported.items()}
     _print_written(pages.write_pages(places.readme, places.results, known))
     return reported
+
+
+def check_html(places: Places, html: Path) -> None:
+    """Raise InputError if the page would replace a file that is not the project's own."""
+    OutputFiles.beside(html, "--html").check([html.name], pages.marked_pages(places.readme))
 
 
 def check(places: Places) -> int:
@@ -64,28 +73,26 @@ def check(places: Places) -> int:
     return int(bool(problems))
 
 
-def report_study(places: Places, name: str) -> Answer:
-    """Write a study's committed files, its ledger entries and its pictures. Nothing is written if it is refused."""
-    found = answer_study(load_study(places, name))
-    drawn = draw_pictures(found, PICTURES)
-    folder = committed.write_study(found.study, places.results)
-    test_set_ledger.enter_study(found.study, places.results)
-    write_atomically(folder / "pairs.csv", pages.pairs_csv(found))
-    if (folder / f"{name}.tex").exists():
-        write_latex(places, found)
-    write_pictures(found.study, places.results, drawn)
-    return found
-
-
-def write_latex(places: Places, found: Answer) -> Path:
-    """Write the table for a paper next to the committed files."""
-    path = places.results / found.study.name / f"{found.study.name}.tex"
-    write_atomically(path, latex_table(found).encode())
-    return path
+def result_files(
+    places: Places, reported: Mapping[str, Answer], drawn: Mapping[str, Mapping[str, str]], latex: bool
+) -> dict[Path, bytes]:
+    """The committed files, pictures and tables of studies, and the ledger of the test sets that they read."""
+    files: dict[Path, bytes] = {}
+    ledger = test_set_ledger.read_ledger(places.results)
+    for name, found in reported.items():
+        folder, own = places.results / name, committed.study_files(found.study)
+        own |= {"pairs.csv": pages.pairs_csv(found)} | picture_files(found.study, own, drawn[name])
+        if latex or (folder / f"{name}.tex").exists():  # the table for a paper
+            own[f"{name}.tex"] = latex_table(found).encode()
+        files |= {folder / file: content for file, content in own.items()}
+        ledger = test_set_ledger.entered(ledger, found.study)
+    if reported:
+        files[places.results / "ledger.csv"] = test_set_ledger.as_csv(ledger)
+    return files
 
 
 def write_html(places: Places, found: Answer, path: Path) -> None:
-    """Write one page with everything that `report_study` wrote. Raises InputError where it cannot be written."""
+    """Write one page with everything that was written. Raises InputError where it cannot be written."""
     from analysis.report.html import html_page
 
     folder = places.results / found.study.name
@@ -95,7 +102,7 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
         found, test_set_ledger.read_ledger(places.results), drawn, strip.read_bytes() if strip.exists() else None
     )
     try:
-        write_atomically(path, content.encode())
+        OutputFiles.beside(path, "--html").write(path.name, content.encode())
     except OSError as error:
         raise InputError(
             f"The page cannot be written to {path} ({error.strerror}). Name another file with --html."
@@ -104,7 +111,7 @@ def write_html(places: Places, found: Answer, path: Path) -> None:
 
 def show(found: Answer) -> None:
     """Print the answer, the table, and what is missing."""
-    console = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 96, highlight=False)
     console.print(Text(f"\n{found.study.name}: {' '.join(answer_sentences(found, 'en'))}\n"))
     if found.measured:
         console.print(Text(tables.caption(found, "en").replace("**", "")))

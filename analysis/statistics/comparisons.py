@@ -1,7 +1,7 @@
 """Is one cell better than another, and can it be believed? Verdicts on pairs and on whole families of pairs.
 
 The unit is the car; seeds are the second level; a pair of cells is compared on the same cars.
-`analysis.statistics.estimator` states the model and the estimator, docs/statistics.md what simulations say of it.
+`analysis.statistics.estimator` states the model and the estimator, docs/en/statistics.md what simulations say of it.
 
 A verdict is read off an interval, in this order: `equivalent` where the interval lies wholly inside ±rope (the region
 of practical equivalence: Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657; Kruschke 2018, AMPPS 1:270), `better` or
@@ -159,17 +159,22 @@ def unpaired(
     return NOTHING if same_runs(a, b) else contrast([cell_a, cell_b], [1, -1], added)
 
 
-def planned_contrast(cells: Sequence[Array], weights: Sequence[float], paired_seeds: bool = False) -> Estimate:
+def planned_contrast(
+    cells: Sequence[Array],
+    weights: Sequence[float],
+    paired_seeds: bool = False,
+    added: AddedVariance | None = None,
+) -> Estimate:
     """The estimate of a weighted sum of cells from checked scores (seeds, cars).
 
     Raises ValueError where runs are to be matched by seed and the cells' numbers of seeds differ.
     """
     if not paired_seeds:
-        return contrast([summarise_cell(cell) for cell in cells], weights)
+        return contrast([summarise_cell(cell) for cell in cells], weights, added)
     if len({len(cell) for cell in cells}) > 1:
         raise ValueError(f"Seeds cannot be paired: cells have {sorted({len(cell) for cell in cells})} of them.")
     matched = sum((weight * cell for weight, cell in zip(weights, cells, strict=True)), np.zeros_like(cells[0]))
-    return contrast([summarise_cell(matched)], [1])
+    return contrast([summarise_cell(matched)], [1], added)
 
 
 def same_runs(a: Array, b: Array) -> bool:

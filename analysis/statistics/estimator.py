@@ -27,7 +27,7 @@ is too large just when A is too small, and false differences are too frequent; t
 Adding squared half widths, each with the t of its own degrees of freedom, is how Howe (1974, JASA 69:789) treats a sum;
 one common f for A and B covers too little where few seeds and many cars are mixed. Where cars add nothing it is, but
 for that change, Welch's t-test of the seeds' means; where seeds add nothing it tends to the paired t-test over cars.
-`python -m analysis.report.simulation_tables` shows its coverage.
+`python -m analysis.statistics.simulate coverage` shows how well it covers.
 
 Every function takes leading axes, so that a simulation runs the code that a study runs.
 """

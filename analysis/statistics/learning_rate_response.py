@@ -6,7 +6,7 @@ comparison has. A parabola through all trials is no cure unless the truth is one
 top than below pulls the parabola's top aside. So the parabola is a local one (Cleveland 1979, JASA 74:829), fitted to
 the trials around its own top with the weights (1 - |distance / h|^3)^3, where h is 0.4 of the range of log rates, or
 wider where that would hold fewer than four rates, or where no parabola of that width is centred on its own top: noise
-may make a flat response dip where it is highest. `python -m analysis.report.simulation_tables` shows the three side by
+may make a flat response dip where it is highest. docs/en/statistics.md shows the three side by
 side. All cells share one log-spaced grid of seven rates or more.
 """
 

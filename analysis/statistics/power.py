@@ -8,6 +8,7 @@ independent multiples of chi-squared.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -185,8 +186,9 @@ def _between_seeds(spread: Spread, seeds: int, cars: int) -> float:
     return (spread.seed**2 + spread.residual**2 / cars) / seeds
 
 
+@functools.lru_cache(maxsize=64)  # a root search calls it with the same arguments a dozen times
 def _half_widths(spread: Spread, seeds: int, cars: int, alpha: float, averaged: int) -> Array:
-    """Half widths (studies,) of the intervals at error rate `alpha` that studies would see."""
+    """Half widths (studies,) of the intervals at error rate `alpha` that studies would see; not to be modified."""
     rng, cells = np.random.default_rng(0), 2 * averaged
 
     def seen(df: int, number: int) -> Array:

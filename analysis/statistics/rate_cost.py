@@ -1,20 +1,16 @@
 """What uncertain learning rates cost: a variance that enters every comparison of tuned cells.
 
-A run at a log rate that is d off its cell's best scores c d^2 below it, c being the curvature of the response. The
-tuning trials show d only as a distribution, normal with the mean m (used rate minus pooled top, 0 where the top itself
-is used) and the covariance S over the cells of one network. More seeds do not average this loss away: all runs of a
-cell use one rate. `RateCost.covariance` is the second moment, over the cells of a study, of the losses,
-
-    E[c_i d_i^2 c_j d_j^2] = c_i c_j (2 S_ij^2 + 4 m_i m_j S_ij) + l_i l_j,        l_i = c_i (m_i^2 + S_ii)
-
-so that a weighted sum w of cells has the variance w' R w in addition to what runs and cars show. What all cells lose
-alike cancels in a contrast; what a network's cells share (S_ij) is counted once, however many losses it is averaged
-over. Networks are tuned independently: S_ij = 0 between them.
+A run whose learning rate is off its cell's best scores below it, and more seeds do not average that loss away: all
+runs of a cell use one rate. The tuning trials show the losses l_i of a study's cells as a joint distribution
+(`analysis.statistics.pooled_learning_rates`), of which `RateCost.covariance` is the second moment R_ij = E[l_i l_j]. A
+weighted sum w of cells has the variance w' R w in addition to what runs and cars show. What all cells lose alike
+cancels in a contrast; what a network's cells share (its top, its curvature) is counted once, over however many losses
+it is averaged; networks are tuned independently: E[l_i l_j] = E[l_i] E[l_j] between them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +20,8 @@ from numpy.typing import ArrayLike
 from analysis.statistics.estimator import AddedVariance, Array
 from analysis.statistics.pooled_learning_rates import PooledRates, fit_pooled_rates
 
+DF_SHARE = 3  # R goes with the square of the noise's variance, which has a quarter of its df; set by simulation
+
 
 @dataclass(frozen=True)
 class RateCost:
@@ -31,7 +29,7 @@ class RateCost:
 
     cells: tuple[Hashable, ...]
     covariance: Array  # (cells, cells), in squared score
-    df: Array  # (cells,): degrees of freedom of the fit behind each cell
+    df: Array  # (cells,): degrees of freedom of each cell's part, from those of its network's fit
 
     def of(self, weights: Mapping[Any, float]) -> AddedVariance:
         """The variance that it adds to a weighted sum of cells, with its degrees of freedom (Satterthwaite).
@@ -72,21 +70,22 @@ def study_rate_cost(
     Raises:
         ValueError: for rates that are not positive, or a network with too few usable trials for its fit.
     """
-    names = list(trials)
-    moment, losses = np.zeros((len(names), len(names))), np.zeros(len(names))
-    df = np.ones(len(names))
-    for group in dict.fromkeys(network[name] for name in names):
-        at = [n for n, name in enumerate(names) if network[name] == group]
-        fit = fit_pooled_rates({names[n]: trials[names[n]] for n in at}, higher_is_better)
-        off = np.zeros(len(at))
-        if used is not None:
-            off = np.array([np.log(used[names[n]] / fit.rates[names[n]]) for n in at])
-        moment[np.ix_(at, at)], losses[at] = _cost(fit, off)
-        df[at] = fit.df
-    return RateCost(tuple(names), moment + np.outer(losses, losses), df)
+    groups: dict[Hashable, list[Any]] = {}
+    for name in trials:
+        groups.setdefault(network[name], []).append(name)
+    parts = ({name: trials[name] for name in names} for names in groups.values())
+    cost = combined([fit_pooled_rates(part, higher_is_better, used) for part in parts])
+    order = [cost.cells.index(name) for name in trials]
+    return RateCost(tuple(trials), cost.covariance[np.ix_(order, order)], cost.df[order])
 
 
-def _cost(fit: PooledRates, off: Array) -> tuple[Array, Array]:
-    """Of one network's cells: the covariance of their losses and the expected losses, used log rates `off` the top."""
-    c, s = fit.curvature, fit.covariance
-    return c**2 * (2 * s**2 + 4 * np.outer(off, off) * s), c * (off**2 + np.diag(s))
+def combined(fits: Sequence[PooledRates]) -> RateCost:
+    """The cost of rates that were fitted network by network; cells in the order of the fits."""
+    losses = np.concatenate([fit.losses for fit in fits])
+    covariance, at = np.outer(losses, losses), 0
+    for fit in fits:
+        covariance[at : at + len(fit.losses), at : at + len(fit.losses)] = fit.moments
+        at += len(fit.losses)
+    cells = tuple(name for fit in fits for name in fit.rates)
+    df = np.repeat([fit.df / DF_SHARE for fit in fits], [len(fit.losses) for fit in fits])
+    return RateCost(cells, covariance, df)

@@ -18,9 +18,12 @@ from analysis.statistics.comparisons import Comparison, Family, compare_all
 from analysis.statistics.estimator import Array
 from analysis.statistics.interaction_test import InteractionTest, interaction_test
 from analysis.statistics.possible_best import best_set
+from analysis.statistics.rate_cost import RateCost
 from analysis.statistics.sequential_looks import look_level
 from analysis.verdicts.eligibility import Eligibility, eligibilities, refuse_mixed
+from analysis.verdicts.learning_rates import rate_cost
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects, Place, Table
+from registry import InputError
 
 NAN = float("nan")
 LEVEL = 0.95
@@ -181,10 +184,11 @@ def _answer(study: Study) -> Answer:
     eligibility_of, scores, level = eligibilities(study), by_car(study), level_of(study)
     cells = [_cell(study, cell, eligibility_of[cell["cell"]], scores.get(cell["cell"])) for cell in study.cells]
     judged = {cell.name: scores[cell.name] for cell in cells if cell.eligibility.judged and cell.name in scores}
-    table = Table(study, judged, level)
+    cost = _rate_cost(study)
+    table = Table(study, judged, level, cost)
     effects = [table.factor_effects(factor) for factor in study.varied]
     within = [table.effects_within(factor, others) for factor, others in study.reading.within.items()]
-    several = len(judged) > 1
+    several, crossed = len(judged) > 1, len(study.varied) > 1
     return Answer(
         study,
         cells,
@@ -192,21 +196,44 @@ def _answer(study: Study) -> Answer:
         level,
         [found for found in effects if found is not None],
         [found for found in within if found is not None],
-        interaction_test(table.at, study.paired) if len(study.varied) > 1 and several else None,
-        _against_baseline(study, judged, level),
-        best_set(judged, level, paired_seeds=study.paired) if judged else (),
-        compare_all(judged, study.reading.cell_margin, level=level, paired_seeds=study.paired) if several else None,
+        interaction_test(table.at, study.paired, rate_cost=_by_levels(cost, table)) if crossed and several else None,
+        _against_baseline(study, judged, level, cost),
+        best_set(judged, level, paired_seeds=study.paired, rate_cost=cost) if judged else (),
+        compare_all(judged, study.reading.cell_margin, level=level, paired_seeds=study.paired, rate_cost=cost)
+        if several
+        else None,
     )
 
 
-def _against_baseline(study: Study, judged: Mapping[str, Array], level: float) -> dict[str, Comparison]:
+def _rate_cost(study: Study) -> RateCost | None:
+    """What uncertain learning rates cost. Raises InputError where the trials are too few to say."""
+    try:
+        return rate_cost(study)
+    except ValueError as error:
+        raise InputError(
+            f"The learning rates of the study {study.name} cannot be judged: {error} "
+            f"Finish its trials with: python run.py tune {study.name}"
+        ) from None
+
+
+def _by_levels(cost: RateCost | None, table: Table) -> RateCost | None:
+    """The cost with cells named by their levels, as the interaction test names them."""
+    if cost is None:
+        return None
+    return replace(cost, cells=tuple(table.planned.get(str(cell), cell) for cell in cost.cells))
+
+
+def _against_baseline(
+    study: Study, judged: Mapping[str, Array], level: float, cost: RateCost | None
+) -> dict[str, Comparison]:
     """Each judged cell minus the cell that has every factor's baseline; nothing where that one is not judged."""
     wanted = study.reading.baselines
     cells = [cell["cell"] for cell in study.cells if wanted.items() <= cell.get("levels", {}).items()]
     baseline = next((cell for cell in cells if cell in judged), None)
     if baseline is None or len(judged) < 2:
         return {}
-    return against_baseline(judged, baseline, study.reading.cell_margin, level=level, paired_seeds=study.paired)
+    paired, margin = study.paired, study.reading.cell_margin
+    return against_baseline(judged, baseline, margin, level=level, paired_seeds=paired, rate_cost=cost)
 
 
 def _cell(study: Study, cell: Mapping[str, Any], eligibility: Eligibility, dice: Array | None) -> CellResult:

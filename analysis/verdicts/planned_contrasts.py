@@ -2,8 +2,8 @@
 
 One family per factor, Holm within it; equivalence is read off the same intervals. An average may hold for none of its
 parts, so a study may also ask for a factor's effect within each combination of some other factors: one family again.
-Every contrast is a weighted sum of cells (`analysis.statistics.estimator`) with a variance per cell; where the seed
-also draws the training groups, runs are matched by seed.
+Every contrast is a weighted sum of cells (`analysis.statistics.estimator`) with a variance per cell, to which what
+uncertain learning rates cost is added; where the seed also draws the training groups, runs are matched by seed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from analysis.records.study_results import Study
 from analysis.statistics.comparisons import Comparison, as_comparisons, planned_contrast
 from analysis.statistics.estimator import Array, Estimate, stack
+from analysis.statistics.rate_cost import RateCost, cost_of
 
 Place = tuple[str, ...]  # levels of other factors
 
@@ -63,12 +64,13 @@ class EffectsWithin:
 class Table:
     """The judged cells of a study by the levels of its factors, and contrasts of them."""
 
-    def __init__(self, study: Study, scores: Mapping[str, Array], level: float) -> None:
-        self.study, self.level = study, level
+    def __init__(self, study: Study, scores: Mapping[str, Array], level: float, cost: RateCost | None = None) -> None:
+        self.study, self.level, self.cost = study, level, cost
         self.factors = list(study.varied)
         complete = [cell for cell in study.cells if set(study.varied) <= set(cell.get("levels", {}))]
         self.planned = {cell["cell"]: tuple(str(cell["levels"][f]) for f in self.factors) for cell in complete}
-        self.at = {levels: scores[cell] for cell, levels in self.planned.items() if cell in scores}
+        self.cells = {levels: cell for cell, levels in self.planned.items() if cell in scores}
+        self.at = {levels: scores[cell] for levels, cell in self.cells.items()}
 
     def factor_effects(self, factor: str) -> FactorEffects | None:
         """The effects of a factor; None where no level can be compared with the baseline."""
@@ -139,8 +141,9 @@ class Table:
         return reading.cell_margin if max(map(len, averaged)) == 1 else reading.margin
 
     def _judge(self, sums: Sequence[Mapping[Place, float]], margin: float) -> list[Comparison]:
-        estimates: list[Estimate] = [
-            planned_contrast([self.at[key] for key in weights], list(weights.values()), self.study.paired)
-            for weights in sums
-        ]
-        return as_comparisons(stack(estimates), margin, True, self.level)
+        return as_comparisons(stack([self._estimate(weights) for weights in sums]), margin, True, self.level)
+
+    def _estimate(self, weights: Mapping[Place, float]) -> Estimate:
+        added = cost_of(self.cost, {self.cells[key]: weight for key, weight in weights.items()})
+        cells = [self.at[key] for key in weights]
+        return planned_contrast(cells, list(weights.values()), self.study.paired, added)

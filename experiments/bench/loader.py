@@ -47,13 +47,13 @@ def loader_speeds(
     return speeds
 
 
-def _throughput(photographs: ImageDataset, seconds: float, workers: int) -> float:
-    """Photographs a second through the batches of as many epochs as fit into `seconds`, from the first batch on."""
-    batches, seen, epoch, began = Batches(photographs, 16, workers), 0, 0, 0.0
+def _throughput(dataset: ImageDataset, seconds: float, workers: int) -> float:
+    """Images per second over the epochs that fit into `seconds`, timed from the first batch on."""
+    batches, seen, epoch, began = Batches(dataset, 16, workers), 0, 0, 0.0
     while not began or time.perf_counter() - began < seconds:
         epoch += 1
         for images, _ in batches.epoch(epoch):
-            if not began:  # workers are up and the first batch was made
+            if not began:  # the workers have started and made the first batch
                 began = time.perf_counter()
                 continue
             seen += len(images)
@@ -75,7 +75,7 @@ def scoring_milliseconds(samples: list[Sample], size: tuple[int, int], count: in
 
 
 def blurred(truth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A prediction as a good network would make it: the truth at the input size, enlarged."""
+    """What a good network would predict: the ground truth at the input size, enlarged."""
     small = resize_mask(truth, size).astype(np.float32) - 0.5
     return enlarge(small, (truth.shape[1], truth.shape[0])) > 0
 

@@ -68,7 +68,7 @@ def print_results(results: dict[str, Any], as_json: bool) -> None:
 
 
 def parse_parts(words: list[str] | None) -> tuple[str, ...]:
-    """The parts that were typed; all of them without any. Raises InputError for an unknown one."""
+    """The given parts of the benchmark, or all of them. Raises InputError for an unknown one."""
     for word in words or []:
         if word not in PARTS:
             raise InputError(f"Unknown part '{word}' of the benchmark. Choose from: {', '.join(PARTS)}.")
@@ -98,7 +98,7 @@ def _scoring(samples: list[Sample], size: tuple[int, int]) -> dict[str, Any]:
 
 
 def _samples(data_dir: Path, folder: Path) -> list[Sample]:
-    """Carvana's images if they are there; otherwise synthetic cars of half their size, made for this."""
+    """Carvana's images if available; otherwise synthetic cars of half their size."""
     if (data_dir / "train").is_dir():
         return carvana.build(data_dir)
     if data_dir != DATA_DIRS["carvana"]:
@@ -135,7 +135,7 @@ def _step_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
                 f"{peaks[name] / 1e9:.0f} GFLOP/s; the step reaches {results['share_of_peak'][name]:.0%}",
             )
         )
-    rows.append(("arithmetic", f"{results['gflop_per_image']:.2f} GFLOP an image, forward and backward"))
+    rows.append(("arithmetic", f"{results['gflop_per_image']:.2f} GFLOP per image, forward and backward"))
     bound, bandwidth = results["roofline_images_per_second"], peaks["bandwidth"] / 1e9
     rows.append(("roofline", f"{bound:.1f} images/s at {bandwidth:.1f} GB/s of memory traffic"))
     memory = results["peak_memory_gb"]
@@ -145,14 +145,14 @@ def _step_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _loader_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
     return [
-        (name, f"{f['cached']:.0f} photographs/s cached, {f['decoding']:.0f} decoding: {f['ratio']:.1f} times")
+        (name, f"{f['cached']:.0f} images/s cached, {f['decoding']:.0f} decoding: {f['ratio']:.1f} times")
         for name, f in results.items()
     ]
 
 
 def _scoring_rows(results: dict[str, Any]) -> list[tuple[str, str]]:
     size = results["photograph"]
-    return [(name, f"{value:.1f} ms a photograph of {size}") for name, value in results.items() if name != "photograph"]
+    return [(name, f"{value:.1f} ms per image of {size}") for name, value in results.items() if name != "photograph"]
 
 
 def _overhead_rows(results: dict[str, Any]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from registry import DATASETS, InputError
 Run = Annotated[str, flag("best (by validation Dice), a run's KEY, or a checkpoint's FILE (default: best)")]
 Ensemble = Annotated[list[str] | None, many("average the probabilities of these runs, instead of --run")]
 Flips = Annotated[bool, switch("average with the prediction of the mirror image")]
+ListSkipped = Annotated[bool, switch("name each file that was left out of a folder, and why")]
 Threads = Annotated[types.Count | None, flag("threads that read and write images (default: one per core)", "Machine")]
 
 
@@ -23,7 +24,9 @@ def predict(
     /,
     *,
     run: Run = "best",
-    output: Annotated[Path, flag("folder for the masks (default: masks)")] = Path("masks"),
+    output: Annotated[
+        Path | None, flag("folder for the masks (default: predictions/ in --output-dir); files of yours are kept")
+    ] = None,
     overlay: Annotated[bool, switch("also write the image with the object tinted")] = False,
     cutout: Annotated[bool, switch("also write a transparent cut-out (RGBA PNG)")] = False,
     tta: Flips = False,
@@ -32,13 +35,14 @@ def predict(
         types.Size | None, flag("split larger images into overlapping tiles of this size, each predicted separately")
     ] = None,
     threshold: Annotated[types.Probability, flag("probability from which a pixel is foreground (default: 0.5)")] = 0.5,
+    list_skipped: ListSkipped = False,
     device: Device = "auto",
     workers: Threads = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> int:
     """Write a mask (PNG, 0 and 255) for each image at its own size; exit code 1 if an image could not be read.
 
-    Example: python run.py predict photos --run best --output masks --overlay
+    Example: python run.py predict photos --run best --output predicted --overlay
     """
     if not photographs:
         raise InputError("Name images: files, folders or patterns, such as python run.py predict photos --run best.")
@@ -46,7 +50,8 @@ def predict(
 
     return predicting.predict(
         predicting.PredictArgs(
-            photographs, run, ensemble or [], output, output_dir, overlay, cutout, tta, tile, threshold, device, workers
+            photographs, run, ensemble or [], output, output_dir, overlay, cutout, tta, tile, threshold, device,
+            workers, list_skipped,
         )
     )  # fmt: skip
 
@@ -88,6 +93,7 @@ def submit(
     ),
     tta: Flips = False,
     ensemble: Ensemble = None,
+    list_skipped: ListSkipped = False,
     device: Device = "auto",
     workers: Threads = None,
     output_dir: OutputDir = Path("outputs"),
@@ -98,7 +104,9 @@ def submit(
     """
     from experiments.inference import kaggle_submission
 
-    return kaggle_submission.submit(test_dir, run, ensemble or [], output, tta, device, workers, output_dir)
+    return kaggle_submission.submit(
+        test_dir, run, ensemble or [], output, tta, device, workers, output_dir, list_skipped
+    )
 
 
 def export(
@@ -130,7 +138,7 @@ def page(
     device: Device = "auto",
     output_dir: OutputDir = Path("outputs"),
 ) -> int:
-    """Serve a demo page on this machine: drop an image, see mask and cut-out (pip install -r requirements-page.txt).
+    """Serve a demo page on this machine: drop an image, see mask and cut-out (see requirements-page.txt).
 
     Example: python run.py page --run best
     """

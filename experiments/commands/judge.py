@@ -58,6 +58,7 @@ def judge(
         raise InputError(f"--level takes a probability between 0 and 1, such as 0.95, not {level:g}.")
     if ledger and not accept:
         raise InputError("--ledger goes with --accept BASE CANDIDATE.")
+    files = _output_files(scores, json, html)
     names = Names(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
     tables = read_score_tables(scores, names)
     question = Question(baseline, rope, not lower_is_better, level)
@@ -65,12 +66,14 @@ def judge(
     if accept:
         return _accept(accept, tables, unit, seed is not None, question, ledger)
     judgements = judge_tables(tables, unit, seed is not None, question)
-    if json:
-        _write_json(judgements, json)
+    if json == "-":
+        print(_as_json(judgements))
+    elif json:
+        _write(files["--json"], Path(json), _as_json(judgements) + "\n")
     if html:
-        from analysis.report.judge_page import write_page
+        from analysis.report.judge_page import judge_page
 
-        write_page(html, scores.name, judgements, question)
+        _write(files["--html"], html, judge_page(scores.name, judgements, question))
     if json != "-":
         _show(judgements, question)
     return 0
@@ -86,29 +89,55 @@ def score(
     cell: Annotated[str | None, flag("name of what is scored (default: the folder's name)")] = None,
     seed: Annotated[types.CountOrZero | None, flag("training seed of the predictions")] = None,
     append: Annotated[bool, switch("add to an existing file")] = False,
+    list_skipped: Annotated[bool, switch("name each file that was left out of the folders, and why")] = False,
 ) -> int:
     """Score masks of any origin against their ground truth, as judge reads it.
 
     Example: python run.py score predicted masks --output scores.csv --cell nnunet --seed 0
     """
     from experiments.evaluation.score_masks import pair_masks, score_masks, write_rows
+    from experiments.inference.input_files import report_left_out
     from experiments.runtime.interrupts import Stop, interruptible
+    from experiments.runtime.output_files import OutputFiles
     from experiments.runtime.progress import progress_counter
 
     def work(stop: Stop) -> int:
-        samples, skipped = pair_masks(predictions, truth, group_pattern)
+        samples, left_out = pair_masks(predictions, truth, group_pattern)
+        read = [path for sample in samples for path in (sample.image, sample.mask)]
+        OutputFiles.beside(output).check([output.name], read)
         with progress_counter("scoring masks", stop.check) as show:
             rows = score_masks(samples, cell or predictions.resolve().name, "" if seed is None else str(seed), show)
-        write_rows(output, rows, append)
+        write_rows(output, rows, append, read)
         mean = sum(float(row["dice"]) for row in rows) / len(rows)
         print(f"{len(rows)} masks, mean Dice {mean:.4f}. Written: {output}")
-        if skipped:
-            print(f"Skipped: {len(skipped)} predictions without a true mask, such as {skipped[0]}.")
+        report_left_out(left_out, list_skipped)
         by_seed = "" if seed is None else " --seed seed"
         print(f"Next: python run.py judge {output} --score dice --cell cell{by_seed} --group group --image image")
         return 0
 
     return interruptible(work)
+
+
+def _output_files(scores: Path, json: str | None, html: Path | None) -> dict[str, Any]:
+    """Where --json and --html are written, by flag. Raises InputError where either would replace a file."""
+    from experiments.runtime.output_files import OutputFiles, refuse_shared_names
+
+    named = {"--json": Path(json) if json and json != "-" else None, "--html": html}
+    paths = {flag_name: path for flag_name, path in named.items() if path is not None}
+    advice = "Name two files."
+    refuse_shared_names([(Path(name), path.resolve()) for name, path in paths.items()], Path(), advice)
+    files = {}
+    for name, path in paths.items():
+        files[name] = OutputFiles.beside(path, name)
+        files[name].check([path.name], [scores])
+    return files
+
+
+def _write(files: Any, path: Path, text: str) -> None:
+    from experiments.runtime.errors import disk_errors
+
+    with disk_errors(path, f"another file with {files.flag}"):
+        files.write(path.name, text.encode("utf-8"))
 
 
 def _accept(names: tuple[str, str], tables: Any, unit: str, seeded: bool, question: Any, ledger: Path | None) -> int:
@@ -204,11 +233,9 @@ def _overview(judgements: list[Any], text: Any) -> Any:
     return table
 
 
-def _write_json(judgements: list[Any], target: str) -> None:
+def _as_json(judgements: list[Any]) -> str:
     import json
     import math
-
-    from experiments.runtime.errors import disk_errors
 
     def number(value: float | None) -> float | None:
         return value if value is not None and math.isfinite(value) else None
@@ -233,9 +260,4 @@ def _write_json(judgements: list[Any], target: str) -> None:
             for one in judgements
         ]
     }  # fmt: skip
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    if target == "-":
-        print(text)
-        return
-    with disk_errors(Path(target), "another file with --json"):
-        Path(target).write_text(text + "\n", encoding="utf-8")
+    return json.dumps(content, indent=1, ensure_ascii=False)

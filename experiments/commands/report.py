@@ -41,6 +41,8 @@ def report(
 
     given = {"results": results_dir, "readme": readme}
     places = Places(output_dir, **{name: path for name, path in given.items() if path is not None})
+    if html is not None and not (check or verify):
+        command.check_html(places, html)
     if verify:
         from experiments.studies import reproduce as verifying
 

@@ -26,6 +26,7 @@ from registry import InputError
 GridFlags: Any = run_flags(without=("model", "loss", "augment", "seed", "early_stopping"))
 StudyName = Annotated[str, flag("name of a study in experiments/studies, or a .toml file")]
 DryRun = Annotated[bool, switch("print the plan and exit")]
+Extend = Annotated[bool, switch("replace the plan of an earlier command that differs; a copy of it stays")]
 Status = Annotated[bool, switch("print which runs are done, running, failed or missing, and exit")]
 
 
@@ -35,6 +36,7 @@ def study(
     *,
     dry_run: DryRun = False,
     status: Status = False,
+    extend: Extend = False,
     published: Annotated[
         bool, switch("count the results committed under analysis/results as done, and run only the rest")
     ] = False,
@@ -57,14 +59,19 @@ def study(
     from analysis.records.places import RESULTS
     from experiments.studies import run_study
 
-    return run_study.run_study(parsed, machine, dry_run, status, pool, RESULTS if published else None)
+    return run_study.run_study(parsed, machine, dry_run, status, pool, RESULTS if published else None, extend)
 
 
 def grid(
     *,
     models: Annotated[list[str], many("networks to compare", "Model and loss")],
     losses: Annotated[list[str], many("losses to compare", "Model and loss")],
-    seeds: Annotated[types.Seeds, flag("seeds, the same for every cell: 0 1 2 or 0-4", "Training")],
+    seeds: Annotated[
+        types.SeedsOrCounts,
+        flag(
+            "seeds, the same for every cell: 0 1 2 or 0-4; or counts, 3..10: as many as it takes to decide", "Training"
+        ),
+    ],
     augments: Annotated[
         list[str] | None, many("augmentations to compare (default: the preset's alone)", "Data")
     ] = None,
@@ -77,6 +84,7 @@ def grid(
     preset: Preset = None,
     dry_run: DryRun = False,
     status: Status = False,
+    extend: Extend = False,
     executor: ExecutorFlags | None = None,
     output_dir: OutputDir = Path("outputs"),
     tracking_uri: TrackingUri = None,
@@ -99,7 +107,7 @@ def grid(
     pool = _pool(executor)
     from experiments.studies import run_study
 
-    return run_study.run_study(parsed, machine, dry_run, status, pool)
+    return run_study.run_study(parsed, machine, dry_run, status, pool, extend=extend)
 
 
 def robustness(
@@ -131,6 +139,7 @@ def tune(
     study: StudyName,
     /,
     *,
+    extend: Extend = False,
     executor: ExecutorFlags | None = None,
     data_dir: DataDir = None,
     workers: Workers = None,
@@ -151,7 +160,7 @@ def tune(
     pool = _pool(executor)
     from experiments.studies import run_study
 
-    return run_study.tune(parsed, machine, pool)
+    return run_study.tune(parsed, machine, pool, extend)
 
 
 def _machine(

@@ -80,7 +80,9 @@ def script(app: App, shell: Shell) -> str:
 
 def draw(
     *,
-    output: Annotated[Path, flag("folder for U-Net.png and docs/ (default: .)")] = Path("."),
+    output: Annotated[Path, flag("folder for U-Net.png and docs/ (default: outputs/drawings)")] = Path(
+        "outputs/drawings"
+    ),
     width: Annotated[types.Count, flag("channels at full resolution (default: 64)")] = 64,
     size: Annotated[types.Size, flag("image size (default: 512x512)")] = (512, 512),
 ) -> int:
@@ -88,10 +90,20 @@ def draw(
 
     Example: python run.py draw
     """
+    import tempfile
+
+    from experiments.runtime.errors import disk_errors
+    from experiments.runtime.output_files import OutputFiles
+
+    files = OutputFiles(output)
+    files.check(("U-Net.png", "docs/attention-unet.png", "docs/attention-gate.png"))
     from experiments.training import architecture_diagrams
 
-    for path in architecture_diagrams.draw(output, width, size):
-        print(path)
+    with disk_errors(output, "another --output"), tempfile.TemporaryDirectory() as folder:
+        drawn = [path.relative_to(folder) for path in architecture_diagrams.draw(Path(folder), width, size)]
+        files.take(Path(folder))
+    for name in drawn:
+        print(output / name)
     return 0
 
 

@@ -74,10 +74,20 @@ def _try_loss(name: str, options: dict[str, Any]) -> None:
     import torch
 
     loss = LOSSES[name].build(**options)
+    if isinstance(loss, torch.nn.Module) and any(weight.requires_grad for weight in loss.parameters()):
+        raise InputError(
+            f"--loss {name} has trainable parameters, which nothing would train: only the model's are. "
+            "Make them constants (requires_grad_(False)), or put them into the model."
+        )
     try:
         score = loss(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
     except ValueError as error:
         raise InputError(f"--loss-kwargs: {error}") from None
+    except TypeError as error:
+        raise InputError(
+            f"--loss {name} cannot be called with logits and mask ({' '.join(str(error).split())}): "
+            "name a function of (logits, mask), or a class whose objects are called so."
+        ) from None
     if not isinstance(score, torch.Tensor) or score.shape != ():
         shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__
         raise InputError(

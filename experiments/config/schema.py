@@ -75,7 +75,9 @@ class RunConfig:
     weight_decay: NonNegative = setting(0.01, "weight decay (adamw: decoupled; adam: L2)")
     schedule: Schedule = setting("one-cycle", "learning-rate schedule (cosine and constant start with a warm-up)")
     clip: Positive = setting(1.0, "gradient-clipping norm")
-    early_stopping: CountOrZero = setting(0, "early-stopping patience, in epochs (0 disables)")
+    early_stopping: CountOrZero = setting(
+        0, "early-stopping patience, in epochs (0 disables); with it the best weights by validation count, not the last"
+    )
     progressive: Share = setting(0.0, "fraction of the epochs, from the first, at half the input size, for speed")
     accumulate: Count = setting(
         1, "gradient accumulation: number of micro-batches per step (BatchNorm statistics are per micro-batch)"

@@ -85,7 +85,9 @@ def _literal(text: str) -> Any:
             return kind(text)
         except ValueError:
             pass
-    return text
+    parts = [_literal(part) for part in text.split(",")] if "," in text else []
+    numbers = all(isinstance(part, (int, float)) and not isinstance(part, bool) for part in parts)
+    return parts if parts and numbers else text  # 256,128,64 is a list of numbers; a path with a comma is a path
 
 
 def _seeds(_: Any, tokens: Sequence[Token]) -> list[int]:
@@ -97,6 +99,11 @@ def _seeds(_: Any, tokens: Sequence[Token]) -> list[int]:
             raise ValueError(f'"{token.value}" is neither a whole number nor a range, such as 0-4.')
         seeds += range(first, last + 1)
     return seeds
+
+
+def _seeds_or_counts(_: Any, tokens: Sequence[Token]) -> list[int] | str:
+    (first, *others) = tokens
+    return first.value if not others and ".." in first.value else _seeds(_, tokens)
 
 
 def _rate_range(_: Any, tokens: Sequence[Token]) -> tuple[float, float]:
@@ -130,6 +137,10 @@ Options = Annotated[
 ]  # fmt: skip
 Seeds = Annotated[
     list[int], Parameter(converter=_seeds, n_tokens=-1, consume_multiple=True, negative=(), metavar="SEED...")
+]
+SeedsOrCounts = Annotated[
+    list[int],
+    Parameter(converter=_seeds_or_counts, n_tokens=-1, consume_multiple=True, negative=(), metavar="SEED..."),
 ]
 RateRange = Annotated[
     tuple[float, float], Parameter(converter=_rate_range, n_tokens=1, negative=(), metavar="LOW:HIGH")

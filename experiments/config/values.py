@@ -53,7 +53,7 @@ def typed(name: str, value: Any) -> Any:
     if name in setting_fields(RuntimeConfig) and name != "workers":
         if not isinstance(value, (str, Path)) or not str(value) or "\0" in str(value):
             raise InputError(f'Invalid value "{value}" for {name}. Must be a text.')
-        return types[name](value)
+        return Path(value).expanduser() if types[name] is Path else types[name](value)
     try:
         return convert(types[name], value, name)
     except ValueError as error:

@@ -178,8 +178,14 @@ def _remove_abandoned(target: Path) -> None:
     """Remove staging folders of imports that were killed before they could clean up."""
     for path in target.glob(f"{STAGING}*"):
         number = path.name.removeprefix(STAGING)
-        if number.isdigit() and not psutil.pid_exists(int(number)):
+        if number.isdigit() and not psutil.pid_exists(int(number)) and _is_staging(path):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_staging(folder: Path) -> bool:
+    """Whether a folder holds nothing but what an import unpacks."""
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+    return all(name in INNER_ZIPS or PICTURE_NAME.fullmatch(name.removeprefix("unpacked/")) for name in names)
 
 
 def _refuse_links(target: Path) -> None:

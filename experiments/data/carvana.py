@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from experiments.data.listing import (
@@ -37,7 +38,7 @@ def build(data_dir: Path | str = "data/carvana") -> list[Sample]:
 
     Raises InputError if the folder, the images or a mask is missing.
     """
-    return listing(data_dir).usable()
+    return listing(data_dir).usable(f"--data carvana --data-dir {shlex.quote(str(data_dir))}")
 
 
 def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) -> Listing:

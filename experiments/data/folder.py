@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 from experiments.data.listing import (
@@ -31,7 +32,7 @@ def build(data_dir: Path | str = "data/folder", group_pattern: str | None = None
     Raises:
         InputError: Missing folders, images without a mask, names that collide, or a pattern that does not match.
     """
-    return listing(data_dir, group_pattern).usable()
+    return listing(data_dir, group_pattern).usable(f"--data folder --data-dir {shlex.quote(str(data_dir))}")
 
 
 def listing(data_dir: Path | str = "data/folder", group_pattern: str | None = None) -> Listing:

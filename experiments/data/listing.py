@@ -5,12 +5,24 @@ A run refuses the first problem; `data verify` lists them all. Both read the sam
 
 from __future__ import annotations
 
+import mimetypes
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from experiments.data.samples import Sample
+from experiments.runtime.progress import note
 from registry import InputError
+
+SYSTEM_FILES = {"desktop.ini", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "__macosx", "icon\r"}
+# what mimetypes does not know on every machine: newer formats, cameras' raw files, medical images
+_IMAGE_SUFFIXES = {
+    ".heic", ".heif", ".avif", ".jxl", ".webp", ".jp2", ".j2k", ".jfif", ".tga", ".dds", ".psd", ".exr", ".hdr", ".xcf",
+    ".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".raf", ".rw2", ".pef", ".srw", ".3fr", ".x3f",
+    ".raw", ".dcm", ".nii", ".mha", ".svs", ".ndpi", ".czi", ".lif", ".nd2",
+}  # fmt: skip
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"II*\0", b"MM\0*", b"\0\0\0\x0cjP  ", b"\xff\x0a", b"8BPS")
 
 
 @dataclass(frozen=True, order=True)
@@ -30,12 +42,22 @@ class Listing:
     problems: list[Problem] = field(default_factory=list)
     left_out: list[Problem] = field(default_factory=list)
 
-    def usable(self) -> list[Sample]:
-        """The pairs, sorted by name. Raises InputError with the first problem, if there is one."""
+    def usable(self, verify: str = "") -> list[Sample]:
+        """The pairs, sorted by name. Prints how many files were left out, and of which kinds.
+
+        Args:
+            verify: flags with which `data verify` lists this folder.
+
+        Raises:
+            InputError: with the first problem, if there is one.
+        """
         if self.problems:
             more = len(self.problems) - 1
             hint = f" ({more} more: python run.py data verify lists them.)" if more else ""
             raise InputError(min(self.problems).text + hint)
+        if self.left_out:
+            kinds = describe_kinds((problem.what, problem.path) for problem in self.left_out)
+            note(f"Left out: {kinds}. List them: python run.py data verify {verify}".rstrip())
         return sorted(self.samples, key=lambda sample: sample.name)
 
 
@@ -66,7 +88,66 @@ def masks_without_image(masks: Iterable[Path]) -> list[Problem]:
 
 
 def unread_files(folder: Path, is_read: Callable[[Path], bool], names: str) -> list[Problem]:
-    """The files in `folder` that are not read; hidden files and Windows' thumbnails do not count."""
-    text = "The file {} is skipped: {}. Convert it, rename it or remove it."
-    unread = [p for p in sorted(folder.iterdir()) if not is_read(p) and not p.name.startswith(".")]
-    return [Problem(p, "not read", text.format(p, names)) for p in unread if p.name.lower() != "thumbs.db"]
+    """The files and sub-folders in `folder` that are not read; system files do not count."""
+    problems = []
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not is_system_file(path):
+            text = f"The folder {path} is not searched. Move its files into {folder}, or remove it."
+            problems.append(Problem(path, "sub-folder", text))
+        elif not is_read(path) and not is_system_file(path):
+            text = f"The file {path} is skipped: {names}. Convert it, rename it or remove it."
+            problems.append(Problem(path, "not read", text))
+    return problems
+
+
+def is_system_file(path: Path) -> bool:
+    """Whether a file or folder is the system's own, such as .DS_Store or desktop.ini; hidden ones count as such."""
+    return path.name.startswith(".") or path.name.lower() in SYSTEM_FILES
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether a file's suffix or its first bytes are those of an image, of any format."""
+    kind = mimetypes.guess_type(path.name, strict=False)[0] or ""
+    if kind.startswith("image/") or path.suffix.lower() in _IMAGE_SUFFIXES:
+        return True
+    try:
+        if not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            begin = file.read(16)
+    except OSError:
+        return False
+    return (
+        begin.startswith(_SIGNATURES) or begin[8:12] == b"WEBP" or begin[4:11] in (b"ftyphei", b"ftypavi", b"ftypmif")
+    )
+
+
+PHRASES = {  # of what was left out: one, several
+    "not read": ("file of a format that is not read", "files of formats that are not read"),
+    "no image": ("mask without an image", "masks without an image"),
+    "no mask": ("prediction without a true mask", "predictions without a true mask"),
+    "sub-folder": ("sub-folder that is not searched", "sub-folders that are not searched"),
+    "linked folder": ("linked folder that is not searched", "linked folders that are not searched"),
+    "not an image": ("file that is not an image", "files that are not images"),
+    "output": ("image in the output folder", "images in the output folder"),
+    "own": ("image that this project wrote", "images that this project wrote"),
+}
+
+
+def describe_kinds(files: Iterable[tuple[str, Path]]) -> str:
+    """(reason, file) counted by reason and suffix, such as "2 files that are not images (1 .csv, 1 .txt)"."""
+    by_reason: dict[str, list[Path]] = {}
+    for reason, path in files:
+        by_reason.setdefault(reason, []).append(path)
+    parts = []
+    for reason, paths in by_reason.items():
+        one, several = PHRASES[reason]
+        suffixes = "" if reason.endswith("folder") else f" ({_suffixes(paths)})"
+        parts.append(f"{len(paths)} {one if len(paths) == 1 else several}{suffixes}")
+    return ", ".join(parts)
+
+
+def _suffixes(paths: Iterable[Path]) -> str:
+    counts = Counter(path.suffix.lower() or "without suffix" for path in paths)
+    shown = [f"{count} {suffix}" for suffix, count in counts.most_common(5)]
+    return ", ".join(shown + ["…"] * (len(counts) > 5))

@@ -76,7 +76,7 @@ def evaluate(
 @torch.no_grad()
 def predict_logits(model: nn.Module, images: NDArray[np.uint8], device: torch.device) -> Logits:
     """Run a network on uint8 RGB images (N, h, w, 3); return float32 logits (N, h, w)."""
-    logits = model(as_input(torch.from_numpy(images), device))
+    logits = model(as_input(torch.from_numpy(np.require(images, requirements="W")), device))
     return np.asarray(logits.float().cpu().numpy()[:, 0])
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from experiments.data.folder import compile_pattern, files_by_stem, group_of
+from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of
+from experiments.data.listing import unread_files
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.errors import disk_errors
-from experiments.runtime.files import write_atomically
+from experiments.runtime.output_files import OutputFiles
 from experiments.runtime.prefetch import prefetch
 from registry import InputError
 
@@ -20,11 +21,14 @@ COLUMNS = ("cell", "seed", "set", "group", "image", *(metric.name for metric in 
 Row = dict[str, str | int | float]
 
 
-def pair_masks(predictions: Path, truth: Path, group_pattern: str | None = None) -> tuple[list[Sample], list[Path]]:
+LeftOut = list[tuple[str, Path]]  # (reason, file)
+
+
+def pair_masks(predictions: Path, truth: Path, group_pattern: str | None = None) -> tuple[list[Sample], LeftOut]:
     """Pair each ground truth with its prediction by name.
 
     Returns:
-        Samples (`image` is the ground truth, `mask` the prediction) by name, and the predictions without ground truth.
+        Samples (`image` is the ground truth, `mask` the prediction) by name, and what was left out of both folders.
 
     Raises:
         InputError: for folders that are missing or empty, names that collide, a ground truth without prediction, or a
@@ -51,7 +55,14 @@ def pair_masks(predictions: Path, truth: Path, group_pattern: str | None = None)
             )
         samples.append(Sample(path, predicted, group))
         used.add(predicted)
-    return samples, sorted(set(predicted_by_stem.values()) - used)
+    folders = dict.fromkeys((predictions, truth))
+    unread = [problem for folder in folders for problem in unread_files(folder, _is_read, "masks are images")]
+    left_out = [("no mask", path) for path in sorted(set(predicted_by_stem.values()) - used)]
+    return samples, left_out + [(problem.what, problem.path) for problem in unread]
+
+
+def _is_read(path: Path) -> bool:
+    return path.suffix.lower() in FORMATS
 
 
 def score_masks(samples: Sequence[Sample], cell: str, seed: str, show: Callable[[int, int], None]) -> list[Row]:
@@ -64,26 +75,27 @@ def score_masks(samples: Sequence[Sample], cell: str, seed: str, show: Callable[
     return rows
 
 
-def write_rows(path: Path, rows: Sequence[Row], append: bool) -> None:
+def write_rows(path: Path, rows: Sequence[Row], append: bool, inputs: Iterable[Path] = ()) -> None:
     """Write rows as CSV, or add them to a file that `score` wrote.
 
     Raises:
-        InputError: where the file exists without `append`, has other columns, or holds these scores already.
+        InputError: where the file is not the project's own or is an input; where, without `append`, it holds scores of
+            other cells; where it has other columns, or, with `append`, holds these scores already.
     """
-    before = _existing(path, rows) if append and path.exists() else ""
-    if path.exists() and not append:
-        raise InputError(f"{path} exists and is never overwritten. Name another --output, or add to it with --append.")
+    files = OutputFiles.beside(path)
+    files.check([path.name], inputs)
+    before = _existing(path, rows, append) if path.exists() else ""
     text = io.StringIO()
     table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     if not before:
         table.writeheader()
     table.writerows(rows)
     with disk_errors(path, "another --output"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (before + text.getvalue()).encode())
+        files.write(path.name, (before + text.getvalue()).encode())
 
 
-def _existing(path: Path, rows: Sequence[Row]) -> str:
+def _existing(path: Path, rows: Sequence[Row], append: bool) -> str:
+    """The text to which the rows are added; empty if they take the place of all that is there."""
     try:
         text = path.read_text(encoding="utf-8")
         table = csv.DictReader(io.StringIO(text))
@@ -92,7 +104,12 @@ def _existing(path: Path, rows: Sequence[Row]) -> str:
         raise InputError(f"{path} was not written by score: it cannot be added to. Name another --output.") from None
     if tuple(table.fieldnames or ()) != COLUMNS:
         raise InputError(f"{path} has other columns than score writes. Name another --output.")
-    if again := there & {(str(row["cell"]), str(row["seed"])) for row in rows}:
+    new = {(str(row["cell"]), str(row["seed"])) for row in rows}
+    if not append:
+        if there - new:
+            raise InputError(f"{path} holds other scores as well. Add to it with --append, or name another --output.")
+        return ""
+    if again := there & new:
         cell, seed = sorted(again)[0]
         shown = f"{cell} with seed {seed}" if seed else cell
         raise InputError(f"{path} already holds scores of {shown}. Give another --cell or --seed.")

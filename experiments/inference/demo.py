@@ -31,7 +31,10 @@ Answer = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], str]  # 
 def page(run: str, port: int, device: str, output_dir: Path) -> int:
     """Serve the page until interrupted; return the exit code. Raises InputError if Gradio or the run is missing."""
     if importlib.util.find_spec("gradio") is None:
-        raise InputError("The page needs Gradio, which is optional. Type pip install -r requirements-page.txt.")
+        raise InputError(
+            "The page needs Gradio, in an environment of its own. Type make .venv-page/complete, then "
+            ".venv-page/bin/python run.py page (without make: see requirements-page.txt)."
+        )
     trained = find_run(run, output_dir)
     print(trained.name, flush=True)
     predictor = Predictor([trained], find_device(device))

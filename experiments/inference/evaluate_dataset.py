@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
 from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop, interruptible
+from experiments.runtime.output_files import OutputFiles
 from registry import DATASETS, InputError
 
 
@@ -60,17 +62,30 @@ def evaluate(args: EvaluateArgs) -> int:
     samples = list_samples(config, RuntimeConfig(data_dir=data_dir))
     output = args.output or args.output_dir / "evaluations" / f"{trained.key}-{fingerprint(samples)}"
 
+    files = OutputFiles(output)
+    if output.resolve() in {path.parent.resolve() for sample in samples for path in (sample.image, sample.mask)}:
+        raise InputError(
+            f"{output} holds the images or masks: the plots would be taken for some. Name another --output."
+        )
+    files.check(_names(args), (path for sample in samples for path in (sample.image, sample.mask)))
+
     def work(stop: Stop) -> int:
         scored = _score(args, trained, samples, stop)
         part = parts(trained, args.data, data_dir)
         rows = [{**image.rows[0], "set": part.get(str(image.rows[0]["image"]), "test")} for image in scored]
-        with disk_errors(output, "another --output"):
-            output.mkdir(parents=True, exist_ok=True)
-            _write(args, trained, fingerprint(samples), output, scored, rows)
+        with disk_errors(output, "another --output"), tempfile.TemporaryDirectory() as folder:
+            _write(args, trained, fingerprint(samples), Path(folder), scored, rows)
+            files.take(Path(folder))
         print(f"Written: {output}")
         return 0
 
     return interruptible(work, "Nothing was written.")
+
+
+def _names(args: EvaluateArgs) -> list[str]:
+    """The files that `_write` writes."""
+    sweep = ["sweep.csv", "sweep.png"] if args.sweep else []
+    return ["scores.csv", "evaluation.json", *sweep, *(["reliability.csv", "reliability.png"] * args.calibration)]
 
 
 def parts(trained: TrainedModel, data: str, data_dir: Path) -> dict[str, str]:

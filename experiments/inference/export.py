@@ -27,12 +27,14 @@ from experiments.data.synthetic.cars import write_cars
 from experiments.inference.input_files import gather_images
 from experiments.inference.trained_model import TrainedModel, find_runs
 from experiments.runtime.errors import RunFailed, disk_errors
+from experiments.runtime.output_files import OutputFiles
 from experiments.runtime.progress import log_to_stderr
 from experiments.tracking import onnx_model
 from registry import InputError
 
 INPUT, OUTPUT = "photograph", "probability"
 NEEDED = "pip install -r requirements.txt"
+MLFLOW_FILES = ("MLmodel", "model.onnx", "conda.yaml", "python_env.yaml", "requirements.txt")
 COMPARED = 4  # images to compare on
 ODD_SIZE = (131, 97)  # (width, height) that no network takes without padding
 TOLERANCE = 1e-3  # largest accepted difference of a probability
@@ -58,12 +60,13 @@ def export(
     need("onnx", "onnxscript", "onnxruntime")
     (trained,) = find_runs(run, [], output_dir)
     output = output or Path("exports") / (f"{trained.key}.onnx" if kind == "onnx" else trained.key)
-    if kind == "mlflow" and output.exists():
+    files = OutputFiles.beside(output) if kind == "onnx" else OutputFiles(output)
+    if kind == "mlflow" and output.exists() and not files.owns("MLmodel"):
         raise InputError(f"{output} exists already. Remove it, or name another --output.")
+    files.check([output.name] if kind == "onnx" else MLFLOW_FILES, trained.path.parent.iterdir())
     images, description = comparison(trained, photographs)
     model = Deployed(trained.model()).eval()
     with disk_errors(output, "another --output"), tempfile.TemporaryDirectory() as folder:
-        output.parent.mkdir(parents=True, exist_ok=True)
         graph = Path(folder) / "model.onnx"
         graph.write_bytes(to_onnx(model, described(trained)))
         difference = largest_difference(graph, model, images)
@@ -71,9 +74,9 @@ def export(
         if not difference <= TOLERANCE:
             raise RunFailed(f"The graph differs from the network by more than {TOLERANCE}, so nothing was written.")
         if kind == "onnx":
-            output.write_bytes(graph.read_bytes())
+            files.write(output.name, graph.read_bytes())
         else:
-            _save_mlflow(graph, output, images, trained, output_dir, uri)
+            _save_mlflow(graph, files, images, trained, output_dir, uri)
     print(f"Written: {output}")
     return 0
 
@@ -148,7 +151,7 @@ def comparison(trained: TrainedModel, photographs: Path | None) -> tuple[Images,
     synthetic cars.
     """
     if photographs:
-        paths, origin = list(gather_images([str(photographs)], Path("exports"))), ""
+        paths, origin = list(gather_images([str(photographs)], Path("exports")).names), ""
     else:
         paths, origin = _validation_images(trained), "validation "
     with tempfile.TemporaryDirectory() as folder:
@@ -174,12 +177,17 @@ def _validation_images(trained: TrainedModel) -> list[Path]:
 
 
 def _save_mlflow(
-    graph: Path, output: Path, images: Images, trained: TrainedModel, output_dir: Path, uri: str | None
+    graph: Path, files: OutputFiles, images: Images, trained: TrainedModel, output_dir: Path, uri: str | None
 ) -> None:
     import onnx
 
-    onnx_model.save_onnx_model(onnx.load(str(graph)), output, images, described(trained))
-    if onnx_model.attach(output, trained.key, output_dir, uri):
+    model = graph.with_name("mlflow")
+    onnx_model.save_onnx_model(onnx.load(str(graph)), model, images, described(trained))
+    files.take(model)
+    for path in files.folder.glob("*.data"):  # weights of an earlier export, under a random name
+        if not (model / path.name).exists():
+            files.discard(path.name)
+    if onnx_model.attach(model, trained.key, output_dir, uri):
         print("The model is also among the artifacts of its run in MLflow.")
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +29,10 @@ def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint
     return np.dstack([image, grey(mask)])
 
 
-def save(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write (H, W), RGB (H, W, 3) or RGBA (H, W, 4) in the format of the file name's suffix."""
+def encode(suffix: str, picture: NDArray[np.uint8]) -> bytes:
+    """The file of a picture, (H, W), RGB (H, W, 3) or RGBA (H, W, 4), in the format of a suffix such as ".png"."""
     orders = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
     picture = picture if picture.ndim == 2 else np.asarray(cv2.cvtColor(picture, orders[picture.shape[2]]), np.uint8)
-    done, encoded = cv2.imencode(path.suffix, picture)
+    done, encoded = cv2.imencode(suffix, picture)
     assert done
-    path.write_bytes(encoded.tobytes())  # unlike cv2.imwrite, this raises OSError on a full disk
+    return encoded.tobytes()

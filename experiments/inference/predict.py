@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.resolve import find_device
-from experiments.inference.input_files import gather_images, report_skipped
-from experiments.inference.pictures import cutout, grey, overlay, save
+from experiments.inference.input_files import InputFiles, gather_images, report_skipped
+from experiments.inference.pictures import cutout, encode, grey, overlay
 from experiments.inference.predictor import InputImage, Predictor, predict_each
 from experiments.inference.trained_model import find_runs
 from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
 from experiments.runtime.interrupts import Stop, interruptible
+from experiments.runtime.output_files import LONGEST_NAME, OutputFiles, refuse_shared_names
 from registry import InputError
 
 
@@ -28,7 +31,7 @@ class PredictArgs:
     photographs: list[str]  # files, folders and patterns
     run: str
     ensemble: list[str]
-    output: Path
+    output: Path | None  # predictions/ in output_dir
     output_dir: Path
     overlay: bool
     cutout: bool
@@ -37,37 +40,70 @@ class PredictArgs:
     threshold: float
     device: str
     workers: int | None
+    list_skipped: bool = False
+
+
+UNFIT = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # names that a file system does not take
 
 
 def predict(args: PredictArgs) -> int:
-    """Write the masks. Returns the exit code: 1 if an image could not be read."""
-    names = gather_images(args.photographs, args.output)
+    """Write the masks. Returns the exit code: 1 if an image could not be read or its mask not be written."""
+    output = args.output or args.output_dir / "predictions"
+    found = gather_images(args.photographs, output)
+    files = OutputFiles(output)
+    found = _check_outputs(args, found, files)
     runs = find_runs(args.run, args.ensemble, args.output_dir)
     predictor = Predictor(runs, find_device(args.device), args.flips, args.tile)
-    return interruptible(lambda stop: _predict(args, names, predictor, stop), "The masks written so far are complete.")
+    return interruptible(
+        lambda stop: _predict(args, found, files, predictor, stop), "The masks written so far are complete."
+    )
 
 
-def _predict(args: PredictArgs, names: dict[Path, Path], predictor: Predictor, stop: Stop) -> int:
-    cut = math.log(args.threshold / (1 - args.threshold))
-    skipped: list[InputError] = []
+def _check_outputs(args: PredictArgs, found: InputFiles, files: OutputFiles) -> InputFiles:
+    """The images whose outputs have names that can be written. Raises InputError where one would replace a file."""
+    endings = [".png"] + ["_overlay.jpg"] * args.overlay + ["_cutout.png"] * args.cutout
+    names, errors = {}, list(found.errors)
+    for path, stem in found.names.items():
+        if max(len(os.fsencode(stem.name + ending)) for ending in endings) > LONGEST_NAME:
+            errors.append(InputError(f"{path} has a name that is too long for {endings[-1]} files. Shorten it."))
+        else:
+            names[path] = stem
+    outputs = [(path, stem.with_name(stem.name + ending)) for path, stem in names.items() for ending in endings]
+    refuse_shared_names(outputs, files.folder, "Rename one, or use two commands with two --output folders.")
+    files.check((name for _, name in outputs), names)
+    return replace(found, names=names, errors=errors)
 
-    def write(image: InputImage, mask: NDArray[np.bool_]) -> None:
-        stem = args.output / names[image.path]
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        save(stem.with_name(stem.name + ".png"), grey(mask))
+
+def _predict(args: PredictArgs, found: InputFiles, files: OutputFiles, predictor: Predictor, stop: Stop) -> int:
+    cut, names = math.log(args.threshold / (1 - args.threshold)), found.names
+    skipped = list(found.errors)
+
+    def write(image: InputImage, mask: NDArray[np.bool_]) -> InputError | None:
+        stem = names[image.path]
+        pictures = [(".png", grey(mask))]
         if args.overlay and image.pixels is not None:
-            save(stem.with_name(stem.name + "_overlay.jpg"), overlay(image.pixels, mask))
+            pictures.append(("_overlay.jpg", overlay(image.pixels, mask)))
         if args.cutout and image.pixels is not None:
-            save(stem.with_name(stem.name + "_cutout.png"), cutout(image.pixels, mask))
+            pictures.append(("_cutout.png", cutout(image.pixels, mask)))
+        try:
+            for ending, picture in pictures:
+                files.write(stem.with_name(stem.name + ending), encode(ending[-4:], picture))
+        except InputError as error:  # a file that came into being meanwhile
+            return error
+        except OSError as error:
+            if error.errno not in UNFIT:
+                raise
+            return InputError(f"The outputs of {image.path} cannot be written ({error.strerror}). Rename it.")
+        return None
 
     began = time.perf_counter()
-    with disk_errors(args.output, "another --output"), progress.progress_counter("predicting", stop.check) as show:
+    with disk_errors(files.folder, "another --output"), progress.progress_counter("predicting", stop.check) as show:
         keep_pixels = args.overlay or args.cutout
         results = predict_each(list(names), predictor, write, args.workers, cut, keep_pixels)
         for done, (_, result) in enumerate(results, 1):
             skipped += [result] if isinstance(result, InputError) else []
             show(done, len(names))
     seconds = time.perf_counter() - began
-    written = len(names) - len(skipped)
-    print(f"{written} masks in {args.output}, {written / seconds:.1f} images per second.")
-    return report_skipped(skipped)
+    written = len(names) + len(found.errors) - len(skipped)
+    print(f"{written} masks in {files.folder}, {written / seconds:.1f} images per second.")
+    return report_skipped(skipped, found.left_out, args.list_skipped)

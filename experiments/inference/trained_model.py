@@ -1,9 +1,11 @@
 """A finished run's network, found by key, by file or as the best one, and loaded without the training code.
 
 from experiments.inference import load
-model = load("outputs/runs/KEY/best.ckpt")  # RGB in [0, 1] (N, 3, H, W) -> logits (N, 1, H, W)
+model = load("outputs/runs/KEY")  # RGB in [0, 1] (N, 3, H, W) -> logits (N, 1, H, W)
 
-The weights are checked against their SHA-256, nothing is unpickled, and no pretrained weights are fetched.
+A run stands for its headline weights, the ones that its reported scores are of: the last ones or, with early stopping,
+the best by validation. A checkpoint that is named is used as it is. The weights are checked against their SHA-256,
+nothing is unpickled, and no pretrained weights are fetched.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from typing import Any
 
 from torch import nn
 
+from analysis.records import run_files
+from analysis.records.run_state import headline
 from experiments.config.schema import RunConfig
 from experiments.data.splits import LEAKING
 from experiments.runtime.files import read_json
@@ -25,6 +29,7 @@ from experiments.training import checkpoint, run_index
 from registry import MODELS, InputError, did_you_mean
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+WEIGHTS = {BEST: ", best weights by validation", LAST: ", last weights"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,8 @@ class TrainedModel:
     @property
     def name(self) -> str:
         """Description in one line."""
-        return f"{self.key}: {self.config.model} with {self.config.loss} on {self.config.data}, seed {self.config.seed}"
+        config, weights = self.config, WEIGHTS.get(self.path.name, "")
+        return f"{self.key}: {config.model} with {config.loss} on {config.data}, seed {config.seed}{weights}"
 
     def model(self) -> nn.Module:
         """The network with its weights, on the CPU, in eval mode. Raises InputError for weights that cannot be used."""
@@ -65,7 +71,7 @@ def load(path: Path | str) -> nn.Module:
     """Load the network of a checkpoint with its run's config.json next to it, in eval mode on the CPU.
 
     Args:
-        path: A checkpoint, or the folder of a run.
+        path: A checkpoint, or the folder of a run for its headline weights.
 
     Raises:
         InputError: The checkpoint or config.json is missing or cannot be used.
@@ -74,8 +80,11 @@ def load(path: Path | str) -> nn.Module:
 
 
 def from_path(path: Path) -> TrainedModel:
-    """The checkpoint at `path`, or that of the run folder `path`. Raises InputError without config.json next to it."""
-    path = path / BEST if path.is_dir() else path
+    """The checkpoint at `path`, or the headline weights of the run folder `path`.
+
+    Raises InputError without config.json next to it.
+    """
+    path = path / headline_file(path) if path.is_dir() else path
     try:
         saved = read_json(path.parent / "config.json") or {}
         known = {field.name for field in dataclasses.fields(RunConfig)}
@@ -87,6 +96,15 @@ def from_path(path: Path) -> TrainedModel:
             f"There is no config.json of a run next to {path}; the config is required to rebuild the model. "
             "Copy it there from the run's folder."
         ) from None
+
+
+def headline_file(folder: Path) -> str:
+    """Name the checkpoint of a run's headline weights; without a result its settings say which these will be."""
+    result = read_json(folder / "result.json")
+    if result is None:
+        config = (read_json(folder / "config.json") or {}).get("config")
+        result = {"headline": "best" if isinstance(config, dict) and config.get("early_stopping") else "last"}
+    return BEST if headline(result) == "best" else LAST
 
 
 def find_run(name: str, output_dir: Path) -> TrainedModel:
@@ -108,22 +126,29 @@ def find_run(name: str, output_dir: Path) -> TrainedModel:
             f"{several if matches else unknown} under {runs}. "
             f"List them: python run.py runs --output-dir {output_dir}; or use --run best."
         )
-    if not (runs / matches[0] / BEST).exists():
+    folder = runs / matches[0]
+    if not (folder / BEST).exists() and not (folder / "result.json").exists():  # last.ckpt may be of a part of an epoch
         raise InputError(
             f"The run {matches[0]} has no {BEST} yet: it has not finished an epoch. Name another run, or train it."
         )
-    return from_path(runs / matches[0])
+    if not (folder / headline_file(folder)).exists():
+        raise InputError(
+            f"The run {matches[0]} has lost its {headline_file(folder)}, which its scores are of. Put it back from a "
+            f"copy, name another checkpoint of {folder}, or train the run again."
+        )
+    return from_path(folder)
 
 
 def best_run(output_dir: Path) -> TrainedModel:
-    """The finished run with the highest validation Dice on Carvana or, without any, on any data set.
+    """The finished run whose headline weights have the highest validation Dice on Carvana or, without any, anywhere.
 
     Runs whose split leaks (`--split image`, `--split siblings`) do not count. Raises InputError if no run is finished.
     """
     finished = [
         (dice, run)
         for run in run_index.list_runs(output_dir / "runs")
-        if run.state == "finished" and run.config.get("split") not in LEAKING and (run.folder / BEST).exists()
+        if run.state == "finished" and run.config.get("split") not in LEAKING
+        if (run.folder / headline_file(run.folder)).exists()
         if (dice := _validation_dice(run.folder)) is not None
     ]
     if not finished:
@@ -155,7 +180,14 @@ def _validated_on(config: dict[str, Any]) -> str:
 
 
 def _validation_dice(folder: Path) -> float | None:
+    """The validation Dice of a finished run's headline weights: of the last epoch, or the highest.
+
+    None where none is on record; the highest where the epochs are not.
+    """
+    result = read_json(folder / "result.json") or {}
     try:
-        return float((read_json(folder / "result.json") or {})["validation_dice"])
+        if headline(result) == "last" and (epochs := run_files.read_json_lines(folder / "metrics.jsonl")):
+            return float(epochs[-1]["val/dice"])
+        return float(result["validation_dice"])
     except (ValueError, KeyError, TypeError):
         return None

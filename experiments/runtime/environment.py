@@ -1,4 +1,4 @@
-"""The machine and the versions that a result was obtained with, and the memory that the process takes."""
+"""Machine, package versions and commit behind a result; memory of this process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that take part in a result, and the machine's kind."""
+    """Versions of Python and of the packages that can affect a result, and the platform."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "python": sys.version.split()[0],
@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
 
 @functools.lru_cache
 def git_commit() -> str:
-    """The commit that the code is at, with a + where files differ from it; empty outside a checkout."""
+    """The current commit, with a + if files differ from it; empty outside a checkout."""
     here = Path(__file__).parent.parent.parent
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"]
     try:
@@ -54,7 +54,7 @@ LARGEST = 1 << 30  # bytes of a block that is still taken from the heap
 
 @functools.cache
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep what is freed, once a process; whether it listened (elsewhere nothing is done)."""
+    """Make glibc keep freed memory, once per process; return whether it does (False on other systems)."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -65,7 +65,7 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory() -> int:
-    """Bytes that this process has held at most; 0 where the system does not tell."""
+    """Peak resident memory of this process in bytes; 0 where the system does not report it."""
     try:  # not getrusage first: on Linux a child begins with its parent's peak there
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -19,18 +19,18 @@ class Diverged(RunFailed):
 
 
 class Busy(InputError):
-    """Another process is carrying out this run."""
+    """Another process holds this run."""
 
 
 def on_one_line(sentence: str) -> str:
-    """A sentence as it is shown: what a name in it has of line ends and other invisible characters is escaped."""
+    """Escape line ends and other unprintable characters of a message, so that it stays on one line."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
 
 
 def disk_error_message(error: OSError, place: object = None) -> str | None:
-    """What a disk that is full or may not be written to did to a command, in a sentence; None for any other error.
+    """One sentence for a full or read-only disk; None for any other error.
 
-    `place` is named where the error itself names no file.
+    `place` is named if the error itself names no file.
     """
     where = error.filename or place or "the output folder"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -44,7 +44,7 @@ def disk_error_message(error: OSError, place: object = None) -> str | None:
 
 @contextmanager
 def disk_errors(place: Path, instead: str) -> Iterator[None]:
-    """Raise RunFailed for a full disk and InputError for any other refusal; `instead` is what to name in its place."""
+    """Raise RunFailed for a full disk and InputError for any other refusal; `instead` is what to name instead."""
     try:
         yield
     except OSError as error:

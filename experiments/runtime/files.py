@@ -1,4 +1,4 @@
-"""Atomic files, SHA-256 and JSON: the functions of `analysis.records.files`, where analysis can import them, too."""
+"""Atomic files, SHA-256 and JSON, re-exported from `analysis.records.files`, and paths as they are typed."""
 
 from pathlib import Path
 

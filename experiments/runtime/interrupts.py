@@ -1,4 +1,4 @@
-"""Being asked to stop: by Ctrl-C, by a scheduler, by a shutdown."""
+"""Graceful interruption by SIGINT (Ctrl-C), SIGTERM or SIGUSR1 (a scheduler's warning)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 NOTHING_CHANGED = "Nothing was changed; the same command starts over."
 
 
-def interruptible(work: Callable[[Stop], int], then: str = "The same command goes on from here.") -> int:
-    """Do `work` so that a signal stops it at the next step, and say what `then`; the exit code."""
+def interruptible(work: Callable[[Stop], int], then: str = "Re-run the command to resume.") -> int:
+    """Run `work` until done or stopped by a signal at its next step, then print `then`; return the exit code."""
     with handle_signals() as stop:
         try:
             return work(stop)
@@ -23,11 +23,11 @@ def interruptible(work: Callable[[Stop], int], then: str = "The same command goe
 
 
 class Interrupted(Exception):
-    """The work was asked to stop, and stopped where it can be taken up again."""
+    """The work was stopped by a signal, at a point from which it can be resumed."""
 
 
 class Stop:
-    """Whether, and by which signal, the process was asked to stop."""
+    """Callable flag: whether a signal has requested a stop, and which one."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -36,12 +36,12 @@ class Stop:
         return self.signal != 0
 
     def check(self) -> None:
-        """Raise Interrupted if so."""
+        """Raise Interrupted if a stop was requested."""
         if self():
             raise Interrupted
 
     def also(self, reason: Callable[[], bool]) -> Stop:
-        """A Stop that stops when this one does, and for one more reason."""
+        """A Stop that is also set when `reason()` is true."""
         return _StopAlso(self, reason)
 
 
@@ -54,18 +54,18 @@ class _StopAlso(Stop):
         return self._first() or self._reason()
 
 
-_active: list[Stop] = []  # signals are the whole process's
+_active: list[Stop] = []  # signals reach the whole process
 
 
 def raise_if_interrupted() -> None:
-    """Raise Interrupted if this process, within `handle_signals`, was asked to stop: for code that has no Stop."""
+    """Raise Interrupted if a stop was requested within `handle_signals`: for code that has no Stop."""
     for stop in _active:
         stop.check()
 
 
 @contextmanager
 def handle_signals() -> Iterator[Stop]:
-    """SIGINT, SIGTERM and SIGUSR1 (a scheduler's warning) ask to stop at the next step; a second one stops at once."""
+    """Turn SIGINT, SIGTERM and SIGUSR1 into a request to stop at the next step; a second signal stops at once."""
     stop = Stop()
 
     def ask(number: int, _: Any) -> None:

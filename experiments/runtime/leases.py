@@ -123,7 +123,7 @@ def _acquire(path: Path) -> Lease | None:
 
 def _is_expired(path: Path, content: dict[str, Any]) -> bool:
     here = _this_process()
-    # either way: a clock that was set back must not keep it for ever
+    # either way: a clock that was set back must not keep the lease for ever
     quiet = abs(_now(path.parent) - _last_heartbeat(path)) > LEASE_TIMEOUT
     if content.get("machine") == here["machine"]:
         return not _is_alive(content) or (quiet and _is_stopped(content))
@@ -131,10 +131,10 @@ def _is_expired(path: Path, content: dict[str, Any]) -> bool:
 
 
 def _is_alive(content: dict[str, Any]) -> bool:
-    """Whether the process that wrote the lease runs on: its number may have been given to another since."""
+    """Whether the process that wrote the lease is alive: its process number may have been reused since."""
     try:
         process = psutil.Process(content["process"])
-        ended = process.status() == psutil.STATUS_ZOMBIE  # dead, and its parent has not asked yet how it died
+        ended = process.status() == psutil.STATUS_ZOMBIE  # dead, but not reaped by its parent yet
         if content.get("ticks") is not None:
             return not ended and _ticks(process.pid) == content["ticks"]
         return not ended and abs(process.create_time() - content["began"]) < 2
@@ -205,7 +205,7 @@ LOCK_TIMEOUT = 120.0  # seconds after which the owner of a lock that is needed f
 def wait_for_lock(path: Path, ask: Callable[[], object] = lambda: None, patience: float = math.inf) -> Iterator[None]:
     """Hold the lock at `path`. While another process has it, `ask`, which may raise, is called twice a second.
 
-    Raises Interrupted where this process was asked to stop meanwhile, and RunFailed after `patience` seconds.
+    Raises Interrupted if a stop is requested meanwhile, and RunFailed after `patience` seconds.
     """
     held, until = FileLock(path), time.monotonic() + patience
     while not held.is_locked:
@@ -216,7 +216,7 @@ def wait_for_lock(path: Path, ask: Callable[[], object] = lambda: None, patience
             ask()
             if time.monotonic() > until:
                 raise RunFailed(
-                    f"Another process has held {path} for {patience:.0f} seconds and seems to stand still. "
+                    f"Another process has held {path} for {patience:.0f} seconds and seems to be suspended. "
                     "End it, and repeat the command."
                 ) from None
     try:

@@ -1,4 +1,4 @@
-"""What a person sees while waiting: bars on a terminal, plain lines elsewhere."""
+"""Progress reporting: progress bars on a TTY, plain log lines otherwise."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _quiet = ContextVar("quiet", default=False)
 
 
 def log(text: str) -> None:
-    """A line of output, at once: it may go to a file that somebody watches. Nothing while `quietly`."""
+    """Print a line and flush it, since a file may be followed; nothing within `quiet`."""
     if not _quiet.get():
         print(text, flush=True)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within it, what a single run tells about itself is not said: a study has a line a run of its own."""
+    """Silence `log` and the progress bars: a study prints one line per run instead."""
     before = _quiet.set(True)
     try:
         yield
@@ -31,13 +31,19 @@ def quiet() -> Iterator[None]:
 
 
 def log_to_stderr(text: str) -> None:
-    """A line about what is going on, beside the output that a machine may read."""
+    """Print a status line to stderr; stdout may be machine-readable."""
     print(text, file=sys.stderr, flush=True)
+
+
+def note(text: str) -> None:
+    """A line beside the output, such as what was left out of a folder. Nothing while `quiet`."""
+    if not _quiet.get():
+        log_to_stderr(text)
 
 
 @contextmanager
 def progress_counter(what: str, stop: Callable[[], None] = lambda: None) -> Iterator[Callable[[int, int], None]]:
-    """A callback (done, of how many) that shows how far `what` is, and calls `stop`, which may raise, on the way."""
+    """Yield a callback (done, total) that shows the progress of `what` and calls `stop`, which may raise."""
     began, last = time.perf_counter(), [0, 0]
     with _bar() as bar:
         task = bar.add_task(what, total=None)
@@ -53,7 +59,7 @@ def progress_counter(what: str, stop: Callable[[], None] = lambda: None) -> Iter
 
 
 def step_bar(what: str) -> Callable[[Iterable[Any]], Iterable[Any]]:
-    """A wrapper around the steps of an epoch that draws a bar on a terminal and nothing elsewhere."""
+    """A wrapper around an epoch's steps that shows a progress bar on a TTY and nothing otherwise."""
 
     def watch(steps: Iterable[Any]) -> Iterable[Any]:
         total = len(steps) if isinstance(steps, Sized) else None

@@ -1,4 +1,4 @@
-"""Estimate, before anything is spent, how long a study takes on this machine and which differences it can detect."""
+"""Estimate a study's duration on this machine and the differences that it can detect."""
 
 from __future__ import annotations
 
@@ -16,16 +16,9 @@ from experiments.studies.plan import Plan, PlannedCell
 from experiments.training.run_folder import RunFolder
 from experiments.training.speed import training_speeds
 
-SCORING_SECONDS = 0.03  # per test image where no finished run says more: 60 ms on one of two threads
-SPEED_FIELDS = (
-    "model",
-    "model_kwargs",
-    "size",
-    "batch_size",
-    "device",
-    "precision",
-    "threads",
-)  # a step's time depends on
+SCORING_SECONDS = 0.03  # per test image, without a finished run to measure it: 60 ms on one of two threads
+# What the time of a training step depends on.
+SPEED_FIELDS = ("model", "model_kwargs", "size", "batch_size", "device", "precision", "threads")
 
 
 @dataclasses.dataclass(frozen=True)

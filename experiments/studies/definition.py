@@ -2,7 +2,7 @@
 
 It comes from `experiments/studies/NAME.toml` (see `study_file`) or from the flags of `run.py grid` (see `from_flags`).
 
-一项研究：要回答的问题、相互交叉的因素及其水平、随机种子，以及所有单元都必须相同的设置。
+一项研究：要回答的问题、相互交叉的因素及其水平、随机种子，以及所有组合都必须相同的设置。
 写在 `experiments/studies/NAME.toml` 里。
 """
 
@@ -20,6 +20,7 @@ ROPE = 0.001
 # Standard deviations of Dice that a plan assumes until a pilot has measured them: cars, seeds, residual.
 GUESS = {"car": 0.0003, "seed": 0.0015, "residual": 0.0015}
 SAMPLERS = ("grid", "tpe")
+FITS = ("cell", "pooled")
 KWARGS = ("model_kwargs", "loss_kwargs")
 
 
@@ -33,13 +34,18 @@ class Level:
 
 @dataclass(frozen=True)
 class Tuning:
-    """How the learning rate of every cell is tuned: `points` rates from `low` to `high`, each with every seed."""
+    """How the learning rate of every cell is tuned: `points` rates from `low` to `high`, each with every seed.
+
+    `fit` is "cell" (each cell's own curve; all cells try the same rates) or "pooled" (the cells of a network together;
+    their rates are staggered).
+    """
 
     low: float
     high: float
     points: int
     seeds: tuple[int, ...]
     sampler: str = "grid"
+    fit: str = "cell"
 
     @property
     def budget(self) -> int:

@@ -13,6 +13,7 @@ from experiments.studies.looks import OpenComparison, open_comparisons_of
 from experiments.studies.plan import Plan
 from experiments.studies.study_folder import run_states
 from experiments.studies.trial_queue import learning_rate_grid
+from experiments.studies.trials import place_in_network
 
 MARKS = {"done": "", "running": "running", "failed": "FAILED", "missing": "-"}
 
@@ -73,7 +74,10 @@ def look_line(plan: Plan, left: Sequence[OpenComparison]) -> str:
 
 
 def _open_comparison(left: OpenComparison) -> str:
-    more = "no number of seeds is likely to decide it" if left.more is None else f"about {left.more} seeds more"
+    if left.more is None:
+        more = "no number of seeds is likely to decide it"
+    else:
+        more = f"about {left.more} seed{'' if left.more == 1 else 's'} more"
     return f"{left.factor} {left.level} against {left.baseline} ({more})"
 
 
@@ -81,17 +85,19 @@ def _tuning(plan: Plan, ended_trials: int) -> str:
     tuning = plan.study.tuning
     assert tuning is not None
     committed = _committed_trials(plan)
+    pooled = " fitted together for each network," if tuning.fit == "pooled" else ""
     return (
         f"every cell gets the same {plan.budget} trials ({tuning.sampler}: {tuning.points} learning rates from "
-        f"{tuning.low:g} to {tuning.high:g} x seeds {', '.join(map(str, tuning.seeds))}), on validation cars only; "
-        f"{ended_trials} of {plan.budget * len(plan.cells)} have ended"
+        f"{tuning.low:g} to {tuning.high:g} x seeds {', '.join(map(str, tuning.seeds))}),{pooled} on validation cars "
+        f"only; {ended_trials} of {plan.budget * len(plan.cells)} have ended"
         f"{f', and {committed} more are committed' if committed else ''}"
     )
 
 
 def _committed_trials(plan: Plan) -> int:
     """Committed trials that will be adopted when it is their turn."""
-    planned = {rate for tuning in plan.rounds for rate in learning_rate_grid(tuning)}
+    places = {place_in_network(plan, number) for number in range(len(plan.cells))}
+    planned = {rate for tuning in plan.rounds for place in places for rate in learning_rate_grid(tuning, place)}
     return sum(
         row["rate"] in planned and not (plan.machine.trials_dir / key).exists()
         for key, row in plan.committed_trials.items()

@@ -22,7 +22,7 @@ from experiments.tracking.tracker import Session
 from experiments.training.run_folder import RunFolder
 from experiments.training.runner import run
 
-POLL_SECONDS = 1.0  # between two looks at the runs of other workers
+POLL_SECONDS = 1.0  # between two checks of the runs of other workers
 WORKER_EXIT_SECONDS = 10.0  # for which a lost worker may still hold the lease of its run
 
 PlannedRun = tuple[PlannedCell, int]  # the cell and the seed
@@ -33,7 +33,7 @@ TaskFunction = Callable[[Plan, Any, Stop, Session], Any]
 
 @dataclass(frozen=True)
 class WorkerLost:
-    """The result of a task whose worker died every time that it was tried."""
+    """The result of a task whose worker died at every attempt."""
 
     reason: str
 
@@ -47,7 +47,7 @@ class RunOutcome:
 
 
 class Executor(Protocol):
-    """A way to carry out tasks."""
+    """Carries out tasks, here or on a cluster."""
 
     def capacity(self) -> int:
         """How many tasks are worth submitting at once."""
@@ -102,7 +102,7 @@ def run_all(plan: Plan, runs: Sequence[PlannedRun], executor: Executor, session:
 
 
 def _settled(plan: Plan, task: RunTask, session: Session) -> RunOutcome | None:
-    """The outcome of a run that is not to be carried out (again); None for one that is."""
+    """The outcome of a run that is skipped or has failed for good; None for one that has to run."""
     cell, seed, began = plan.cells[task[0]], task[1], task[2]
     prepared = plan.run(cell, seed)
     if prepared is None:

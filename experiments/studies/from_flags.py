@@ -58,6 +58,7 @@ def _tuning(args: ParsedArgs, flags: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "low": low, "high": high, "points": flags.get("tune_points") or POINTS,
         "seeds": flags.get("tune_seeds") or SEEDS, "sampler": flags.get("tune_sampler") or "grid",
+        "fit": "pooled",
     }  # fmt: skip
 
 

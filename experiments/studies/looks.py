@@ -38,9 +38,8 @@ class OpenComparison:
 
 
 def is_due(plan: Plan) -> bool:
-    """Whether all runs of the seeds so far have ended, so that a look can be taken."""
-    ended = all(state in ("done", "failed") for state, _ in run_states(plan).values())
-    return bool(plan.study.looks) and ended and not is_decided(plan)
+    """Whether all runs of the seeds so far have ended and a look at them is planned."""
+    return not is_over(plan) and all(state in ("done", "failed") for state, _ in run_states(plan).values())
 
 
 def is_decided(plan: Plan) -> bool:
@@ -49,8 +48,8 @@ def is_decided(plan: Plan) -> bool:
 
 
 def is_over(plan: Plan) -> bool:
-    """Whether nothing more is to run: all is decided, or the last planned look is taken."""
-    return not plan.study.looks or is_decided(plan) or len(plan.looks_taken) == len(plan.study.looks)
+    """Whether no look is left: all is decided, the last one is taken, or the study has a fixed list of seeds."""
+    return is_decided(plan) or len(plan.looks_taken) >= len(plan.study.looks)
 
 
 def load_looks(plan: Plan, results: Path | None = None) -> None:

@@ -22,7 +22,6 @@ from experiments.data.samples import Sample, read_image, read_mask
 from experiments.data.synthetic import cars
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.inference.trained_model import TrainedModel
-from experiments.runtime.files import write_atomically
 from experiments.studies.reproduce import load_config
 from registry import InputError
 
@@ -42,8 +41,7 @@ def command(places: Places, asked: str | None, photographs: str, credit: str | N
     """`report --photographs`: write the strip next to the study's other figures."""
     name = one_study(places, asked, f"--photographs {photographs}")
     content = draw_strip(answer_study(load_study(places, name)), places.output_dir, photographs, credit)
-    (places.results / name).mkdir(parents=True, exist_ok=True)
-    write_atomically(places.results / name / "strip.png", content)
+    places.write_results({places.results / name / "strip.png": content})
 
 
 def draw_strip(answers: Answer, output_dir: Path, photographs: str, credit: str | None) -> bytes:

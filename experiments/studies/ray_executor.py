@@ -5,8 +5,8 @@ last checkpoint. All else is as in one process: the same functions, the same num
 settings and decides the last bits of its sums), the same leases, so that plain workers may share the study. Every
 machine needs the project, the images and the output folder under the same paths.
 
-Ray 把研究的各次运行分配到多台机器上，或让几次运行共用一块 GPU；
-工作进程或机器中断时，只影响它正在做的那一次运行，该运行会被重新分配。
+Ray 把研究的各次训练分配到多台机器上，或让几次训练共用一块 GPU；
+工作进程或机器中断时，只影响它正在做的那一次训练，该训练会被重新调度。
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def _log_cluster(ray: Any, plan: Plan) -> None:
     if len(hosts) > 1 and (plan.machine.tracking_uri or "sqlite:").startswith("sqlite:"):
         progress.log(
             "MLflow's store is a file, which several machines cannot write safely: "
-            "give them a server with --tracking-uri (see docs/scale.md)."
+            "give them a server with --tracking-uri (see docs/en/scale.md)."
         )
 
 

@@ -12,7 +12,7 @@ from analysis.records.places import RESULTS
 from experiments.config.values import ParsedArgs
 from experiments.runtime import interrupts, progress
 from experiments.runtime.interrupts import Stop
-from experiments.studies import cost, display, looks, ray_executor, reuse_results, summary_runs, tuning
+from experiments.studies import cost, display, looks, ray_executor, reuse_results, study_folder, summary_runs, tuning
 from experiments.studies.cost import Sensitivity
 from experiments.studies.definition import Study
 from experiments.studies.executor import Executor, LocalExecutor, run_all
@@ -30,10 +30,12 @@ def run_study(
     status: bool,
     pool: RayOptions | None = None,
     results: Path | None = None,
+    extend: bool = False,
 ) -> int:
     """Print the plan (or the status); unless that was all, tune, run the pilot and the other runs; the exit code.
 
-    Runs and trials that are committed under `results` count as done.
+    Runs and trials that are committed under `results` count as done. A plan on disk that differs is replaced only with
+    `extend`.
     """
 
     def work(stop: Stop) -> int:
@@ -45,6 +47,8 @@ def run_study(
         if status:
             display.print_status(plan, ended_trials)
             return 0
+        if not dry_run:
+            study_folder.refuse_replaced(plan, extend)
         sensitivity = cost.sensitivity(plan)
         display.print_plan(plan, sensitivity, ended_trials)
         return 0 if dry_run else _run(plan, sensitivity, stop, pool)
@@ -52,12 +56,13 @@ def run_study(
     return interrupts.interruptible(work)
 
 
-def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = None) -> int:
+def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = None, extend: bool = False) -> int:
     """Tune the learning rates of a study and run nothing else; the exit code."""
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         ended_trials, count = tuning.load_rates(plan), len(plan.cells)
+        study_folder.refuse_replaced(plan, extend)
         print(f"{count} cells x {plan.budget} trials each = {count * plan.budget}, {ended_trials} have ended.")
         with open_executor(plan, stop, pool) as (executor, session):
             _tune_and_write(plan, cost.sensitivity(plan), executor, session)
@@ -117,9 +122,8 @@ def _run_until_decided(
         left = looks.take_look(plan)
         write_plan(plan, sensitivity)
         progress.log(display.look_line(plan, left))
-        if looks.is_over(plan):
-            break
-        failed = run_all(plan, plan.runs(), executor, session)
+        if not looks.is_over(plan):
+            failed = run_all(plan, plan.runs(), executor, session)
     return failed
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import functools
 import io
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 from PIL import Image
 
+from analysis.records.files import read_json
 from analysis.records.study_results import TRIALS
 from experiments.config.schema import PROTOCOL
 from experiments.data.carvana import is_known_faulty
@@ -21,15 +24,25 @@ from experiments.runtime.leases import LOCK_TIMEOUT, wait_for_lock
 from experiments.studies.cost import Sensitivity
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.training.run_index import state_of
+from registry import InputError
 
 StudyRunState = tuple[str, str]  # done, running, failed or missing, and a detail
 
 
 def write_plan(plan: Plan, sensitivity: Sensitivity) -> None:
     """Write plan.json, the study as it stands now, unless the file says so already."""
+    text = json.dumps(_content(plan) | dataclasses.asdict(sensitivity), indent=1, ensure_ascii=False).encode()
+    path = plan.folder / "plan.json"
+    with _locked(plan.folder):
+        if not path.exists() or path.read_bytes() != text:
+            write_atomically(path, text)
+
+
+def _content(plan: Plan) -> dict[str, Any]:
+    """What plan.json says, besides what the study can detect."""
     study = plan.study
     tuning = study.tuning
-    content = {
+    return {
         "name": study.name, "question": dict(study.question),
         "factors": {name: [level.label for level in levels] for name, levels in study.factors.items()},
         "settings": _shared(plan),
@@ -37,18 +50,56 @@ def write_plan(plan: Plan, sensitivity: Sensitivity) -> None:
         "tuning": tuning and {
             "low": tuning.low, "high": tuning.high, "points": tuning.points, "seeds": list(tuning.seeds),
             "sampler": tuning.sampler, "budget": plan.budget, "extended": len(plan.rounds) - 1,
+            **({} if tuning.fit == "cell" else {"fit": tuning.fit}),
         },
-        "variances": sensitivity.variances, "detectable": sensitivity.detectable, "protocol": PROTOCOL,
+        "protocol": PROTOCOL,
         "data_fingerprint": "+".join(dict.fromkeys(cell.config.data_fingerprint for cell in plan.cells)),
         "cells": [_cell(plan, cell) for cell in plan.cells],
         "known_faulty": _known_faulty(plan), "photographs": _data_size(plan),
         **({"labels": dict(study.labels)} if study.labels else {}),
     }  # fmt: skip
-    text = json.dumps(content, indent=1, ensure_ascii=False).encode()
+
+
+PLANNED = ("factors", "settings", "data_fingerprint")  # of plan.json: what a study is, besides its design and tuning
+DESIGN = ("seeds", "rope", "confirmatory", "baseline", "cell_rope", "within", "draw_training_cars", "looks")
+RANGE = ("low", "high", "points", "seeds", "sampler")
+
+
+def refuse_replaced(plan: Plan, extend: bool) -> None:
+    """Refuse to replace a plan on disk that differs, unless `extend` is set; then a copy of it stays beside it.
+
+    Raises InputError with what differs.
+    """
     path = plan.folder / "plan.json"
-    with _locked(plan.folder):
-        if not path.exists() or path.read_bytes() != text:
-            write_atomically(path, text)
+    before = read_json(path)
+    if before is None:
+        return
+    changed = _differences(before, json.loads(json.dumps(_content(plan))))
+    if not changed:
+        return
+    if not extend:
+        raise InputError(
+            f"The study {plan.study.name} has a plan in {path} that differs in {'; '.join(changed)}. Add --extend to "
+            "replace it (a copy stays), or choose another name."
+        )
+    number = next(n for n in itertools.count(1) if not path.with_name(f"plan.{n}.json").exists())
+    write_atomically(path.with_name(f"plan.{number}.json"), path.read_bytes())
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two plans; what only a later version writes does not."""
+    parts = [(name, before.get(name), now[name]) for name in PLANNED]
+    for table, names in (("design", DESIGN), ("tuning", RANGE)):
+        old, new = before.get(table) or {}, now[table] or {}
+        parts += [(f"{table} {name}", old[name], new.get(name)) for name in names if name in old]
+    if now["design"].get("looks"):  # its seeds grow from look to look
+        parts = [part for part in parts if part[0] != "design seeds"]
+    return [f"{name} ({_short(old)} before, {_short(new)} now)" for name, old, new in parts if old != new]
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def write_trials(plan: Plan, rows: Callable[[], Iterable[Mapping[str, Any]] | None]) -> None:

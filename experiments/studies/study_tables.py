@@ -30,7 +30,7 @@ from pydantic_core import PydanticCustomError
 
 from experiments.config import values
 from experiments.config.schema import setting_fields
-from experiments.studies.definition import GUESS, KWARGS, ROPE, SAMPLERS, Level
+from experiments.studies.definition import FITS, GUESS, KWARGS, ROPE, SAMPLERS, Level
 from registry import did_you_mean
 
 MOST_SEEDS = 100  # of a study that is looked at after each
@@ -65,6 +65,11 @@ def _refuse_unknown_sampler(name: str) -> str:
     return name
 
 
+def _refuse_unknown_fit(name: str) -> str:
+    _refuse_unknown("", [name], FITS)
+    return name
+
+
 def _setting(name: str, value: Any) -> Any:
     """The value of a RunConfig field, checked as on the command line."""
     if name == "seed":
@@ -83,6 +88,7 @@ RunSettings: Any = create_model(  # type: ignore[call-overload]
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_refuse_duplicates)]
 Names = Annotated[list[str], BeforeValidator(lambda names: names if isinstance(names, list) else [names])]
 Sampler = Annotated[str, AfterValidator(_refuse_unknown_sampler)]
+Fit = Annotated[str, AfterValidator(_refuse_unknown_fit)]
 Preset = Annotated[Any, AfterValidator(lambda name: values.typed("preset", name))]
 
 
@@ -196,14 +202,21 @@ class DesignTable(Table):
 class TuningTable(Table):
     low: PositiveFloat
     high: PositiveFloat
-    points: int = Field(ge=4)
+    points: int = Field(ge=3)
     seeds: Seeds
     sampler: Sampler = "grid"
+    fit: Fit = "cell"
 
     @model_validator(mode="after")
     def _refuse_empty_range(self) -> TuningTable:
         if not self.low < self.high:
             raise ValueError(f"low ({self.low:g}) must be below high ({self.high:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_too_few_points(self) -> TuningTable:
+        if self.fit == "cell" and self.points < 4:
+            raise ValueError(f'points is {self.points}: each cell needs 4 rates for its own curve, or fit = "pooled"')
         return self
 
 

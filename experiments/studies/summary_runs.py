@@ -1,8 +1,8 @@
 """One summary run per cell of a study in MLflow, so that cells, not only their runs, can be compared there.
 
 Mean and standard deviation over seeds, the difference to the baseline's cell with its interval, the verdict and a
-picture of the interval. Written by `study` at its end and by `sync`; writing it again changes nothing. A summary is
-found by its tag `key` (`summary/STUDY/CELL`) and has no `test/*` metrics, so that it is no run among runs.
+picture of the interval. They are an experiment of their own, written by `study` at its end and by `sync`; writing them
+again changes nothing. A summary is found by its tag `key` (`summary/STUDY/CELL`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _summarise(session: Session, found: Answer, cell: CellResult) -> None:
     }
     tags["state"] = hashlib.sha256(json.dumps([tags, metrics], sort_keys=True).encode()).hexdigest()[:16]
     picture = f"{cell.name}.png"
-    run_id = store.summary_run(session.client, session.experiment, session.lock, tags, f"{study}: {cell.name}")
+    run_id = store.summary_run(session.client, session.uri, session.output_dir, tags, f"{study}: {cell.name}")
     run = session.client.get_run(run_id)
     if run.data.tags.get("state") == tags["state"] and run.info.status == "FINISHED":
         return

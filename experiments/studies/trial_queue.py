@@ -43,14 +43,22 @@ class Trial:
 class TrialQueue:
     """The trials of one cell in one range: an Optuna study in outputs/optuna.db, or in `storage` (a URI).
 
+    `place` staggers its grid, see `learning_rate_grid`.
+
     Raises InputError for a storage that cannot be opened, and later RunFailed while it is unavailable or full.
     """
 
     def __init__(
-        self, output_dir: Path, name: str, tuning: Tuning, folder: TrialFolder, storage: str | None = None
+        self,
+        output_dir: Path,
+        name: str,
+        tuning: Tuning,
+        folder: TrialFolder,
+        storage: str | None = None,
+        place: tuple[int, int] = (0, 1),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.tuning, self._folder = tuning, folder
+        self.tuning, self._folder, self._place = tuning, folder, place
         self._lock = output_dir / "optuna.lock"
         output_dir.mkdir(parents=True, exist_ok=True)
         self._url = storage or f"sqlite:///{(output_dir / 'optuna.db').absolute()}"
@@ -146,7 +154,8 @@ class TrialQueue:
     def _sampler(self, count: int) -> BaseSampler:
         if self.tuning.sampler == "tpe":  # with one seed for all it would repeat its first suggestions after a restart
             return TPESampler(seed=1000 + count, n_startup_trials=max(4, self.tuning.budget // 2))
-        return GridSampler({"learning_rate": learning_rate_grid(self.tuning), "seed": list(self.tuning.seeds)}, seed=0)
+        rates = learning_rate_grid(self.tuning, self._place)
+        return GridSampler({"learning_rate": rates, "seed": list(self.tuning.seeds)}, seed=0)
 
     def _handed_out(self) -> list[FrozenTrial]:
         """All trials except those that a kill left without a learning rate: those were never run and do not count."""
@@ -164,9 +173,15 @@ class TrialQueue:
             return None
 
 
-def learning_rate_grid(tuning: Tuning) -> list[float]:
-    """The log-spaced learning rates that all cells share, to six digits."""
-    return [float(f"{rate:.6g}") for rate in np.geomspace(tuning.low, tuning.high, tuning.points)]
+def learning_rate_grid(tuning: Tuning, place: tuple[int, int] = (0, 1)) -> list[float]:
+    """The log-spaced learning rates of one cell, to six digits.
+
+    `place` is the cell's number among the cells of its network, and how many those are. Where they are fitted
+    together, their rates interleave and cover the range together; otherwise all cells share the same rates.
+    """
+    number, cells = place if tuning.fit == "pooled" else (0, 1)
+    every = np.geomspace(tuning.low, tuning.high, tuning.points * cells)
+    return [float(f"{rate:.6g}") for rate in every[number::cells]]
 
 
 def has_storage(output_dir: Path) -> bool:
@@ -183,7 +198,7 @@ def _open_storage(url: str) -> Any:
         except (ImportError, ValueError, SQLAlchemyError) as error:
             raise InputError(
                 f"Optuna's storage {without_password(url)} cannot be opened ({_reason(error)}). --optuna-storage takes "
-                "a URI such as postgresql+pg8000://user@host/optuna (see docs/scale.md)."
+                "a URI such as postgresql+pg8000://user@host/optuna (see docs/en/scale.md)."
             ) from None
 
 

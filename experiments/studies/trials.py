@@ -62,15 +62,28 @@ def trials_of_cell(plan: Plan, number: int) -> CellTrials:
     def folder(rate: float, seed: int) -> Path:
         return plan.machine.trials_dir / cell.prepared(seed, rate).config.key
 
-    name = _queue_name(plan, cell, tuning)
-    queue = TrialQueue(plan.machine.output_dir, name, tuning, folder, plan.machine.optuna_storage)
+    place = place_in_network(plan, number)
+    name = _queue_name(plan, cell, tuning, place)
+    queue = TrialQueue(plan.machine.output_dir, name, tuning, folder, plan.machine.optuna_storage, place)
     return CellTrials(cell, queue, sum(earlier.budget for earlier in plan.rounds[:-1]))
 
 
-def _queue_name(plan: Plan, cell: PlannedCell, tuning: Tuning) -> str:
+def network_of(cell: PlannedCell) -> str:
+    """What the trials of a cell are fitted together with: its model and the model's options."""
+    return json.dumps([cell.config.model, dict(cell.config.model_kwargs)], sort_keys=True)
+
+
+def place_in_network(plan: Plan, number: int) -> tuple[int, int]:
+    """The number of a cell among those of its network, and how many those are."""
+    networks = [network_of(cell) for cell in plan.cells]
+    return networks[:number].count(networks[number]), networks.count(networks[number])
+
+
+def _queue_name(plan: Plan, cell: PlannedCell, tuning: Tuning, place: tuple[int, int]) -> str:
     """Other settings, other data or another range are another tuning, even under the same name."""
     config = dataclasses.replace(cell.config, seed=0, learning_rate=1.0)
-    content = json.dumps([config.key, dataclasses.astuple(tuning)])
+    *grid, fit = dataclasses.astuple(tuning)
+    content = json.dumps([config.key, grid] + ([] if fit == "cell" else [fit, place]))
     return f"{plan.study.name}/{cell.id}/{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 

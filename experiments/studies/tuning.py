@@ -1,9 +1,13 @@
-"""Tune the learning rate of every cell: the same trials for all, then the top of a curve fitted to them.
+"""Tune the learning rate of every cell: as many trials for each, then the top of a curve fitted to them.
 
-The cells take turns, so an interrupted tuning is a fair one with fewer trials. Where the best learning rate of a cell
-lies at the end of the range, the range is extended for every cell, at most `EXTENSIONS` times.
+With `fit = "pooled"` the trials of all cells of a network are fitted together, with one shape of the response and a
+shift for each cell; their rates are staggered, so that together they cover the range. With `fit = "cell"`, the way of
+older studies, each cell has its own curve. The cells take turns, so an interrupted tuning is a fair one with fewer
+trials. Where the best learning rate of a cell lies at the end of the range, the range is extended for every cell, at
+most `EXTENSIONS` times.
 
-每个单元得到同样多的试验；它的学习率是拟合曲线的最高点，而不是最幸运的一次试验。
+每种组合得到同样多的试验；它的学习率是拟合曲线的最高点，而不是得分最高的单次试验。
+同一网络的各个组合可以一起拟合（`fit = "pooled"`）：曲线形状相同，每种组合各有一个偏移。
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.statistics.learning_rate_response import fit_response
+from analysis.statistics.pooled_learning_rates import fit_pooled_rates
 from experiments.runtime import progress
 from experiments.runtime.errors import RunFailed
 from experiments.studies import study_folder
@@ -24,7 +29,7 @@ from experiments.studies.definition import Tuning
 from experiments.studies.executor import Executor, WorkerLost
 from experiments.studies.plan import Plan, PlannedCell, Rate
 from experiments.studies.trial_queue import has_storage
-from experiments.studies.trials import CellTrials, run_trial, trial_row, trials_of_cell
+from experiments.studies.trials import CellTrials, network_of, place_in_network, run_trial, trial_row, trials_of_cell
 from experiments.tracking import tracker
 from registry import InputError
 
@@ -42,6 +47,7 @@ class Search:
 
     def __post_init__(self) -> None:
         assert self.plan.study.tuning is not None
+        _refuse_too_few_trials(self.plan, self.plan.study.tuning)
         self.plan.rounds, self.plan.rates = [], {}
         self._add(self.plan.study.tuning)
 
@@ -66,8 +72,16 @@ class Search:
     def choose_rates(self) -> bool:
         """Choose the learning rates from all trials so far; True if the range had to be extended: more are to do."""
         rows, plan = self.rows(), self.plan
-        plan.rates = {cell.id: choose_rate([row for row in rows if row["cell"] == cell.id]) for cell in plan.cells}
-        further = extend_range(plan.rounds, list(plan.rates.values()))
+        by_cell = {cell.id: [row for row in rows if row["cell"] == cell.id] for cell in plan.cells}
+        if plan.rounds[0].fit == "pooled":
+            networks = {cell.id: network_of(cell) for cell in plan.cells}
+            plan.rates = {}
+            for network in dict.fromkeys(networks.values()):
+                plan.rates |= choose_pooled_rates({c: by_cell[c] for c in by_cell if networks[c] == network})
+        else:
+            plan.rates = {cell: choose_rate(rows) for cell, rows in by_cell.items()}
+        cells = max(place_in_network(plan, number)[1] for number in range(len(plan.cells)))
+        further = extend_range(plan.rounds, list(plan.rates.values()), cells)
         if further is None or len(plan.rounds) > EXTENSIONS:
             return False
         self._add(further)
@@ -112,32 +126,69 @@ def load_rates(plan: Plan) -> int:
 
 
 def choose_rate(rows: list[dict[str, Any]]) -> Rate:
-    """A cell's learning rate from all its trials, as rows of trials.csv."""
-    rates, values = [row["rate"] for row in rows], [math.nan if row["value"] is None else row["value"] for row in rows]
+    """A cell's learning rate from all its own trials, as rows of trials.csv."""
     try:
-        response = fit_response(rates, values)
+        response = fit_response(*_rates_and_values(rows))
     except ValueError as error:
         return Rate(None, tuned=True, edge=True, reason=str(error))
     low, high = (response.low, response.high) if math.isfinite(response.expected_loss) else (None, None)
     return Rate(float(f"{response.rate:.4g}"), low, high, tuned=True, edge=response.at_edge)
 
 
-def extend_range(rounds: list[Tuning], rates: list[Rate]) -> Tuning | None:
+def choose_pooled_rates(rows_of: dict[str, list[dict[str, Any]]]) -> dict[str, Rate]:
+    """The learning rates of one network's cells, by cell, from all their trials, as rows of trials.csv."""
+    trials = {cell: _rates_and_values(rows) for cell, rows in rows_of.items()}
+    usable = {cell: part for cell, part in trials.items() if sum(map(math.isfinite, part[1])) > 1}
+    hopeless = "fewer than two of its trials did not diverge. Try lower rates."
+    try:
+        fit = fit_pooled_rates(usable) if usable else None
+    except ValueError as error:
+        fit, hopeless = None, str(error)
+    if fit is None:
+        usable = {}
+    none = Rate(None, tuned=True, edge=True, reason=f"A response cannot be fitted: {hopeless}")
+    return {
+        cell: Rate(float(f"{fit.rates[cell]:.4g}"), fit.low[cell], fit.high[cell], tuned=True, edge=fit.at_edge[cell])
+        if fit and cell in usable
+        else none
+        for cell in trials
+    }
+
+
+def _rates_and_values(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    return [row["rate"] for row in rows], [math.nan if row["value"] is None else row["value"] for row in rows]
+
+
+def _refuse_too_few_trials(plan: Plan, tuning: Tuning) -> None:
+    """Raise InputError before any trial where those of a network could not show the shape of its response."""
+    cells = min(place_in_network(plan, number)[1] for number in range(len(plan.cells)))
+    fewest = math.ceil((cells + 3) / cells)  # a level for each cell, a top, a curvature and one to spare
+    if tuning.fit == "pooled" and tuning.budget < fewest:
+        raise InputError(
+            f"[tuning] gives each cell {tuning.budget} trials, but a network with {cells} cells needs {fewest} each: "
+            "raise points."
+        )
+
+
+def extend_range(rounds: list[Tuning], rates: list[Rate], cells: int = 1) -> Tuning | None:
     """The range to try next, for every cell; None where no best rate is at the end.
 
     It has a third of the first range's points and lies at the end at which most of those cells have their best rate.
+    `cells` is the number of cells in a network, between which pooled trials are staggered.
     """
     first = rounds[0]
     low, high = min(part.low for part in rounds), max(part.high for part in rounds)
     middle = math.sqrt(low * high)
-    ratio = (first.high / first.low) ** (1 / (first.points - 1))
+    cells = cells if first.fit == "pooled" else 1
     points = math.ceil(first.points / 3)
+    ratio = (first.high / first.low) ** (1 / (first.points * cells - 1))
+    reach = ratio ** (points * cells)
     ends = ["low" if rate.value is None or rate.value < middle else "high" for rate in rates if rate.edge]
     if not ends:
         return None
     if ends.count("low") >= ends.count("high"):
-        return dataclasses.replace(first, low=low / ratio**points, high=low / ratio, points=points)
-    return dataclasses.replace(first, low=high * ratio, high=high * ratio**points, points=points)
+        return dataclasses.replace(first, low=low / reach, high=low / ratio, points=points)
+    return dataclasses.replace(first, low=high * ratio, high=high * reach, points=points)
 
 
 def _run_trials(search: Search, executor: Executor) -> None:

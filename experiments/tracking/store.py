@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 EXPERIMENT = "segmentation"
+SUMMARIES = "segmentation-summaries"  # an experiment of its own: a combination is no run among runs
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -63,12 +64,13 @@ def find(client: Any, experiment: str, key: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def summary_run(client: Any, experiment: str, lock: Path, tags: Mapping[str, str], name: str) -> str:
-    """The id of the run with the key in `tags`, created under the lock where there is none yet, with tags but `state`.
+def summary_run(client: Any, uri: str, output_dir: Path, tags: Mapping[str, str], name: str) -> str:
+    """The id of the summary with the key in `tags`, created where there is none yet, with all tags but `state`.
 
-    Several processes may end a study at once.
+    It is under a lock, since several processes may end a study at once.
     """
-    with FileLock(lock, timeout=60):
+    with FileLock(lock(uri, output_dir), timeout=60):
+        experiment = _experiment(client, SUMMARIES, uri, output_dir)
         known = find(client, experiment, tags["key"])
         if known is not None:
             return known
@@ -125,12 +127,17 @@ def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
         logging.getLogger("mlflow").setLevel(os.environ["MLFLOW_LOGGING_LEVEL"])
 
         client = MlflowClient(tracking_uri=uri)
-        found = client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return client, found.experiment_id
-        place = (output_dir / "mlartifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
-        kind = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for language models
-        return client, client.create_experiment(EXPERIMENT, artifact_location=place, tags=kind)
+        return client, _experiment(client, EXPERIMENT, uri, output_dir)
+
+
+def _experiment(client: Any, name: str, uri: str, output_dir: Path) -> str:
+    """The id of the experiment `name`, made where there is none. To be called under the lock."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    place = (output_dir / "mlartifacts").absolute().as_uri() if uri.startswith("sqlite:") else None
+    kind = {"mlflow.experimentKind": "custom_model_development"}  # the pages for training, not for language models
+    return str(client.create_experiment(name, artifact_location=place, tags=kind))
 
 
 def lock(uri: str, output_dir: Path) -> Path:

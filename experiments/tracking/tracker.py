@@ -75,7 +75,7 @@ class Session(WorkerThread):
 
     def __init__(self, uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> None:
         store.set_up()
-        self.uri, self._output_dir, self._warn = uri or store.local_uri(output_dir), output_dir, warn
+        self.uri, self.output_dir, self._warn = uri or store.local_uri(output_dir), output_dir, warn
         self.lock = store.lock(self.uri, output_dir)  # held while something is created that must exist once
         self.client: Any = None
         self.experiment = ""
@@ -124,11 +124,11 @@ class Session(WorkerThread):
         self._warn(
             f"MLflow at {place} is away ({without_password(reason)}). The run goes on; its record on disk is complete. "
             "When MLflow is back, this uploads it: "
-            f"python run.py sync --tracking-uri {place} --output-dir {self._output_dir}"
+            f"python run.py sync --tracking-uri {place} --output-dir {self.output_dir}"
         )
 
     def _open(self) -> None:
-        self.client, self.experiment = store.open_store(self.uri, self._output_dir)
+        self.client, self.experiment = store.open_store(self.uri, self.output_dir)
         store.reconcile(self.client, self.experiment)
 
     def _tag(self, key: str, tags: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ metrics and tags are part of the project's contract.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -108,8 +108,17 @@ class RunUpload:
         for path in run.files:
             self._session.client.log_artifact(self._run_id, str(path))
         if metrics := {name: value for name, value in run.metrics.items() if self._metrics.get(name) != value}:
-            self._log(metrics, max(self._steps, default=0) + 1, run.ended)
+            self._log(metrics, self._step_after(metrics), run.ended)
         self._session.client.set_terminated(self._run_id, run.status, _milliseconds(run.ended))
+
+    def _step_after(self, names: Iterable[str]) -> int:
+        """Return a step after all epochs and after any value that these metrics have: MLflow shows that of the highest.
+
+        At equal steps and moments it would show the larger value.
+        """
+        history = self._session.client.get_metric_history
+        known = [metric.step for name in names if name in self._metrics for metric in history(self._run_id, name)]
+        return max([*self._steps, *known], default=0) + 1
 
     def _open(self, run: RunSnapshot) -> None:
         """Find the run in MLflow, or create it."""

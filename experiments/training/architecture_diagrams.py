@@ -1,4 +1,4 @@
-"""Pictures of the networks, from the shapes that the built networks really make."""
+"""Network diagrams drawn from the traced feature-map shapes of the built models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Shapes = dict[str, Shape]
 
 
 def draw(folder: Path, width: int = 64, size: tuple[int, int] = (512, 512)) -> list[Path]:
-    """Write U-Net.png into `folder`, and the network with attention gates and one gate into its docs/; the paths."""
+    """Write U-Net.png into `folder`, and diagrams of Attention U-Net and of one gate into its docs/; their paths."""
     docs = folder / "docs"
     docs.mkdir(parents=True, exist_ok=True)
     paths = [folder / "U-Net.png", docs / "attention-unet.png", docs / "attention-gate.png"]

@@ -4,55 +4,100 @@ now.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from experiments.config.schema import RunConfig
+from experiments.runtime import progress
 from registry import InputError
 
 
 def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
     """Try `model` as it will be trained on `photographs` and evaluated, on the meta device, which computes no values.
 
-    Raises InputError where it is no module, refuses a batch with ValueError, or returns logits of another shape. A
-    model that the meta device cannot run is let through: the training will tell.
+    Raises InputError where it is no module, refuses a batch (or a part of one) with ValueError, or returns something
+    else than float logits of the right shape. A model that the meta device cannot run is let through: the training will
+    tell.
     """
+    name = f"--model {config.model}"
     if not isinstance(model, nn.Module):
-        raise InputError(f"--model {config.model} builds a {type(model).__name__}; it should build a torch.nn.Module.")
+        raise InputError(f"{name} builds a {type(model).__name__}; it should build a torch.nn.Module.")
+    if any(isinstance(weight, nn.parameter.UninitializedParameter) for weight in model.parameters()):
+        raise InputError(
+            f"{name} has lazy layers, whose shapes are not known yet. Run it once on an image before it is returned."
+        )
+    if {weight.dtype for weight in model.parameters()} - {torch.float32}:
+        raise InputError(f"{name} has weights that are not float32. Return model.float().")
     width, height = config.size
-    for training, n in ((True, max(1, min(config.batch_size, photographs))), (False, 1)):
-        shape = _shape(model, config.model, (n, 3, height, width), training)
-        if shape is not None and shape != (n, 1, height, width):
+    batch = max(1, min(config.batch_size, photographs))
+    for training, n in ((True, batch), *((True, part) for part in _parts(batch, config.accumulate)), (False, 1)):
+        logits = _logits(model, name, (n, 3, height, width), training, "" if n == batch else _advice(config, n))
+        if logits is not None and tuple(logits.shape) != (n, 1, height, width):
             raise InputError(
-                f"--model {config.model} makes {_words(shape)} of photographs {_words((n, 3, height, width))}; "
+                f"{name} makes {_words(logits.shape)} of photographs {_words((n, 3, height, width))}; "
                 f"it should return logits {_words((n, 1, height, width))}."
             )
+    if ":" in config.model and _seems_to_end_in_sigmoid(model):
+        progress.log(
+            f"All outputs of {name} lie between 0 and 1: it seems to end in a sigmoid. It should return logits "
+            "(foreground is where they are above 0), or everything becomes foreground: leave the sigmoid out."
+        )
+
+
+def _seems_to_end_in_sigmoid(model: nn.Module) -> bool:
+    """Whether the outputs lie between 0 and 1 even for an image of huge values, as those of a sigmoid do.
+
+    Logits of 0 and more are foreground, so that such a model predicts foreground everywhere.
+    """
+    before, size = model.training, (1, 3, 64, 64)
+    image = torch.rand(size, generator=torch.Generator().manual_seed(0))
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = torch.cat([model(part).flatten() for part in (image, 1e4 * image, -1e4 * image)])
+    except Exception:  # too small an image, another device: nothing can be told
+        return False
+    finally:
+        model.train(before)
+    return bool(((outputs >= 0) & (outputs <= 1)).all() and outputs.max() > outputs.min())
+
+
+def _parts(batch: int, accumulate: int) -> list[int]:
+    """The sizes of the parts that a batch is trained in."""
+    sizes = {len(part) for part in torch.arange(batch).chunk(min(accumulate, batch))}
+    return sorted(sizes - {batch})
+
+
+def _advice(config: RunConfig, part: int) -> str:
+    return (
+        f" (--accumulate {config.accumulate} trains a batch of {config.batch_size} in parts, one of them of {part}: "
+        f"give a --batch-size that is a multiple of it, at least {2 * config.accumulate})"
+    )
 
 
 @torch.no_grad()
-def _shape(model: nn.Module, name: str, shape: tuple[int, ...], training: bool) -> tuple[int, ...] | None:
-    """The shape of the model's logits for a batch of that shape; None where it cannot be told, () where they are no
-    tensor.
-    """
+def _logits(model: nn.Module, name: str, shape: tuple[int, ...], training: bool, advice: str) -> torch.Tensor | None:
+    """What the model makes of a batch of that shape; None where it cannot be told."""
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     state = {key: value.to("meta") for key, value in state.items()}
     before = model.training
     model.train(training)
     try:
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # dropout draws; the run's own numbers should not depend on the rehearsal
+        with torch.random.fork_rng(devices=[]):  # dropout draws, and the run's own numbers must not depend on it
             logits = torch.func.functional_call(model, state, (torch.empty(shape, device="meta"),))
     except ValueError as error:
-        raise InputError(f"--model {name}: {error}") from None
+        raise InputError(f"{name}: {error}{advice}") from None
     except Exception:  # values are looked at, a tensor is made on the CPU: whatever meta tensors do not do
         return None
     finally:
         model.train(before)
-    return tuple(logits.shape) if isinstance(logits, torch.Tensor) else ()
+    if not isinstance(logits, torch.Tensor):
+        raise InputError(f"{name} returns a {type(logits).__name__}; it should return logits, one tensor.")
+    return logits
 
 
-def _words(shape: tuple[int, ...]) -> str:
-    return f"({', '.join(map(str, shape))})" if shape else "something that is no tensor"
+def _words(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, shape))})"

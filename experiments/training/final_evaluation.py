@@ -1,4 +1,4 @@
-"""The end of a run: best and last weights on the test set, and the content of result.json."""
+"""The end of a run: last and best weights on the test set, and the content of result.json."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import statistics
 import time
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.plots import training
 from analysis.records import run_files
+from analysis.records.run_state import headline
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels
 from experiments.data.run_inputs import RunInputs
@@ -31,49 +31,50 @@ from experiments.training.run_folder import RunFolder
 def evaluate_on_test(
     inputs: RunInputs, pixels: Pixels, state: State, run_folder: RunFolder, stop: Stop
 ) -> dict[str, Any]:
-    """Score best and last weights on the test images, which are read here for the first and only time."""
+    """Score last and best weights on the test images, which are read here for the first and only time.
+
+    The headline weights come first, so the picture of test images shows theirs: the last ones, which nothing has
+    selected, unless early stopping was asked for.
+    """
     config = inputs.config
-    models = [_twin(state, checkpoint.load(run_folder.folder / "best.ckpt")["model"]), network(state.model)]
+    models = {"last": network(state.model)}
+    models["best"] = _twin(state, checkpoint.load(run_folder.folder / "best.ckpt")["model"])
+    weights = ("best", "last") if config.early_stopping else ("last", "best")
     test = inputs.dataset("test", pixels)
     scored: list[evaluator.ScoredImage] = []
     began = time.perf_counter()
     with progress.progress_counter("scoring test photographs", stop.check) as show:
-
-        def collect(one: evaluator.ScoredImage) -> None:
+        for one in evaluator.evaluate([models[name] for name in weights], test, state.fabric.device):
             scored.append(dataclasses.replace(one, predictions=[]))
             show(len(scored), len(test))
-
-        for one in evaluator.evaluate(models, test, state.fabric.device):
-            collect(one)
-    for name, which in (("scores.csv", 0), ("scores_last.csv", 1)):
-        evaluator.write_scores(run_folder.folder / name, (one.rows[which] for one in scored), run_folder.confirm)
+    for place, name in enumerate(weights):
+        path = run_folder.folder / f"scores_{name}.csv"
+        evaluator.write_scores(path, (one.rows[place] for one in scored), run_folder.confirm)
+    (run_folder.folder / "scores.csv").unlink(missing_ok=True)  # left by an early version that was interrupted here
     folder = run_folder.folder / "pictures"
     examples, curves = folder / "test-images.png", folder / "curves.png"
-    predict = functools.partial(evaluator.predict_logits, models[0], device=state.fabric.device)
+    predict = functools.partial(evaluator.predict_logits, models[weights[0]], device=state.fabric.device)
     pictures.save_examples(examples, test, [one.dice for one in scored], predict, run_folder.confirm)
     drawn = training.curves_png(run_folder.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
     files.write_atomically(curves, drawn, confirm=run_folder.confirm)
-    tables = {
-        name: run_files.read_score_table(run_folder.folder / file)
-        for name, file in (("best", "scores.csv"), ("last", "scores_last.csv"))
-    }
-    return _result(inputs, state, run_folder, tables, scored, time.perf_counter() - began)
+    return _result(inputs, state, run_folder, weights[0], scored, time.perf_counter() - began)
 
 
 def _result(
     inputs: RunInputs,
     state: State,
     run_folder: RunFolder,
-    tables: dict[str, pd.DataFrame],
+    headline_weights: str,
     scored: list[evaluator.ScoredImage],
     seconds: float,
 ) -> dict[str, Any]:
     """What result.json holds."""
     config, parts = inputs.config, inputs.parts
+    tables = {name: run_files.read_score_table(run_folder.folder / f"scores_{name}.csv") for name in ("best", "last")}
     return {
         "key": config.key, "model": config.model, "loss": config.loss, "augment": config.augment, "seed": config.seed,
         "data": config.data, "split": config.split, "size": list(config.size), "device": _device_name(state),
-        "precision": config.precision, "threads": config.threads,
+        "precision": config.precision, "threads": config.threads, "headline": headline_weights,
         "test": {name: run_files.summarise_scores(table) for name, table in tables.items()},
         "ceiling": sum(one.ceiling for one in scored) / len(scored),
         "validation_dice": state.best_dice, "best_epoch": state.best_epoch, "epochs": state.epoch,
@@ -108,12 +109,11 @@ def _twin(state: State, weights: dict[str, Any]) -> nn.Module:
 
 
 def test_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers that MLflow shows of a finished run, by their names there."""
-    best, last = result["test"]["best"], result["test"]["last"]
+    """The numbers that MLflow shows of a finished run, by their names there; `test/*` are the headline weights'."""
+    scores = {"test": headline(result), "test_last": "last", "test_best": "best"}
     names = ("dice", "iou", "boundary_iou", "hd95_median")
     return {
-        **{f"test/{name}": best[name] for name in names},
-        **{f"test_last/{name}": last[name] for name in names},
+        **{f"{group}/{name}": result["test"][weights][name] for group, weights in scores.items() for name in names},
         "ceiling": result["ceiling"], "parameters": result["parameters"], "gmacs": result["gmacs"],
         "training_seconds": result["seconds"]["training"], "peak_memory_gb": result["peak_memory_gb"],
     }  # fmt: skip

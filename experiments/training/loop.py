@@ -1,4 +1,4 @@
-"""THE training loop: a generator that yields one Epoch at a time.
+"""The training loop: a generator that yields one Epoch at a time.
 
 Tracking, tuning, progress bars and tests all watch it from outside, in a `for` loop, and none of them is inside it.
 Read it from top to bottom: the schedule, what is trained (State), one step, one epoch, validation.
@@ -34,12 +34,12 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 Watch = Callable[[Iterable[Any]], Iterable[Any]]  # wraps the steps of an epoch, to draw a progress bar
 
 FABRIC_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
-LOOK_EVERY = 50  # steps between two looks at the flag that says whether a value stopped being finite
+CHECK_EVERY = 50  # steps between two checks for non-finite values: each waits for the device
 
 
 @dataclass
 class Epoch:
-    """What one pass over the training photographs gave. Validation is at the training size; Dice and IoU by car."""
+    """The results of one epoch. Validation runs at the training size; Dice and IoU are averaged by car."""
 
     number: int  # from 1
     train_loss: float
@@ -54,19 +54,19 @@ class Epoch:
 
 @dataclass
 class State:
-    """What training consists of between two steps: everything that a checkpoint holds."""
+    """The complete training state between two steps: everything that a checkpoint holds."""
 
     fabric: Fabric
     model: nn.Module  # as Fabric wraps it; `.module` is the network itself
     optimizer: Any
     loss_sum: Tensor  # of the steps of this epoch, kept on the device
-    broken: Tensor  # 1.0 once a loss or a gradient was not finite; from then on no update is made
+    broken: Tensor  # 1.0 once a loss or gradient was not finite; all later updates are skipped
     epoch: int = 0  # epochs finished
     step: int = 0  # steps done in the next one
     best_epoch: int = 0
     best_dice: float = -1.0
-    seconds: float = field(default=0.0)  # spent on the epochs that are finished, over all sittings
-    spent: float = 0.0  # on the next one, in sittings that were interrupted
+    seconds: float = field(default=0.0)  # of the finished epochs, over all sessions
+    spent: float = 0.0  # on the next one, in interrupted sessions
     trained: float = 0.0  # of these, without validation
 
     def to_dict(self) -> dict[str, Any]:
@@ -81,13 +81,10 @@ class State:
         }  # fmt: skip
 
     def load(self, saved: dict[str, Any]) -> None:
-        """Go on from a state that `to_dict` gave."""
+        """Restore a state saved by `to_dict`."""
         for name in ("epoch", "step", "best_epoch", "best_dice", "seconds"):
             setattr(self, name, saved[name])
-        self.spent, self.trained = (
-            saved.get("spent", 0.0),
-            saved.get("trained", 0.0),
-        )  # a checkpoint of old lacks the newer ones
+        self.spent, self.trained = saved.get("spent", 0.0), saved.get("trained", 0.0)  # absent in old checkpoints
         self.loss_sum = saved["loss_sum"].to(self.fabric.device)
         self.broken = saved.get("broken", 1.0 - torch.isfinite(self.loss_sum).float()).to(self.fabric.device)
         network(self.model).load_state_dict(saved["model"])
@@ -99,7 +96,7 @@ class State:
 
 
 def learning_rate(config: RunConfig, step: int, steps: int) -> float:
-    """The rate of step `step` of `steps`: a function of the step alone, so there is no scheduler to save.
+    """The learning rate of step `step` of `steps`: a function of the step alone, so there is no scheduler to save.
 
     one-cycle (Smith & Topin 2019): cosine up from 1/25 over the first quarter, cosine down to 1/1000 of the peak.
     cosine (Loshchilov & Hutter 2017): linear warm-up over the first 5 %, then cosine down to 0.
@@ -121,12 +118,13 @@ def _cosine(start: float, end: float, share: float) -> float:
 
 
 def start(model: nn.Module, config: RunConfig) -> State:
-    """Put the model on its device, in channels-last memory, with its optimizer, before the first step."""
+    """Move the model to its device in channels-last memory and create its optimizer; return the initial state."""
     if config.device == "cuda":
         _repeatable_cuda()
     keep_freed_memory()
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces its precision
-    fabric = Fabric(accelerator=config.device, devices=1, precision=FABRIC_PRECISION[config.precision])  # type: ignore[arg-type]
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision
+    precision: Any = FABRIC_PRECISION[config.precision]
+    fabric = Fabric(accelerator=config.device, devices=1, precision=precision)
     model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
@@ -148,22 +146,23 @@ def network(model: nn.Module) -> nn.Module:
 
 
 def _repeatable_cuda() -> None:
-    """The same seed gives the same weights on the same GPU; where CUDA has no such kernel, it warns and goes on."""
+    """Make the same seed give the same weights on the same GPU; warn where CUDA has no deterministic kernel."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing here reads what it has not written
+    # Filling costs time, and nothing here reads memory before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: float, parts: int = 1) -> None:
     """Forward, backward, clip, update. Nothing here waits for the device.
 
-    With `parts` above 1 the batch goes through in so many pieces whose gradients add up to those of the whole, except
-    that BatchNorm sees each piece by itself.
+    With `parts` above 1 the batch is split into that many micro-batches whose gradients add up to those of the whole
+    batch (gradient accumulation), except that BatchNorm statistics are per micro-batch.
 
-    A loss or gradient that is not finite sets `state.broken`, and an update is only made while that is 0: fused Adam
-    looks at `found_inf` on the device, as it does for a gradient scaler. (With fp16 the scaler sets it, since there an
-    overflow is normal; then the loss alone decides.)
+    A non-finite loss or gradient sets `state.broken`, which disables all further updates: fused Adam reads `found_inf`
+    on the device, as it does for a gradient scaler. (With fp16 an overflowing gradient is normal and left to the
+    scaler, so only the loss counts.)
     """
     value = torch.zeros_like(state.loss_sum)
     for some, truth in zip(images.chunk(parts), masks.chunk(parts), strict=True):
@@ -181,7 +180,7 @@ def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: flo
 
 
 def halved(images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Both at half the height and width: colours are averaged, a mask pixel is true if more than half of it is."""
+    """Halve height and width: colours are averaged; a mask pixel is 1 if more than half of its area is."""
     return F.avg_pool2d(images, 2), (F.avg_pool2d(masks, 2) > 0.5).float()
 
 
@@ -194,10 +193,10 @@ def train(
     stop: Callable[[], bool] = lambda: False,
     watch: Watch = lambda steps: steps,
 ) -> Iterator[Epoch]:
-    """Train from where `state` is to the last epoch, yielding each Epoch when it is validated.
+    """Train from `state` to the last epoch, yielding each Epoch once it is validated.
 
-    Raises Interrupted between two steps after `stop()` turned true, and Diverged when a loss or gradient is not finite,
-    be it on the validation photographs.
+    Raises Interrupted between two steps once `stop()` is true, and Diverged when a loss or gradient is not finite, in
+    training or in validation.
     """
     for number in range(state.epoch + 1, config.epochs + 1):
         if config.early_stopping and state.epoch - state.best_epoch >= config.early_stopping:
@@ -209,7 +208,7 @@ def train(
             val_loss, val_dice, val_iou = validate(state, validation, loss, config.batch_size, stop)
             if not math.isfinite(val_loss):
                 raise Diverged(
-                    f"The loss on the validation photographs is not finite after epoch {number}, which therefore does "
+                    f"The loss on the validation images is not finite after epoch {number}, which therefore does "
                     "not count. Try a lower --learning-rate, or --precision fp32."
                 )
         except Interrupted:
@@ -230,7 +229,7 @@ def train(
 def _steps(
     state: State, batches: Batches, loss: Loss, config: RunConfig, number: int, stop: Callable[[], bool], watch: Watch
 ) -> None:
-    """The steps of an epoch that are left, and their seconds. Raises Interrupted and Diverged."""
+    """Run the remaining steps of an epoch and time them. Raises Interrupted and Diverged."""
     device, small = state.fabric.device, round(config.progressive * config.epochs)
     began = time.perf_counter()
     state.model.train()
@@ -244,7 +243,7 @@ def _steps(
                 batch = halved(*batch)
             take_step(state, *batch, loss, config.clip, config.accumulate)
             state.step += 1
-            if state.step % LOOK_EVERY == 0:
+            if state.step % CHECK_EVERY == 0:
                 _refuse_broken(state, number)
             if stop():
                 raise Interrupted
@@ -263,28 +262,28 @@ def _refuse_broken(state: State, epoch: int) -> None:
 
 @torch.no_grad()
 def validate(
-    state: State, photographs: ImageDataset, loss: Loss, batch_size: int, stop: Callable[[], bool] = lambda: False
+    state: State, dataset: ImageDataset, loss: Loss, batch_size: int, stop: Callable[[], bool] = lambda: False
 ) -> tuple[float, float, float]:
-    """Loss, Dice and IoU on `photographs` at the training size: averaged over the images of a car, then over cars."""
+    """Loss, Dice and IoU on `dataset` at the training size: averaged over the images of a car, then over cars."""
     state.model.eval()
     counts, losses = [], []
-    for at in range(0, len(photographs), batch_size):
+    for at in range(0, len(dataset), batch_size):
         if stop():
             raise Interrupted
-        images, masks = _stacked(photographs, range(at, min(at + batch_size, len(photographs))))
+        images, masks = _stacked(dataset, range(at, min(at + batch_size, len(dataset))))
         masks = as_target(masks, state.fabric.device)
         logits = state.model(as_input(images, state.fabric.device))
         counts.append(_counts(logits > 0, masks > 0))
         losses.append(loss(logits, masks).detach() * len(images))
-    overlap, predicted, true = torch.cat(counts).cpu().numpy().astype(np.float64).T  # the one wait for the device
+    overlap, predicted, true = torch.cat(counts).cpu().numpy().astype(np.float64).T  # the only wait for the device
     dice = _ratio(2 * overlap, predicted + true)
     iou = _ratio(overlap, predicted + true - overlap)
-    cars = [sample.group for sample in photographs.samples]
-    return float(torch.stack(losses).sum()) / len(photographs), _by_car(dice, cars), _by_car(iou, cars)
+    cars = [sample.group for sample in dataset.samples]
+    return float(torch.stack(losses).sum()) / len(dataset), _by_car(dice, cars), _by_car(iou, cars)
 
 
-def _stacked(photographs: ImageDataset, indices: range) -> tuple[Tensor, Tensor]:
-    drawn = [photographs.augmented(0, i) for i in indices]
+def _stacked(dataset: ImageDataset, indices: range) -> tuple[Tensor, Tensor]:
+    drawn = [dataset.augmented(0, i) for i in indices]
     return torch.from_numpy(np.stack([d[0] for d in drawn])), torch.from_numpy(np.stack([d[1] for d in drawn]))
 
 
@@ -295,7 +294,7 @@ def _counts(prediction: Tensor, truth: Tensor) -> Tensor:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)  # nothing to find and nothing found is right
+    return np.where(whole > 0, part / np.maximum(whole, 1), 1.0)  # both masks empty: a perfect score
 
 
 def _by_car(values: np.ndarray, cars: list[str]) -> float:

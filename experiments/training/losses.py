@@ -27,14 +27,13 @@ def bce_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0, per: Literal["image", "batch"] = "image") -> Tensor:
-    """1 - soft Dice: how little prediction and mask overlap, whatever the size of the object; between 0 and 1.
+    """1 - soft Dice: the lack of overlap between prediction and mask, whatever the object's size; between 0 and 1.
 
-    `smooth` (in pixels, above 0) keeps the loss defined when mask and prediction are empty. `per="batch"` takes the
-    batch for one large image: small objects then count less beside large ones, and the loss depends on the batch size;
-    see docs/notes.en.md.
-    Source: Milletari et al. 2016, arXiv:1606.04797, section 3, with plain sums for its squares,
-    and `smooth`.
-    1 减去软 Dice：预测与掩码的重叠有多少，与物体大小无关。per="batch" 把整批当作一张大图像，见 docs/notes.zh.md。
+    `smooth` (in pixels, above 0) keeps the loss defined when mask and prediction are empty. `per="batch"` treats the
+    batch as one large image: small objects then count less than large ones, and the loss depends on the batch size; see
+    docs/en/notes.md.
+    Source: Milletari et al. 2016, arXiv:1606.04797, section 3, with plain sums in place of squares, and `smooth`.
+    1 减去软 Dice：预测与掩码的重叠有多少，与物体大小无关。per="batch" 把整批当作一张大图像，见 docs/zh/notes.md。
     """
     if not 0 < smooth < math.inf:
         raise ValueError(f"The option smooth={smooth} of the Dice loss should be above 0.")
@@ -50,12 +49,11 @@ def dice_loss(logits: Tensor, mask: Tensor, smooth: float = 1.0, per: Literal["i
 
 
 def tversky_loss(logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float = 0.7, smooth: float = 1.0) -> Tensor:
-    """1 - soft Tversky index: Dice with a price for each kind of mistake, `alpha` for false and `beta` for missed
-    foreground.
+    """1 - soft Tversky index: Dice with weight `alpha` on false positives and `beta` on false negatives.
 
-    0.5 and 0.5 are `dice_loss` with twice the `smooth` (in pixels, above 0). Above 0.5, `beta` favours recall. Source:
-    Salehi et al. 2017, arXiv:1706.05721; alpha 0.3 and beta 0.7 were best in its experiments. It has no `smooth`.
-    Tversky 损失：给两种错误各定一个代价，alpha 对误检的前景，beta 对漏检的前景；都取 0.5 就是 Dice。
+    alpha = beta = 0.5 equals `dice_loss` with twice the `smooth` (in pixels, above 0). `beta` above 0.5 favours recall.
+    Source: Salehi et al. 2017, arXiv:1706.05721 (no `smooth`; alpha 0.3 and beta 0.7 were best in its experiments).
+    Tversky 损失：对两种错误分别加权，alpha 对应假阳性，beta 对应假阴性；都取 0.5 就是 Dice。
     """
     for name, value in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
         if not 0 < value < math.inf:
@@ -69,30 +67,24 @@ def tversky_loss(logits: Tensor, mask: Tensor, alpha: float = 0.3, beta: float =
 
 
 def lovasz_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """The Lovasz hinge of each image: the Jaccard loss (1 - IoU) of the thresholded prediction, made convex in the
-    logits.
+    """Lovasz hinge of each image: a convex surrogate of the Jaccard loss (1 - IoU) of the thresholded prediction.
 
-    Each pixel's hinge error, largest first, is weighted by what the Jaccard loss grows by when that pixel becomes wrong
-    too. It has no upper bound, and a pixel that is right by a margin of 1 costs nothing.
-    Source: Berman et al. 2018,
-    arXiv:1705.08790, section 3 and algorithm 1. The differences of its Jaccard column are written in closed form:
-    subtracting neighbours in float32 would lose half of the digits on a large image.
+    Hinge errors are sorted, largest first; each is weighted by the increase of the Jaccard loss when that pixel also
+    becomes wrong. Unbounded above; a pixel that is right by a margin of 1 costs nothing.
+    Source: Berman et al. 2018, arXiv:1705.08790, section 3 and algorithm 1. The differences of its Jaccard column are
+    in closed form: subtracting neighbours in float32 would lose half of the digits on a large image.
     Lovász 铰链损失：把阈值化预测的 Jaccard 损失（1 - IoU）变成 logits 的凸函数；误差从大到小排序后加权求和。
     """
     logits, mask = _flatten(logits, mask)
     errors = 1 - logits * (2 * mask - 1)  # (N, H*W); hinge: 0 and below is right by the margin
     errors, order = errors.sort(dim=1, descending=True, stable=True)
-    truth = (
-        (mask > 0.5).long().gather(1, order)
-    )  # whole numbers: their cumulative sums are exact, and repeatable on a GPU
+    truth = (mask > 0.5).long().gather(1, order)  # integers: cumulative sums are exact and repeatable on a GPU
     weight = _jaccard_steps(truth).to(errors.dtype)
     return (F.relu(errors) * weight).sum(1).mean()
 
 
 def _jaccard_steps(truth: Tensor) -> Tensor:
-    """What 1 - IoU grows by when the pixels turn wrong one after another; `truth` `(N, P)` of 0 and 1, the same shape
-    out.
-    """
+    """Increase of 1 - IoU as the pixels turn wrong one by one: `truth` `(N, P)` of 0 and 1 -> `(N, P)`."""
     foreground = truth.sum(1, keepdim=True)  # (N, 1)
     union = foreground + (1 - truth).cumsum(1)
     overlap = foreground - truth.cumsum(1)
@@ -123,7 +115,7 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float | 
 
 
 def bce_dice_loss(logits: Tensor, mask: Tensor, weight: float = 1.0, smooth: float = 1.0) -> Tensor:
-    """`bce_loss` + `weight` x `dice_loss`: smooth gradients from the one, indifference to object size from the other.
+    """`bce_loss` + `weight` x `dice_loss`: smooth gradients from the one, robustness to object size from the other.
 
     Source: Isensee et al. 2021, doi:10.1038/s41592-020-01008-z (nnU-Net), with sigmoid for softmax.
     二元交叉熵与 Dice 损失之和，Dice 一项乘以 weight。
@@ -141,10 +133,10 @@ def dice_focal_loss(
     alpha: float | None = None,
     smooth: float = 1.0,
 ) -> Tensor:
-    """`dice_loss` + `weight` x `focal_loss`: overlap from the one, attention to hard pixels from the other.
+    """`dice_loss` + `weight` x `focal_loss`: overlap from the one, emphasis on hard pixels from the other.
 
     Source: Zhu et al. 2019, doi:10.1002/mp.13300 (AnatomyNet), with `dice_loss` for its Tversky index over classes.
-    Dice 损失与focal 损失之和，focal 损失一项乘以 weight。
+    Dice 损失与 focal 损失之和，focal 损失一项乘以 weight。
     """
     if not 0 <= weight < math.inf:
         raise ValueError(f"The option weight={weight} of the Dice + focal loss should be 0 or above.")

@@ -51,7 +51,7 @@ def save_examples(
     rows = []
     for index, word in chosen.items():
         truth = read_mask(test.samples[index].mask)
-        logits = predict(test.image(index)[None])[0]
+        logits = predict(np.stack([test.image(index)]))[0]  # a copy: torch warns of arrays that cannot be written
         prediction = enlarge(logits, (truth.shape[1], truth.shape[0])) > 0
         rows.append(
             (test.image(index), truth, prediction, f"{word}: Dice {dice[index]:.4f}  {test.samples[index].name}")

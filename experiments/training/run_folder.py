@@ -20,7 +20,7 @@ from experiments.runtime.files import name_file, no_check, read_json, sha256_of,
 from experiments.training import checkpoint
 from registry import InputError
 
-SEALED = ("metrics.jsonl", "scores.csv", "scores_last.csv")  # what result.json holds the SHA-256 of
+SEALED = ("metrics.jsonl", "scores_best.csv", "scores_last.csv")  # what result.json holds the SHA-256 of
 
 
 @dataclass(frozen=True)

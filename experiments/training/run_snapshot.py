@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from analysis.records.run_state import headline
 from experiments.config.schema import RunConfig
 from experiments.tracking.upload import RUNNING, LoggedEpoch, RunSnapshot
 from experiments.training.run_folder import RunFolder
@@ -25,6 +26,9 @@ def snapshot(
     began, epochs = logged_epochs(run_folder)
     pictures = picture_files(run_folder, {epoch.step for epoch in epochs})
     files = run_folder.files()
+    result = run_folder.result() or {}
+    if "test" in result:  # no trial has test scores
+        tags = {**tags, "headline": headline(result)}
     ended = max((path.stat().st_mtime for path in files), default=began)
     return RunSnapshot(
         config, data_dir, began, epochs, pictures, files, tags, parent, status, metrics or {}, ended

@@ -1,7 +1,7 @@
 """One run, from its configuration to its record.
 
 configuration -> samples -> split -> cache -> for epoch in train(...): record, checkpoint, upload
-              -> best and last weights on the test set, once -> scores -> result.json -> MLflow
+              -> last and best weights on the test set, once -> scores -> result.json -> MLflow
 """
 
 from __future__ import annotations
@@ -105,11 +105,7 @@ def run(
         return finished
     if run_type is RUN:
         refuse_changed(config, machine)
-    if config.threads:  # the order of sums depends on it; a Ray worker, say, begins with another number
-        torch.set_num_threads(config.threads)
-    if model is None or len(inputs.parts.train) < config.batch_size:
-        model = model or build_model(config, machine)  # before anything is written: a model may refuse its options
-        dry_run(model, config, len(inputs.parts.train))
+    model = _ready(model, inputs)
     with contextlib.ExitStack() as opened:
         held = lease or opened.enter_context(hold(run_folder.folder))
         checkpoint.remove_temporary_files(run_folder.folder, held.confirm)  # before anything is read: see there
@@ -120,12 +116,28 @@ def run(
         held_folder, stopped = RunFolder(run_folder.folder, held.confirm), stop.also(lambda: held.lost)
         upload = RunUpload(session)
         job = TrainingJob(inputs, held_folder, held, stopped, run_type.pictures, upload, tags or {}, parent)
-        try:
-            return _train_and_finalize(job, run_type, model, command or sys.argv)
-        except OSError as error:  # before there was a folder to record it in
-            if (reason := disk_error_message(error, machine.output_dir)) is None:
-                raise
-            raise RunFailed(reason) from error
+        return _carry_out(job, run_type, model, command or sys.argv)
+
+
+def _ready(model: nn.Module | None, inputs: RunInputs) -> nn.Module:
+    """Set the number of threads; build and dry-run the model unless that was done with a full batch."""
+    config = inputs.config
+    if config.threads:  # the order of sums depends on it; a Ray worker, say, begins with another number
+        torch.set_num_threads(config.threads)
+    if model is None or len(inputs.parts.train) < config.batch_size:
+        model = model or build_model(config, inputs.machine)  # before anything is written: it may refuse its options
+        dry_run(model, config, len(inputs.parts.train))
+    return model
+
+
+def _carry_out(job: TrainingJob, run_type: RunType, model: nn.Module, command: list[str]) -> dict[str, Any]:
+    """Train and score; a full or failing disk raises RunFailed with advice."""
+    try:
+        return _train_and_finalize(job, run_type, model, command)
+    except OSError as error:  # before there was a folder to record it in
+        if (reason := disk_error_message(error, job.inputs.machine.output_dir)) is None:
+            raise
+        raise RunFailed(reason) from error
 
 
 def _check_finished(run_folder: RunFolder, config: RunConfig) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from analysis.records.run_state import headline
 from experiments.config.resolve import resolve
 from experiments.config.schema import RuntimeConfig
 from experiments.config.values import ParsedArgs
@@ -34,9 +35,13 @@ def train_one(args: ParsedArgs) -> int:
     return interruptible(work)
 
 
+NOTABLE = 0.001  # the other weights' Dice is printed where it differs by more than this
+
+
 def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float) -> None:
     """Print the scores of a run as a table, and the command that opens it in MLflow."""
-    test, cars = result["test"]["best"], result["cars"]
+    weights, cars = headline(result), result["cars"]
+    test = result["test"][weights]
     print(
         f"\n{result['model']} with {result['loss']}: "
         f"{test['images']} images of {cars['test']} unseen {result['data']} cars"
@@ -53,10 +58,10 @@ def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float) 
         table.add_row(name, value)
     Console().print(table)
     width, height = result["size"]
-    print(
-        f"Best weights by validation Dice (epoch {result['best_epoch']} of {result['epochs']}), "
-        "scored at the images' original size."
-    )
+    print(f"{_named(weights, result)}, scored at the images' original size.")
+    other = "last" if weights == "best" else "best"
+    if abs((dice := result["test"][other]["dice"]) - test["dice"]) > NOTABLE:
+        print(f"{_named(other, result)}: test Dice {dice:.4f}.")
     print(
         f"Upper bound at {width}x{height} pixels: the ground truth, downscaled and upscaled again, "
         f"scores {result['ceiling']:.4f}."
@@ -67,3 +72,9 @@ def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float) 
         print("These are SYNTHETIC CARS: the scores say nothing about real images.")
     print(f"Run folder: {relative_to_cwd(machine.runs_dir) / result['key']}")
     print(f"Open it in MLflow: python run.py ui{machine.output_flag}")
+
+
+def _named(weights: str, result: dict[str, Any]) -> str:
+    """Name the last or best weights with the epoch that they are of."""
+    name = "Last weights" if weights == "last" else "Best weights by validation Dice"
+    return f"{name} (epoch {result['epochs' if weights == 'last' else 'best_epoch']} of {result['epochs']})"

@@ -1,4 +1,4 @@
-"""Time training steps on synthetic images: what a step costs does not depend on what the images show."""
+"""Time training steps on synthetic images; the cost of a step does not depend on the image content."""
 
 from __future__ import annotations
 

@@ -4,8 +4,8 @@ python -m tests.faults.soak --minutes 60 --seed 0 [--shortest 20 --longest 60] [
 
 The undisturbed study is carried out once. Then, until the time is over, the same study begins anew with two processes
 of which one is killed (`kill -9`) after a random time, and started again, until it is complete. Every round must end
-with the same keys, and for each run with the same bytes of metrics.jsonl, scores.csv and scores_last.csv, and the same
-weights; no run may be said to have ended twice, and MLflow must have each once. Exit code 1 names what differs.
+with the same keys, and for each run with the same bytes of metrics.jsonl, scores_best.csv and scores_last.csv, and the
+same weights; no run may be said to have ended twice, and MLflow must have each once. Exit code 1 names what differs.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ MOMENTS = {
     "caching": ("from experiments.data import cache as place", "decode", 90, "cache"),
     "a line": ("from experiments.training.run_folder import RunFolder as place", "add", 1, "metrics.jsonl"),
     "a checkpoint": ("from experiments.training import checkpoint as place", "rotate", 2, "last.ckpt"),
-    "the scores": ("from experiments.evaluation import evaluator as place", "write_scores", 1, "scores.csv"),
+    "the scores": ("from experiments.evaluation import evaluator as place", "write_scores", 1, "scores_last.csv"),
     "the result": ("from experiments.training.run_folder import RunFolder as place", "finish", 1, "result.json"),
 }
 
@@ -141,7 +141,7 @@ def test_a_run_with_a_torn_last_line_ends_like_an_undisturbed_one(finished, made
 
 
 @pytest.mark.fault(11)
-@pytest.mark.parametrize("name", ["metrics.jsonl", "scores.csv", "scores_last.csv", "result.json"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "scores_best.csv", "scores_last.csv", "result.json"])
 def test_a_number_changed_after_the_end_of_a_run_is_noticed(finished, made_cars, tmp_path, command, store_uri, name):
     output = shutil.copytree(finished, tmp_path / "out")
     path = run_folder(output) / name

@@ -173,7 +173,7 @@ def test_a_signal_to_the_whole_group_interrupts_the_run_and_does_not_fail_it(
     assert any(line.startswith("epoch   2") for line in iter(process.stdout.readline, ""))
     os.killpg(process.pid, signal.SIGTERM)
     complaint = process.communicate(timeout=60)[1]
-    assert process.returncode == 143 and "The same command goes on" in complaint
+    assert process.returncode == 143 and "Re-run the command to resume" in complaint
     assert (
         not (run_folder(tmp_path) / "failed.json").exists() and load(run_folder(tmp_path) / "last.ckpt")["epoch"] >= 2
     )

@@ -89,7 +89,7 @@ def alone(made_cars, tmp_path_factory, store):
 
 
 def records(folder):
-    names = ("metrics.jsonl", "scores.csv", "scores_last.csv", "split.csv")
+    names = ("metrics.jsonl", "scores_best.csv", "scores_last.csv", "split.csv")
     runs = [path for path in (folder / "outputs" / "runs").iterdir() if path.is_dir()]
     return {(run.name, name): (run / name).read_bytes() for run in runs for name in names}
 
@@ -157,7 +157,7 @@ def test_an_interrupted_study_stops_its_workers_where_they_can_be_resumed(cluste
     workers = wait_for(lambda: under_way(tmp_path), process)
     process.send_signal(signal.SIGINT)
     shown, _ = process.communicate(timeout=120)
-    assert process.returncode == 130 and "The same command goes on from here" in shown, shown
+    assert process.returncode == 130 and "Re-run the command to resume" in shown, shown
     left = [path for path in (tmp_path / "outputs" / "runs").glob("*.lease") if path.read_text()]
     assert not left, "a worker was killed before it gave its run back"
     assert workers and len(list((tmp_path / "outputs" / "runs").glob("*/result.json"))) < 4

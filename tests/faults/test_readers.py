@@ -64,7 +64,8 @@ def test_a_name_with_a_line_end_is_refused_on_one_line(tmp_path, command, letter
 @example({"size": "9" * 5000 + "x32"})
 @example({"learning_rate": 10**400})
 def test_any_arguments_are_read_or_refused_in_one_sentence(words):
-    answers(lambda: reading.read(words))
+    read = answers(lambda: reading.read(words))
+    assert read is None or {*read.fields, *read.machine} == {*words} - {"preset"}  # nothing is dropped on the way
 
 
 CONFIGS = st.one_of(
@@ -83,7 +84,8 @@ CONFIGS = st.one_of(
 def test_any_config_file_is_read_or_refused_in_one_sentence(tmp_path_factory, content, ending):
     path = tmp_path_factory.getbasetemp() / f"settings{ending}"
     path.write_bytes(content)
-    answers(lambda: reading.read({}, path))
+    read = answers(lambda: reading.read({}, path))
+    assert read is None or {*read.fields, *read.machine} <= {*setting_types()}
 
 
 DESIGN = st.dictionaries(

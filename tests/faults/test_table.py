@@ -1,4 +1,4 @@
-"""docs/reliability.md, its Chinese twin and the tests' marks say the same."""
+"""docs/en/reliability.md, its Chinese twin and the tests' marks say the same."""
 
 import ast
 import re
@@ -21,17 +21,17 @@ def marked():
     return found
 
 
-def named(page):
-    """The tests of each row, as a page names them."""
+def named(language):
+    """The tests of each row, as the page in a language names them."""
     found = {}
-    for number, cells in ROW.findall((ROOT / "docs" / page).read_text(encoding="utf-8")):
+    for number, cells in ROW.findall((ROOT / "docs" / language / "reliability.md").read_text(encoding="utf-8")):
         found.setdefault(int(number), []).extend(re.findall(r"`(test_\w+)`", cells.rsplit(" | ", 1)[1]))
     return found
 
 
-@pytest.mark.parametrize("page", ["reliability.md", "reliability.zh.md"])
-def test_every_row_names_tests_that_exist_and_are_marked_as_its_own(page):
-    rows, marks = named(page), marked()
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_every_row_names_tests_that_exist_and_are_marked_as_its_own(language):
+    rows, marks = named(language), marked()
     assert list(rows) == list(range(1, 29))
     assert all(rows.values()), "a row names no test"
     assert {
@@ -40,4 +40,4 @@ def test_every_row_names_tests_that_exist_and_are_marked_as_its_own(page):
 
 
 def test_both_languages_name_the_same_tests():
-    assert named("reliability.md") == named("reliability.zh.md")
+    assert named("en") == named("zh")

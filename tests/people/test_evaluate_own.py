@@ -31,11 +31,11 @@ def rows(path):
 def test_the_runs_own_test_images_score_exactly_what_they_scored(evaluate, trained, made_cars, tmp_path):
     code, shown, complaint = evaluate("--data", "carvana", "--data-dir", made_cars)
     assert code == 0, complaint
-    found, before = rows(tmp_path / "found" / "scores.csv"), rows(trained / "scores.csv")
+    found, before = rows(tmp_path / "found" / "scores.csv"), rows(trained / "scores_last.csv")
     by_name = {row["image"]: row for row in found}
     assert [by_name[row["image"]] for row in before] == before and len(found) == 128
     result = json.loads((trained / "result.json").read_text())
-    assert json.loads((tmp_path / "found" / "evaluation.json").read_text())["scores"] == result["test"]["best"]
+    assert json.loads((tmp_path / "found" / "evaluation.json").read_text())["scores"] == result["test"]["last"]
     parts = {row["image"]: row["part"] for row in rows(trained / "split.csv")}
     assert all(row["set"] == parts[row["image"]] for row in found)
     left_out = sum(part != "test" for part in parts.values())
@@ -78,7 +78,7 @@ def test_sweep_and_calibration_are_written_when_asked_for(evaluate, trained, mad
     swept = rows(tmp_path / "found" / "sweep.csv")
     assert [float(row["threshold"]) for row in swept] == [round(0.05 * n, 2) for n in range(1, 20)]
     at_half = next(row for row in swept if float(row["threshold"]) == 0.5)
-    result = json.loads((trained / "result.json").read_text())["test"]["best"]
+    result = json.loads((trained / "result.json").read_text())["test"]["last"]
     assert float(at_half["dice"]) == pytest.approx(result["dice"], abs=2e-7)
     assert float(at_half["iou"]) == pytest.approx(result["iou"], abs=2e-7)
     assert "Highest Dice at the threshold" in shown and "Expected calibration error" in shown

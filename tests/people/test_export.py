@@ -57,7 +57,7 @@ def differences(path, model, sizes):
 
 
 def test_the_graph_takes_any_size_and_number_and_says_what_pytorch_says(exported, trained):
-    assert max(differences(exported[0], load(trained / "best.ckpt"), SIZES)) < 1e-5
+    assert max(differences(exported[0], load(trained), SIZES)) < 1e-5
 
 
 TRIED = {
@@ -152,7 +152,7 @@ def test_the_mlflow_model_is_loaded_in_three_lines_without_this_project(command,
     found = np.load(tmp_path / "found.npy")
     photographs = np.random.default_rng(0).uniform(0, 255, (2, 3, 50, 70)).astype(np.float32)
     with torch.no_grad():
-        expected = load(trained / "best.ckpt")(torch.from_numpy(photographs / 255)).sigmoid().numpy()
+        expected = load(trained)(torch.from_numpy(photographs / 255)).sigmoid().numpy()
     assert np.abs(found - expected).max() < 1e-5
 
     assert "among the artifacts" in shown

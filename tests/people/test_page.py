@@ -26,7 +26,7 @@ needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER),
     reason="no Chromium here; type apt-get install chromium chromium-driver, then make test-people",
 )
-pytest.importorskip("gradio", reason="no Gradio here; type pip install -r requirements-page.txt")
+pytest.importorskip("gradio", reason="no Gradio here: make test-all runs this in .venv-page")
 LONGEST = 180  # seconds for the browser to show something
 
 
@@ -171,7 +171,7 @@ def test_a_port_that_is_taken_is_refused_in_one_sentence(served, command, traine
 def test_without_gradio_one_sentence_says_what_to_type(command, trained, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)  # as importing sees a package that is not there
     code, _, complaint = command("page", "--run", trained.name, "--output-dir", trained.parent.parent)
-    assert code == 2 and "pip install -r requirements-page.txt" in complaint
+    assert code == 2 and "make .venv-page/complete" in complaint
 
 
 @pytest.mark.parametrize("port", ["http", "0", "70000"])

@@ -36,7 +36,7 @@ def mask(path):
 
 
 def test_masks_of_the_test_images_score_exactly_what_the_run_scored(predict, trained, made_cars, tmp_path):
-    with open(trained / "scores.csv", newline="") as file:
+    with open(trained / "scores_last.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     samples = {sample.name: sample for sample in carvana.build(made_cars)}
     code, shown, _ = predict(*(samples[row["image"]].image for row in rows), "--run", trained.name)
@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_named_and_skipped_and_the_exit_code_says_so(pred
     photographs[1].write_bytes(photographs[1].read_bytes()[:900])
     code, shown, complaint = predict(*photographs)
     assert code == 1 and str(photographs[1]) in complaint and "truncated" in complaint and "2 masks in" in shown
-    assert sorted(p.stem for p in (tmp_path / "masks").iterdir()) == [photographs[0].stem, photographs[2].stem]
+    assert sorted(p.stem for p in (tmp_path / "masks").glob("*.png")) == [photographs[0].stem, photographs[2].stem]
 
 
 def test_folders_are_searched_through_and_patterns_are_followed_and_masks_are_no_images(
@@ -251,8 +251,8 @@ def write_run(folder, dice, **config):
     folder.mkdir(parents=True)
     settings = {"model": "unet", "loss": "bce", "data": "carvana", "split": "car", "size": [48, 32], **config}
     (folder / "config.json").write_text(json.dumps({"config": settings}))
-    (folder / "result.json").write_text(json.dumps({"validation_dice": dice, "test": {"best": {"dice": 1 - dice}}}))
-    (folder / "best.ckpt").write_bytes(b"")
+    (folder / "result.json").write_text(json.dumps({"validation_dice": dice, "test": {"last": {"dice": 1 - dice}}}))
+    (folder / "last.ckpt").write_bytes(b"")
 
 
 def test_best_is_the_best_finished_run_by_validation_dice_on_carvana_else_on_what_there_is(tmp_path, capsys):
@@ -270,9 +270,9 @@ def test_best_is_the_best_finished_run_by_validation_dice_on_carvana_else_on_wha
     assert runs.best_run(tmp_path).key == "ccc" and "different images" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", ["KEY", "KEY[:6]", "FILE", "FOLDER", "last.ckpt"])
+@pytest.mark.parametrize("words", ["KEY", "KEY[:6]", "FILE", "FOLDER", "best.ckpt"])
 def test_a_run_is_named_by_its_key_the_first_digits_a_file_or_a_folder(predict, trained, made_cars, words):
-    names = {"KEY": trained.name, "KEY[:6]": trained.name[:6], "FILE": trained / "best.ckpt", "FOLDER": trained}
+    names = {"KEY": trained.name, "KEY[:6]": trained.name[:6], "FILE": trained / "last.ckpt", "FOLDER": trained}
     source = sorted((made_cars / "train").glob("*.jpg"))[0]
     code, shown, complaint = predict(source, "--run", names.get(words, trained / words))
     assert code == 0 and trained.name in shown, complaint
@@ -341,5 +341,5 @@ def test_pretrained_weights_are_not_fetched_for_a_checkpoint_that_holds_all(tmp_
     write_run(tmp_path / "aaa", 0.9, model="smp", model_kwargs={"encoder": "mobilenet_v2"})
     model = MODELS["smp"].build(encoder="mobilenet_v2", pretrained=False)
     model.normalize.mean += 0.1  # what the weights were trained with comes with them
-    checkpoint.save(tmp_path / "aaa" / "best.ckpt", {"model": model.state_dict()})
+    checkpoint.save(tmp_path / "aaa" / "last.ckpt", {"model": model.state_dict()})
     assert torch.equal(runs.load(tmp_path / "aaa").normalize.mean, model.normalize.mean)

@@ -1,4 +1,4 @@
-"""What the README says about using a trained model is typed here as it stands there, and completion completes."""
+"""What the pages say about using a trained model is typed here as it stands there, and completion completes."""
 
 import re
 import shutil
@@ -12,14 +12,14 @@ import torch
 from tests.conftest import ROOT
 from tests.test_command_line import HEAVY, imported_by
 from tests.test_data import write_pairs
-from tests.test_readme import README, commands
+from tests.test_readme import EVERYTHING, commands
 
 USED = ("predict", "evaluate", "submit", "export", "completion")
 
 
 @pytest.fixture
 def there(trained, made_cars, tmp_path, monkeypatch):
-    """The folder that the README's words speak of: two runs, photographs, pairs and Kaggle's test photographs."""
+    """The folder that the pages' commands speak of: two runs, photographs, pairs and Kaggle's test photographs."""
     for key in ("KEY1", "KEY2"):
         shutil.copytree(trained, tmp_path / "outputs" / "runs" / key)
     for place in ("photos", "data/carvana/test", "new/train"):
@@ -32,16 +32,16 @@ def there(trained, made_cars, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("words", [words for words in commands() if words[2] in USED], ids=" ".join)
-def test_the_readmes_commands_run(words, command, there):
+def test_the_pages_commands_run(words, command, there):
     code, shown, complaint = command(*words[2:])
     assert code == 0 and shown, complaint
 
 
 def blocks(*having):
-    """The README's Python blocks that hold all of these words, in English and in Chinese."""
+    """The pages' Python blocks that hold all of these words, in English and in Chinese."""
     return [
         block
-        for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+        for block in re.findall(r"```python\n(.*?)```", EVERYTHING, re.DOTALL)
         if all(word in block for word in having)
     ]
 
@@ -59,7 +59,7 @@ def test_a_model_a_loss_and_the_dataset_work_in_your_own_code(there, made_cars):
 
 def test_a_checkpoint_and_the_metrics_work_in_your_own_code(there, command):
     assert command("predict", "pairs/images/a1.png", "--run", "KEY1")[0] == 0
-    for block in [*blocks("from experiments.inference import"), *blocks("from experiments.evaluation import")]:
+    for block in [*blocks("from experiments.inference import"), *blocks("found = score(read_mask")]:
         names = {}
         exec(block, names)
         assert (
@@ -67,14 +67,15 @@ def test_a_checkpoint_and_the_metrics_work_in_your_own_code(there, command):
             if "found" in names
             else names["model"](torch.rand(1, 3, 40, 40)).shape == (1, 1, 40, 40)
         )
-    assert len(blocks("from experiments.inference import")) == len(blocks("from experiments.evaluation import")) == 2
+    assert len(blocks("from experiments.inference import")) == 4
+    assert len(blocks("found = score(read_mask")) == 2
 
 
-def test_the_mlflow_model_is_loaded_as_the_readme_says(there, command):
+def test_the_mlflow_model_is_loaded_as_the_page_says(there, command):
     assert command("export", "--run", "KEY1", "--format", "mlflow", "--output", "car")[0] == 0
     found = blocks("import mlflow")
     assert len(found) == 2 and all(len([line for line in block.splitlines() if line]) == 3 for block in found)
-    names = {"photographs": np.full((1, 3, 40, 50), 128, np.float32)}
+    names = {"images": np.full((1, 3, 40, 50), 128, np.float32)}
     exec(found[0], names)
     assert names["probability"].shape == (1, 1, 40, 50)
 

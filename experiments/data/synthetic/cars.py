@@ -10,6 +10,7 @@ A car depends on the seed, its number and the size alone: the first cars of a la
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -45,8 +46,7 @@ def write_cars(
         raise InputError(f"Synthetic data need {least}, not {cars} and {size[0]}x{size[1]}.")
     if _already_holds(folder, record):
         return
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.unfinished")  # no name that a user has
     try:
         _draw_all(unfinished, record, progress)
         _publish(unfinished, folder, record)

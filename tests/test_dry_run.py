@@ -18,6 +18,23 @@ def no_module(): return "unet"
 def needs(depth: int): return torch.nn.Conv2d(3, 1, depth)
 class Pair(torch.nn.Module):
     def forward(self, image): return image, image
+class Sigmoid(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Conv2d(3, 1, 1)
+    def forward(self, image): return self.net(image).sigmoid()
+class InADict(Sigmoid):
+    def forward(self, image): return {"out": self.net(image), "aux": image}
+class TwoMaps(Sigmoid):
+    def forward(self, image): return {"mask": self.net(image), "edge": image}
+def double(): return torch.nn.Conv2d(3, 1, 1).double()
+def lazy(): return torch.nn.LazyConv2d(1, 1)
+def factory(): return torch.nn.BCEWithLogitsLoss()
+class Weighted(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+    def forward(self, logits, mask): return self.weight * (logits - mask).square().mean()
 def per_image(logits, mask): return (logits.float() - mask).square().flatten(1).mean(1)
 def a_float(logits, mask): return 1.0
 """
@@ -37,9 +54,17 @@ def nets(tmp_path, monkeypatch):
             "makes (16, 2, 32, 48) of photographs (16, 3, 32, 48)",
         ),
         ({"model": "odd_nets:halves", "model_kwargs": None}, "makes (16, 1, 16, 24)"),
-        ({"model": "odd_nets:Pair", "model_kwargs": None}, "makes something that is no tensor"),
+        ({"model": "odd_nets:Pair", "model_kwargs": None}, "returns a tuple; it should return logits, one tensor"),
         ({"model": "odd_nets:no_module", "model_kwargs": None}, "builds a str; it should build a torch.nn.Module"),
         ({"model": "odd_nets:needs", "model_kwargs": None}, "needs a value for depth"),
+        (
+            {"model": "odd_nets:TwoMaps", "model_kwargs": None},
+            "it returns a dict with mask, edge; it should return logits",
+        ),
+        ({"model": "odd_nets:double", "model_kwargs": None}, "has weights that are not float32. Return model.float()."),
+        ({"model": "odd_nets:lazy", "model_kwargs": None}, "has lazy layers"),
+        ({"loss": "odd_nets:factory"}, "cannot be called with logits and mask"),
+        ({"loss": "odd_nets:Weighted"}, "has trainable parameters, which nothing would train"),
         ({"loss": "odd_nets:per_image"}, "returns (1,) for a batch; it should return one number"),
         ({"loss": "odd_nets:a_float"}, "returns float for a batch"),
         ({"loss": "tversky", "loss_kwargs": "alpha=-1"}, "alpha=-1 of the Tversky loss should be above 0"),
@@ -61,6 +86,9 @@ def test_bad_targets_and_options_exit_with_2_and_leave_nothing(changed, sentence
         (["arch=UPerNet", "encoder=resnet18"], {"batch_size": 1}, "Type --batch-size 2 or more"),
         (["arch=Unet", "encoder=tu-hiera_tiny_224"], {"size": "256x64"}, "type --size 224x224"),
         (["arch=Unte", "encoder=resnet18"], {}, "did you mean 'Unet'"),
+        (["arch=Unet", "encoder=resnet18", "decoder_chanels=8,8"], {}, "did you mean 'decoder_channels'"),
+        (["arch=Unet", "encoder=resnet18", "activation=sigmoid"], {}, "has no option 'activation'"),
+        (["arch=Unet", "encoder=resnet18", "decoder_channels=64,32"], {}, "smp has no Unet on resnet18"),
     ],
 )
 def test_a_size_or_a_batch_that_an_architecture_cannot_take_is_refused(
@@ -72,6 +100,38 @@ def test_a_size_or_a_batch_that_an_architecture_cannot_take_is_refused(
     code, _, complaint = command(*words)
     assert code == 2 and sentence in complaint and complaint.count("\n") == 1
     assert not (tmp_path / "outputs" / "runs").exists()
+
+
+def test_the_parts_of_an_accumulated_batch_are_tried_too():
+    """Three images in two parts are two and one, and batch normalization refuses the one."""
+    model = MODELS["smp"].build(arch="DeepLabV3Plus", encoder="resnet18", pretrained=False)
+    config = RunConfig(batch_size=3, accumulate=2, size=(64, 64))
+    with pytest.raises(InputError, match=r"in parts, one of them of 1: give a --batch-size that is a multiple of it"):
+        dry_run(model, config, photographs=10)
+    dry_run(model, RunConfig(batch_size=4, accumulate=2, size=(64, 64)), photographs=10)
+
+
+def test_a_sigmoid_at_the_end_is_noticed_and_logits_are_not(nets, capsys):
+    dry_run(MODELS["odd_nets:Sigmoid"].build(), RunConfig(model="odd_nets:Sigmoid"), photographs=10)
+    assert "seems to end in a sigmoid" in capsys.readouterr().out
+    for name in ("models.unet:unet", "odd_nets:InADict"):
+        dry_run(MODELS[name].build(), RunConfig(model=name), photographs=10)
+    assert "sigmoid" not in capsys.readouterr().out
+
+
+def test_logits_in_a_dict_are_taken_out(nets):
+    image = torch.rand(2, 3, 32, 32)
+    model = MODELS["odd_nets:InADict"].build()
+    assert torch.equal(model(image), model.net(image)) and list(model.state_dict()) == ["net.weight", "net.bias"]
+
+
+def test_smp_takes_the_options_of_its_class():
+    model = MODELS["smp"].build(
+        arch="Unet", encoder="resnet18", pretrained=False, encoder_depth=3, decoder_channels=[32, 16, 8]
+    )
+    assert model(torch.rand(1, 3, 64, 48)).shape == (1, 1, 64, 48)
+    usual = MODELS["smp"].build(arch="Unet", encoder="resnet18", pretrained=False)
+    assert sum(p.numel() for p in model.parameters()) < sum(p.numel() for p in usual.parameters())
 
 
 def test_an_invalid_option_of_the_model_is_found_before_cars_are_made(command, tmp_path):
@@ -92,12 +152,17 @@ def test_a_dry_run_leaves_the_model_and_the_random_numbers_as_they_were():
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_a_model_that_looks_at_values_is_let_through():
-    class Looks(nn.Module):
-        def forward(self, image):
-            return image[:, :1] * float(image.mean())
+def test_a_model_that_reads_pixel_values_passes_the_dry_run():
+    class ReadsValues(nn.Module):
+        calls = 0
 
-    dry_run(Looks(), RunConfig(), photographs=10)
+        def forward(self, image):
+            self.calls += 1
+            return image[:, :1] * float(image.mean())  # the meta device has no values: this raises
+
+    model = ReadsValues()
+    dry_run(model, RunConfig(), photographs=10)
+    assert model.calls == 2 and model(torch.ones(1, 3, 4, 4)).shape == (1, 1, 4, 4)
 
 
 def test_the_batch_that_is_tried_is_not_larger_than_the_images():
