@@ -25,6 +25,7 @@ def method_lines(answer: Answer, language: str) -> list[str]:
             trials=max((cell.trials for cell in answer.cells), default=0) or (tuning or {}).get("budget", 0),
             rate=rates[0] if len(rates) == 1 and not tuning else None,
             several=len(study.cells) > 1,
+            counted=(tuning or {}).get("fit") == "pooled",
         )
     )
     reading = study.reading
