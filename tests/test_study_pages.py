@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from analysis.report import pages
 from analysis.report.html import html_page
 from analysis.report.latex import latex_table
 from analysis.text.markdown import grid_table
+from analysis.text.notes import method_lines
 from analysis.text.robustness import robustness_grids
 from analysis.text.study_page import study_page, study_sections
 from analysis.text.tables import Grid, caption, effect_grids, legend, matrices, pair_table, score_grid, training_grid
@@ -229,3 +231,11 @@ def test_the_html_page_is_whole_shows_one_language_at_a_time_and_folds_the_detai
 
 def test_the_caption_says_over_what_means_are(made):
     assert caption(made, "en").startswith("Mean test Dice × 100 ± SD over 3 seeds, 12 test cars")
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "what uncertain rates cost"), ("zh", "已计入学习率的不确定性")])
+def test_where_rates_were_fitted_together_the_page_says_that_intervals_include_their_uncertainty(made, language, said):
+    for fit, told in (("pooled", True), (None, False)):
+        plan = made.study.plan | {"tuning": made.study.plan["tuning"] | {"fit": fit}}
+        lines = method_lines(replace(made, study=replace(made.study, plan=plan)), language)
+        assert len(lines) == 5 and (said in " ".join(lines)) == told

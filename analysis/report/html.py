@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +132,7 @@ def _text(value: Any) -> str:
 
 
 def _inline(text: str) -> str:
-    text = escape(text, quote=False)
+    text = escape(unescape(text), quote=False)
     for pattern, replacement in INLINE:
         text = re.sub(pattern, replacement, text)
     return text

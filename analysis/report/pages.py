@@ -163,6 +163,7 @@ def write_pages(readme: Path, results: Path, known: Mapping[str, Answer]) -> lis
 
 def problems(readme: Path = README, results: Path = RESULTS, known: Mapping[str, Answer] | None = None) -> list[str]:
     """List what in the pages, or among the committed results, is not as the committed results say: a sentence each."""
+    read_page(readme)  # a missing README is no difference, but a wrong command
     answers, found = dict(known or {}), list[str]()
     for name in committed.committed_studies(results):
         try:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 
 from analysis.records.test_set_ledger import times_read
+from analysis.text.markdown import escaped
 from analysis.text.sentences import setting
 from analysis.text.wording import Phrases, factor_name, level_name, phrases, place_name
 from analysis.verdicts.answer import Answer, Named
@@ -26,11 +25,14 @@ def method_lines(answer: Answer, language: str) -> list[str]:
             trials=max((cell.trials for cell in answer.cells), default=0) or (tuning or {}).get("budget", 0),
             rate=rates[0] if len(rates) == 1 and not tuning else None,
             several=len(study.cells) > 1,
+            counted=(tuning or {}).get("fit") == "pooled",
         )
     )
     reading = study.reading
-    baselines = [level_name(study, level, language) for level in reading.baselines.values()]
-    planned = [factor_name(study, factor, language) for factor in reading.baselines if factor in reading.confirmatory]
+    baselines = [escaped(level_name(study, level, language)) for level in reading.baselines.values()]
+    planned = [
+        escaped(factor_name(study, factor, language)) for factor in reading.baselines if factor in reading.confirmatory
+    ]
     if baselines:
         lines.append(
             words.comparisons(
@@ -53,7 +55,7 @@ def limit_lines(answer: Answer, language: str) -> list[str]:
     words, observed = phrases("notes", language), observe_power(answer)
     lines = [words.validity()] if answer.effects else []
     if observed and observed.factors:
-        names = {factor_name(answer.study, f, language): value for f, value in observed.factors.items()}
+        names = {escaped(factor_name(answer.study, f, language)): value for f, value in observed.factors.items()}
         lines.append(words.detectable(main=names, single=observed.cells if len(answer.study.varied) > 1 else None))
     return [*lines, *answer.study.reading.notes.get("limits", {}).get(language, [])]
 
@@ -116,7 +118,7 @@ def _data(answer: Answer, words: Phrases) -> str:
     sets = _texts(study.finished.data) or [str(study.plan.get("settings", {}).get("data", ""))]
     return str(
         words.data(
-            data=[words.datasets.get(name, name) for name in sets],
+            data=[escaped(words.datasets.get(name, name)) for name in sets],
             images=known.get("photographs"),
             groups=known.get("groups"),
             test_images=scores.image.nunique(),
@@ -132,9 +134,9 @@ def _training(answer: Answer, words: Phrases) -> str:
     """Budget and settings of the training, those that all runs share."""
     runs, planned = answer.study.finished, answer.study.plan.get("settings", {})
 
-    def shared(name: str) -> Any:
+    def shared(name: str) -> str | None:
         values = _texts(runs[name]) if len(runs) else [str(planned.get(name, ""))]
-        return values[0] if len(values) == 1 and values[0] not in ("", "None") else None
+        return escaped(values[0]) if len(values) == 1 and values[0] not in ("", "None") else None
 
     return str(
         words.training(

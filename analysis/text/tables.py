@@ -168,7 +168,7 @@ def legend(answer: Answer, language: str) -> str:
             no_verdict=len(answer.measured) > len(judged),
             missing=len(answer.measured) < len(answer.cells),
         )
-    )
+    ).strip()
 
 
 def score_grid(answer: Answer, language: str) -> Grid:
