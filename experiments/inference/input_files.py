@@ -35,11 +35,11 @@ def gather_images(arguments: Sequence[str], output: Path) -> InputFiles:
     gathered, seen = InputFiles(), set()
     for argument in arguments:
         found = InputFiles(left_out=gathered.left_out, errors=gathered.errors)
-        before, errors = len(found.left_out), len(found.errors)
+        before, known = len(found.left_out), len(found.errors)
         for path, name in _matches(argument, output, found):
             found.names.setdefault(path, name)
         if not found.names:
-            raise next(iter(found.errors[errors:]), InputError(_no_image(argument, found.left_out[before:])))
+            raise next(iter(found.errors[known:]), InputError(_no_image(argument, found.left_out[before:])))
         for path, name in found.names.items():
             if (place := (path.resolve(), name)) not in seen:
                 seen.add(place)
