@@ -517,3 +517,17 @@ def test_cells_scored_on_different_cars_are_compared_on_those_that_all_share(mad
         write_run(output / "runs", cell, seed, 0.985, hard, 4, 10, 0.0005)
     found = answer_study(gather.gather_study(output, "made"))
     assert {scores.shape for scores in found.scores.values()} == {(3, 9)}
+
+
+def test_a_study_page_that_the_user_wrote_or_changed_is_not_replaced(made, tmp_path, command, place):
+    shutil.copytree(made, tmp_path / "outputs")
+    page = tmp_path / "docs/zh/studies/made.md"
+    page.parent.mkdir(parents=True)
+    page.write_text("mine")
+    code, _, complaint = command("report", "made", *place)
+    assert code == 2 and "made.md was not written by this project" in complaint and page.read_text() == "mine"
+    assert not (tmp_path / "results").exists() and not (tmp_path / "docs/en").exists()
+    page.unlink()
+    assert [command("report", "made", *place)[0] for _ in range(2)] == [0, 0]
+    page.write_text(page.read_text() + "mine")
+    assert command("report", "made", *place)[0] == 2 and page.read_text().endswith("mine")

@@ -19,11 +19,12 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from analysis.records import committed, test_set_ledger
 from analysis.records.files import write_atomically
+from analysis.records.output_files import OutputFiles
 from analysis.records.places import README, RESULTS
 from analysis.report.latex import latex_table
 from analysis.report.picture_files import altered_pictures
@@ -155,10 +156,28 @@ def write_pages(readme: Path, results: Path, known: Mapping[str, Answer]) -> lis
     }
     due |= {page: rendered(page, readme, results, known) for page in marked_pages(readme)}
     changed = [page for page, text in due.items() if not page.exists() or read_page(page) != text]
+    whole = {page_path(readme, name, language) for name in known for language in LANGUAGES}
     for page in changed:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(page, due[page].encode())
+        if page in whole and not _is_own(readme):
+            OutputFiles(page.parent, "--readme").write(page.name, due[page].encode())
+        else:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(page, due[page].encode())
     return changed
+
+
+def check_study_pages(readme: Path, names: Iterable[str]) -> None:
+    """Raise InputError if a study's page would replace a file that is not the project's own, as this checkout's are."""
+    for page in [page_path(readme, name, language) for name in names for language in LANGUAGES]:
+        if not _is_own(readme) and os.path.lexists(page) and not OutputFiles(page.parent, "--readme").owns(page.name):
+            raise InputError(
+                f"{page} was not written by this project, or was changed since, and is not replaced. Nothing was "
+                "written. Move it away, or name a page in another folder with --readme."
+            )
+
+
+def _is_own(readme: Path) -> bool:
+    return readme.resolve() == README.resolve()
 
 
 def problems(readme: Path = README, results: Path = RESULTS, known: Mapping[str, Answer] | None = None) -> list[str]:

@@ -38,6 +38,7 @@ def report_studies(places: Places, study: str | None, latex: bool, html: Path | 
     if not names:
         print(f"There is no study under {places.output_dir / 'studies'} or {places.results}.", end=" ")
         print("Begin one with: python run.py study NAME")
+    pages.check_study_pages(places.readme, names)
     reported = {name: answer_study(load_study(places, name)) for name in names}
     drawn = {name: draw_pictures(found, PICTURES) for name, found in reported.items()}
     places.write_results(result_files(places, reported, drawn, latex))

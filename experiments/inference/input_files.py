@@ -35,17 +35,18 @@ def gather_images(arguments: Sequence[str], output: Path) -> InputFiles:
     gathered, seen = InputFiles(), set()
     for argument in arguments:
         found = InputFiles(left_out=gathered.left_out, errors=gathered.errors)
-        before, errors = len(found.left_out), len(found.errors)
+        before, known = len(found.left_out), len(found.errors)
         for path, name in _matches(argument, output, found):
             found.names.setdefault(path, name)
         if not found.names:
-            raise next(iter(found.errors[errors:]), InputError(_no_image(argument, found.left_out[before:])))
+            raise next(iter(found.errors[known:]), InputError(_no_image(argument, found.left_out[before:])))
         for path, name in found.names.items():
             if (place := (path.resolve(), name)) not in seen:
                 seen.add(place)
                 gathered.names.setdefault(path, name)
     left_out = [pair for pair in sorted(set(gathered.left_out)) if pair[1] not in gathered.names]
-    return InputFiles(dict(sorted(gathered.names.items())), left_out, gathered.errors)
+    errors = {str(error): error for error in gathered.errors}  # each once
+    return InputFiles(dict(sorted(gathered.names.items())), left_out, list(errors.values()))
 
 
 def report_skipped(
@@ -77,12 +78,14 @@ def _matches(argument: str, output: Path, found: InputFiles) -> Iterator[tuple[P
             yield literal, Path(literal.stem)
         return
     for path in map(Path, sorted(glob.glob(argument, recursive=True))):
+        if is_system_file(path):
+            continue
         if path.is_dir():
             yield from _within(path, output, found)
         elif _is_image(path):
             if _is_file(path, found):
                 yield path, Path(path.stem)
-        elif not is_system_file(path):
+        else:
             found.left_out.append(("not an image", path))
 
 
