@@ -172,7 +172,8 @@ def _response(
 def _curve(cell: str, trials: pd.DataFrame, pooled: PooledRates | None) -> tuple[Array, Array]:
     """Rates and fitted scores; empty with too few trials for a curve."""
     if pooled is not None:
-        rates = np.geomspace(float(trials.rate.min()), float(trials.rate.max()), 101)
+        ends = [*trials.rate.astype(float), pooled.rates[cell]]
+        rates = np.geomspace(min(ends), max(ends), 101)
         return rates, np.asarray(pooled.response(cell, rates))
     try:
         fit = fit_response(trials.rate.astype(float), trials.value.where(trials.state == "finished").astype(float))
