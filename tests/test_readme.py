@@ -351,6 +351,8 @@ def test_the_pages_commands_run(words, command, made_cars, tmp_path, monkeypatch
     if "--progressive" in given:  # begins at half of the size
         short[short.index("--size") + 1] = "96x64"
     replaced = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
+    replaced |= {"--train-cars", "--epoch-steps"} & {*given}
+    short += [word for flag in sorted(replaced & {"--train-cars", "--epoch-steps"}) for word in (flag, "2")]
     added = [flag for flag in short[::2] if flag not in flags]
     code, shown, complaint = command(*with_flags(given, short, [*replaced, *added]))
     assert code == 0, complaint
