@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from experiments.data.carvana import is_known_faulty
 from experiments.data.listing import Listing, Problem
-from experiments.data.samples import Sample, read_image, read_mask
+from experiments.data.samples import Sample
 from experiments.runtime.prefetch import prefetch
 from registry import InputError
 
@@ -81,8 +81,8 @@ def check_dataset(listing: Listing, part: Mapping[str, str], progress: Progress 
 def check_pair(sample: Sample) -> PairCheck:
     """Decode a pair and list what is wrong with it."""
     problems: list[Problem] = []
-    image = _try(read_image, sample.image, problems)
-    mask = _try(read_mask, sample.mask, problems)
+    image = _try(sample.read_image, sample.image, problems)
+    mask = _try(sample.read_mask, sample.mask, problems)
     share = None if mask is None else float(mask.mean())
     if share in (0.0, 1.0):
         problems.append(_one_sided(sample, share == 0.0))
@@ -94,9 +94,9 @@ def check_pair(sample: Sample) -> PairCheck:
     return PairCheck(sample, problems, (image.shape[1], image.shape[0]), share, digest, signature(image))
 
 
-def _try(read: Callable[[Path], NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
+def _try(read: Callable[[], NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
     try:
-        return read(path)
+        return read()
     except InputError as error:
         problems.append(Problem(path, "cannot be used", str(error)))
         return None

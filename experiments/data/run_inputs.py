@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from experiments.data import splits
 from experiments.data.augment import Pipeline
 from experiments.data.cache import Pixels
 from experiments.data.dataset import ImageDataset
+from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
 from experiments.data.samples import Sample, fingerprint
 from experiments.runtime import progress
 from registry import DATASETS, InputError
@@ -48,20 +50,72 @@ def load_run_inputs(config: RunConfig, machine: RuntimeConfig, check: Callable[[
 
 
 def list_samples(config: RunConfig, machine: RuntimeConfig, check: Callable[[], None] = lambda: None) -> list[Sample]:
-    """The samples of the data set that `config` names; synthetic ones are generated first."""
+    """The samples of the data set that `config` names, to be read as it says; synthetic ones are generated first."""
     entry = DATASETS[config.data]
     known = entry.options()
-    options: dict[str, Any] = {"data_dir": machine.data_dir}
-    if "group_pattern" in known:
-        options["group_pattern"] = config.group_pattern
-    if "progress" not in known:
-        return entry.build(**options)
-    with progress.progress_counter(f"making synthetic cars in {machine.data_dir}", check) as show:
-        return entry.build(**options, progress=show)
+    own = {"group_pattern": config.group_pattern, "mask_pattern": machine.mask_pattern}
+    options: dict[str, Any] = {"data_dir": machine.data_dir} | {k: v for k, v in own.items() if k in known}
+    if "progress" in known:
+        with progress.progress_counter(f"making synthetic cars in {machine.data_dir}", check) as show:
+            samples = entry.build(**options, progress=show)
+    else:
+        samples = entry.build(**options)
+    return read_as(samples, Reading.of(vars(config)))
+
+
+def read_as(samples: Sequence[Sample], reading: Reading) -> list[Sample]:
+    """The same samples, to be read as `reading` says."""
+    return [dataclasses.replace(sample, reading=reading) for sample in samples]
 
 
 def split_inputs(config: RunConfig, machine: RuntimeConfig, samples: list[Sample]) -> RunInputs:
-    """The inputs of the run `config`, whose fingerprint is that of `samples`, split as it says."""
+    """The inputs of the run `config`, whose fingerprint is that of `samples`, split and read as it says.
+
+    What it leaves open about the reading is determined here, and reported once.
+    """
+    config, parts = _split(config, machine, samples)
+    reading, notices = determine_reading(Reading.of(vars(config)), samples, parts.train)
+    for notice in notices:
+        _log_once(notice)
+    config = dataclasses.replace(config, intensity=reading.intensity, mask_channel=reading.mask_channel)
+    parts = splits.Split(*(read_as(getattr(parts, name), reading) for name in splits.PARTS))
+    return RunInputs(config, machine, read_as(samples, reading), parts)
+
+
+def determine_reading(
+    reading: Reading, samples: Sequence[Sample], train: Sequence[Sample]
+) -> tuple[Reading, list[str]]:
+    """`reading` with what it leaves open: the intensity scale and the masks' channel; and a sentence about each.
+
+    Args:
+        reading: What the user chose.
+        samples: The data set.
+        train: Its training samples, which alone decide the scale where any has more than 8 bits.
+    """
+    notices = []
+    if reading.intensity is None:
+        ranges = deep_ranges(sample.image for sample in samples)
+        learned = {sample.image for sample in train} & set(ranges)
+        known = [ranges[image] for image in sorted(learned)]
+        scale = intensity_scale(known, [found for image, found in ranges.items() if image not in learned])
+        if scale is not None:
+            reading = dataclasses.replace(reading, intensity=scale)
+            notices.append(describe_scale(scale, known))
+    if reading.mask_channel == "auto" and (first := masks_in_alpha(sample.mask for sample in samples)):
+        reading = dataclasses.replace(reading, mask_channel="alpha")
+        notices.append(
+            f"Masks are read from their alpha channel: the colours of {first} say nothing (--mask-channel alpha; "
+            "--mask-channel colour reads the colours)."
+        )
+    return reading, notices
+
+
+@functools.cache
+def _log_once(notice: str) -> None:
+    progress.log(notice)
+
+
+def _split(config: RunConfig, machine: RuntimeConfig, samples: list[Sample]) -> tuple[RunConfig, splits.Split]:
     if machine.split_file:
         parts = splits.read_manifest(machine.split_file, samples)
         config = dataclasses.replace(config, split=f"file:{_manifest_hash(parts)}")
@@ -76,7 +130,7 @@ def split_inputs(config: RunConfig, machine: RuntimeConfig, samples: list[Sample
         parts = dataclasses.replace(parts, train=splits.some_cars(parts.train, config.train_cars, seed))
     if config.test_views is not None:
         parts = dataclasses.replace(parts, test=splits.some_views(parts.test, config.test_views))
-    return RunInputs(config, machine, samples, parts)
+    return config, parts
 
 
 def _manifest_hash(parts: splits.Split) -> str:

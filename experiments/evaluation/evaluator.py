@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from experiments.data.dataset import ImageDataset, as_input
-from experiments.data.samples import Sample, read_mask
+from experiments.data.samples import Sample
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.files import no_check, write_atomically
 from experiments.runtime.prefetch import default_workers, prefetch
@@ -118,7 +118,7 @@ def _forward(
 
 def _score(dataset: ImageDataset, index: int, logits: list[Logits], part: str, measure: Measure | None) -> ScoredImage:
     sample = dataset.samples[index]
-    truth = read_mask(sample.mask)
+    truth = sample.read_mask()
     enlarged = [enlarge(one, (truth.shape[1], truth.shape[0])) for one in logits]
     predictions = [one > 0 for one in enlarged]
     rows = [_row(sample, part, prediction, truth) for prediction in predictions]
