@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from experiments.config import values
 from experiments.config.schema import RunConfig, RuntimeConfig
 from experiments.data import images, run_inputs
-from experiments.data.reading import ValueRange, cache_name, intensity_scale
-from experiments.data.samples import read_image
+from experiments.data.groups import suggest_pattern
+from experiments.data.reading import Reading, ValueRange, cache_name, intensity_scale
+from experiments.data.samples import read_image, read_mask
 from registry import InputError
 from tests.conftest import examples, run_folder, small
 from tests.strangers import scene
@@ -109,9 +111,9 @@ def test_the_scale_of_any_ranges_is_a_range_that_covers_the_training_images(data
 @examples(100)
 @given(st.lists(st.floats(width=32), min_size=1, max_size=30), st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
 def test_scaling_keeps_the_order_of_any_values(row, low, span):
-    values = np.array([row], np.float32)
-    found = images.scaled(values, (low, low + span))
-    finite = np.nan_to_num(values.ravel().astype(float), nan=low)
+    pixels = np.array([row], np.float32)
+    found = images.scaled(pixels, (low, low + span))
+    finite = np.nan_to_num(pixels.ravel().astype(float), nan=low)
     order = np.argsort(finite)
     assert (np.diff(found.ravel()[order].astype(int)) >= 0).all()
 
@@ -176,3 +178,196 @@ def test_heic_is_read_with_its_package_and_names_it_without(tmp_path):
         path.write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 100)
         with pytest.raises(InputError, match="pip install pillow-heif"):
             read_image(path)
+
+
+def write_masks(root, make, ending="png", count=12):
+    """Pairs of photographs and masks; `make(mask, number)` gives the picture of a mask (H, W) of booleans."""
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for number in range(count):
+        photo, mask = scene(64, 48, number)
+        Image.fromarray(photo).save(root / "images" / f"p{number}.png")
+        make(mask, number).save(root / "masks" / f"p{number}.{ending}")
+    return root
+
+
+def classes(mask, _):
+    levels = mask.astype(np.uint8) * 2
+    levels[:5] = 1
+    return Image.fromarray(levels)
+
+
+def red(mask, _):
+    return Image.fromarray(np.where(mask[..., None], np.array([255, 0, 0], np.uint8), np.uint8(0)))
+
+
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [
+        (classes, "holds the values 0, 1, 2; .* --foreground 1 2"),
+        (red, "holds the colours 0,0,0 and 255,0,0. .* --foreground 255,0,0"),
+        (lambda mask, _: Image.fromarray(mask.astype(np.uint8) * 128), "the values 0, 128; .* --foreground 128"),
+        (
+            lambda mask, _: Image.fromarray(cv2.GaussianBlur(mask.astype(np.uint8) * 255, (0, 0), 2)),
+            "without smoothing",
+        ),
+    ],
+    ids=["classes", "red", "128", "soft"],
+)
+def test_a_mask_that_is_not_binary_gets_the_advice_that_fits(tmp_path, make, advice):
+    make(scene(64, 48, 0)[1], 0).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=f"not binary: .*{advice}"):
+        read_mask(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "expected"),
+    [
+        (classes, "2", lambda mask: mask & (np.arange(48) >= 5)[:, None]),
+        (classes, "1 2", lambda mask: mask | (np.arange(48) < 5)[:, None]),
+        (red, "255,0,0", lambda mask: mask),
+        (red, "0,0,0", lambda mask: ~mask),
+        (lambda mask, _: Image.fromarray(mask.astype(np.uint8) * 128), "128", lambda mask: mask),
+    ],
+    ids=["2", "1 2", "red", "black", "128"],
+)
+def test_the_named_values_and_colours_are_the_object(tmp_path, make, words, expected):
+    root = write_masks(tmp_path / "pairs", make)
+    made = inputs(root, foreground=values.typed("foreground", words.split()))
+    for sample in made.samples:
+        assert np.array_equal(sample.read_mask(), expected(scene(64, 48, int(sample.image.stem[1:]))[1]))
+
+
+def test_two_choices_of_foreground_share_neither_key_nor_pixels(tmp_path):
+    root = write_masks(tmp_path / "pairs", classes)
+    one, both = inputs(root, foreground=(1,)), inputs(root, foreground=(1, 2))
+    names = {cache_name("f00", (48, 32), made.samples[0].reading) for made in (one, both)}
+    assert one.config.key != both.config.key and len(names) == 2 and "f00-48x32" not in names
+    assert inputs(root, foreground=values.typed("foreground", ["2", "1"])).config.key == both.config.key
+
+
+def test_names_of_caches_are_those_that_clean_cache_knows():
+    from experiments.data.cache import NAME
+
+    for reading in (Reading(), Reading(foreground=(1,)), Reading(intensity=(0.0, 4095.0))):
+        assert NAME.match(cache_name("0a1b", (48, 32), reading))[1] == cache_name("0a1b", (48, 32), reading)
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_alpha_is_the_mask_where_it_alone_varies_in_all_files_of_a_data_set(tmp_path, colour):
+    def cut(mask, number):
+        alpha = (mask if number else np.zeros_like(mask)).astype(np.uint8) * 255  # one mask is empty
+        return Image.fromarray(np.dstack([np.full((48, 64, 3), colour, np.uint8), alpha]))
+
+    made = inputs(write_masks(tmp_path / "pairs", cut))
+    assert made.config.mask_channel == "alpha" and made.config.key != RunConfig().key
+    for sample in made.samples:
+        number = int(sample.image.stem[1:])
+        assert np.array_equal(sample.read_mask(), scene(64, 48, number)[1] & bool(number))
+
+
+def test_opaque_white_masks_keep_their_numbers_and_their_key(tmp_path):
+    made = inputs(
+        write_masks(tmp_path / "pairs", lambda m, _: Image.fromarray(m.astype(np.uint8) * 255).convert("RGBA"))
+    )
+    assert made.config.mask_channel == "auto" and "mask_channel" not in made.config.to_dict()
+    assert np.array_equal(made.samples[0].read_mask(), scene(64, 48, 0)[1])
+
+
+def test_colours_and_alpha_that_contradict_each_other_are_refused(tmp_path):
+    mask = scene(64, 48, 0)[1]
+    levels = (~mask).astype(np.uint8) * 255
+    Image.fromarray(np.dstack([levels] * 3 + [mask.astype(np.uint8) * 255])).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="--mask-channel colour or --mask-channel alpha"):
+        read_mask(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png", channel="alpha"), mask)
+    assert np.array_equal(read_mask(tmp_path / "mask.png", channel="colour"), ~mask)
+
+
+def write_turned(root, turned, count=12):
+    """Photographs that EXIF turns by `turned`, and masks drawn on their raw pixels."""
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for number in range(count):
+        photo, mask = scene(64, 48, number)
+        mask = np.roll(mask, (5, 9), (0, 1))  # off the centre, so that every turn moves it
+        photo = np.roll(photo, (5, 9), (0, 1))
+        picture = Image.fromarray(photo)
+        exif = picture.getexif()
+        exif[0x0112] = turned
+        picture.save(root / "images" / f"p{number}.jpg", exif=exif, quality=95)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(root / "masks" / f"p{number}.png")
+    return root
+
+
+@pytest.mark.parametrize("turned", range(2, 9))
+def test_masks_on_raw_pixels_are_noticed_in_every_orientation_and_read_by_a_flag(command, tmp_path, turned):
+    root = write_turned(tmp_path / "pairs", turned)
+    words = ["data", "verify", "--data", "folder", "--data-dir", root]
+    code, shown, _ = command(*words)
+    assert (
+        code == 1
+        and "--mask-exif image" in shown
+        and f"EXIF turns 12 of 12 images (12 with orientation {turned})" in shown
+    )
+    code, shown, _ = command(*words, "--mask-exif", "image")
+    assert code == 0 and "EXIF turns 12 of 12 images" in shown, shown
+    sample = inputs(root, mask_exif="image").samples[0]
+    raw = read_mask(sample.mask)
+    assert (
+        np.array_equal(sample.read_mask(), images.orient(raw, turned))
+        and sample.read_mask().shape == sample.read_image().shape[:2]
+    )
+
+
+def test_training_and_verify_give_the_same_sentence_for_a_turned_image(command, tmp_path):
+    root = write_turned(tmp_path / "pairs", 6)
+    _, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", root)
+    code, _, complaint = command(*small(root, tmp_path / "out", data="folder"))
+    sentence = complaint.strip().splitlines()[-1]
+    assert code == 2 and "EXIF" in sentence and sentence.partition("The image ")[2] in shown
+
+
+def test_names_that_look_like_patients_are_noticed_before_training_and_by_verify(command, tmp_path):
+    root = write_masks(tmp_path / "pairs", lambda m, _: Image.fromarray(m.astype(np.uint8) * 255), count=20)
+    for part in ("images", "masks"):
+        for path in (root / part).iterdir():
+            number = int(path.stem[1:])
+            path.rename(path.with_name(f"Pat-{number // 4:03d}_{number % 4}{path.suffix}"))
+    words = ["data", "verify", "--data", "folder", "--data-dir", root]
+    suggested = "--group-pattern '^([^_]+)_' would make 5 groups"
+    assert suggested in command(*words)[1]
+    assert suggested in command(*small(root, tmp_path / "out", data="folder", epochs=1))[1]
+    code, shown, _ = command(*words, "--group-pattern", "^([^_]+)_")
+    assert code == 0 and "in 5 groups" in shown and "would make" not in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        ([f"img_{n:03d}.png" for n in range(60)], None),
+        ([f"{n:05d}.png" for n in range(60)], None),
+        ([f"patient{p}slice{n}.png" for p in range(9) for n in range(4)], 9),
+        ([f"p{p}/{n}.png" for p in range(9) for n in range(4)], 9),
+        ([f"TCGA_CS_{p}_{n}.tif" for p in range(4941, 4960) for n in range(4)], 19),
+    ],
+)
+def test_only_prefixes_of_several_groups_are_suggested(names, groups):
+    suggested = suggest_pattern(names)
+    assert (suggested and suggested[1]) == groups
+
+
+def test_empty_parts_and_vanishing_objects_are_reported_before_training(command, tmp_path):
+    root = write_masks(tmp_path / "empty", lambda m, _: Image.fromarray(np.zeros((48, 64), np.uint8)))
+    assert "masks of the training images are empty" in command(*small(root, tmp_path / "a", data="folder", epochs=1))[1]
+
+    def dot(mask, number):
+        levels = np.zeros((480, 640), np.uint8)
+        levels[200, 100 + number] = 255
+        return Image.fromarray(levels)
+
+    root = write_masks(tmp_path / "dots", dot)
+    for number in range(12):
+        Image.fromarray(scene(640, 480, number)[0]).save(root / "images" / f"p{number}.png")
+    shown = command(*small(root, tmp_path / "b", data="folder", epochs=1))[1]
+    assert "score a Dice of 0.00" in shown and "Choose a larger --size" in shown

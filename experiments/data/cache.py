@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from experiments.data import samples as sample_files
 from experiments.data.images import Scale, read_image
 from experiments.data.reading import cache_name
-from experiments.data.samples import CHANGED_IN_USE, Sample
+from experiments.data.samples import CHANGED_IN_USE, Sample, describe_sizes
 from experiments.runtime.files import name_file, read_json, sha256_of
 from experiments.runtime.leases import wait_for_lock
 from experiments.runtime.prefetch import prefetch
@@ -74,15 +74,20 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
 
 
+def ceiling(truth: NDArray[np.bool_], size: tuple[int, int]) -> float:
+    """Dice of the ground truth itself after reduction to `size` = (width, height): the best possible score."""
+    height, width = truth.shape
+    share = cv2.resize(truth.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    enlarged = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    total = int(enlarged.sum()) + int(truth.sum())
+    return 2 * int((enlarged & truth).sum()) / total if total else 1.0
+
+
 def decode(sample: Sample, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read a sample's image (H, W, 3) and mask (H, W) at `size`. Raises InputError if they cannot be used together."""
     image, mask = sample.read_image(at_least=size), sample.read_mask()
     if not _same_shape(image, mask):
-        raise InputError(
-            f"The image {sample.image} and its mask {sample.mask} differ in size "
-            f"(about {image.shape[1]}x{image.shape[0]} and {mask.shape[1]}x{mask.shape[0]}). "
-            "Make them one size or remove the pair."
-        )
+        raise InputError(describe_sizes(sample, mask.shape))
     return resize(image, size), resize_mask(mask, size)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
+import io
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import IO, Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from registry import InputError
 
@@ -169,6 +170,29 @@ def scaled(values: NDArray[Any], intensity: Scale) -> NDArray[np.uint8]:
     low, high = intensity
     share = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / (high - low)
     return np.asarray((share.clip(0.0, 1.0) * 255).round(), np.uint8)
+
+
+def read_for_display(path: Path, intensity: Scale | None = None) -> tuple[NDArray[np.uint8], bytes | None]:
+    """Read an image as RGB (H, W, 3) for a picture that people look at, and the ICC profile of those colours, if any.
+
+    An RGB profile is kept; colours of CMYK with a profile are converted by it to sRGB, which needs none. A network is
+    given `read_image` instead. Raises InputError as `read_image` does.
+    """
+    with open_image(path) as picture:
+        profile = picture.info.get("icc_profile")
+        if not profile:
+            return read_image(path, intensity=intensity), None
+        if picture.mode != "CMYK":
+            usable = profile[16:20] == b"RGB " and picture.mode not in ("L", "LA", "1", "I;16", "I", "F")
+            return read_image(path, intensity=intensity), profile if usable else None
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+            converted = ImageCms.profileToProfile(picture, source, srgb, outputMode="RGB")
+        except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile, or one of other colours
+            return read_image(path, intensity=intensity), None
+        assert converted is not None
+        return orient(np.asarray(converted), orientation(picture)), None
 
 
 def heic_available() -> bool:

@@ -49,6 +49,22 @@ class Sample:
         return masks.read_mask(self.mask, self.reading.foreground, self.reading.mask_channel, turned)
 
 
+def describe_sizes(sample: Sample, mask: tuple[int, ...]) -> str:
+    """The sentence for an image and a mask, of the shape (H, W), that differ in size."""
+    width, height = image_size(sample.image)
+    header = images.read_header(sample.image)
+    advice = "Make them one size or remove the pair."
+    if header is not None and header.orientation >= 5 and mask == (width, height):
+        advice = (
+            f"The image is rotated by its EXIF data (orientation {header.orientation}) and the mask is not: rotate the "
+            "mask as well or, if all masks are drawn on raw pixels, type --mask-exif image."
+        )
+    return (
+        f"The image {sample.image} is {width}x{height} and its mask {sample.mask} is {mask[1]}x{mask[0]}: they differ "
+        f"in size. {advice}"
+    )
+
+
 CHANGED_IN_USE = (
     "Images or masks under {} were changed while they were in use. "
     "Restore them, or discard the run: with other data it is another run."

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from experiments.data.cache import ceiling
 from experiments.data.dataset import ImageDataset, as_input
 from experiments.data.samples import Sample
 from experiments.evaluation.metrics import Scores, score
@@ -83,15 +84,6 @@ def predict_logits(model: nn.Module, images: NDArray[np.uint8], device: torch.de
 def enlarge(logits: Logits, size: tuple[int, int]) -> Logits:
     """Resize logits (h, w) to `size` = (width, height), bilinearly."""
     return np.asarray(cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def ceiling(truth: Mask, size: tuple[int, int]) -> float:
-    """Dice of the ground truth itself after reduction to `size` = (width, height): the best possible score."""
-    height, width = truth.shape
-    share = cv2.resize(truth.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    enlarged = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
-    total = int(enlarged.sum()) + int(truth.sum())
-    return 2 * int((enlarged & truth).sum()) / total if total else 1.0
 
 
 def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = no_check) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from experiments.data.cache import load_image, resize
-from experiments.data.images import Scale, image_size, read_image
+from experiments.data.images import Scale, image_size, read_for_display, read_image
 from experiments.data.reading import Reading
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.inference.trained_model import TrainedModel
@@ -61,7 +61,8 @@ class InputImage:
     path: Path
     size: Size
     views: Mapping[Size, Image]  # by input size; empty for an image that is tiled
-    pixels: Image | None = None  # RGB (H, W, 3)
+    pixels: Image | None = None  # RGB (H, W, 3), as people see it
+    profile: bytes | None = None  # ICC profile of `pixels`
 
 
 class Predictor:
@@ -80,9 +81,11 @@ class Predictor:
         """Read an image for all networks. Raises InputError for a file that is not a complete image."""
         size = image_size(path)
         if self.tile is not None and (size[0] > self.tile[0] or size[1] > self.tile[1]):
-            return InputImage(path, size, {}, read_image(path, intensity=self.intensity))
+            profile = read_for_display(path, self.intensity)[1] if keep_pixels else None
+            return InputImage(path, size, {}, read_image(path, intensity=self.intensity), profile)
         views = {input_size: load_image(path, input_size, self.intensity) for _, input_size in self.members}
-        return InputImage(path, size, views, read_image(path, intensity=self.intensity) if keep_pixels else None)
+        pixels, profile = read_for_display(path, self.intensity) if keep_pixels else (None, None)
+        return InputImage(path, size, views, pixels, profile)
 
     def logits(self, views: Mapping[Size, Image]) -> list[Logits]:
         """Logits (h, w) of each network at its input size."""
