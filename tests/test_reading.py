@@ -20,6 +20,12 @@ from tests.strangers import scene
 DEPTHS = {"int8": "tif", "int16": "tif", "uint16": "png", "int32": "tif", "float32": "tif", "float64": "tif"}
 
 
+@pytest.fixture(autouse=True)
+def nothing_said():
+    """What is said once in a process is said once in a test."""
+    run_inputs._log_once.cache_clear()
+
+
 def write_depths(root, dtype, low, high, ending, count=12):
     """Pairs whose images have values of `dtype` from `low` to `high`; those of one image span a part of it."""
     for part in ("images", "masks"):
@@ -90,7 +96,7 @@ def test_colours_of_12_bits_in_16_are_scaled_like_greys(tmp_path):
     for path in (root / "images").iterdir():
         cv2.imwrite(str(path), cv2.imread(str(path)).astype(np.uint16) * 16 + np.arange(3, dtype=np.uint16) * 5)
     made = inputs(root)
-    assert made.config.intensity[1] > 3000 and made.samples[0].read_image().max() > 230
+    assert made.config.intensity[1] > 4000 and max(s.read_image().max() for s in made.samples) == 255
 
 
 @examples(200)
@@ -124,8 +130,8 @@ def test_a_scale_that_a_few_values_stretch_is_named_with_a_better_one(command, t
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         pixels[1, 1] = 30000
         cv2.imwrite(str(path), pixels)
-    code, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", root)
-    assert code == 0 and "-1000 to 30000 become 0 to 255" in shown and "type --intensity -1000:" in shown
+    _, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", root)
+    assert "-1000 to 30000 become 0 to 255" in shown and "type --intensity -1000:" in shown
     code, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", root, "--intensity", "-1000:1000")
     assert code == 0 and "12 of them have values outside the scale" in shown
 
