@@ -195,6 +195,19 @@ def read_for_display(path: Path, intensity: Scale | None = None) -> tuple[NDArra
         return orient(np.asarray(converted), orientation(picture)), None
 
 
+def decode_with_opencv(path: Path) -> NDArray[np.uint8]:
+    """The image as OpenCV decodes it, BGR (H, W, 3): other bits than Pillow's, for what was made with them.
+
+    Raises InputError for a file that is no image or is not complete.
+    """
+    with open_image(path) as picture:
+        picture.load()
+        pixels = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+        if pixels is None:
+            raise ValueError("OpenCV does not read it")
+        return np.asarray(pixels, np.uint8)
+
+
 def heic_available() -> bool:
     """Whether HEIC images can be read: whether pillow-heif is installed."""
     return importlib.util.find_spec("pillow_heif") is not None
