@@ -12,7 +12,8 @@ import functools
 import importlib.util
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -116,11 +117,26 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def read_header(path: Path) -> Header | None:
     """The image's header; None for a file that cannot be opened, which whoever decodes it will refuse."""
+    return _header(path, *_size_and_time(path))
+
+
+def read_headers(paths: Sequence[Path]) -> list[Header | None]:
+    """The headers of many images, in order; those that have not changed are read once in a process."""
+    return _headers(tuple((path, *_size_and_time(path)) for path in paths))
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
     except OSError:
-        return None
-    return _header(path, stat.st_size, stat.st_mtime_ns)
+        return -1, 0
+    return stat.st_size, stat.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=8)  # every cell of a study asks for the same ones
+def _headers(files: tuple[tuple[Path, int, int], ...]) -> list[Header | None]:
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(lambda file: _header(*file), files))
 
 
 @functools.lru_cache(maxsize=100_000)  # of size and time too: a changed file is another one

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from experiments.config.types import MaskChannel, MaskExif
-from experiments.data.images import Scale, deep_values, read_header
+from experiments.data.images import Scale, deep_values, read_headers
 from experiments.data.masks import only_alpha_varies
 from experiments.runtime.prefetch import prefetch
 from registry import InputError
@@ -82,7 +82,7 @@ class ValueRange:
 def deep_ranges(images: Iterable[Path]) -> dict[Path, ValueRange]:
     """The range of values of each image of more than 8 bits; 8-bit ones are not decoded, unreadable ones left out."""
     paths = list(images)
-    headers = prefetch(read_header, paths, ahead=256)
+    headers = read_headers(paths)
     deep = [path for path, header in zip(paths, headers, strict=True) if header is not None and header.deep]
     ranges = prefetch(_value_range, deep)
     return {path: found for path, found in zip(deep, ranges, strict=True) if found is not None}
@@ -126,7 +126,7 @@ def describe_scale(scale: Scale, ranges: Sequence[ValueRange]) -> str:
 def masks_in_alpha(masks: Iterable[Path]) -> Path | None:
     """The first mask of one colour whose object is in its alpha channel, if there is one."""
     paths = list(masks)
-    headers = prefetch(read_header, paths, ahead=256)
+    headers = read_headers(paths)
     with_alpha = [path for path, header in zip(paths, headers, strict=True) if header is not None and header.alpha]
     found = prefetch(_only_alpha_varies, with_alpha)
     return next((path for path, varies in zip(with_alpha, found, strict=True) if varies), None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from experiments.data.cache import Pixels, ceiling
 from experiments.data.checks import raw_masks
 from experiments.data.dataset import ImageDataset
 from experiments.data.groups import near_copies, ungrouped
-from experiments.data.images import read_header
+from experiments.data.images import read_headers
 from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
 from experiments.data.samples import Sample, fingerprint
 from experiments.runtime import progress
@@ -122,7 +121,7 @@ def determine_reading(
 
 def _suspicions(config: RunConfig, samples: Sequence[Sample]) -> list[str]:
     """Sentences about what a folder of one's own may hide: groups in the names, masks drawn on raw pixels."""
-    turned = Counter(header.orientation > 1 for s in samples if (header := read_header(s.image)) is not None)[True]
+    turned = sum(header is not None and header.orientation > 1 for header in read_headers([s.image for s in samples]))
     raw = raw_masks(samples, CHECKED) if turned else ""
     exif = f"EXIF turns {turned} of {len(samples)} images." if turned and not raw else raw
     grouped = "" if config.data in KNOWN_GROUPS or config.group_pattern is not None else ungrouped(samples)
