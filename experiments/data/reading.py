@@ -44,7 +44,7 @@ class Reading:
         names = [field.name for field in dataclasses.fields(cls) if field.name in settings]
         values: dict[str, Any] = {name: settings[name] for name in names}
         for name in ("intensity", "foreground"):  # lists, where the settings come from JSON
-            values |= {name: tuple(values[name])} if values.get(name) else {}
+            values |= {name: tuple(values[name])} if values.get(name) is not None else {}
         return cls(**values)
 
     @property
