@@ -108,10 +108,7 @@ def pairs(tmp_path):
     return tmp_path / "my pairs"
 
 
-LEFT_OUT = (
-    "1 mask without an image (1 .png), 2 sub-folders that are not searched, "
-    "2 files of formats that are not read (2 .heic)"
-)
+LEFT_OUT = "1 mask without an image (1 .png), 2 files of formats that are not read (2 .heic)"
 
 
 def kinds(text):
@@ -132,7 +129,7 @@ def test_every_command_that_reads_pairs_says_what_it_left_out_and_how_to_list_it
 
 def test_verify_lists_each_file_that_was_left_out_and_no_system_file(pairs, command):
     code, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", pairs)
-    assert code == 1 and all(name in shown for name in ("x.heic", "y.HEIC", "lonely.png", "images/more", "masks/more"))
+    assert code == 1 and all(name in shown for name in ("x.heic", "y.HEIC", "lonely.png"))
     assert not any(name in shown for name in ("desktop.ini", "Thumbs.db", ".DS_Store"))
     for path in (*pairs.rglob("*.[hH][eE]*"), pairs / "masks" / "lonely.png"):
         path.unlink()

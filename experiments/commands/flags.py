@@ -42,7 +42,7 @@ def setting(name: str) -> Parameter:
     text = field.metadata["help"]
     if name in TABLES:
         text += f": {', '.join(TABLES[name])}"
-    if name in setting_fields(RunConfig) and field.default not in (None, dataclasses.MISSING):
+    if name in setting_fields(RunConfig) and field.default not in (None, (), dataclasses.MISSING):
         default = "the preset's" if any(name in preset for preset in PRESETS.values()) else field.default
         text += f" (default: {default})"
     return flag(text, field.metadata["group"])
@@ -53,7 +53,12 @@ def run_flags(without: tuple[str, ...] = ()) -> type:
 
     It is made from RunConfig's fields, so that the command line cannot drift from what a run consists of.
     """
-    names = [name for name in setting_fields(RunConfig) if name not in without] + ["data_dir", "workers", "split_file"]
+    names = [name for name in setting_fields(RunConfig) if name not in without] + [
+        "data_dir",
+        "mask_pattern",
+        "workers",
+        "split_file",
+    ]
     fields: list[Any] = [(name, Annotated[setting_types()[name] | None, setting(name)], None) for name in names]
     made = dataclasses.make_dataclass("RunFlags", fields, kw_only=True, namespace={"__module__": __name__})
     return Parameter(name="*")(made)

@@ -62,6 +62,10 @@ def evaluate(
     data: Annotated[str, flag(f"data set: {', '.join(DATASETS)} (default: folder)", "Data")] = "folder",
     data_dir: Annotated[Path | None, setting("data_dir")] = None,
     group_pattern: Annotated[str | None, setting("group_pattern")] = None,
+    mask_pattern: Annotated[str | None, setting("mask_pattern")] = None,
+    foreground: Annotated[types.Foreground | None, setting("foreground")] = None,
+    mask_channel: Annotated[types.MaskChannel | None, setting("mask_channel")] = None,
+    mask_exif: Annotated[types.MaskExif | None, setting("mask_exif")] = None,
     sweep: Annotated[bool, switch("also report Dice and IoU at thresholds from 0.05 to 0.95")] = False,
     calibration: Annotated[bool, switch("also report the reliability curve and expected calibration error")] = False,
     tta: Flips = False,
@@ -75,11 +79,14 @@ def evaluate(
     Example: python run.py evaluate --run best --data folder --data-dir pairs --sweep --calibration
     """
     name = DATASETS[data].name
+    given = {"foreground": foreground, "mask_channel": mask_channel, "mask_exif": mask_exif}
+    reading = {choice: value for choice, value in given.items() if value is not None}
     from experiments.inference import evaluate_dataset
 
     return evaluate_dataset.evaluate(
         evaluate_dataset.EvaluateArgs(
-            run, name, data_dir, group_pattern, sweep, calibration, tta, output, device, workers, output_dir
+            run, name, data_dir, group_pattern, sweep, calibration, tta, output, device, workers, output_dir,
+            mask_pattern, reading,
         )
     )  # fmt: skip
 

@@ -26,6 +26,8 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     _try_loss(values.get("loss", RunConfig.loss), values.get("loss_kwargs", {}))
     if values.get("group_pattern") is not None and "group_pattern" not in DATASETS[values["data"]].options():
         raise InputError(f"--group-pattern is for --data folder; {values['data']} knows its groups.")
+    if args.machine.get("mask_pattern") is not None and "mask_pattern" not in DATASETS[values["data"]].options():
+        raise InputError(f"--mask-pattern is for --data folder; {values['data']} knows its masks.")
     if values.get("accumulate", 1) > values["batch_size"]:
         raise InputError(f"--accumulate {values['accumulate']} is more than the batch size, {values['batch_size']}.")
     if values.get("progressive") and min(values["size"]) < 64:

@@ -28,6 +28,10 @@ from experiments.config.types import (
     CountOrZero,
     Device,
     Fold,
+    Foreground,
+    Intensity,
+    MaskChannel,
+    MaskExif,
     NonNegative,
     Optimizer,
     Options,
@@ -44,6 +48,10 @@ from experiments.runtime.files import relative_to_cwd
 
 # Results of two protocols are never put into one table. New behaviour is a new field, so this stays 1.
 PROTOCOL = 1
+
+
+# Settings that are determined from the data where they are not given.
+FROM_DATA = ("intensity", "mask_channel")
 
 
 def setting(default: Any, text: str, group: str = "Training", since: str | None = None) -> Any:
@@ -67,6 +75,21 @@ class RunConfig:
     group_pattern: str | None = setting(
         None, "folder data: regular expression whose (first) group is an image's group", "Data"
     )
+    foreground: Foreground = setting(
+        (), "masks of classes: values and colours (R,G,B) that are the object (default: masks are binary)", "Data",
+        since="0.2",
+    )  # fmt: skip
+    mask_channel: MaskChannel = setting(
+        "auto", "channel that holds the masks; auto is alpha where nothing else varies", "Data", since="0.2"
+    )
+    mask_exif: MaskExif = setting(
+        "own", "EXIF rotation of masks: their own, or that of their image, for masks drawn on raw pixels", "Data",
+        since="0.2",
+    )  # fmt: skip
+    intensity: Intensity | None = setting(
+        None, "black and white in images of more than 8 bits (default: the training images' lowest and highest value)",
+        "Data", since="0.2",
+    )  # fmt: skip
     size: Size = setting((192, 128), "input size of the network, in pixels", "Data")
     epochs: Count = setting(10, "number of epochs")
     batch_size: Count = setting(8, "batch size")
@@ -142,10 +165,14 @@ class RunConfig:
         return {name: value for name, value in self.to_dict().items() if name in names}
 
     def same_settings(self, saved: Mapping[str, Any]) -> bool:
-        """Whether a saved config has the same settings: whether the same command made it."""
+        """Whether a saved config has the same settings: whether the same command made it.
+
+        Of other data the settings that were determined from them may differ.
+        """
         added = self.added_later()
         own, other = {**added, **self.to_dict()}, {**added, **saved}
-        return all(other.get(name) == own[name] for name in setting_fields(type(self)))
+        ignored = FROM_DATA if own["data_fingerprint"] != other.get("data_fingerprint") else ()
+        return all(other.get(name) == own[name] for name in setting_fields(type(self)) if name not in ignored)
 
 
 def _default(setting: dataclasses.Field[Any]) -> Any:
@@ -166,6 +193,9 @@ class RuntimeConfig:
     )
     workers: CountOrZero | None = setting(
         None, "data-loading worker processes (default: none on the CPU, up to 8 with a GPU)", "Machine"
+    )
+    mask_pattern: str | None = setting(
+        None, "folder data: name of an image's mask without suffix, such as mask_{name} or {name}_seg", "Data"
     )
     split_file: Path | None = setting(
         None, "CSV of image,part that defines the split; a group may be in one part only", "Data"

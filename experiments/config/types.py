@@ -120,6 +120,34 @@ def _gpus(_: Any, tokens: Sequence[Token]) -> float:
     return share
 
 
+def _foreground(_: Any, tokens: Sequence[Token]) -> tuple[int | str, ...]:
+    value: Any = tokens[0].value
+    listed = list(value) if isinstance(value, (list, tuple)) else [value] if isinstance(value, int) else None
+    words = [str(word).strip() for word in (listed if listed is not None else [token.value for token in tokens])]
+    values: list[int | str] = []
+    for word in words:
+        if re.fullmatch("[0-9]{1,10}", word):
+            values.append(int(word))
+        elif (colour := re.fullmatch("([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})", word)) and max(
+            map(int, colour.groups())
+        ) < 256:
+            values.append(",".join(str(int(level)) for level in colour.groups()))
+        else:
+            raise ValueError(f'"{word}" is neither a value of a mask, such as 1, nor a colour R,G,B, such as 255,0,0.')
+    return tuple(sorted(set(values), key=lambda value: (isinstance(value, str), value)))
+
+
+def _intensity(_: Any, tokens: Sequence[Token]) -> tuple[float, float]:
+    value: Any = tokens[0].value
+    words = list(value) if isinstance(value, (list, tuple)) else str(value).split(":")
+    if len(words) != 2:
+        raise ValueError(f'"{value}" is not LOW:HIGH, such as -1000:3000.')
+    low, high = (_number(None, [Token(value=word)]) for word in words)
+    if not low < high:
+        raise ValueError(f'"{value}" is no range: LOW, which becomes black, is less than HIGH, such as -1000:3000.')
+    return low, high
+
+
 Count = Annotated[int, Parameter(converter=_integer, validator=Number(gte=1))]
 CountOrZero = Annotated[int, Parameter(converter=_integer, validator=Number(gte=0))]
 Port = Annotated[int, Parameter(converter=_integer, validator=Number(gte=1, lte=65535))]
@@ -142,6 +170,14 @@ SeedsOrCounts = Annotated[
     list[int],
     Parameter(converter=_seeds_or_counts, n_tokens=-1, consume_multiple=True, negative=(), metavar="SEED..."),
 ]
+Foreground = Annotated[
+    tuple[int | str, ...],
+    Parameter(converter=_foreground, n_tokens=-1, consume_multiple=True, negative=(), metavar="VALUE..."),
+]
+Intensity = Annotated[
+    tuple[float, float],
+    Parameter(converter=_intensity, n_tokens=1, negative=(), metavar="LOW:HIGH", allow_leading_hyphen=True),
+]
 RateRange = Annotated[
     tuple[float, float], Parameter(converter=_rate_range, n_tokens=1, negative=(), metavar="LOW:HIGH")
 ]
@@ -152,6 +188,8 @@ Optimizer = Literal["adam", "adamw"]
 Schedule = Literal["cosine", "one-cycle", "constant"]
 Compile = Literal["off", "default", "graphs"]
 TrainDraw = Literal["first", "seed"]
+MaskChannel = Literal["auto", "colour", "alpha"]  # see data/masks.py
+MaskExif = Literal["own", "image"]
 SplitBy = Literal["car", "image", "siblings", "strangers"]  # see data/splits.py
 
 

@@ -1,7 +1,8 @@
 """Images decoded once, at the training size, and shared by every later run.
 
-`outputs/cache/<fingerprint>-<size>/` holds `images.u8` (N, H, W, 3), `masks.u8` (N, H, W; 0 or 1) and `cache.json`,
-which has the SHA-256 of both: a cache that is truncated, damaged or filled from other data is built again.
+`outputs/cache/<fingerprint>-<size>/` (with a hash of the reading, where it is not the default) holds `images.u8`
+(N, H, W, 3), `masks.u8` (N, H, W; 0 or 1) and `cache.json`, which has the SHA-256 of both: a cache that is truncated,
+damaged or filled from other data is built again.
 The bytes are written in order through a file, not through a memory map: a full disk is then an error with a name and
 not a bus error. The folder gets its name when it is complete: an interrupted build leaves nothing that looks complete.
 """
@@ -26,13 +27,17 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from experiments.data import samples as sample_files
-from experiments.data.samples import CHANGED_IN_USE, Sample, read_image, read_mask
+from experiments.data.images import Scale, read_image
+from experiments.data.reading import cache_name
+from experiments.data.samples import CHANGED_IN_USE, Sample, describe_sizes
 from experiments.runtime.files import name_file, read_json, sha256_of
 from experiments.runtime.leases import wait_for_lock
 from experiments.runtime.prefetch import prefetch
 from registry import InputError
 
-NAME = re.compile(r"^([0-9a-z]+-\d+x\d+)(\.lock|\.building-.*)?$")  # what this module puts into the cache folder
+NAME = re.compile(
+    r"^([0-9a-z]+-\d+x\d+(?:-[0-9a-f]{8})?)(\.lock|\.building-.*)?$"
+)  # what this module puts into the cache folder
 FORMAT = 2  # of the files; a cache with another number is built again
 FILES = ("images.u8", "masks.u8")
 RESERVE = 64e6  # bytes left for what else a run writes meanwhile
@@ -47,9 +52,12 @@ class Pixels:
     masks: NDArray[np.uint8]
 
 
-def load_image(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Read an RGB image at `size` = (width, height), by area averages: what a network sees, cached or not."""
-    return resize(read_image(path, at_least=size), size)
+def load_image(path: Path, size: tuple[int, int], intensity: Scale | None = None) -> NDArray[np.uint8]:
+    """Read an RGB image at `size` = (width, height), by area averages: what a network sees, cached or not.
+
+    `intensity` is the scale of the run that uses it; see `images.read_image`.
+    """
+    return resize(read_image(path, size, intensity), size)
 
 
 def resize_mask(mask: NDArray[np.bool_], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -66,15 +74,20 @@ def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]
     return np.asarray(cv2.resize(image, size, interpolation=interpolation), np.uint8)
 
 
+def ceiling(truth: NDArray[np.bool_], size: tuple[int, int]) -> float:
+    """Dice of the ground truth itself after reduction to `size` = (width, height): the best possible score."""
+    height, width = truth.shape
+    share = cv2.resize(truth.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    enlarged = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
+    total = int(enlarged.sum()) + int(truth.sum())
+    return 2 * int((enlarged & truth).sum()) / total if total else 1.0
+
+
 def decode(sample: Sample, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read a sample's image (H, W, 3) and mask (H, W) at `size`. Raises InputError if they cannot be used together."""
-    image, mask = read_image(sample.image, at_least=size), read_mask(sample.mask)
+    image, mask = sample.read_image(at_least=size), sample.read_mask()
     if not _same_shape(image, mask):
-        raise InputError(
-            f"The image {sample.image} and its mask {sample.mask} differ in size "
-            f"(about {image.shape[1]}x{image.shape[0]} and {mask.shape[1]}x{mask.shape[0]}). "
-            "Make them one size or remove the pair."
-        )
+        raise InputError(describe_sizes(sample, mask.shape))
     return resize(image, size), resize_mask(mask, size)
 
 
@@ -90,7 +103,7 @@ def open_cache(
     Raises InputError for a file that cannot be used (the first in order) and for too little disk space.
     """
     width, height = size
-    folder = cache_dir / f"{fingerprint}-{width}x{height}"
+    folder = cache_dir / cache_name(fingerprint, size, samples[0].reading)
     shape = (len(samples), height, width)
     if not _complete(folder, shape):
         cache_dir.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from experiments.data.listing import (
     require_folder,
     require_images,
     unread_files,
+    unusable_names,
 )
 from experiments.data.samples import Sample
 
@@ -57,6 +58,7 @@ def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) ->
             problems.append(missing_mask(image, masks))
         else:
             samples.append(Sample(image, mask, image.stem.rpartition("_")[0] or image.stem))
+    problems += unusable_names([path for folder in (images, masks) for path in folder.iterdir()])
     unread = unread_files(images, lambda p: p.suffix == ".jpg", "images are NAME.jpg here")
     unread += unread_files(masks, lambda p: p.name.endswith("_mask.gif"), "masks are NAME_mask.gif here")
     return Listing(samples, problems, masks_without_image(unpaired.values()) + unread)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data.carvana import is_known_faulty
+from experiments.data.images import orient, read_header
 from experiments.data.listing import Listing, Problem
-from experiments.data.samples import Sample, read_image, read_mask
+from experiments.data.samples import Sample, describe_sizes
 from experiments.runtime.prefetch import prefetch
 from registry import InputError
 
@@ -75,28 +76,30 @@ def check_dataset(listing: Listing, part: Mapping[str, str], progress: Progress 
     problems = sorted(listing.problems + listing.left_out)
     problems += [problem for pair in pairs for problem in pair.problems]
     problems += [*_duplicates(pairs, part), *_near_duplicates(pairs, part)]
+    if raw := raw_masks(listing.samples):
+        problems.append(Problem(listing.samples[0].mask.parent, "masks on raw pixels", raw))
     return DatasetReport(pairs, problems, [s for s in listing.samples if is_known_faulty(s.name)])
 
 
 def check_pair(sample: Sample) -> PairCheck:
     """Decode a pair and list what is wrong with it."""
     problems: list[Problem] = []
-    image = _try(read_image, sample.image, problems)
-    mask = _try(read_mask, sample.mask, problems)
+    image = _try(sample.read_image, sample.image, problems)
+    mask = _try(sample.read_mask, sample.mask, problems)
     share = None if mask is None else float(mask.mean())
     if share in (0.0, 1.0):
         problems.append(_one_sided(sample, share == 0.0))
     if image is None:
         return PairCheck(sample, problems, foreground=share)
     if mask is not None and image.shape[:2] != mask.shape:
-        problems.append(_sizes_differ(sample, image.shape, mask.shape))
+        problems.append(Problem(sample.image, "sizes differ", describe_sizes(sample, mask.shape)))
     digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
     return PairCheck(sample, problems, (image.shape[1], image.shape[0]), share, digest, signature(image))
 
 
-def _try(read: Callable[[Path], NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
+def _try(read: Callable[[], NDArray[Any]], path: Path, problems: list[Problem]) -> NDArray[Any] | None:
     try:
-        return read(path)
+        return read()
     except InputError as error:
         problems.append(Problem(path, "cannot be used", str(error)))
         return None
@@ -108,13 +111,45 @@ def _one_sided(sample: Sample, empty: bool) -> Problem:
     return Problem(sample.mask, f"{kind} mask", text)
 
 
-def _sizes_differ(sample: Sample, image: tuple[int, ...], mask: tuple[int, ...]) -> Problem:
-    rotated = " The image is rotated by its EXIF data; rotate the mask as well." if image[1::-1] == mask else ""
-    text = (
-        f"The image {sample.image} is {image[1]}x{image[0]} and its mask {sample.mask} is {mask[1]}x{mask[0]}."
-        f"{rotated or ' Make them one size or remove the pair.'}"
+def fits_raw_pixels(sample: Sample) -> bool | None:
+    """Whether the mask's outline follows the image's edges better if the mask is turned as EXIF turns the image.
+
+    None where there is nothing to decide: EXIF turns no image or the mask as well, or the sizes tell.
+    """
+    image, mask = read_header(sample.image), read_header(sample.mask)
+    if image is None or mask is None or image.orientation == 1 or mask.orientation > 1:
+        return None
+    if sample.reading.mask_exif == "image":
+        return None
+    try:
+        pixels, own = sample.read_image(), sample.read_mask()
+    except InputError:
+        return None
+    turned = orient(own, image.orientation)
+    if own.shape != turned.shape or own.shape != pixels.shape[:2] or np.array_equal(own, turned):
+        return None
+    grey = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), (0, 0), 1.0).astype(np.float32)
+    edges = np.hypot(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+    return _along(turned, edges) > _along(own, edges)
+
+
+def _along(mask: NDArray[np.bool_], edges: NDArray[np.floating[Any]]) -> float:
+    """Mean strength of the edges along the outline of a mask."""
+    outline = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8)) > 0
+    return float(edges[outline].mean()) if outline.any() else 0.0
+
+
+def raw_masks(samples: Sequence[Sample], at_most: int | None = None) -> str:
+    """The sentence for masks that seem to be drawn on raw pixels of images that EXIF turns; empty where they do not."""
+    turned = [s for s in samples if (header := read_header(s.image)) is not None and header.orientation > 1]
+    step = max(1, len(turned) // at_most) if at_most else 1
+    verdicts = [fits for fits in prefetch(fits_raw_pixels, turned[::step][:at_most]) if fits is not None]
+    if sum(verdicts) * 2 <= len(verdicts):
+        return ""
+    return (
+        f"EXIF turns {len(turned)} images and not their masks, and {sum(verdicts)} of {len(verdicts)} masks follow the "
+        "image better if they are turned as well: they seem to be drawn on raw pixels. If so, type --mask-exif image."
     )
-    return Problem(sample.image, "sizes differ", text)
 
 
 def _duplicates(pairs: Sequence[PairCheck], part: Mapping[str, str]) -> Iterator[Problem]:

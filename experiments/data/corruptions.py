@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from experiments.data.images import open_image
+
 Array = NDArray[np.uint8]
 
 
@@ -33,7 +35,8 @@ def jpeg(image: Array, quality: float, _: np.random.Generator) -> Array:
     """JPEG compression at `quality` (1 to 100)."""
     content = io.BytesIO()
     Image.fromarray(image).save(content, "JPEG", quality=int(quality))
-    return np.asarray(Image.open(content).convert("RGB"), np.uint8)
+    with open_image(content) as picture:
+        return np.asarray(picture.convert("RGB"), np.uint8)
 
 
 def brightness(image: Array, added: float, _: np.random.Generator) -> Array:

@@ -66,7 +66,8 @@ class ImageDataset(Dataset[tuple[Tensor, Tensor]]):
         """The image as the network sees it, without augmentation: RGB (H, W, 3)."""
         if self.pixels is not None:
             return self.pixels.images[self.rows[index]]
-        return load_image(self.samples[index].image, self.size)
+        sample = self.samples[index]
+        return load_image(sample.image, self.size, sample.reading.intensity)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Image (H, W, 3) and mask (H, W) of 0 and 1, without augmentation."""

@@ -76,15 +76,29 @@ def require_images(images: Iterable[Path], folder: Path, advice: str) -> list[Pa
     return paths
 
 
+def shown(path: Path) -> str:
+    """A path as text that can be printed: bytes that are no UTF-8 are escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode()
+
+
+def unusable_names(paths: Iterable[Path]) -> list[Problem]:
+    """The problems of files whose names are no UTF-8: they could stand in no table and no manifest."""
+    named = [path for path in paths if shown(path) != str(path)]
+    text = "The file {} has a name that is not UTF-8, as from a zip made on Windows. Rename it, or unpack it again."
+    return [Problem(path, "unusable name", text.format(shown(path))) for path in sorted(named)]
+
+
 def missing_mask(image: Path, masks: Path) -> Problem:
     """The problem of an image whose mask is not in the folder `masks`."""
-    return Problem(image, "no mask", f"The image {image} has no mask in {masks}. Add the mask or remove the image.")
+    return Problem(
+        image, "no mask", f"The image {shown(image)} has no mask in {masks}. Add the mask or remove the image."
+    )
 
 
 def masks_without_image(masks: Iterable[Path]) -> list[Problem]:
     """The problems of masks that have no image; a run ignores them."""
     text = "The mask {} has no image. Add the image or remove the mask."
-    return [Problem(path, "no image", text.format(path)) for path in sorted(masks)]
+    return [Problem(path, "no image", text.format(shown(path))) for path in sorted(masks)]
 
 
 def unread_files(folder: Path, is_read: Callable[[Path], bool], names: str) -> list[Problem]:
@@ -95,7 +109,7 @@ def unread_files(folder: Path, is_read: Callable[[Path], bool], names: str) -> l
             text = f"The folder {path} is not searched. Move its files into {folder}, or remove it."
             problems.append(Problem(path, "sub-folder", text))
         elif not is_read(path) and not is_system_file(path):
-            text = f"The file {path} is skipped: {names}. Convert it, rename it or remove it."
+            text = f"The file {shown(path)} is skipped: {names}. Convert it, rename it or remove it."
             problems.append(Problem(path, "not read", text))
     return problems
 
@@ -149,5 +163,5 @@ def describe_kinds(files: Iterable[tuple[str, Path]]) -> str:
 
 def _suffixes(paths: Iterable[Path]) -> str:
     counts = Counter(path.suffix.lower() or "without suffix" for path in paths)
-    shown = [f"{count} {suffix}" for suffix, count in counts.most_common(5)]
-    return ", ".join(shown + ["…"] * (len(counts) > 5))
+    named = [f"{count} {suffix}" for suffix, count in counts.most_common(5)]
+    return ", ".join(named + ["…"] * (len(counts) > 5))

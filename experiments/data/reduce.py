@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from experiments.data import carvana
+from experiments.data.images import decode_with_opencv
 from experiments.data.samples import Sample, read_mask
 from experiments.runtime.files import write_atomically
 from registry import InputError
@@ -70,9 +71,7 @@ def reduce_carvana(
 
 
 def _reduce(sample: Sample, target: Path, size: tuple[int, int]) -> None:
-    photograph = cv2.imdecode(np.frombuffer(sample.image.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    if photograph is None:
-        raise InputError(f"{sample.image} cannot be decoded. Get it again: python run.py data verify lists all such.")
+    photograph = decode_with_opencv(sample.image)
     write_atomically(target / "train" / sample.image.name, reduced_photograph(photograph, size))
     mask = reduced_mask(read_mask(sample.mask), size)
     write_atomically(target / "train_masks" / sample.mask.name, mask)

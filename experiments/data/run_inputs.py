@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from experiments.config.schema import RunConfig, RuntimeConfig
 from experiments.data import splits
 from experiments.data.augment import Pipeline
-from experiments.data.cache import Pixels
+from experiments.data.cache import Pixels, ceiling
+from experiments.data.checks import raw_masks
 from experiments.data.dataset import ImageDataset
+from experiments.data.groups import near_copies, ungrouped
+from experiments.data.images import read_headers
+from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
 from experiments.data.samples import Sample, fingerprint
 from experiments.runtime import progress
 from registry import DATASETS, InputError
+
+MEASURED = 8  # masks of which the ceiling is taken before training
+LOW_CEILING = 0.5  # Dice below which an input size is said to be too small
+CHECKED = 32  # images that are decoded at full size before training, at most
+KNOWN_GROUPS = ("carvana", "synthetic")  # whose names say what belongs together
 
 
 @dataclass(frozen=True)
@@ -48,20 +58,124 @@ def load_run_inputs(config: RunConfig, machine: RuntimeConfig, check: Callable[[
 
 
 def list_samples(config: RunConfig, machine: RuntimeConfig, check: Callable[[], None] = lambda: None) -> list[Sample]:
-    """The samples of the data set that `config` names; synthetic ones are generated first."""
+    """The samples of the data set that `config` names, to be read as it says; synthetic ones are generated first."""
     entry = DATASETS[config.data]
     known = entry.options()
-    options: dict[str, Any] = {"data_dir": machine.data_dir}
-    if "group_pattern" in known:
-        options["group_pattern"] = config.group_pattern
-    if "progress" not in known:
-        return entry.build(**options)
-    with progress.progress_counter(f"making synthetic cars in {machine.data_dir}", check) as show:
-        return entry.build(**options, progress=show)
+    own = {"group_pattern": config.group_pattern, "mask_pattern": machine.mask_pattern}
+    options: dict[str, Any] = {"data_dir": machine.data_dir} | {k: v for k, v in own.items() if k in known}
+    if "progress" in known:
+        with progress.progress_counter(f"making synthetic cars in {machine.data_dir}", check) as show:
+            samples = entry.build(**options, progress=show)
+    else:
+        samples = entry.build(**options)
+    return read_as(samples, Reading.of(vars(config)))
+
+
+def read_as(samples: Sequence[Sample], reading: Reading) -> list[Sample]:
+    """The same samples, to be read as `reading` says."""
+    return [dataclasses.replace(sample, reading=reading) for sample in samples]
 
 
 def split_inputs(config: RunConfig, machine: RuntimeConfig, samples: list[Sample]) -> RunInputs:
-    """The inputs of the run `config`, whose fingerprint is that of `samples`, split as it says."""
+    """The inputs of the run `config`, whose fingerprint is that of `samples`, split and read as it says.
+
+    What it leaves open about the reading is determined here, and reported once.
+    """
+    config, parts = _split(config, machine, samples)
+    reading, notices = determine_reading(Reading.of(vars(config)), samples, parts.train)
+    notices += _suspicions(config, read_as(samples, reading))
+    for notice in notices:
+        _log_once(notice)
+    config = dataclasses.replace(config, intensity=reading.intensity, mask_channel=reading.mask_channel)
+    parts = splits.Split(*(read_as(getattr(parts, name), reading) for name in splits.PARTS))
+    return RunInputs(config, machine, read_as(samples, reading), parts)
+
+
+def determine_reading(
+    reading: Reading, samples: Sequence[Sample], train: Sequence[Sample]
+) -> tuple[Reading, list[str]]:
+    """`reading` with what it leaves open: the intensity scale and the masks' channel; and a sentence about each.
+
+    Args:
+        reading: What the user chose.
+        samples: The data set.
+        train: Its training samples, which alone decide the scale where any has more than 8 bits.
+    """
+    notices = []
+    if reading.intensity is None:
+        ranges = deep_ranges(sample.image for sample in samples)
+        learned = {sample.image for sample in train} & set(ranges)
+        known = [ranges[image] for image in sorted(learned)]
+        scale = intensity_scale(known, [found for image, found in ranges.items() if image not in learned])
+        if scale is not None:
+            reading = dataclasses.replace(reading, intensity=scale)
+            notices.append(describe_scale(scale, known))
+    if reading.mask_channel == "auto" and (first := masks_in_alpha(sample.mask for sample in samples)):
+        reading = dataclasses.replace(reading, mask_channel="alpha")
+        notices.append(
+            f"Masks are read from their alpha channel: the colours of {first} say nothing (--mask-channel alpha; "
+            "--mask-channel colour reads the colours)."
+        )
+    return reading, notices
+
+
+def _suspicions(config: RunConfig, samples: Sequence[Sample]) -> list[str]:
+    """Sentences about what a folder of one's own may hide: groups in the names, masks drawn on raw pixels."""
+    turned = sum(header is not None and header.orientation > 1 for header in read_headers([s.image for s in samples]))
+    raw = raw_masks(samples, CHECKED) if turned else ""
+    exif = f"EXIF turns {turned} of {len(samples)} images." if turned and not raw else raw
+    grouped = "" if config.data in KNOWN_GROUPS or config.group_pattern is not None else ungrouped(samples)
+    return [notice for notice in (exif, grouped) if notice]
+
+
+def warn_before_training(inputs: RunInputs, pixels: Pixels) -> None:
+    """Report, once, what makes the training of these decoded images pointless or its score too good.
+
+    Empty masks in a whole part, objects that vanish at the input size, and near-duplicates across the split.
+    """
+    config, row = inputs.config, {sample: number for number, sample in enumerate(inputs.samples)}
+    for part, what in ((inputs.parts.train, "training"), (inputs.parts.val, "validation")):
+        if part and not any(pixels.masks[row[sample]].any() for sample in part):
+            _log_once(_nothing_to_find(config, part, what))
+    if (best := _mean_ceiling(config, inputs.parts.train)) < LOW_CEILING:
+        _log_once(
+            f"WARNING: at {config.size[0]}x{config.size[1]} the objects are too small to be seen: the training masks "
+            f"themselves, reduced to that size, score a Dice of {best:.2f} on average. Choose a larger --size."
+        )
+    if config.data in KNOWN_GROUPS or config.group_pattern is not None:
+        return
+    listed = [(sample, name) for name in splits.PARTS for sample in getattr(inputs.parts, name)]
+    rows, parts = [row[sample] for sample, _ in listed], [name for _, name in listed]
+    if leak := near_copies(pixels.images, rows, parts, [sample.name for sample, _ in listed]):
+        _log_once(leak)
+
+
+def _mean_ceiling(config: RunConfig, train: Sequence[Sample]) -> float:
+    """The mean ceiling of a few training images with an object; 1 without any."""
+    masks = (sample.read_mask() for sample in train[:: max(1, len(train) // MEASURED)][:MEASURED])
+    ceilings = [ceiling(mask, config.size) for mask in masks if mask.any()]
+    return sum(ceilings) / len(ceilings) if ceilings else 1.0
+
+
+def _nothing_to_find(config: RunConfig, part: Sequence[Sample], what: str) -> str:
+    if any(sample.read_mask().any() for sample in part[:: max(1, len(part) // CHECKED)]):
+        return (
+            f"WARNING: at {config.size[0]}x{config.size[1]} no object of the {what} images is left: each covers less "
+            "than half a pixel. Choose a larger --size."
+        )
+    hint = f" (--foreground {' '.join(map(str, config.foreground))})" if config.foreground else ""
+    return (
+        f"WARNING: all {len(part)} masks of the {what} images are empty{hint}: nothing can be learned from or chosen "
+        "by them. Look at them: python run.py data verify."
+    )
+
+
+@functools.cache
+def _log_once(notice: str) -> None:
+    progress.log(notice)
+
+
+def _split(config: RunConfig, machine: RuntimeConfig, samples: list[Sample]) -> tuple[RunConfig, splits.Split]:
     if machine.split_file:
         parts = splits.read_manifest(machine.split_file, samples)
         config = dataclasses.replace(config, split=f"file:{_manifest_hash(parts)}")
@@ -76,7 +190,7 @@ def split_inputs(config: RunConfig, machine: RuntimeConfig, samples: list[Sample
         parts = dataclasses.replace(parts, train=splits.some_cars(parts.train, config.train_cars, seed))
     if config.test_views is not None:
         parts = dataclasses.replace(parts, test=splits.some_views(parts.test, config.test_views))
-    return RunInputs(config, machine, samples, parts)
+    return config, parts
 
 
 def _manifest_hash(parts: splits.Split) -> str:

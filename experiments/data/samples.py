@@ -1,14 +1,9 @@
-"""An image with its mask and its group, and how their files are read.
-
-All files are read with Pillow: unlike OpenCV it refuses a truncated JPEG instead of filling it up with grey, honours
-EXIF rotation on request, handles palettes, and decodes a JPEG at 1/2, 1/4 or 1/8 of its size (`draft`).
-"""
+"""An image with its mask and its group, how its files are read, and the fingerprint of a data set."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from experiments.data import images, masks
+from experiments.data.images import image_size, read_image
+from experiments.data.masks import read_mask
+from experiments.data.reading import DEFAULT, Reading
 from experiments.runtime.files import sha256_of
-from registry import InputError
 
-# Pillow refuses more than twice this: 268 million pixels, 16384x16384. A damaged header may claim any number.
-Image.MAX_IMAGE_PIXELS = 2**27
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # a user's images may be large
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+__all__ = ["Reading", "Sample", "fingerprint", "image_size", "read_image", "read_mask"]
 
 
 @dataclass(frozen=True, order=True)
@@ -34,63 +28,41 @@ class Sample:
     image: Path
     mask: Path
     group: str
+    reading: Reading = DEFAULT
+    place: str = ""  # the image's path within its data set, with /, where that has folders
 
     @property
     def name(self) -> str:
-        """File name of the image, as in manifests and score tables."""
-        return self.image.name
+        """Name of the image, as in manifests and score tables: its file name, or its path within the data set."""
+        return self.place or self.image.name
+
+    def read_image(self, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+        """Read the image as RGB (H, W, 3); see `images.read_image`. Raises InputError."""
+        return read_image(self.image, at_least, self.reading.intensity)
+
+    def read_mask(self) -> NDArray[np.bool_]:
+        """Read the mask as booleans (H, W), as `reading` says; see `masks.read_mask`. Raises InputError."""
+        turned = None
+        if self.reading.mask_exif == "image":
+            with images.open_image(self.image) as picture:
+                turned = images.orientation(picture)
+        return masks.read_mask(self.mask, self.reading.foreground, self.reading.mask_channel, turned)
 
 
-def read_image(path: Path, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-    """Read an image as RGB (H, W, 3) uint8, rotated as its EXIF data says.
-
-    Args:
-        path: The file.
-        at_least: (width, height) in pixels: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, but not below this.
-
-    Raises:
-        InputError: The file is missing, truncated or not an image.
-    """
-    try:
-        with Image.open(path) as picture:
-            if at_least is not None:
-                # applied before the rotation: a rotated image must keep enough of both sides
-                picture.draft("RGB", (max(at_least), max(at_least)) if _rotated(picture) else at_least)
-            return _rgb(ImageOps.exif_transpose(picture))
-    except UNREADABLE as error:
-        raise InputError(_unreadable("image", path, error)) from None
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image after EXIF rotation; only its header is read.
-
-    Raises InputError for a file that is missing or not an image.
-    """
-    try:
-        with Image.open(path) as picture:
-            return (picture.height, picture.width) if _rotated(picture) else picture.size
-    except UNREADABLE as error:
-        raise InputError(_unreadable("image", path, error)) from None
-
-
-def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Read a mask as booleans (H, W), True on the object. Values are 0/1 or 0/255 (16 bit: 0/65535), palettes included.
-
-    Raises InputError for a file that is missing, truncated, not an image or not binary.
-    """
-    try:
-        with Image.open(path) as picture:
-            levels = _levels(ImageOps.exif_transpose(picture))
-    except UNREADABLE as error:
-        raise InputError(_unreadable("mask", path, error)) from None
-    top = int(levels.max(initial=0))
-    if top not in (0, 1, 255, 65535) or not bool(((levels == 0) | (levels == top)).all()):
-        values = ", ".join(map(str, np.unique(levels)[:6]))
-        raise InputError(
-            f"The mask {path} is not binary: it holds the values {values} …; a mask holds 0 and 1, or 0 and 255. "
-            "Save it again without smoothing or JPEG compression (as PNG)."
+def describe_sizes(sample: Sample, mask: tuple[int, ...]) -> str:
+    """The sentence for an image and a mask, of the shape (H, W), that differ in size."""
+    width, height = image_size(sample.image)
+    header = images.read_header(sample.image)
+    advice = "Make them one size or remove the pair."
+    if header is not None and header.orientation >= 5 and mask == (width, height):
+        advice = (
+            f"The image is rotated by its EXIF data (orientation {header.orientation}) and the mask is not: rotate the "
+            "mask as well or, if all masks are drawn on raw pixels, type --mask-exif image."
         )
-    return levels > 0
+    return (
+        f"The image {sample.image} is {width}x{height} and its mask {sample.mask} is {mask[1]}x{mask[0]}: they differ "
+        f"in size. {advice}"
+    )
 
 
 CHANGED_IN_USE = (
@@ -117,45 +89,3 @@ def _fingerprint(stats: tuple[tuple[Sample, int, int, int, int], ...]) -> str:
 def _stat(path: Path) -> tuple[int, int]:
     stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
-
-
-def _rotated(picture: Image.Image) -> bool:
-    return picture.getexif().get(0x0112, 1) >= 5  # EXIF orientations 5 to 8 swap width and height
-
-
-def _rgb(picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.mode == "F":  # its range is unknown, and Pillow would clip it at 255
-        raise ValueError("floating-point values")
-    if picture.mode.startswith("I"):  # 16-bit grey: Pillow would clip it at 255
-        grey = np.asarray(picture).astype(np.float32)
-        grey = (grey / (257.0 if grey.max(initial=0) > 255 else 1.0)).round().astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    return np.asarray(picture.convert("RGB"))
-
-
-def _levels(picture: Image.Image) -> NDArray[np.integer]:
-    """The mask's values: of a palette image its colours if they are 0 and 255, otherwise its indices."""
-    if picture.mode == "P":
-        grey = np.asarray(picture.convert("L"))
-        return grey if set(np.unique(grey).tolist()) <= {0, 255} else np.asarray(picture)
-    if picture.mode.startswith(("I", "F")):
-        return np.asarray(picture)
-    return np.asarray(picture.convert("L"))
-
-
-def _unreadable(what: str, path: Path, error: Exception) -> str:
-    """The sentence for a file that Pillow refuses."""
-    advice = "Fetch it again or remove the pair."
-    if not path.exists():
-        return f"The {what} {path} is missing. Restore it, or remove its partner."
-    if path.stat().st_size == 0:
-        return f"The {what} {path} is empty (0 bytes). {advice}"
-    if "truncated" in str(error).lower() or "broken" in str(error).lower():
-        return f"The {what} {path} is truncated or damaged. {advice}"
-    if "floating-point" in str(error):
-        return f"The {what} {path} holds floating-point values. Save it with 8 or 16 bits."
-    if isinstance(error, Image.DecompressionBombError):
-        return (
-            f"The {what} {path} is damaged, or larger than 268 million pixels. Fetch it again, or shrink or remove it."
-        )
-    return f"The {what} {path} cannot be read as an image. {advice}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,11 @@ from experiments.config.schema import DATA_DIRS
 from experiments.config.values import ParsedArgs
 from experiments.data import splits as splitting
 from experiments.data.checks import DatasetReport, check_dataset
+from experiments.data.groups import ungrouped
+from experiments.data.images import read_header
 from experiments.data.listing import Listing, Problem
+from experiments.data.reading import Reading, deep_ranges
+from experiments.data.run_inputs import KNOWN_GROUPS, determine_reading, read_as
 from experiments.runtime import progress
 from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
 from registry import DATASETS, InputError
@@ -23,6 +28,9 @@ def verify_data(args: ParsedArgs) -> int:
     listing, folder = _listing(args)
     parts, undivided = _split(args, listing)
     part = {s.name: name for name in splitting.PARTS for s in getattr(parts, name)} if parts else {}
+    train = parts.train if parts else listing.samples
+    reading, notices = determine_reading(Reading.of(args.fields), listing.samples, train)
+    listing = dataclasses.replace(listing, samples=read_as(listing.samples, reading))
 
     def work(stop: Stop) -> int:
         with progress.progress_counter("decoding images and masks", stop.check) as show:
@@ -31,6 +39,9 @@ def verify_data(args: ParsedArgs) -> int:
         for problem in problems:
             print(f"{problem.what}: {problem.text}")
         _show_known_faulty(report)
+        names = ungrouped(listing.samples) if args.fields.get("data") not in KNOWN_GROUPS else ""
+        for notice in [*notices, *_depths(report, reading), *_turned(report), *filter(None, [names])]:
+            print(notice)
         _summarise(report, part)
         return _verdict(problems, folder)
 
@@ -42,11 +53,12 @@ def _listing(args: ParsedArgs) -> tuple[Listing, Path]:
     name = args.fields.get("data", "carvana")
     entry, folder = DATASETS[name], args.machine.get("data_dir") or DATA_DIRS.get(name, Path("data"))
     options: dict[str, Any] = {"data_dir": folder}
-    pattern = args.fields.get("group_pattern")
-    if pattern is not None and "group_pattern" not in entry.options():
-        raise InputError(f"--group-pattern is for --data folder; {name} knows its groups.")
-    if pattern is not None:
-        options["group_pattern"] = pattern
+    given = {"group_pattern": args.fields.get("group_pattern"), "mask_pattern": args.machine.get("mask_pattern")}
+    for option, what in (("group_pattern", "groups"), ("mask_pattern", "masks")):
+        if given[option] is not None and option not in entry.options():
+            raise InputError(f"--{option.replace('_', '-')} is for --data folder; {name} knows its {what}.")
+        if given[option] is not None:
+            options[option] = given[option]
     list_files = getattr(importlib.import_module(entry.load().__module__), "listing", None)
     return (list_files(**options) if list_files else Listing(entry.build(**options))), folder
 
@@ -63,6 +75,33 @@ def _split(args: ParsedArgs, listing: Listing) -> tuple[splitting.Split | None, 
         return splitting.split(listing.samples, by=by, seed=seed, fold=fold), ""
     except InputError as error:
         return None, str(error)
+
+
+def _depths(report: DatasetReport, reading: Reading) -> list[str]:
+    """Sentences about the values of images of more than 8 bits, which a scale may clip."""
+    ranges = deep_ranges(pair.sample.image for pair in report.pairs)
+    if not ranges:
+        return []
+    low, high = min(r.low for r in ranges.values()), max(r.high for r in ranges.values())
+    text = (
+        f"{len(ranges)} of {len(report.pairs)} images have more than 8 bits, with values from {low:.10g} to {high:.10g}"
+    )
+    text += " (the others are read as they are)" if len(ranges) < len(report.pairs) else ""
+    if reading.intensity is None:
+        return [f"{text}; they are read as {'16' if high > 255 else '8'} bits."]
+    beyond = sum(r.low < reading.intensity[0] or r.high > reading.intensity[1] for r in ranges.values())
+    outside = f"; {beyond} of them have values outside the scale, which are clipped" if beyond else ""
+    return [f"{text}; {reading.intensity[0]:.10g} to {reading.intensity[1]:.10g} become 0 to 255{outside}."]
+
+
+def _turned(report: DatasetReport) -> list[str]:
+    """A sentence about the images that EXIF data turn."""
+    headers = [read_header(pair.sample.image) for pair in report.pairs]
+    turned = Counter(header.orientation for header in headers if header and header.orientation > 1)
+    if not turned:
+        return []
+    kinds = ", ".join(f"{count} with orientation {kind}" for kind, count in sorted(turned.items()))
+    return [f"EXIF turns {sum(turned.values())} of {len(headers)} images ({kinds})."]
 
 
 def _show_known_faulty(report: DatasetReport) -> None:

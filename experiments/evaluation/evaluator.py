@@ -19,8 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from experiments.data.cache import ceiling
 from experiments.data.dataset import ImageDataset, as_input
-from experiments.data.samples import Sample, read_mask
+from experiments.data.samples import Sample
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.files import no_check, write_atomically
 from experiments.runtime.prefetch import default_workers, prefetch
@@ -85,15 +86,6 @@ def enlarge(logits: Logits, size: tuple[int, int]) -> Logits:
     return np.asarray(cv2.resize(logits, size, interpolation=cv2.INTER_LINEAR), np.float32)
 
 
-def ceiling(truth: Mask, size: tuple[int, int]) -> float:
-    """Dice of the ground truth itself after reduction to `size` = (width, height): the best possible score."""
-    height, width = truth.shape
-    share = cv2.resize(truth.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    enlarged = cv2.resize(share, (width, height), interpolation=cv2.INTER_LINEAR) > 0.5
-    total = int(enlarged.sum()) + int(truth.sum())
-    return 2 * int((enlarged & truth).sum()) / total if total else 1.0
-
-
 def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = no_check) -> None:
     """Write rows as CSV with the columns COLUMNS, atomically; the same scores give the same bytes."""
     text = io.StringIO()
@@ -118,7 +110,7 @@ def _forward(
 
 def _score(dataset: ImageDataset, index: int, logits: list[Logits], part: str, measure: Measure | None) -> ScoredImage:
     sample = dataset.samples[index]
-    truth = read_mask(sample.mask)
+    truth = sample.read_mask()
     enlarged = [enlarge(one, (truth.shape[1], truth.shape[0])) for one in logits]
     predictions = [one > 0 for one in enlarged]
     rows = [_row(sample, part, prediction, truth) for prediction in predictions]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of
+from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of, pair_files
 from experiments.data.listing import unread_files
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import Scores, score
@@ -43,9 +43,10 @@ def pair_masks(predictions: Path, truth: Path, group_pattern: str | None = None)
         raise InputError(problem.text)
     if not true_by_stem:
         raise InputError(f"No masks under {truth}.")
+    paired = pair_files(true_by_stem, predicted_by_stem)
     pattern, samples, used = compile_pattern(group_pattern), [], set()
     for stem, path in sorted(true_by_stem.items()):
-        predicted = predicted_by_stem.get(stem) or predicted_by_stem.get(f"{stem}_mask")
+        predicted = paired.get(stem)
         group = group_of(path, pattern)
         if predicted is None:
             raise InputError(f"{path} has no prediction in {predictions}. Add it, or remove the true mask.")

@@ -6,8 +6,8 @@ import csv
 import dataclasses
 import json
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class EvaluateArgs:
     device: str
     workers: int | None
     output_dir: Path
+    mask_pattern: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)  # choices for these masks, instead of the run's
 
 
 def evaluate(args: EvaluateArgs) -> int:
@@ -58,8 +60,8 @@ def evaluate(args: EvaluateArgs) -> int:
     if args.group_pattern is not None and "group_pattern" not in DATASETS[args.data].options():
         raise InputError(f"--group-pattern is for --data folder; {args.data} defines its groups itself.")
     data_dir = args.data_dir or DATA_DIRS.get(args.data, Path("data"))
-    config = dataclasses.replace(trained.config, data=args.data, group_pattern=args.group_pattern)
-    samples = list_samples(config, RuntimeConfig(data_dir=data_dir))
+    config = dataclasses.replace(trained.config, data=args.data, group_pattern=args.group_pattern, **dict(args.reading))
+    samples = list_samples(config, RuntimeConfig(data_dir=data_dir, mask_pattern=args.mask_pattern))
     output = args.output or args.output_dir / "evaluations" / f"{trained.key}-{fingerprint(samples)}"
 
     files = OutputFiles(output)

@@ -122,10 +122,20 @@ def described(trained: TrainedModel) -> dict[str, str]:
         "output": f"{OUTPUT}: of the foreground, float32 (N, 1, H, W); above 0.5 is foreground",
         "trained_at": f"{width}x{height}",
         "resizing": f"reduce photographs to {width}x{height} by area averages, enlarge the output bilinearly",
+        **_intensity(trained),
         "run": trained.key,
         "model": trained.config.model,
         "loss": trained.config.loss,
         "data": trained.config.data,
+    }
+
+
+def _intensity(trained: TrainedModel) -> dict[str, str]:
+    if trained.config.intensity is None:
+        return {}
+    low, high = trained.config.intensity
+    return {
+        "intensity": f"of images of more than 8 bits, the values {low:.10g} to {high:.10g} are 0 to 255 here, clipped"
     }
 
 
@@ -160,7 +170,7 @@ def comparison(trained: TrainedModel, photographs: Path | None) -> tuple[Images,
             paths, origin = sorted((Path(folder) / "cars" / "train").glob("*.jpg")), "synthetic "
             log_to_stderr("The run's images are no longer where they were; name some with --photographs.")
         chosen = paths[:: max(1, len(paths) // COMPARED)][:COMPARED]
-        stacked = np.stack([load_image(path, trained.config.size) for path in chosen])
+        stacked = np.stack([load_image(path, trained.config.size, trained.config.intensity) for path in chosen])
     return np.ascontiguousarray(stacked.transpose(0, 3, 1, 2), np.float32), f"{len(chosen)} {origin}images"
 
 
@@ -170,7 +180,8 @@ def _validation_images(trained: TrainedModel) -> list[Path]:
     if not part or not data_dir.is_dir():
         return []
     try:
-        samples = list_samples(trained.config, RuntimeConfig(data_dir=data_dir))
+        machine = RuntimeConfig(data_dir=data_dir, mask_pattern=trained.machine.get("mask_pattern"))
+        samples = list_samples(trained.config, machine)
     except (OSError, InputError):
         return []
     return [sample.image for sample in samples if part.get(sample.name) == "val"]

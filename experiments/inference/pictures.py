@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 TINT = (0, 114, 178)  # blue of Okabe & Ito, RGB: no background of Carvana's studio has it
 OUTLINE = (230, 159, 0)
@@ -29,8 +32,16 @@ def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint
     return np.dstack([image, grey(mask)])
 
 
-def encode(suffix: str, picture: NDArray[np.uint8]) -> bytes:
-    """The file of a picture, (H, W), RGB (H, W, 3) or RGBA (H, W, 4), in the format of a suffix such as ".png"."""
+def encode(suffix: str, picture: NDArray[np.uint8], profile: bytes | None = None) -> bytes:
+    """The file of a picture, (H, W), RGB (H, W, 3) or RGBA (H, W, 4), in the format of a suffix such as ".png".
+
+    `profile` is the ICC profile of its colours, which the file then carries.
+    """
+    if profile is not None:
+        content = io.BytesIO()
+        kind = "PNG" if suffix == ".png" else "JPEG"
+        Image.fromarray(picture).save(content, kind, icc_profile=profile, quality=95)
+        return content.getvalue()
     orders = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}
     picture = picture if picture.ndim == 2 else np.asarray(cv2.cvtColor(picture, orders[picture.shape[2]]), np.uint8)
     done, encoded = cv2.imencode(suffix, picture)

@@ -87,7 +87,10 @@ def _predict(args: PredictArgs, found: InputFiles, files: OutputFiles, predictor
             pictures.append(("_cutout.png", cutout(image.pixels, mask)))
         try:
             for ending, picture in pictures:
-                files.write(stem.with_name(stem.name + ending), encode(ending[-4:], picture))
+                files.write(
+                    stem.with_name(stem.name + ending),
+                    encode(ending[-4:], picture, None if ending == ".png" else image.profile),
+                )
         except InputError as error:  # a file that came into being meanwhile
             return error
         except OSError as error:

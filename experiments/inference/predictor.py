@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from experiments.data.cache import load_image, resize
-from experiments.data.samples import image_size, read_image
+from experiments.data.images import Scale, image_size, read_for_display, read_image
+from experiments.data.reading import Reading
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.inference.trained_model import TrainedModel
 from experiments.runtime.prefetch import default_workers, prefetch
@@ -60,7 +61,8 @@ class InputImage:
     path: Path
     size: Size
     views: Mapping[Size, Image]  # by input size; empty for an image that is tiled
-    pixels: Image | None = None  # RGB (H, W, 3)
+    pixels: Image | None = None  # RGB (H, W, 3), as people see it
+    profile: bytes | None = None  # ICC profile of `pixels`
 
 
 class Predictor:
@@ -70,6 +72,7 @@ class Predictor:
         self, runs: Sequence[TrainedModel], device: str, flips: bool = False, tile: Size | None = None
     ) -> None:
         self.device, self.tile = torch.device(device), tile
+        self.intensity = _one_scale(runs)
         self.members = [(FlipEnsemble(run.model()) if flips else run.model(), run.config.size) for run in runs]
         for model, _ in self.members:
             model.to(self.device).eval()
@@ -78,9 +81,11 @@ class Predictor:
         """Read an image for all networks. Raises InputError for a file that is not a complete image."""
         size = image_size(path)
         if self.tile is not None and (size[0] > self.tile[0] or size[1] > self.tile[1]):
-            return InputImage(path, size, {}, read_image(path))
-        views = {input_size: load_image(path, input_size) for _, input_size in self.members}
-        return InputImage(path, size, views, read_image(path) if keep_pixels else None)
+            profile = read_for_display(path, self.intensity)[1] if keep_pixels else None
+            return InputImage(path, size, {}, read_image(path, intensity=self.intensity), profile)
+        views = {input_size: load_image(path, input_size, self.intensity) for _, input_size in self.members}
+        pixels, profile = read_for_display(path, self.intensity) if keep_pixels else (None, None)
+        return InputImage(path, size, views, pixels, profile)
 
     def logits(self, views: Mapping[Size, Image]) -> list[Logits]:
         """Logits (h, w) of each network at its input size."""
@@ -115,6 +120,15 @@ class Predictor:
         for top, band in blend(pixels.shape[:2], self.tile, predict):
             mask[top : top + len(band)] = band > cut
         return mask
+
+
+def _one_scale(runs: Sequence[TrainedModel]) -> Scale | None:
+    """The intensity scale of the runs. Raises InputError where they differ in it."""
+    scales = {Reading.of(vars(run.config)).intensity for run in runs}
+    if len(scales) > 1:
+        shown = " and ".join(sorted("16 bits" if s is None else f"{s[0]:.10g}:{s[1]:.10g}" for s in scales))
+        raise InputError(f"The runs read images at different intensity scales ({shown}): use them one at a time.")
+    return scales.pop()
 
 
 def merge_logits(maps: Sequence[Logits], size: Size) -> Logits:

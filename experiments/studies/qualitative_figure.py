@@ -18,7 +18,8 @@ from analysis.verdicts.answer import Answer, answer_study
 from experiments.config.schema import DATA_DIRS
 from experiments.data import folder
 from experiments.data.cache import load_image
-from experiments.data.samples import Sample, read_image, read_mask
+from experiments.data.images import Scale
+from experiments.data.samples import Sample
 from experiments.data.synthetic import cars
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.inference.trained_model import TrainedModel
@@ -35,6 +36,7 @@ class TrainedCell:
     label: str
     model: nn.Module
     size: tuple[int, int]
+    intensity: Scale | None = None
 
 
 def command(places: Places, asked: str | None, photographs: str, credit: str | None) -> None:
@@ -90,16 +92,16 @@ def _trained_cells(answers: Answer, output_dir: Path) -> Iterator[TrainedCell]:
             continue
         config = load_config(answers.study, cell.keys[0])
         model = TrainedModel(path, config, {}).model()  # all weights are in the checkpoint: nothing is downloaded
-        yield TrainedCell(cell_name(answers.study, cell.levels, "en"), model, config.size)
+        yield TrainedCell(cell_name(answers.study, cell.levels, "en"), model, config.size, config.intensity)
 
 
 def _row(sample: Sample, cells: list[TrainedCell]) -> Shown:
-    truth = read_mask(sample.mask)
+    truth = sample.read_mask()
     height, width = truth.shape
     predictions = []
     for cell in cells:
-        image = load_image(sample.image, cell.size)
+        image = load_image(sample.image, cell.size, cell.intensity)
         (logits,) = predict_logits(cell.model, image[None], torch.device("cpu"))
         predictions.append(enlarge(logits, (width, height)) > 0)
-    photo = cv2.resize(read_image(sample.image), (width, height), interpolation=cv2.INTER_AREA)
+    photo = cv2.resize(sample.read_image(), (width, height), interpolation=cv2.INTER_AREA)
     return Shown(np.asarray(photo, np.uint8), truth, predictions, sample.name)

@@ -24,7 +24,7 @@ from experiments.data import folder
 from experiments.data.cache import resize
 from experiments.data.corruptions import CLEAN, CONDITIONS, CORRUPTIONS, corrupt
 from experiments.data.dataset import ImageDataset
-from experiments.data.samples import Sample, read_image
+from experiments.data.samples import Sample
 from experiments.evaluation import evaluator
 from experiments.inference.trained_model import LAST, TrainedModel
 from experiments.runtime import interrupts, progress
@@ -49,7 +49,7 @@ class CorruptedDataset(ImageDataset):
         if self.condition == CLEAN:
             return super().image(index)
         sample = self.samples[index]
-        return resize(corrupt(read_image(sample.image), self.condition, sample.name), self.size)
+        return resize(corrupt(sample.read_image(), self.condition, sample.name), self.size)
 
     def pair(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """The corrupted image (H, W, 3) and its mask (H, W) of 0 and 1."""

@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from analysis.records.files import read_json
 from analysis.records.study_results import TRIALS
 from experiments.config.schema import PROTOCOL, without_password
 from experiments.config.values import check_tracking_uri
 from experiments.data.carvana import is_known_faulty
 from experiments.runtime import progress
+from experiments.data.images import open_image
 from experiments.runtime.files import write_atomically
 from experiments.runtime.leases import LOCK_TIMEOUT, wait_for_lock
 from experiments.studies.cost import Sensitivity
@@ -265,7 +264,7 @@ def _data_size(plan: Plan) -> dict[str, Any]:
 
 @functools.cache
 def _size(mask: Path) -> str:
-    with Image.open(mask) as picture:
+    with open_image(mask, "mask") as picture:
         return f"{picture.width}x{picture.height}"
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from analysis.records.places import Places, load_study
 from analysis.text.sentences import cell_verdict
 from analysis.verdicts.answer import Answer, CellResult, answer_study
+from experiments.data.images import open_image
 from experiments.runtime import progress
 from experiments.tracking.tracker import Session
 from registry import InputError
@@ -79,12 +80,11 @@ def _metrics(found: Answer, cell: CellResult) -> dict[str, float]:
 
 def _picture(found: Answer, cell: CellResult) -> Any:
     """The cell's difference to the baseline with its interval, as a PIL image."""
-    from PIL import Image
-
     from analysis.plots.effects import cell_interval
     from analysis.plots.style import style
 
     content = io.BytesIO()
     with style():
         cell_interval(found, cell.name).savefig(content, format="png", dpi=110, facecolor="white")
-    return Image.open(content)
+    with open_image(content) as picture:
+        return picture.copy()

@@ -14,9 +14,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from experiments.config.schema import RunConfig
+from experiments.data.images import open_image
 from experiments.runtime.environment import git_commit
 from experiments.tracking import store
 from experiments.tracking.tracker import Session
+from registry import InputError
 
 RUNNING = "RUNNING"
 
@@ -187,17 +189,15 @@ class RunUpload:
         self._steps.add(step)
 
     def _log_picture(self, name: str | tuple[str, int], path: Path) -> None:
-        from PIL import Image
-
         try:
-            picture = Image.open(path)
-        except (OSError, ValueError):  # torn by a kill, in versions that did not write it atomically
+            with open_image(path, "picture") as opened:
+                picture = opened.copy()
+        except InputError:  # torn by a kill, in versions that did not write it atomically
             return
-        with picture:
-            if isinstance(name, tuple):
-                self._session.client.log_image(self._run_id, picture, key=name[0], step=name[1])
-            else:
-                self._session.client.log_image(self._run_id, picture, artifact_file=f"pictures/{name}")
+        if isinstance(name, tuple):
+            self._session.client.log_image(self._run_id, picture, key=name[0], step=name[1])
+        else:
+            self._session.client.log_image(self._run_id, picture, artifact_file=f"pictures/{name}")
         self._pictures.add(name)
 
 

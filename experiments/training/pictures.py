@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from analysis.plots import panels
 from experiments.data.dataset import ImageDataset
-from experiments.data.samples import read_mask
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.runtime.files import no_check, write_atomically
 from experiments.training.loop import State
@@ -50,7 +49,7 @@ def save_examples(
     chosen = {order[0]: "best", order[len(order) // 2]: "median", order[-1]: "worst"}
     rows = []
     for index, word in chosen.items():
-        truth = read_mask(test.samples[index].mask)
+        truth = test.samples[index].read_mask()
         logits = predict(np.stack([test.image(index)]))[0]  # a copy: torch warns of arrays that cannot be written
         prediction = enlarge(logits, (truth.shape[1], truth.shape[0])) > 0
         rows.append(

@@ -212,7 +212,8 @@ def refuse_changed(config: RunConfig, machine: RuntimeConfig) -> None:
 def _places(machine: RuntimeConfig) -> dict[str, Any]:
     """Where the inputs lie: what makes two commands the same although it does not change the result."""
     paths = {"data_dir": machine.data_dir, "split_file": machine.split_file, "weights_file": machine.weights_file}
-    return {name: str(path.absolute()) if path else None for name, path in paths.items()}
+    places = {name: str(path.absolute()) if path else None for name, path in paths.items()}
+    return places | ({"mask_pattern": machine.mask_pattern} if machine.mask_pattern else {})
 
 
 def _difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:

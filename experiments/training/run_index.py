@@ -8,6 +8,7 @@ from typing import Any
 
 from analysis.records.run_state import RunState, run_state, test_dice
 from experiments.data.cache import disk_size
+from experiments.data.reading import Reading, cache_name
 from experiments.runtime import leases
 
 
@@ -29,8 +30,8 @@ class ListedRun:
     @property
     def cache(self) -> str:
         """The name of the cache that the run reads."""
-        width, height = (*self.config.get("size", ()), 0, 0)[:2]
-        return f"{self.config.get('data_fingerprint', '')}-{width}x{height}"
+        size = (*self.config.get("size", ()), 0, 0)[:2]
+        return cache_name(self.config.get("data_fingerprint", ""), size, Reading.of(self.config))
 
 
 def list_runs(runs_dir: Path) -> list[ListedRun]:

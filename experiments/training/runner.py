@@ -21,7 +21,7 @@ from torch import nn
 from experiments.config.schema import RunConfig, RuntimeConfig
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels, open_cache
-from experiments.data.run_inputs import RunInputs
+from experiments.data.run_inputs import RunInputs, warn_before_training
 from experiments.data.samples import CHANGED_IN_USE, fingerprint
 from experiments.runtime import progress
 from experiments.runtime.errors import Diverged, RunFailed, disk_error_message
@@ -157,6 +157,7 @@ def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module, c
     _refuse_other_data(inputs)
     with progress.progress_counter("decoding images", stop.check) as show:
         pixels = open_cache(inputs.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
+    warn_before_training(inputs, pixels)
     run_folder.begin(config, machine, command)
     run_folder.write("split.csv", splitting.manifest(inputs.parts))
     job.lease.confirm()  # or MLflow would show it as running again, when another process has finished it

@@ -1,0 +1,183 @@
+"""Masks: which pixels of a file are the object.
+
+A mask is binary (0/1, 0/255, 0/65535), or names classes by values or colours of which some are the object
+(`foreground`). It lies in the colours or, as in a cut-out, in the alpha channel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from experiments.data.images import open_image, orient, orientation
+from registry import InputError
+
+TOPS = (0, 1, 255, 65535)  # values of the object in a binary mask; 0: it has none
+CLASSES = 64  # a mask of more values is taken for a smoothed one, not for one of classes
+EDGE = 12  # values this near to 0 or 255 are what JPEG makes of them
+Foreground = Sequence[int | str]  # values or indices, and colours as "255,0,0"
+
+
+def read_mask(
+    path: Path, foreground: Foreground = (), channel: str = "auto", turned: int | None = None
+) -> NDArray[np.bool_]:
+    """Read a mask as booleans (H, W), True on the object. Palettes and EXIF rotation are honoured.
+
+    Args:
+        path: The file.
+        foreground: The values (of a palette image: indices) and colours that are the object. Without any the mask is
+            binary: 0/1 or 0/255 (16 bit: 0/65535).
+        channel: "colour", "alpha", or "auto": alpha where it alone varies.
+        turned: The EXIF orientation to turn the mask by; None for its own.
+
+    Raises:
+        InputError: The file is missing, truncated, not an image, or neither binary nor of classes that are named.
+    """
+    with open_image(path, "mask") as picture:
+        turned = orientation(picture) if turned is None else turned
+        alpha = alpha_channel(picture) if channel != "colour" else None
+        if alpha is not None and _uses_alpha(picture, alpha, channel):
+            return orient(_binary(alpha, path, picture, "alpha channel"), turned)
+        values = _levels(picture, bool(foreground))
+        if foreground:
+            return orient(_is_foreground(values, picture, foreground, path), turned)
+        marked = _binary(values, path, picture)
+        if channel == "auto" and alpha is not None and _opposite(picture, marked, alpha):
+            raise InputError(
+                f"The mask {path} marks the opposite in its colours and in its alpha channel. "
+                "Say which is right: --mask-channel colour or --mask-channel alpha."
+            )
+        return orient(marked, turned)
+
+
+def only_alpha_varies(path: Path) -> bool:
+    """Whether a mask has one colour and the object in its alpha channel. Unreadable files have no such thing."""
+    try:
+        with open_image(path, "mask") as picture:
+            alpha = alpha_channel(picture)
+            return alpha is not None and not _constant(alpha) and not _colours_vary(picture)
+    except InputError:
+        return False
+
+
+def alpha_channel(picture: Image.Image) -> NDArray[np.uint8] | None:
+    """The alpha channel (H, W), of a palette image that of its colours; None where there is none."""
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return None
+    return np.asarray(picture.convert("RGBA"))[..., 3]
+
+
+def _constant(values: NDArray[Any]) -> bool:
+    return values.size == 0 or bool((values == values.flat[0]).all())
+
+
+def _uses_alpha(picture: Image.Image, alpha: NDArray[np.uint8], channel: str) -> bool:
+    """Whether the object is in the alpha channel: of masks that are said to have it there, wherever that channel varies
+    or the colours do not; of others, where it alone varies."""
+    if channel == "alpha":
+        return not _constant(alpha) or not _colours_vary(picture)
+    return not _constant(alpha) and not _colours_vary(picture)
+
+
+def _opposite(picture: Image.Image, marked: NDArray[np.bool_], alpha: NDArray[np.uint8]) -> bool:
+    """Whether the colours mark just what is transparent; a palette's transparent entry is a matter of display alone."""
+    return picture.mode in ("RGBA", "LA") and not _constant(alpha) and np.array_equal(marked, alpha == 0)
+
+
+def _colours_vary(picture: Image.Image) -> bool:
+    rgb = np.asarray(picture.convert("RGBA"))[..., :3]
+    return rgb.size > 0 and not bool((rgb == rgb[0, 0]).all())
+
+
+def _levels(picture: Image.Image, classes: bool) -> NDArray[Any]:
+    """The mask's values (H, W), or its colours (H, W, 3) where classes are asked for and colours are no greys.
+
+    Of a palette image they are its colours if they are 0 and 255, otherwise its indices.
+    """
+    if picture.mode in ("P", "PA") and not classes:
+        grey = np.asarray(picture.convert("L"))
+        return grey if set(np.unique(grey).tolist()) <= {0, 255} else _indices(picture)
+    if picture.mode in ("P", "PA"):
+        return _indices(picture)
+    if picture.mode.startswith(("I", "F")):
+        return np.asarray(picture)
+    if classes and picture.mode == "1":
+        return np.asarray(picture).astype(np.uint8)
+    if classes and picture.mode not in ("L", "LA"):
+        rgb = np.asarray(picture.convert("RGB"))
+        return rgb[..., 0] if _grey(rgb) else rgb
+    return np.asarray(picture.convert("L"))
+
+
+def _indices(picture: Image.Image) -> NDArray[np.uint8]:
+    values = np.asarray(picture)
+    return values if values.ndim == 2 else np.asarray(values[..., 0])  # PA: index and alpha
+
+
+def _grey(rgb: NDArray[np.uint8]) -> bool:
+    return bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all())
+
+
+def _binary(levels: NDArray[Any], path: Path, picture: Image.Image, where: str = "") -> NDArray[np.bool_]:
+    top = levels.max(initial=0)
+    if top not in TOPS or not bool(((levels == 0) | (levels == top)).all()):
+        raise InputError(f"The mask {path} is not binary: {_not_binary(levels, picture, where)}")
+    return levels > 0
+
+
+def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
+    """What the mask holds instead, and the advice that fits."""
+    values = np.unique(levels)
+    shown = ", ".join(f"{value:g}" for value in values[:6]) + (" …" if len(values) > 6 else "")
+    held = f"its {where} holds the values {shown}" if where else f"it holds the values {shown}"
+    smooth = "Save it again without smoothing or JPEG compression (as PNG)."
+    near = bool(((values <= EDGE) | (values >= 255 - EDGE)).all()) and len(values) > 3
+    if where or picture.format == "JPEG" or len(values) > CLASSES or near or values.dtype.kind == "f":
+        return f"{held}; a mask holds 0 and 1, or 0 and 255. {smooth}"
+    colours = [] if picture.mode in ("P", "PA", "L", "LA", "1") else _colours(picture)
+    if colours:
+        others = [colour for colour in colours if colour != "0,0,0"]
+        return (
+            f"it holds the colours {' and '.join(colours[:6])}{' …' if len(colours) > 6 else ''}. Name those of the "
+            f"object, such as --foreground {others[0]}."
+        )
+    others = [f"{value:g}" for value in values if value != 0]
+    objects = " ".join(others) if len(others) < 3 else others[0]
+    what = f"{held}; a mask without classes holds 0 and 1, or 0 and 255."
+    return f"{what} Name the values of the object, such as --foreground {objects}."
+
+
+def _colours(picture: Image.Image) -> list[str]:
+    """The colours of a mask as R,G,B; none where all are greys."""
+    if picture.mode.startswith(("I", "F")):
+        return []
+    rgb = np.asarray(picture.convert("RGB"))
+    colours = np.unique(rgb.reshape(-1, 3), axis=0)
+    return [] if _grey(rgb) else [",".join(map(str, colour)) for colour in colours.tolist()]
+
+
+def _is_foreground(values: NDArray[Any], picture: Image.Image, foreground: Foreground, path: Path) -> NDArray[np.bool_]:
+    if picture.format == "JPEG" and len(np.unique(values)) > CLASSES:
+        raise InputError(
+            f"The mask {path} is a JPEG of more than {CLASSES} values: compression has smoothed its classes. "
+            "Save it again as PNG."
+        )
+    numbers = [value for value in foreground if not isinstance(value, str)]
+    colours = [tuple(map(int, value.split(","))) for value in foreground if isinstance(value, str)]
+    numbers += [1] if picture.mode == "1" and 255 in numbers else []
+    if values.ndim == 3 and numbers:
+        raise InputError(
+            f"The mask {path} has colours ({' and '.join(_colours(picture)[:6])}), not values: name colours of the "
+            "object, such as --foreground 255,0,0."
+        )
+    marked = np.isin(values, numbers) if values.ndim == 2 else np.zeros(values.shape[:2], bool)
+    if colours:
+        rgb = np.asarray(picture.convert("RGB"))
+        for colour in colours:
+            marked |= (rgb == np.array(colour)).all(-1)
+    return marked

@@ -1,0 +1,379 @@
+"""How files become pixels: formats, depths, class masks, alpha masks, EXIF; one rule for a whole data set."""
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from experiments.config import values
+from experiments.config.schema import RunConfig, RuntimeConfig
+from experiments.data import images, run_inputs
+from experiments.data.groups import suggest_pattern
+from experiments.data.reading import Reading, ValueRange, cache_name, intensity_scale
+from experiments.data.samples import read_image, read_mask
+from registry import InputError
+from tests.conftest import examples, run_folder, small
+from tests.strangers import scene
+
+DEPTHS = {"int8": "tif", "int16": "tif", "uint16": "png", "int32": "tif", "float32": "tif", "float64": "tif"}
+
+
+@pytest.fixture(autouse=True)
+def nothing_said():
+    """What is said once in a process is said once in a test."""
+    run_inputs._log_once.cache_clear()
+
+
+def write_depths(root, dtype, low, high, ending, count=12):
+    """Pairs whose images have values of `dtype` from `low` to `high`; those of one image span a part of it."""
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for number in range(count):
+        photo, mask = scene(64, 48, number)
+        share = photo[..., 0] / 255 * (0.5 + 0.5 * (number % 2))
+        share[0, :2] = (0, 1) if number % 3 else (0.2, 0.6)
+        assert cv2.imwrite(str(root / "images" / f"p{number}.{ending}"), (low + (high - low) * share).astype(dtype))
+        Image.fromarray(mask.astype(np.uint8) * 255).save(root / "masks" / f"p{number}.png")
+    return root
+
+
+def inputs(root, **fields):
+    config = RunConfig(data="folder", **fields)
+    return run_inputs.load_run_inputs(config, RuntimeConfig(data_dir=root))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "low", "high"),
+    [("int16", -1000, 3000), ("uint16", 0, 4095), ("int32", -70000, 2000000), ("uint16", 500, 700),
+     ("float32", -0.5, 1.5), ("float64", 1000, 1010), ("int8", -100, 100)],
+)  # fmt: skip
+def test_every_depth_has_one_scale_for_all_files_and_never_wraps(tmp_path, dtype, low, high):
+    root = write_depths(tmp_path / "pairs", dtype, low, high, DEPTHS[dtype])
+    made = inputs(root)
+    assert np.allclose(made.config.intensity, (low, high), rtol=1e-6) and made.config.key != RunConfig().key
+    curve = {}
+    for sample in made.samples:
+        raw = images.deep_values(sample.image).astype(float)
+        read = sample.read_image()
+        assert np.array_equal(read[..., 0], read[..., 2]) and read.shape == (48, 64, 3)
+        assert np.abs(read[..., 0] - (raw - low) / (high - low) * 255).max() < 1.01
+        for value, level in zip(raw.ravel(), read[..., 0].ravel(), strict=True):
+            assert curve.setdefault(value, level) == level, "one value has one level in all files"
+    assert set(curve.values()) >= {0, 255}
+
+
+@pytest.mark.parametrize(("dtype", "low", "high"), [("uint8", 0, 255), ("uint16", 0, 65535), ("uint16", 0, 40000)])
+def test_8_bits_and_full_16_bits_keep_their_numbers_keys_and_caches(tmp_path, dtype, low, high):
+    made = inputs(write_depths(tmp_path / "pairs", dtype, low, high, "png"))
+    assert made.config.intensity is None and "intensity" not in made.config.to_dict()
+    assert made.samples[0].reading.suffix == "" and cache_name("f00", (48, 32), made.samples[0].reading) == "f00-48x32"
+    raw = cv2.imread(str(made.samples[3].image), cv2.IMREAD_UNCHANGED)
+    expected = raw if dtype == "uint8" else (raw / np.float32(257)).round()
+    assert np.array_equal(made.samples[3].read_image()[..., 0], expected)
+
+
+def test_a_dark_file_among_full_16_bits_is_not_read_by_a_rule_of_its_own(tmp_path):
+    root = write_depths(tmp_path / "pairs", "uint16", 0, 65535, "png")
+    cv2.imwrite(str(root / "images" / "p5.png"), np.full((48, 64), 200, np.uint16))
+    made = inputs(root)
+    (dark,) = [sample for sample in made.samples if sample.name == "p5.png"]
+    assert made.config.intensity == (0, 65535) and dark.read_image().max() == 1
+
+
+def test_only_training_images_decide_the_scale(tmp_path):
+    root = write_depths(tmp_path / "pairs", "uint16", 0, 4000, "png")
+    test = inputs(root).parts.test[0].image
+    cv2.imwrite(str(test), np.full((48, 64), 60000, np.uint16))
+    made = inputs(root)
+    assert made.config.intensity == (0, 4000)
+    assert next(s for s in made.parts.test if s.image == test).read_image().min() == 255  # clipped, not wrapped
+
+
+def test_colours_of_12_bits_in_16_are_scaled_like_greys(tmp_path):
+    root = write_depths(tmp_path / "pairs", "uint8", 0, 255, "png")
+    for path in (root / "images").iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path)).astype(np.uint16) * 16 + np.arange(3, dtype=np.uint16) * 5)
+    made = inputs(root)
+    assert made.config.intensity[1] > 4000 and max(s.read_image().max() for s in made.samples) == 255
+
+
+@examples(200)
+@given(st.data())
+def test_the_scale_of_any_ranges_is_a_range_that_covers_the_training_images(data):
+    number = st.floats(-1e9, 1e9, allow_nan=False)
+    made = st.tuples(number, number, st.booleans(), st.booleans()).map(
+        lambda row: ValueRange(min(row[:2]), max(row[:2]), row[2], row[3])
+    )
+    train, others = data.draw(st.lists(made, max_size=4)), data.draw(st.lists(made, max_size=4))
+    scale = intensity_scale(train, others)
+    if scale is None:
+        assert all(r.integer and r.low >= 0 and r.high <= 65535 for r in [*train, *others])
+    else:
+        assert scale[0] < scale[1] and all(r.low >= scale[0] and r.high <= scale[1] for r in train)
+
+
+@examples(100)
+@given(st.lists(st.floats(width=32), min_size=1, max_size=30), st.floats(-1e6, 1e6), st.floats(1e-3, 1e6))
+def test_scaling_keeps_the_order_of_any_values(row, low, span):
+    pixels = np.array([row], np.float32)
+    found = images.scaled(pixels, (low, low + span))
+    finite = np.nan_to_num(pixels.ravel().astype(float), nan=low)
+    order = np.argsort(finite)
+    assert (np.diff(found.ravel()[order].astype(int)) >= 0).all()
+
+
+def test_a_scale_that_a_few_values_stretch_is_named_with_a_better_one(command, tmp_path):
+    root = write_depths(tmp_path / "pairs", "int16", -1000, 1000, "tif")
+    for path in (root / "images").iterdir():
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        pixels[1, 1] = 30000
+        cv2.imwrite(str(path), pixels)
+    _, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", root)
+    assert "-1000 to 30000 become 0 to 255" in shown and "type --intensity -1000:" in shown
+    code, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", root, "--intensity", "-1000:1000")
+    assert code == 0 and "12 of them have values outside the scale" in shown
+
+
+def test_a_run_keeps_its_scale_and_its_predictions_use_it(command, tmp_path):
+    root = write_depths(tmp_path / "pairs", "int16", -1000, 3000, "tif")
+    words = small(root, tmp_path / "out", epochs=6, batch_size=4, data="folder")
+    code, shown, complaint = command(*words)
+    assert code == 0, complaint
+    assert shown.count("Intensity scale: ") == 1 and "--intensity -1000:3000" in shown
+    key = run_folder(tmp_path / "out").name
+    (kept,) = [p.name for p in (tmp_path / "out" / "cache").iterdir() if p.is_dir()]
+    assert kept.count("-") == 2
+    code, shown, complaint = command(*words, "--intensity", "-1000:3000")
+    assert code == 0 and f"The run {key} is finished" in shown, complaint
+    from experiments.inference.predictor import Predictor
+    from experiments.inference.trained_model import from_path
+
+    predictor = Predictor([from_path(run_folder(tmp_path / "out"))], "cpu")
+    sample = inputs(root).samples[0]
+    assert np.array_equal(predictor.read(sample.image, keep_pixels=True).pixels, sample.read_image())
+
+
+@pytest.mark.parametrize("content", [b"%!PS-Adobe-3.0 EPSF-3.0\n", b"%PDF-1.7\n", b"8BPS\0\1", b"icns\0\0\0\x20"])
+def test_a_format_that_is_not_asked_for_is_not_opened(tmp_path, content):
+    path = tmp_path / "photo.png"
+    path.write_bytes(content + b"\0" * 200)
+    with pytest.raises(InputError, match=r"photo\.png is an? .*Convert it"):
+        read_image(path)
+
+
+def test_no_image_is_opened_but_through_the_one_door():
+    from tests.conftest import ROOT
+
+    for path in [*(ROOT / "experiments").rglob("*.py"), *(ROOT / "analysis").rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        opened = [word for word in ("Image.open(", "cv2.imread(", "cv2.imdecode(") if word in text]
+        assert not opened or path.name == "images.py", path
+
+
+def test_heic_is_read_with_its_package_and_names_it_without(tmp_path):
+    path = tmp_path / "photo.heic"
+    if images.heic_available():
+        import pillow_heif
+
+        photo = scene(64, 48, 0)[0]
+        pillow_heif.from_bytes("RGB", (64, 48), photo.tobytes()).save(path, quality=100)
+        assert np.abs(read_image(path).astype(int) - photo).mean() < 6
+    else:
+        path.write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 100)
+        with pytest.raises(InputError, match="pip install pillow-heif"):
+            read_image(path)
+
+
+def write_masks(root, make, ending="png", count=12):
+    """Pairs of photographs and masks; `make(mask, number)` gives the picture of a mask (H, W) of booleans."""
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for number in range(count):
+        photo, mask = scene(64, 48, number)
+        Image.fromarray(photo).save(root / "images" / f"p{number}.png")
+        make(mask, number).save(root / "masks" / f"p{number}.{ending}")
+    return root
+
+
+def classes(mask, _):
+    levels = mask.astype(np.uint8) * 2
+    levels[:5] = 1
+    return Image.fromarray(levels)
+
+
+def red(mask, _):
+    return Image.fromarray(np.where(mask[..., None], np.array([255, 0, 0], np.uint8), np.uint8(0)))
+
+
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [
+        (classes, "holds the values 0, 1, 2; .* --foreground 1 2"),
+        (red, "holds the colours 0,0,0 and 255,0,0. .* --foreground 255,0,0"),
+        (lambda mask, _: Image.fromarray(mask.astype(np.uint8) * 128), "the values 0, 128; .* --foreground 128"),
+        (
+            lambda mask, _: Image.fromarray(cv2.GaussianBlur(mask.astype(np.uint8) * 255, (0, 0), 2)),
+            "without smoothing",
+        ),
+    ],
+    ids=["classes", "red", "128", "soft"],
+)
+def test_a_mask_that_is_not_binary_gets_the_advice_that_fits(tmp_path, make, advice):
+    make(scene(64, 48, 0)[1], 0).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=f"not binary: .*{advice}"):
+        read_mask(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "expected"),
+    [
+        (classes, "2", lambda mask: mask & (np.arange(48) >= 5)[:, None]),
+        (classes, "1 2", lambda mask: mask | (np.arange(48) < 5)[:, None]),
+        (red, "255,0,0", lambda mask: mask),
+        (red, "0,0,0", lambda mask: ~mask),
+        (lambda mask, _: Image.fromarray(mask.astype(np.uint8) * 128), "128", lambda mask: mask),
+    ],
+    ids=["2", "1 2", "red", "black", "128"],
+)
+def test_the_named_values_and_colours_are_the_object(tmp_path, make, words, expected):
+    root = write_masks(tmp_path / "pairs", make)
+    made = inputs(root, foreground=values.typed("foreground", words.split()))
+    for sample in made.samples:
+        assert np.array_equal(sample.read_mask(), expected(scene(64, 48, int(sample.image.stem[1:]))[1]))
+
+
+def test_two_choices_of_foreground_share_neither_key_nor_pixels(tmp_path):
+    root = write_masks(tmp_path / "pairs", classes)
+    one, both = inputs(root, foreground=(1,)), inputs(root, foreground=(1, 2))
+    names = {cache_name("f00", (48, 32), made.samples[0].reading) for made in (one, both)}
+    assert one.config.key != both.config.key and len(names) == 2 and "f00-48x32" not in names
+    assert inputs(root, foreground=values.typed("foreground", ["2", "1"])).config.key == both.config.key
+
+
+def test_names_of_caches_are_those_that_clean_cache_knows():
+    from experiments.data.cache import NAME
+
+    for reading in (Reading(), Reading(foreground=(1,)), Reading(intensity=(0.0, 4095.0))):
+        assert NAME.match(cache_name("0a1b", (48, 32), reading))[1] == cache_name("0a1b", (48, 32), reading)
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_alpha_is_the_mask_where_it_alone_varies_in_all_files_of_a_data_set(tmp_path, colour):
+    def cut(mask, number):
+        alpha = (mask if number else np.zeros_like(mask)).astype(np.uint8) * 255  # one mask is empty
+        return Image.fromarray(np.dstack([np.full((48, 64, 3), colour, np.uint8), alpha]))
+
+    made = inputs(write_masks(tmp_path / "pairs", cut))
+    assert made.config.mask_channel == "alpha" and made.config.key != RunConfig().key
+    for sample in made.samples:
+        number = int(sample.image.stem[1:])
+        assert np.array_equal(sample.read_mask(), scene(64, 48, number)[1] & bool(number))
+
+
+def test_opaque_white_masks_keep_their_numbers_and_their_key(tmp_path):
+    made = inputs(
+        write_masks(tmp_path / "pairs", lambda m, _: Image.fromarray(m.astype(np.uint8) * 255).convert("RGBA"))
+    )
+    assert made.config.mask_channel == "auto" and "mask_channel" not in made.config.to_dict()
+    assert np.array_equal(made.samples[0].read_mask(), scene(64, 48, 0)[1])
+
+
+def test_colours_and_alpha_that_contradict_each_other_are_refused(tmp_path):
+    mask = scene(64, 48, 0)[1]
+    levels = (~mask).astype(np.uint8) * 255
+    Image.fromarray(np.dstack([levels] * 3 + [mask.astype(np.uint8) * 255])).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match="--mask-channel colour or --mask-channel alpha"):
+        read_mask(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png", channel="alpha"), mask)
+    assert np.array_equal(read_mask(tmp_path / "mask.png", channel="colour"), ~mask)
+
+
+def write_turned(root, turned, count=12):
+    """Photographs that EXIF turns by `turned`, and masks drawn on their raw pixels."""
+    for part in ("images", "masks"):
+        (root / part).mkdir(parents=True)
+    for number in range(count):
+        photo, mask = scene(64, 48, number)
+        mask = np.roll(mask, (5, 9), (0, 1))  # off the centre, so that every turn moves it
+        photo = np.roll(photo, (5, 9), (0, 1))
+        picture = Image.fromarray(photo)
+        exif = picture.getexif()
+        exif[0x0112] = turned
+        picture.save(root / "images" / f"p{number}.jpg", exif=exif, quality=95)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(root / "masks" / f"p{number}.png")
+    return root
+
+
+@pytest.mark.parametrize("turned", range(2, 9))
+def test_masks_on_raw_pixels_are_noticed_in_every_orientation_and_read_by_a_flag(command, tmp_path, turned):
+    root = write_turned(tmp_path / "pairs", turned)
+    words = ["data", "verify", "--data", "folder", "--data-dir", root]
+    code, shown, _ = command(*words)
+    assert (
+        code == 1
+        and "--mask-exif image" in shown
+        and f"EXIF turns 12 of 12 images (12 with orientation {turned})" in shown
+    )
+    code, shown, _ = command(*words, "--mask-exif", "image")
+    assert code == 0 and "EXIF turns 12 of 12 images" in shown, shown
+    sample = inputs(root, mask_exif="image").samples[0]
+    raw = read_mask(sample.mask)
+    assert (
+        np.array_equal(sample.read_mask(), images.orient(raw, turned))
+        and sample.read_mask().shape == sample.read_image().shape[:2]
+    )
+
+
+def test_training_and_verify_give_the_same_sentence_for_a_turned_image(command, tmp_path):
+    root = write_turned(tmp_path / "pairs", 6)
+    _, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", root)
+    code, _, complaint = command(*small(root, tmp_path / "out", data="folder"))
+    sentence = complaint.strip().splitlines()[-1]
+    assert code == 2 and "EXIF" in sentence and sentence.partition("The image ")[2] in shown
+
+
+def test_names_that_look_like_patients_are_noticed_before_training_and_by_verify(command, tmp_path):
+    root = write_masks(tmp_path / "pairs", lambda m, _: Image.fromarray(m.astype(np.uint8) * 255), count=20)
+    for part in ("images", "masks"):
+        for path in (root / part).iterdir():
+            number = int(path.stem[1:])
+            path.rename(path.with_name(f"Pat-{number // 4:03d}_{number % 4}{path.suffix}"))
+    words = ["data", "verify", "--data", "folder", "--data-dir", root]
+    suggested = "--group-pattern '^([^_]+)_' would make 5 groups"
+    assert suggested in command(*words)[1]
+    assert suggested in command(*small(root, tmp_path / "out", data="folder", epochs=1))[1]
+    code, shown, _ = command(*words, "--group-pattern", "^([^_]+)_")
+    assert code == 0 and "in 5 groups" in shown and "would make" not in shown
+
+
+@pytest.mark.parametrize(
+    ("names", "groups"),
+    [
+        ([f"img_{n:03d}.png" for n in range(60)], None),
+        ([f"{n:05d}.png" for n in range(60)], None),
+        ([f"patient{p}slice{n}.png" for p in range(9) for n in range(4)], 9),
+        ([f"p{p}/{n}.png" for p in range(9) for n in range(4)], 9),
+        ([f"TCGA_CS_{p}_{n}.tif" for p in range(4941, 4960) for n in range(4)], 19),
+    ],
+)
+def test_only_prefixes_of_several_groups_are_suggested(names, groups):
+    suggested = suggest_pattern(names)
+    assert (suggested and suggested[1]) == groups
+
+
+def test_empty_parts_and_vanishing_objects_are_reported_before_training(command, tmp_path):
+    root = write_masks(tmp_path / "empty", lambda m, _: Image.fromarray(np.zeros((48, 64), np.uint8)))
+    assert "masks of the training images are empty" in command(*small(root, tmp_path / "a", data="folder", epochs=1))[1]
+
+    def dot(mask, number):
+        levels = np.zeros((480, 640), np.uint8)
+        levels[200, 100 + number] = 255
+        return Image.fromarray(levels)
+
+    root = write_masks(tmp_path / "dots", dot)
+    for number in range(12):
+        Image.fromarray(scene(640, 480, number)[0]).save(root / "images" / f"p{number}.png")
+    shown = command(*small(root, tmp_path / "b", data="folder", epochs=1))[1]
+    assert "score a Dice of 0.00" in shown and "Choose a larger --size" in shown
