@@ -343,7 +343,10 @@ def test_the_pages_commands_run(words, command, made_cars, tmp_path, monkeypatch
         monkeypatch.syspath_prepend(tmp_path)
     short = small(made_cars, tmp_path / "outputs", epochs=1)
     if "folder" in given:
-        write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
+        between = "_" if "^([^_]+)_" in given else ""
+        write_pairs(tmp_path / "pairs", names=[f"{letter}{between}{n}" for letter in "abcdefgh" for n in range(2)])
+        for mask in (tmp_path / "pairs" / "masks").iterdir() if "{name}_annotated" in given else ():
+            mask.rename(mask.with_stem(f"{mask.stem}_annotated"))
         short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
     if "my_data:pets" in given:
         write_pets(tmp_path / "pets")
