@@ -264,4 +264,4 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # Where each data set is looked for when `--data-dir` is not given.
-DATA_DIRS = {"carvana": Path("data/carvana"), "folder": Path("data/folder"), "synthetic": Path("data/synthetic")}
+DATA_DIRS = {name: Path("data", name) for name in ("carvana", "folder", "nuclei", "synthetic")}
