@@ -40,7 +40,33 @@ def write_synthetic(root):
     write_cars(root, 3, 0, (64, 48), lambda done, total: None)
 
 
-MADE = {"carvana": write_synthetic, "synthetic": write_synthetic, "folder": write_pairs, "nuclei": write_nuclei}
+def write_oxford_pets(root, count=8, size=(60, 44)):
+    """What torchvision makes in its root: images, lists, trimaps of 1, 2 and 3, and the archives' strange files."""
+    images, annotations = root / "oxford-iiit-pet" / "images", root / "oxford-iiit-pet" / "annotations"
+    for folder in (images, annotations / "trimaps", annotations / "xmls"):
+        folder.mkdir(parents=True)
+    trimaps, rows = {}, []
+    for number in range(count):
+        breed = ("Abyssinian", "great_pyrenees")[number % 2]
+        name = f"{breed}_{number}"
+        image, mask = scene(*size, number)
+        trimap = np.where(np.asarray(mask) > 0, 1, 2).astype(np.uint8)
+        trimap[np.roll(trimap, 1, axis=0) != trimap] = 3
+        Image.fromarray(image).save(images / f"{name}.jpg")
+        Image.fromarray(trimap).save(annotations / "trimaps" / f"{name}.png")
+        (annotations / "trimaps" / f"._{name}.png").write_bytes(b"\0\5\x16\7")
+        trimaps[f"{name}.jpg"] = trimap
+        rows.append(f"{name} {number % 2 + 1} {number % 2 + 1} 1")
+    (images / "Abyssinian_100.mat").write_bytes(b"MATLAB")
+    for name, part in (("list", rows), ("trainval", rows[:5]), ("test", rows[5:])):
+        (annotations / f"{name}.txt").write_text("\n".join(part) + "\n")
+    return trimaps
+
+
+MADE = {
+    "carvana": write_synthetic, "synthetic": write_synthetic, "folder": write_pairs, "nuclei": write_nuclei,
+    "oxford_pet": write_oxford_pets,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -165,3 +191,57 @@ def test_an_output_among_the_masks_of_nuclei_is_refused(tmp_path, command):
     assert code == 0, complaint
     with pytest.raises(InputError, match="holds no PNG"):
         read_mask(tmp_path / "scored")
+
+
+def test_pets_are_what_torchvision_lists_and_the_border_counts_as_pet(tmp_path):
+    from torchvision.datasets import OxfordIIITPet
+
+    trimaps = write_oxford_pets(tmp_path)
+    samples = DATASETS["oxford_pet"].build(data_dir=tmp_path)
+    listed = [OxfordIIITPet(tmp_path, part, target_types="segmentation") for part in ("trainval", "test")]
+    pairs = {image: mask for part in listed for image, mask in zip(part._images, part._segs, strict=True)}
+    assert {sample.image: sample.mask for sample in samples} == pairs
+    for sample in samples:
+        assert np.array_equal(sample.read_mask(), trimaps[sample.name] != 2)
+    assert samples == DATASETS["oxford_pet"].build(data_dir=tmp_path / "oxford-iiit-pet")
+
+
+def test_the_border_of_pets_is_background_where_the_pet_alone_is_named(tmp_path, command):
+    trimaps = write_oxford_pets(tmp_path / "data")
+    where = ("--data", "oxford_pet", "--data-dir", tmp_path / "data")
+    means = {values: np.mean([np.isin(t, values).mean() for t in trimaps.values()]) for values in ((1,), (1, 3))}
+    assert f"mean {means[1, 3]:.1%}" in command("data", "verify", *where)[1]
+    assert f"mean {means[1,]:.1%}" in command("data", "verify", *where, "--foreground", 1)[1]
+    words = small(tmp_path / "data", tmp_path / "out", data="oxford_pet", epochs=1, batch_size=4)
+    code, shown, complaint = command(*words)
+    assert code == 0 and "--group-pattern" not in shown, complaint
+    assert command(*words, "--foreground", 1)[0] == 0
+    assert len([p for p in (tmp_path / "out" / "runs").iterdir() if p.is_dir()]) == 2  # two keys
+    assert len([p for p in (tmp_path / "out" / "cache").iterdir() if p.is_dir()]) == 2  # and no shared pixels
+
+
+def test_a_run_on_pets_reads_other_masks_by_their_own_rule(tmp_path, command):
+    write_oxford_pets(tmp_path / "data")
+    write_pairs(tmp_path / "pairs")
+    assert command(*small(tmp_path / "data", tmp_path / "out", data="oxford_pet", epochs=1, batch_size=4))[0] == 0
+    words = ("evaluate", "--run", run_folder(tmp_path / "out").name, "--output-dir", tmp_path / "out")
+    code, _, complaint = command(
+        *words, "--data", "folder", "--data-dir", tmp_path / "pairs", "--output", tmp_path / "scored"
+    )
+    assert code == 0, complaint
+    rows = (tmp_path / "scored" / "scores.csv").read_text().splitlines()
+    table = [dict(zip(rows[0].split(","), row.split(","), strict=True)) for row in rows[1:]]
+    for row in table:
+        mask = read_mask(tmp_path / "pairs" / "masks" / row["image"])
+        assert int(row["tp"]) + int(row["fn"]) == mask.sum() > 0
+
+
+def test_pets_without_a_trimap_are_reported(tmp_path, command):
+    write_oxford_pets(tmp_path)
+    trimap = tmp_path / "oxford-iiit-pet" / "annotations" / "trimaps" / "Abyssinian_2.png"
+    trimap.rename(trimap.with_name("Abyssinian_99.png"))
+    code, shown, _ = command("data", "verify", "--data", "oxford_pet", "--data-dir", tmp_path)
+    lines = [line for line in shown.splitlines() if ": The" in line]
+    assert code == 1 and len(lines) == 2 and "Abyssinian_2.jpg has no mask" in shown and "Abyssinian_99.png" in shown
+    with pytest.raises(InputError, match=r"Abyssinian_2\.jpg has no mask"):
+        DATASETS["oxford_pet"].build(data_dir=tmp_path)
