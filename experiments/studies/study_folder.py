@@ -20,9 +20,9 @@ from analysis.records.study_results import TRIALS
 from experiments.config.schema import PROTOCOL, without_password
 from experiments.config.values import check_tracking_uri
 from experiments.data.carvana import is_known_faulty
-from experiments.runtime import progress
 from experiments.data.images import open_image
 from experiments.data.masks import mask_files
+from experiments.runtime import progress
 from experiments.runtime.files import write_atomically
 from experiments.runtime.leases import LOCK_TIMEOUT, wait_for_lock
 from experiments.studies.cost import Sensitivity
