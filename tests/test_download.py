@@ -1,5 +1,6 @@
 """`data download nuclei` and `oxford_pet`, from a server on this machine that has, loses and damages the archives."""
 
+import contextlib
 import dataclasses
 import hashlib
 import http.server
@@ -69,7 +70,14 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """The server, with the archives of both data sets in their true layout; SOURCES name it."""
+    """The server of `serving`."""
+    with serving(tmp_path, monkeypatch) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def serving(tmp_path, monkeypatch):
+    """A server with the archives of both data sets in their true layout; SOURCES name it."""
     monkeypatch.setenv("no_proxy", "*")
     write_nuclei(tmp_path / "made")
     write_oxford_pets(tmp_path / "made")

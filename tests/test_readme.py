@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, small
+from tests.test_datasets import MADE
+from tests.test_download import serving
 
 READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh-CN.md"}
 # Every page that is written by hand, by language; the studies' own pages are rendered whole.
@@ -323,6 +325,10 @@ def test_the_pages_commands_run(words, command, made_cars, tmp_path, monkeypatch
         write_scores(tmp_path, images="--image" in given)
         assert command(*given)[0] in ((0, 3, 4) if "--accept" in given else (0,))
         return
+    if given[:2] == ["data", "download"] and given[2] != "carvana":
+        with serving(tmp_path, monkeypatch):
+            assert command(*given)[0] == 0
+        return
     if given[:1] in (["data"], ["runs"], ["study"], ["tune"], ["grid"]):
         lay_out_data(tmp_path, made_cars, monkeypatch)
         shrink_studies(tmp_path, monkeypatch)
@@ -345,6 +351,9 @@ def test_the_pages_commands_run(words, command, made_cars, tmp_path, monkeypatch
     if "folder" in given:
         write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
         short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
+    for name in {"nuclei", "oxford_pet"} & set(given):
+        MADE[name](tmp_path / name)
+        short = small(tmp_path / name, tmp_path / "outputs", epochs=1)
     if "my_data:pets" in given:
         write_pets(tmp_path / "pets")
         short = small(tmp_path / "pets", tmp_path / "outputs", epochs=1)
