@@ -14,6 +14,7 @@ import threading
 import zipfile
 
 import pytest
+from filelock import FileLock
 
 from experiments.data import archives, download
 from experiments.data.archives import DamagedArchive, unpack
@@ -30,7 +31,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.ranges, self.cut, self.status, self.etag = {}, True, 0, 0, '"1"'
-        self.length, self.asked = True, []
+        self.length, self.asked, self.sent = True, [], []
 
     @property
     def address(self):
@@ -57,6 +58,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             return
         self.send_response(206 if start else 200)
+        server.sent.append(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
         if server.length:
@@ -139,7 +141,7 @@ def test_a_download_that_is_cut_off_resumes_or_starts_over(server, command, tmp_
     assert code == 1 and "cut off after 4,500 of" in complaint and len(complaint.strip().splitlines()) == 1
     assert (tmp_path / "data" / ".downloading-stage1_train.zip").stat().st_size == 4500
     assert command(*words)[0] == 0
-    assert server.asked[-1] == ("/stage1_train.zip", "bytes=4500-")
+    assert server.asked[-1] == ("/stage1_train.zip", "bytes=4500-") and server.sent == [200, 206 if ranges else 200]
     assert len(DATASETS["nuclei"].build(data_dir=tmp_path / "data")) == 8
 
 
@@ -247,6 +249,15 @@ def test_files_of_the_user_are_never_overwritten(server, command, tmp_path):
     mine.parent.symlink_to(tmp_path / "elsewhere")
     code, _, complaint = command(*words)
     assert code == 2 and "is a link" in complaint and not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_two_processes_do_not_download_into_one_folder(server, command, tmp_path):
+    (tmp_path / "data").mkdir()
+    for _ in range(2):  # the refused one does not break the lock
+        with FileLock(tmp_path / "data" / ".downloading.lock"):
+            code, _, complaint = command("data", "download", "nuclei", "--data-dir", tmp_path / "data")
+        assert code == 2 and "Another process" in complaint and not server.asked
+    assert command("data", "download", "nuclei", "--data-dir", tmp_path / "data")[0] == 0
 
 
 def tar_of(path, *infos, mode="w:gz", good=True):

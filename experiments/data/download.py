@@ -274,15 +274,17 @@ def download(name: str, folder: Path, show: Show) -> archives.ImportResult:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".downloading.lock", timeout=0)
     try:
-        with lock:
-            return _download(SOURCES[name], folder, show)
+        lock.acquire()
     except Timeout:
         raise InputError(f"Another process is downloading into {folder}. Wait for it, or stop it.") from None
+    try:
+        return _download(SOURCES[name], folder, show)
     finally:
-        if not lock.is_locked:
-            with contextlib.suppress(OSError):
-                (folder / ".downloading.lock").unlink()
-                folder.rmdir()  # only if nothing was written
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+        with contextlib.suppress(OSError):
+            folder.rmdir()  # if nothing was written
 
 
 def _download(source: Source, folder: Path, show: Show) -> archives.ImportResult:
