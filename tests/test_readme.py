@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, small
+from tests.test_datasets import MADE
+from tests.test_download import serving
 
 READMES = {"en": ROOT / "README.md", "zh": ROOT / "README.zh-CN.md"}
 # Every page that is written by hand, by language; the studies' own pages are rendered whole.
@@ -323,6 +325,10 @@ def test_the_pages_commands_run(words, command, made_cars, tmp_path, monkeypatch
         write_scores(tmp_path, images="--image" in given)
         assert command(*given)[0] in ((0, 3, 4) if "--accept" in given else (0,))
         return
+    if given[:2] == ["data", "download"] and given[2] != "carvana":
+        with serving(tmp_path, monkeypatch):
+            assert command(*given)[0] == 0
+        return
     if given[:1] in (["data"], ["runs"], ["study"], ["tune"], ["grid"]):
         lay_out_data(tmp_path, made_cars, monkeypatch)
         shrink_studies(tmp_path, monkeypatch)
@@ -348,6 +354,9 @@ def test_the_pages_commands_run(words, command, made_cars, tmp_path, monkeypatch
         for mask in (tmp_path / "pairs" / "masks").iterdir() if "{name}_annotated" in given else ():
             mask.rename(mask.with_stem(f"{mask.stem}_annotated"))
         short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
+    for name in {"nuclei", "oxford_pet"} & set(given):
+        MADE[name](tmp_path / name)
+        short = small(tmp_path / name, tmp_path / "outputs", epochs=1)
     if "my_data:pets" in given:
         write_pets(tmp_path / "pets")
         short = small(tmp_path / "pets", tmp_path / "outputs", epochs=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App
 
@@ -12,6 +12,9 @@ from experiments.commands.flags import flag, setting
 from experiments.config import types, values
 from experiments.config.schema import DATA_DIRS
 from registry import DATASETS
+
+if TYPE_CHECKING:
+    from experiments.data.archives import ImportResult
 
 DataDir = Annotated[Path, flag("dataset directory", "Data")]
 
@@ -75,17 +78,33 @@ def make(
 
 @data.command
 def download(
-    name: Annotated[Literal["carvana"], flag("data set")], /, *, data_dir: DataDir = DATA_DIRS["carvana"]
+    name: Annotated[Literal["carvana", "nuclei", "oxford_pet"], flag("data set")],
+    /,
+    *,
+    data_dir: Annotated[Path | None, flag("dataset directory (default: data/ and the data set's name)", "Data")] = None,
 ) -> int:
-    """Download Carvana from Kaggle through kagglehub (pip install kagglehub; accept the competition's rules first).
+    """Download a data set from its publisher and unpack it. Re-run the command to resume.
 
-    Example: python run.py data download carvana
+    carvana: through kagglehub (pip install kagglehub; accept the competition's rules first).
+    nuclei: 83 MB from the Broad Bioimage Benchmark Collection (BBBC038v1), CC0.
+    oxford_pet: 811 MB from the University of Oxford (robots.ox.ac.uk/~vgg/data/pets), CC BY-SA 4.0.
+
+    Example: python run.py data download nuclei
     """
-    from experiments.data.download import fetch
+    from experiments.data.download import describe, fetch
+    from experiments.data.download import download as download_by_http
 
-    archives = fetch()
-    print("kagglehub caches the zips; they may be deleted: " + " ".join(map(str, archives)))
-    return _unpack(archives, data_dir)
+    folder = data_dir or DATA_DIRS[name]
+    if name == "carvana":
+        archives = fetch()
+        print("kagglehub caches the zips; they may be deleted: " + " ".join(map(str, archives)))
+        return _unpack(archives, folder)
+    print(describe(name), flush=True)
+
+    def work(show: Show) -> list[str]:
+        return _imported(download_by_http(name, folder, show), name, folder)
+
+    return _write(folder, f"downloading into {folder}", work, "What was downloaded is kept; the same command resumes.")
 
 
 @data.command(name="import")
@@ -101,24 +120,28 @@ def _unpack(archives: Sequence[Path], data_dir: Path) -> int:
     from experiments.data.archives import unpack
 
     def work(show: Show) -> list[str]:
-        imported = unpack(archives, data_dir, show)
-        more = " …" if len(imported.left_out) > 3 else ""
-        present = f" ({imported.there} more were already there)" if imported.there else ""
-        return [
-            *(
-                [f"Skipped, as training does not need it: {', '.join(imported.left_out[:3])}{more}"]
-                if imported.left_out
-                else []
-            ),
-            f"{imported.new} new images and masks in {data_dir}{present}.",
-            f"Verify them: python run.py data verify --data carvana --data-dir {data_dir}",
-        ]
+        return _imported(unpack(archives, data_dir, show), "carvana", data_dir)
 
     return _write(data_dir, f"unpacking into {data_dir}", work)
 
 
-def _write(folder: Path, what: str, work: Callable[[Show], list[str]]) -> int:
-    """Do `work` with a progress counter and print what it returns; a signal stops it at the next file."""
+def _imported(imported: ImportResult, name: str, folder: Path) -> list[str]:
+    """What was unpacked, in sentences."""
+    more = " …" if len(imported.left_out) > 3 else ""
+    skipped = f"Skipped, as training does not need it: {', '.join(imported.left_out[:3])}{more}"
+    present = f" ({imported.there} more were already there)" if imported.there else ""
+    return [
+        *([skipped] if imported.left_out else []),
+        f"{imported.new} new {'images and masks' if name == 'carvana' else 'files'} in {folder}{present}.",
+        f"Verify them: python run.py data verify --data {name} --data-dir {folder}",
+    ]
+
+
+def _write(folder: Path, what: str, work: Callable[[Show], list[str]], then: str = "") -> int:
+    """Do `work` with a progress counter and print what it returns; a signal stops it at the next file.
+
+    Then `then` is printed, or that nothing was changed.
+    """
     from experiments.runtime import progress
     from experiments.runtime.errors import disk_errors
     from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
@@ -129,7 +152,7 @@ def _write(folder: Path, what: str, work: Callable[[Show], list[str]]) -> int:
         print("\n".join(sentences))
         return 0
 
-    return interruptible(counted, NOTHING_CHANGED)
+    return interruptible(counted, then or NOTHING_CHANGED)
 
 
 @data.command

@@ -103,7 +103,7 @@ def score(
 
     def work(stop: Stop) -> int:
         samples, left_out = pair_masks(predictions, truth, group_pattern)
-        read = [path for sample in samples for path in (sample.image, sample.mask)]
+        read = [path for sample in samples for path in sample.files]
         OutputFiles.beside(output).check([output.name], read)
         with progress_counter("scoring masks", stop.check) as show:
             rows = score_masks(samples, cell or predictions.resolve().name, "" if seed is None else str(seed), show)

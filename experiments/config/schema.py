@@ -264,4 +264,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # Where each data set is looked for when `--data-dir` is not given.
-DATA_DIRS = {"carvana": Path("data/carvana"), "folder": Path("data/folder"), "synthetic": Path("data/synthetic")}
+DATA_DIRS = {name: Path("data", name) for name in ("carvana", "folder", "nuclei", "oxford_pet", "synthetic")}
+
+# The values that are the object in data sets whose masks are of classes, where `--foreground` is not given.
+FOREGROUNDS: dict[str, tuple[int, ...]] = {"oxford_pet": (1, 3)}  # the pet and its border

@@ -63,6 +63,5 @@ def near_copies(images: NDArray[np.uint8], rows: Sequence[int], parts: Sequence[
     a, b = pairs[0]
     return (
         f"WARNING: data leakage - {len(pairs)} pairs of images in two parts of the split are nearly the same, such as "
-        f"{names[a]} ({parts[a]}) and {names[b]} ({parts[b]}). List them: python run.py data verify. Put them into one "
-        "group with --group-pattern."
+        f"{names[a]} ({parts[a]}) and {names[b]} ({parts[b]}). List them: python run.py data verify."
     )

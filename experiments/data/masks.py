@@ -1,7 +1,8 @@
 """Masks: which pixels of a file are the object.
 
 A mask is binary (0/1, 0/255, 0/65535), or names classes by values or colours of which some are the object
-(`foreground`). It lies in the colours or, as in a cut-out, in the alpha channel.
+(`foreground`). It lies in the colours or, as in a cut-out, in the alpha channel. A folder with one file per object is
+one mask: what any of its files marks.
 """
 
 from __future__ import annotations
@@ -23,21 +24,45 @@ EDGE = 12  # values this near to 0 or 255 are what JPEG makes of them
 Foreground = Sequence[int | str]  # values or indices, and colours as "255,0,0"
 
 
+def mask_files(mask: Path) -> list[Path]:
+    """The files of a mask: itself or, of a folder with one file per object, its PNGs, sorted by name."""
+    if not mask.is_dir():
+        return [mask]
+    return sorted(path for path in mask.iterdir() if path.suffix.lower() == ".png" and not path.name.startswith("."))
+
+
 def read_mask(
     path: Path, foreground: Foreground = (), channel: str = "auto", turned: int | None = None
 ) -> NDArray[np.bool_]:
     """Read a mask as booleans (H, W), True on the object. Palettes and EXIF rotation are honoured.
 
     Args:
-        path: The file.
+        path: The file, or a folder of PNGs whose objects are merged.
         foreground: The values (of a palette image: indices) and colours that are the object. Without any the mask is
             binary: 0/1 or 0/255 (16 bit: 0/65535).
         channel: "colour", "alpha", or "auto": alpha where it alone varies.
         turned: The EXIF orientation to turn the mask by; None for its own.
 
     Raises:
-        InputError: The file is missing, truncated, not an image, or neither binary nor of classes that are named.
+        InputError: A file is missing, truncated, not an image, or neither binary nor of classes that are named; a
+            folder holds no PNG, or PNGs of several sizes.
     """
+    if not path.is_dir():
+        return _read_file(path, foreground, channel, turned)
+    merged: NDArray[np.bool_] | None = None
+    for file in mask_files(path):
+        mask = _read_file(file, foreground, channel, turned)
+        if merged is not None and merged.shape != mask.shape:
+            raise InputError(
+                f"The masks in {path} differ in size, such as {file.name}. Restore them or remove the image."
+            )
+        merged = mask if merged is None else merged | mask
+    if merged is None:
+        raise InputError(f"The folder of masks {path} holds no PNG. Restore its files, or remove the image.")
+    return merged
+
+
+def _read_file(path: Path, foreground: Foreground, channel: str, turned: int | None) -> NDArray[np.bool_]:
     with open_image(path, "mask") as picture:
         turned = orientation(picture) if turned is None else turned
         alpha = alpha_channel(picture) if channel != "colour" else None

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.config.schema import FOREGROUNDS
 from experiments.config.types import MaskChannel, MaskExif
 from experiments.data.images import Scale, deep_values, read_headers
 from experiments.data.masks import only_alpha_varies
@@ -40,11 +41,13 @@ class Reading:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Reading:
-        """The choices in a config; what it lacks has its default."""
+        """The choices in a config; what it lacks has its default, and that of its data set."""
         names = [field.name for field in dataclasses.fields(cls) if field.name in settings]
         values: dict[str, Any] = {name: settings[name] for name in names}
         for name in ("intensity", "foreground"):  # lists, where the settings come from JSON
             values |= {name: tuple(values[name])} if values.get(name) is not None else {}
+        if not values.get("foreground"):
+            values["foreground"] = FOREGROUNDS.get(settings.get("data", ""), ())
         return cls(**values)
 
     @property

@@ -28,6 +28,7 @@ MEASURED = 8  # masks of which the ceiling is taken before training
 LOW_CEILING = 0.5  # Dice below which an input size is said to be too small
 CHECKED = 32  # images that are decoded at full size before training, at most
 KNOWN_GROUPS = ("carvana", "synthetic")  # whose names say what belongs together
+PATTERN, MANIFEST = "Put them into one group with --group-pattern.", "Put them into one part with --split-file."
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,13 @@ def _suspicions(config: RunConfig, samples: Sequence[Sample]) -> list[str]:
     turned = sum(header is not None and header.orientation > 1 for header in read_headers([s.image for s in samples]))
     raw = raw_masks(samples, CHECKED) if turned else ""
     exif = f"EXIF turns {turned} of {len(samples)} images." if turned and not raw else raw
-    grouped = "" if config.data in KNOWN_GROUPS or config.group_pattern is not None else ungrouped(samples)
+    grouped = "" if config.group_pattern is not None or not takes_pattern(config.data) else ungrouped(samples)
     return [notice for notice in (exif, grouped) if notice]
+
+
+def takes_pattern(data: str) -> bool:
+    """Whether the groups of a data set are named by the user, with --group-pattern."""
+    return "group_pattern" in DATASETS[data].options()
 
 
 def warn_before_training(inputs: RunInputs, pixels: Pixels) -> None:
@@ -151,6 +157,7 @@ def warn_before_training(inputs: RunInputs, pixels: Pixels) -> None:
     listed = [(sample, name) for name in splits.PARTS for sample in getattr(inputs.parts, name)]
     rows, parts = [row[sample] for sample, _ in listed], [name for _, name in listed]
     if leak := near_copies(pixels.images, rows, parts, [sample.name for sample, _ in listed]):
+        leak += f" {PATTERN if takes_pattern(config.data) else MANIFEST}"
         _log_once(leak)
 
 

@@ -23,7 +23,10 @@ __all__ = ["Reading", "Sample", "fingerprint", "image_size", "read_image", "read
 
 @dataclass(frozen=True, order=True)
 class Sample:
-    """An image, its mask and the group (for Carvana: the car) that it belongs to. A split never divides a group."""
+    """An image, its mask and the group (for Carvana: the car) that it belongs to. A split never divides a group.
+
+    The mask is a file, or a folder with one PNG per object.
+    """
 
     image: Path
     mask: Path
@@ -35,6 +38,11 @@ class Sample:
     def name(self) -> str:
         """Name of the image, as in manifests and score tables: its file name, or its path within the data set."""
         return self.place or self.image.name
+
+    @property
+    def files(self) -> list[Path]:
+        """The image and the file, or files, of its mask."""
+        return [self.image, *masks.mask_files(self.mask)]
 
     def read_image(self, at_least: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """Read the image as RGB (H, W, 3); see `images.read_image`. Raises InputError."""
@@ -73,17 +81,24 @@ CHANGED_IN_USE = (
 
 def fingerprint(samples: Sequence[Sample]) -> str:
     """16 hexadecimal digits that identify the data: names, groups and bytes of images and masks, not their folders."""
-    return _fingerprint(tuple((s, *_stat(s.image), *_stat(s.mask)) for s in samples))
+    return _fingerprint(tuple((s, tuple((path, *_stat(path)) for path in s.files)) for s in samples))
 
 
 @functools.lru_cache(maxsize=8)  # a study needs the same data again and again; a changed file changes the cache key
-def _fingerprint(stats: tuple[tuple[Sample, int, int, int, int], ...]) -> str:
-    samples = [row[0] for row in stats]
+def _fingerprint(stats: tuple[tuple[Sample, tuple[tuple[Path, int, int], ...]], ...]) -> str:
     with ThreadPoolExecutor(4) as pool:
-        digests = pool.map(sha256_of, (path for s in samples for path in (s.image, s.mask)))
-        pairs = list(zip(digests, digests, strict=True))
-    lines = sorted(f"{s.name}\t{s.group}\t{image}\t{mask}\n" for s, (image, mask) in zip(samples, pairs, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]
+        digests = pool.map(sha256_of, (path for _, files in stats for path, _, _ in files))
+        lines = []
+        for sample, files in stats:
+            image, *parts = ((path.name, next(digests)) for path, _, _ in files)
+            mask = parts[0][1] if files[1:] and files[1][0] == sample.mask else _digest_of(parts)
+            lines.append(f"{sample.name}\t{sample.group}\t{image[1]}\t{mask}\n")
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def _digest_of(parts: Sequence[tuple[str, str]]) -> str:
+    """SHA-256 of a folder: of the names and digests of its files."""
+    return hashlib.sha256("".join(f"{name}\t{digest}\n" for name, digest in parts).encode()).hexdigest()
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from experiments.data.groups import ungrouped
 from experiments.data.images import read_header
 from experiments.data.listing import Listing, Problem
 from experiments.data.reading import Reading, deep_ranges
-from experiments.data.run_inputs import KNOWN_GROUPS, determine_reading, read_as
+from experiments.data.run_inputs import determine_reading, read_as, takes_pattern
 from experiments.runtime import progress
 from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
 from registry import DATASETS, InputError
@@ -39,7 +39,7 @@ def verify_data(args: ParsedArgs) -> int:
         for problem in problems:
             print(f"{problem.what}: {problem.text}")
         _show_known_faulty(report)
-        names = ungrouped(listing.samples) if args.fields.get("data") not in KNOWN_GROUPS else ""
+        names = ungrouped(listing.samples) if takes_pattern(args.fields.get("data", "carvana")) else ""
         for notice in [*notices, *_depths(report, reading), *_turned(report), *filter(None, [names])]:
             print(notice)
         _summarise(report, part)

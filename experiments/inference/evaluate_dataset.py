@@ -65,11 +65,11 @@ def evaluate(args: EvaluateArgs) -> int:
     output = args.output or args.output_dir / "evaluations" / f"{trained.key}-{fingerprint(samples)}"
 
     files = OutputFiles(output)
-    if output.resolve() in {path.parent.resolve() for sample in samples for path in (sample.image, sample.mask)}:
+    if output.resolve() in {path.parent.resolve() for sample in samples for path in sample.files}:
         raise InputError(
             f"{output} holds the images or masks: the plots would be taken for some. Name another --output."
         )
-    files.check(_names(args), (path for sample in samples for path in (sample.image, sample.mask)))
+    files.check(_names(args), (path for sample in samples for path in sample.files))
 
     def work(stop: Stop) -> int:
         scored = _score(args, trained, samples, stop)

@@ -21,6 +21,7 @@ from experiments.config.schema import PROTOCOL, without_password
 from experiments.config.values import check_tracking_uri
 from experiments.data.carvana import is_known_faulty
 from experiments.data.images import open_image
+from experiments.data.masks import mask_files
 from experiments.runtime import progress
 from experiments.runtime.files import write_atomically
 from experiments.runtime.leases import LOCK_TIMEOUT, wait_for_lock
@@ -264,7 +265,7 @@ def _data_size(plan: Plan) -> dict[str, Any]:
 
 @functools.cache
 def _size(mask: Path) -> str:
-    with open_image(mask, "mask") as picture:
+    with open_image(mask_files(mask)[0], "mask") as picture:
         return f"{picture.width}x{picture.height}"
 
 
