@@ -6,7 +6,9 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis.records import committed, gather, test_set_ledger
 from analysis.records.places import README, RESULTS
@@ -239,3 +241,18 @@ def test_where_rates_were_fitted_together_the_page_says_that_intervals_include_t
         plan = made.study.plan | {"tuning": made.study.plan["tuning"] | {"fit": fit}}
         lines = method_lines(replace(made, study=replace(made.study, plan=plan)), language)
         assert len(lines) == 5 and (said in " ".join(lines)) == told
+
+
+def test_the_page_on_published_scores_says_what_a_plain_loop_over_them_gives():
+    """Seeds that name different winners, and Welch's test of first and second by scipy, which is less strict."""
+    scores = pd.read_csv(RESULTS / "medsegbench" / "scores.csv")
+    depends, separated = 0, 0
+    for _, part in scores.groupby("dataset"):
+        depends += part.loc[part.groupby("seed").f1.idxmax()].encoder.nunique() > 1
+        first, second = part.groupby("encoder").f1.mean().nlargest(2).index
+        runs = [part[part.encoder == name].f1 for name in (first, second)]
+        separated += stats.ttest_ind(*runs, equal_var=False).pvalue <= 0.05
+    page = (README.parent / "docs" / "en" / "studies" / "medsegbench.md").read_text(encoding="utf-8")
+    found = re.search(r"In (\d+) of 38 data sets .* separated from the second, and in (\d+) the winner", page)
+    assert int(found[2]) == depends == 24 and separated - 1 <= int(found[1]) <= separated == 6
+    assert page.count("| ▲ |") == int(found[1]) and "monusac: the score 0.559432 stands in 16 runs" in page

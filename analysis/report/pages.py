@@ -26,6 +26,7 @@ from analysis.records import committed, test_set_ledger
 from analysis.records.files import write_atomically
 from analysis.records.output_files import OutputFiles
 from analysis.records.places import README, RESULTS
+from analysis.report import published_scores
 from analysis.report.latex import latex_table
 from analysis.report.picture_files import altered_pictures
 from analysis.text.markdown import escaped, render, table_of
@@ -154,6 +155,7 @@ def write_pages(readme: Path, results: Path, known: Mapping[str, Answer]) -> lis
         for name, answer in known.items()
         for language in LANGUAGES
     }
+    due |= _published(readme, results)
     due |= {page: rendered(page, readme, results, known) for page in marked_pages(readme)}
     changed = [page for page, text in due.items() if not page.exists() or read_page(page) != text]
     whole = {page_path(readme, name, language) for name in known for language in LANGUAGES}
@@ -194,6 +196,8 @@ def problems(readme: Path = README, results: Path = RESULTS, known: Mapping[str,
         for language in LANGUAGES:
             page = page_path(readme, name, language)
             found += _difference(page, rendered_page(readme, results, answers[name], language), f" {name}")
+    for page, due in _published(readme, results).items():
+        found += _difference(page, due, "")
     for page in marked_pages(readme):
         try:
             found += _difference(page, rendered(page, readme, results, answers), "")
@@ -201,6 +205,14 @@ def problems(readme: Path = README, results: Path = RESULTS, known: Mapping[str,
             if str(error) not in found:
                 found.append(str(error))
     return found
+
+
+def _published(readme: Path, results: Path) -> dict[Path, str]:
+    """The pages on scores that others published, where these are among the results."""
+    if not published_scores.scores_path(results).exists():
+        return {}
+    name = published_scores.NAME
+    return {page_path(readme, name, one): published_scores.published_page(results, one) for one in LANGUAGES}
 
 
 def _difference(page: Path, due: str, study: str) -> Iterator[str]:
