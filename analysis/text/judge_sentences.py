@@ -100,6 +100,18 @@ def overall(judgements: Sequence[Judgement]) -> str:
     return "; ".join(parts) + "."
 
 
+def shared_conditions(judgements: Sequence[Judgement]) -> list[str]:
+    """On what the verdicts of several data sets rest: each sentence once, with the range of what differs."""
+    numbers = sorted({len(one.pairs) for one in judgements})
+    lines = list(dict.fromkeys(line for one in judgements for line in one.conditions))
+    adjusted = [line for line in lines if " Holm-adjusted over the " in line]
+    if len(adjusted) < 2:
+        return lines
+    kept = [line for line in lines if line not in adjusted[1:]]
+    said = f"Intervals and verdicts are Holm-adjusted over the {numbers[0]} to {numbers[-1]} comparisons of a data set."
+    return [said if line == adjusted[0] else line for line in kept]
+
+
 def listed(names: Sequence[str]) -> str:
     """Names in a row; the first few, and how many more."""
     shown = ", ".join(names[:MOST_NAMES])
