@@ -118,8 +118,8 @@ def stores_from_template(copy_store: Callable[[Path], None]) -> Iterator[None]:
     original = store.open_store
 
     def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
-        if uri.startswith("sqlite:///") and uri != "sqlite:///":
-            copy_store(Path(uri.removeprefix("sqlite:///")))
+        if store.local_path(uri) is not None:
+            copy_store(store.local_path(uri))
         return original(uri, output_dir)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -20,6 +20,7 @@ FLAGS = {
     "--group-pattern",
     "--epoch-steps", "--tune", "--tune-range", "--tune-points", "--tune-seeds", "--tune-sampler",
     "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--progressive",
+    "--intensity", "--foreground", "--mask-channel", "--mask-exif", "--mask-pattern", "--train-draw", "--test-views",
     "--help",
 }  # fmt: skip
 HEAVY = {
@@ -385,7 +386,9 @@ def test_an_older_python_is_refused_in_one_sentence():
     assert done.returncode == 2 and "Python 3.11 or later is needed" in done.stderr and done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "gbk"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow), pytest.param("gbk", marks=pytest.mark.slow)]
+)
 def test_no_encoding_of_the_terminal_ends_a_command(encoding, tmp_path):
     """Names in Chinese and in letters that no such terminal has."""
     for part in ("images", "masks"):

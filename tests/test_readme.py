@@ -349,7 +349,10 @@ def test_the_pages_commands_run(words, command, made_cars, tmp_path, monkeypatch
         monkeypatch.syspath_prepend(tmp_path)
     short = small(made_cars, tmp_path / "outputs", epochs=1)
     if "folder" in given:
-        write_pairs(tmp_path / "pairs", names=[f"{letter}{n}" for letter in "abcdefgh" for n in range(2)])
+        between = "_" if "^([^_]+)_" in given else ""
+        write_pairs(tmp_path / "pairs", names=[f"{letter}{between}{n}" for letter in "abcdefgh" for n in range(2)])
+        for mask in (tmp_path / "pairs" / "masks").iterdir() if "{name}_annotated" in given else ():
+            mask.rename(mask.with_stem(f"{mask.stem}_annotated"))
         short = small(tmp_path / "pairs", tmp_path / "outputs", epochs=1)
     for name in {"nuclei", "oxford_pet"} & set(given):
         MADE[name](tmp_path / name)
@@ -360,6 +363,8 @@ def test_the_pages_commands_run(words, command, made_cars, tmp_path, monkeypatch
     if "--progressive" in given:  # begins at half of the size
         short[short.index("--size") + 1] = "96x64"
     replaced = {"--epochs", "--size", "--batch-size", "--data-dir", "--output-dir", "--preset", "--precision"}
+    replaced |= {"--train-cars", "--epoch-steps"} & {*given}
+    short += [word for flag in sorted(replaced & {"--train-cars", "--epoch-steps"}) for word in (flag, "2")]
     added = [flag for flag in short[::2] if flag not in flags]
     code, shown, complaint = command(*with_flags(given, short, [*replaced, *added]))
     assert code == 0, complaint

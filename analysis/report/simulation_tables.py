@@ -50,6 +50,7 @@ CHINESE = {  # in this order: longer phrases before those that they contain
     "difference of a loss, over networks": "损失函数之差（对网络平均）", "comparisons": "比较", "one pair": "一对",
     "a family of three, over four cells": "一族三个，各对四种组合平均", "looks at": "查看于", "runs": "训练",
     "independent": "相互独立", "matched": "按种子配对", "by seed": "", " to ": " 到 ",
+    "10 seeds": "10 个种子", "8 seeds": "8 个种子",
     "fresh training sets": "全新训练集",
     "new draws of": "重新抽取", "of these": "辆，共", " cars": " 辆车", "trials a cell": "每种组合的试验",
     "noise of trials": "试验噪声", "coverage": "覆盖率", "wider, networks": "加宽倍数，网络",

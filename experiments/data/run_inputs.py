@@ -7,20 +7,22 @@ import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.config.schema import RunConfig, RuntimeConfig
 from experiments.data import splits
-from experiments.data.augment import Pipeline
 from experiments.data.cache import Pixels, ceiling
 from experiments.data.checks import raw_masks
-from experiments.data.dataset import ImageDataset
 from experiments.data.groups import near_copies, ungrouped
 from experiments.data.images import read_headers
 from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
 from experiments.data.samples import Sample, fingerprint
 from experiments.runtime import progress
 from registry import DATASETS, InputError
+
+if TYPE_CHECKING:  # they need torch, which `data verify` does not
+    from experiments.data.augment import Pipeline
+    from experiments.data.dataset import ImageDataset
 
 MEASURED = 8  # masks of which the ceiling is taken before training
 LOW_CEILING = 0.5  # Dice below which an input size is said to be too small
@@ -40,6 +42,8 @@ class RunInputs:
 
     def dataset(self, part: str, pixels: Pixels, augmentation: Pipeline | None = None) -> ImageDataset:
         """The images and masks of a part ("train", "val" or "test"), from the cache."""
+        from experiments.data.dataset import ImageDataset
+
         row = {sample: number for number, sample in enumerate(self.samples)}
         chosen = getattr(self.parts, part)
         return ImageDataset(chosen, self.config.size, augmentation, self.config.seed, pixels, [row[s] for s in chosen])
