@@ -125,10 +125,10 @@ def test_a_zip_whose_bytes_were_changed_is_refused_and_leaves_nothing(command, t
     assert code == 2 and "damaged at train/b_01.jpg" in complaint and not (tmp_path / "cars").exists()
 
 
-def refusal(path, target, layout=archives.CARVANA):
-    """Why an archive is refused; empty where it is unpacked, and then what was unpacked is taken away again."""
+def refusal(path, target):
+    """Why a zip is refused; empty where it is unpacked, and then what was unpacked is taken away again."""
     try:
-        unpack([path], target, layout=layout)
+        unpack([path], target)
     except InputError as refused:
         return str(refused)
     shutil.rmtree(target)

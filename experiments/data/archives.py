@@ -186,6 +186,8 @@ def _tar_members(path: Path, layout: Layout, left_out: list[str], opened: contex
         with _damage(str(path)):
             info = archive.next()
         if info is None:
+            with _damage(str(path)):
+                _require_end(source, archive.offset, limit)
             return
         name, claimed = info.name.removeprefix("./"), claimed + info.size
         place = layout.place(name)
@@ -200,14 +202,26 @@ def _tar_members(path: Path, layout: Layout, left_out: list[str], opened: contex
             left_out.append(name)
 
 
+def _require_end(source: Any, offset: int, limit: int) -> None:
+    """Raise ReadError unless zeros alone follow: tarfile takes a damaged header for the end. Checks gzip's CRC, too."""
+    source.seek(offset)
+    read = 0
+    while chunk := source.read(MAX_HEADER):
+        read += len(chunk)
+        if chunk.strip(b"\0") or read > limit:
+            raise tarfile.ReadError("a damaged header")
+    if read < tarfile.BLOCKSIZE:
+        raise tarfile.ReadError("its end is missing")
+
+
 def _tar_danger(info: tarfile.TarInfo, wanted: bool) -> str | None:
     """Why a member of a tar must not be unpacked, or None."""
     if reason := _name_danger(info.name.removeprefix("./")):
         return reason
     if not (info.isreg() or info.isdir()) or info.issparse():
         return "is a link or a device, not a file"
-    if wanted and not info.isreg():
-        return "is a folder, not a file"
+    if info.size < 0 or (wanted and not info.isreg()):
+        return "is no file of a known size"
     return _size_danger(info.size) if wanted else None
 
 
