@@ -27,7 +27,7 @@ def judge_page(title: str, judgements: Sequence[Judgement], question: Question) 
     return environment.get_template("judge.html.j2").render(
         title=title,
         overall=text.overall(judgements) if len(judgements) > 1 else "",
-        conditions=shared_conditions(judgements),
+        conditions=text.shared_conditions(judgements),
         datasets=[_dataset(one, question) for one in judgements],
     )
 

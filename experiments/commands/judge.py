@@ -182,7 +182,7 @@ def _show(judgements: list[Any], question: Any) -> None:
         console.print(_overview(judgements, text))
         lines = [
             *(f"{one.name}: {repeat}" for one in judgements for repeat in map(text.repeated, one.repeats)),
-            *shared_conditions(judgements),
+            *text.shared_conditions(judgements),
             text.overall(judgements),
         ]
     else:
