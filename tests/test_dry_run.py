@@ -51,7 +51,7 @@ def nets(tmp_path, monkeypatch):
     [
         (
             {"model": "odd_nets:two_classes", "model_kwargs": None},
-            "makes (16, 2, 32, 48) of photographs (16, 3, 32, 48)",
+            "makes (16, 2, 32, 48) of images (16, 3, 32, 48)",
         ),
         ({"model": "odd_nets:halves", "model_kwargs": None}, "makes (16, 1, 16, 24)"),
         ({"model": "odd_nets:Pair", "model_kwargs": None}, "returns a tuple; it should return logits, one tensor"),

@@ -78,9 +78,9 @@ Device = Annotated[types.Device, flag("device; auto is CUDA, else MPS, else CPU 
 @Parameter(name="*")
 @dataclasses.dataclass(kw_only=True)
 class TuningFlags:
-    """How the learning rate is found: trials on validation cars, and a curve fitted to all of them."""
+    """How the learning rate is found: trials on validation images, and a curve fitted to all of them."""
 
-    tune: Annotated[bool, switch("first find the learning rate, by trials on validation cars", "Tuning")] = False
+    tune: Annotated[bool, switch("first find the learning rate, by trials on validation images", "Tuning")] = False
     tune_range: Annotated[
         RateRange | None, flag("learning rates to try (default: a tenth to ten times the preset's)", "Tuning")
     ] = None

@@ -18,7 +18,7 @@ def train(
     output_dir: Annotated[Path | None, setting("output_dir")] = None,
     tracking_uri: TrackingUri = None,
 ) -> int:
-    """Train one model with one loss and score it on test cars.
+    """Train one model with one loss and score it on test images.
 
     Example: python run.py --model attention_unet --loss bce_dice --model-kwargs width=32
     """

@@ -54,6 +54,9 @@ PROTOCOL = 1
 FROM_DATA = ("intensity", "mask_channel")
 
 
+UNITS = {"carvana": "car", "synthetic": "car", "nuclei": "image", "oxford_pet": "image"}
+
+
 def setting(default: Any, text: str, group: str = "Training", since: str | None = None) -> Any:
     """A field that a user sets: its default, its line and group in `--help`, and the version that added it."""
     metadata = {"help": text, "group": group} | ({"since": since} if since else {})
@@ -115,13 +118,13 @@ class RunConfig:
         "split by car or image; siblings and strangers (with and without other views of the test cars) measure leakage",
         "Data",
     )
-    fold: Fold | None = setting(None, "cross-validation over cars: fold K of N, counted from 0", "Data")
-    train_cars: Count | None = setting(None, "train on N training cars only", "Data")
+    fold: Fold | None = setting(None, "cross-validation over groups: fold K of N, counted from 0", "Data")
+    train_cars: Count | None = setting(None, "train on N training groups (cars) only", "Data")
     train_draw: TrainDraw = setting(
         "first", "which --train-cars: the first in the ranking, or a draw by --seed", "Data", since="0.2"
     )
     test_views: Count | None = setting(
-        None, "score only N images of each test car, chosen by the hash of their names", "Data", since="0.2"
+        None, "score only N images of each test group, chosen by the hash of their names", "Data", since="0.2"
     )
     precision: Precision = setting("auto", "floating-point precision of training", "Machine")
     device: Device = setting("auto", "device; auto is CUDA, else MPS, else CPU", "Machine")
@@ -130,6 +133,12 @@ class RunConfig:
     weights: str = ""  # SHA-256 of the file that `pretrained=PATH` names
     threads: int = 0  # on the CPU they decide the order of sums, hence the last bits; 0 elsewhere
     protocol: int = PROTOCOL
+
+    @property
+    def unit(self) -> str:
+        """What a group of these data is called: a split never divides one."""
+        own = "image" if self.data == "folder" and self.group_pattern is None else "group"
+        return UNITS.get(self.data, own)
 
     @property
     def key(self) -> str:

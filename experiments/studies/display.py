@@ -38,7 +38,7 @@ def print_plan(plan: Plan, sensitivity: Sensitivity, ended_trials: int) -> None:
 def _design_rows(plan: Plan, ended_trials: int) -> list[tuple[str, str]]:
     study, parts, config = plan.study, plan.cells[0].base.parts, plan.cells[0].config
     train, val, test = (len({sample.group for sample in part}) for part in (parts.train, parts.val, parts.test))
-    unit = "groups" if config.data == "folder" else "cars"
+    unit = f"{config.unit}s"
     states = [state for state, _ in run_states(plan).values()]
     counts = ", ".join(f"{states.count(name)} {name}" for name in MARKS if name in states)
     budget = f"{config.epochs} epochs of {plan.cells[0].steps} steps, no early stopping, the last weights are compared"
@@ -88,8 +88,8 @@ def _tuning(plan: Plan, ended_trials: int) -> str:
     pooled = " fitted together for each network," if tuning.fit == "pooled" else ""
     return (
         f"every cell gets the same {plan.budget} trials ({tuning.sampler}: {tuning.points} learning rates from "
-        f"{tuning.low:g} to {tuning.high:g} x seeds {', '.join(map(str, tuning.seeds))}),{pooled} on validation cars "
-        f"only; {ended_trials} of {plan.budget * len(plan.cells)} have ended"
+        f"{tuning.low:g} to {tuning.high:g} x seeds {', '.join(map(str, tuning.seeds))}),{pooled} on validation "
+        f"{plan.cells[0].config.unit}s only; {ended_trials} of {plan.budget * len(plan.cells)} have ended"
         f"{f', and {committed} more are committed' if committed else ''}"
     )
 
@@ -126,7 +126,7 @@ def _duration(seconds: float) -> str:
 def _sensitivity_rows(plan: Plan, sensitivity: Sensitivity) -> list[tuple[str, str]]:
     spread, limits = sensitivity.variances, sensitivity.detectable
     source = "measured by the pilot" if spread["source"] == "pilot" else "guessed, not measured"
-    text = f"cars {spread['car']:.4f}, seeds {spread['seed']:.4f}, rest {spread['residual']:.4f}: {source}"
+    text = f"{plan.cells[0].config.unit}s {spread['car']:.4f}, seeds {spread['seed']:.4f}, rest {spread['residual']:.4f}: {source}"
     rows = [("spread of a difference", text)]
     if limits["pair"] is None and limits["equivalent"] is None:
         return [*rows, ("can detect", "nothing: with one seed or one test car every verdict is undecided")]
@@ -140,7 +140,7 @@ def _sensitivity_rows(plan: Plan, sensitivity: Sensitivity) -> list[tuple[str, s
 def print_status(plan: Plan, ended_trials: int) -> None:
     """Print the matrix of cells and seeds, and why runs failed."""
     states = run_states(plan)
-    title = f"The study {plan.study.name}: Dice of the last weights on test cars"
+    title = f"The study {plan.study.name}: Dice of the last weights on test {plan.cells[0].config.unit}s"
     table = Table("cell", *(f"seed {seed}" for seed in plan.seeds), title=title, title_justify="left")
     for cell in plan.cells:
         row = [states[cell, seed] for seed in plan.seeds]

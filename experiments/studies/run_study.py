@@ -137,7 +137,7 @@ def _run(plan: Plan, sensitivity: Sensitivity, stop: Stop, pool: RayOptions | No
         pilot = cost.pilot_runs(plan)
         if pilot and cost.pilot_scores(plan) is None:
             write_plan(plan, sensitivity)
-            progress.log("The pilot comes first: it measures how much seeds and cars vary.")
+            progress.log("The pilot comes first: it measures how much seeds and groups vary.")
             run_all(plan, pilot, executor, session)
             sensitivity = cost.sensitivity(plan)
             display.print_plan(plan, sensitivity, tuning.load_rates(plan))

@@ -37,7 +37,7 @@ def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
         logits = _logits(model, name, (n, 3, height, width), training, "" if n == batch else _advice(config, n))
         if logits is not None and tuple(logits.shape) != (n, 1, height, width):
             raise InputError(
-                f"{name} makes {_words(logits.shape)} of photographs {_words((n, 3, height, width))}; "
+                f"{name} makes {_words(logits.shape)} of images {_words((n, 3, height, width))}; "
                 f"it should return logits {_words((n, 1, height, width))}."
             )
     if ":" in config.model and _seems_to_end_in_sigmoid(model):

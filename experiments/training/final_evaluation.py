@@ -43,7 +43,7 @@ def evaluate_on_test(
     test = inputs.dataset("test", pixels)
     scored: list[evaluator.ScoredImage] = []
     began = time.perf_counter()
-    with progress.progress_counter("scoring test photographs", stop.check) as show:
+    with progress.progress_counter("scoring test images", stop.check) as show:
         for one in evaluator.evaluate([models[name] for name in weights], test, state.fabric.device):
             scored.append(dataclasses.replace(one, predictions=[]))
             show(len(scored), len(test))

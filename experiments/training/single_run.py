@@ -36,7 +36,7 @@ def train_one(args: ParsedArgs) -> int:
 
     def work(stop: Stop) -> int:
         result = runner.run(load_run_inputs(config, machine, stop.check), stop, model=model, warn=warn)
-        show_result(result, machine, time.perf_counter() - began, away=bool(warnings))
+        show_result(result, machine, time.perf_counter() - began, away=bool(warnings), unit=config.unit)
         return 0
 
     return interruptible(work)
@@ -45,14 +45,17 @@ def train_one(args: ParsedArgs) -> int:
 NOTABLE = 0.001  # the other weights' Dice is printed where it differs by more than this
 
 
-def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float, away: bool = False) -> None:
-    """Print the scores of a run as a table, and the command that opens it in MLflow, unless that is `away`."""
+def show_result(
+    result: dict[str, Any], machine: RuntimeConfig, seconds: float, away: bool = False, unit: str = "group"
+) -> None:
+    """Print the scores of a run as a table, and the command that opens it in MLflow, unless that is `away`.
+
+    `unit` is what a group of the data is called.
+    """
     weights, cars = headline(result), result["cars"]
     test = result["test"][weights]
-    print(
-        f"\n{result['model']} with {result['loss']}: "
-        f"{test['images']} images of {cars['test']} unseen {result['data']} cars"
-    )
+    number = f"{test['images']} unseen" if unit == "image" else f"{test['images']} images of {cars['test']} unseen"
+    print(f"\n{result['model']} with {result['loss']}: {number} {result['data']} {unit}s")
     table = Table(show_header=False)
     for name, value in (
         ("test Dice", f"{test['dice']:.4f}"),
