@@ -126,7 +126,8 @@ def _duration(seconds: float) -> str:
 def _sensitivity_rows(plan: Plan, sensitivity: Sensitivity) -> list[tuple[str, str]]:
     spread, limits = sensitivity.variances, sensitivity.detectable
     source = "measured by the pilot" if spread["source"] == "pilot" else "guessed, not measured"
-    text = f"{plan.cells[0].config.unit}s {spread['car']:.4f}, seeds {spread['seed']:.4f}, rest {spread['residual']:.4f}: {source}"
+    unit = plan.cells[0].config.unit
+    text = f"{unit}s {spread['car']:.4f}, seeds {spread['seed']:.4f}, rest {spread['residual']:.4f}: {source}"
     rows = [("spread of a difference", text)]
     if limits["pair"] is None and limits["equivalent"] is None:
         return [*rows, ("can detect", "nothing: with one seed or one test car every verdict is undecided")]
