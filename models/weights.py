@@ -46,7 +46,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path} cannot be read as weights: it should be a plain state dict (.pth or .safetensors)."
         ) from error
-    state = state.get("state_dict", state) if isinstance(state, Mapping) else state
+    for name in ("state_dict", "model"):  # of Lightning and others; of this project's checkpoints
+        state = state.get(name, state) if isinstance(state, Mapping) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"{path} holds no state dict; save one with torch.save(encoder.state_dict(), PATH).")
+        raise ValueError(f"{path} holds no state dict; save one with torch.save(model.state_dict(), PATH).")
     return dict(state)

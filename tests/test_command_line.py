@@ -20,7 +20,8 @@ FLAGS = {
     "--group-pattern",
     "--epoch-steps", "--tune", "--tune-range", "--tune-points", "--tune-seeds", "--tune-sampler",
     "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--progressive",
-    "--intensity", "--foreground", "--mask-channel", "--mask-exif", "--mask-pattern", "--train-draw", "--test-views",
+    "--init", "--intensity", "--foreground", "--mask-channel", "--mask-exif", "--mask-pattern",
+    "--train-draw", "--test-views",
     "--help",
 }  # fmt: skip
 HEAVY = {

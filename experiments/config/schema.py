@@ -71,6 +71,9 @@ class RunConfig:
 
     model: str = setting("unet", "network", "Model and loss")
     model_kwargs: Options = setting({}, "model options, as KEY=VALUE", "Model and loss")
+    init: str | None = setting(
+        None, "start from the weights of a run (its key) or of a file", "Model and loss", since="0.2"
+    )
     loss: str = setting("bce_dice", "loss function", "Model and loss")
     loss_kwargs: Options = setting({}, "loss options, as KEY=VALUE", "Model and loss")
     augment: str = setting("flip", "augmentation of the training images", "Data")
@@ -210,6 +213,7 @@ class RuntimeConfig:
         None, "CSV of image,part that defines the split; a group may be in one part only", "Data"
     )
     weights_file: Path | None = None
+    init_file: Path | None = None
 
     @property
     def output_flag(self) -> str:

@@ -14,6 +14,7 @@ from experiments.config.values import ParsedArgs
 from experiments.data.run_inputs import RunInputs, list_samples, split_inputs
 from experiments.data.samples import Sample, fingerprint
 from experiments.studies.definition import Cell, Study, Tuning, merged
+from experiments.training.initial_weights import with_initial_weights
 from registry import InputError
 
 # Must be the same in every cell, unless it is a factor.
@@ -153,6 +154,7 @@ def _resolve(study: Study, cell: Cell, machine: Mapping[str, Any]) -> tuple[RunC
         fields["train_draw"] = "seed"
     try:
         config, runtime, notices = resolve(ParsedArgs(fields, dict(machine), study.preset))
+        config, runtime = with_initial_weights(config, runtime)
     except InputError as error:
         raise InputError(f"The cell {cell.id} of the study {study.name} cannot run: {error}") from None
     return dataclasses.replace(config, seed=study.seeds[0], early_stopping=0), runtime, notices

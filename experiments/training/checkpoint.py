@@ -16,6 +16,7 @@ import hashlib
 import io
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,11 @@ def load(path: Path) -> dict[str, Any]:
         raise Damaged(f"{path} cannot be read ({error.strerror})") from None
     body, tail = data[:-_TAIL], data[-_TAIL:]
     if not tail.startswith(_MARK):
+        if zipfile.is_zipfile(io.BytesIO(data)):
+            raise Damaged(
+                f"{path} lacks the checksum that every checkpoint of this project ends with: it was saved again. "
+                f"--init {path} starts from its weights, and torch.load reads it"
+            )
         raise Damaged(f"{path} is cut short")
     if hashlib.sha256(body).hexdigest().encode() != tail[len(_MARK) : -1]:
         raise Damaged(f"{path} is damaged (its SHA-256 is not the one it was written with)")

@@ -34,6 +34,7 @@ from experiments.training import checkpoint
 from experiments.training.dry_run import dry_run
 from experiments.training.epochs import TrainingJob, resume, train_epochs
 from experiments.training.final_evaluation import evaluate_on_test, test_metrics
+from experiments.training.initial_weights import load_initial_weights
 from experiments.training.loop import State, start
 from experiments.training.run_folder import RunFolder, refuse_changed
 from registry import LOSSES, MODELS, InputError
@@ -219,7 +220,10 @@ def build_model(config: RunConfig, machine: RuntimeConfig) -> nn.Module:
     if config.weights:
         options["pretrained"] = str(machine.weights_file)
     try:
-        return MODELS[config.model].build(**options)
+        model = MODELS[config.model].build(**options)
+        if config.init is not None:
+            progress.log(load_initial_weights(model, config, machine))
+        return model
     except OSError as error:  # weights that could not be fetched or read; the text says what to type
         raise InputError(str(error)) from None
 

@@ -18,12 +18,14 @@ from experiments.runtime import progress
 from experiments.runtime.files import relative_to_cwd
 from experiments.runtime.interrupts import Stop, interruptible
 from experiments.training import runner
+from experiments.training.initial_weights import with_initial_weights
 
 
 def train_one(args: ParsedArgs) -> int:
     """Train the configuration, or resume it, and print its scores; the exit code."""
     began = time.perf_counter()
     config, machine, notices = resolve(args)
+    config, machine = with_initial_weights(config, machine)
     for notice in notices:
         print(notice, flush=True)
     model = runner.try_model(config, machine)  # a wrong option is found before cars are made or images are read
