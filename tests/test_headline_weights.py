@@ -113,6 +113,7 @@ def test_a_folder_gives_the_headline_weights_and_a_file_its_own(folder, kind):
     assert torch.equal(weights_of(load(folder)), found[KINDS[kind]])
 
 
+@pytest.mark.slow
 def test_predict_and_evaluate_and_export_take_the_weights_of_the_headline(folder, kind, command, made_cars, tmp_path):
     from PIL import Image
 

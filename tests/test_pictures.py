@@ -127,7 +127,9 @@ def read(svg):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize(
+    "picture", [name if name == "hero" else pytest.param(name, marks=pytest.mark.slow) for name in PICTURES]
+)
 def test_every_text_lies_within_the_canvas_and_on_no_other(every_answer, picture, language):
     count = 0
     for name, answer in every_answer.items():

@@ -42,6 +42,7 @@ def run(program):
     return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_public_names_are_the_same_before_and_after_all_submodules_are_imported():
     done = run(PROGRAM)

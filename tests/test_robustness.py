@@ -90,6 +90,7 @@ def kept(folder):
     return sorted((folder / "outputs" / "studies" / "tiny" / "robustness").glob("*.csv"))
 
 
+@pytest.mark.slow
 def test_clean_images_score_as_in_the_runs_test_and_at_most_so_many_of_a_car(scored):
     folder, _ = scored
     assert len(kept(folder)) == len(CONDITIONS) + 1
@@ -104,12 +105,14 @@ def test_clean_images_score_as_in_the_runs_test_and_at_most_so_many_of_a_car(sco
     assert set(wild.group) == {"x1", "x2", "y1"} or wild.group.nunique() == 3
 
 
+@pytest.mark.slow
 def test_a_place_that_is_not_there_is_named_with_what_belongs_into_it(scored, command, tmp_path):
     asked = [*scored[1][:-1], str(tmp_path / "nowhere")]
     code, _, complaint = command(*asked)
     assert code == 2 and f"into {tmp_path / 'nowhere' / 'masks'}" in complaint and "--data-dir" not in complaint
 
 
+@pytest.mark.slow
 def test_the_same_command_scores_only_what_is_missing(scored, command):
     folder, asked = scored
     before = {path: path.read_bytes() for path in kept(folder)}
@@ -123,6 +126,7 @@ def test_the_same_command_scores_only_what_is_missing(scored, command):
     pd.testing.assert_frame_equal(again, table.sort_values(["key", "image"], ignore_index=True))
 
 
+@pytest.mark.slow
 def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored, command, tmp_path):
     folder, _ = scored
     (tmp_path / "README.md").write_text("")
@@ -141,6 +145,7 @@ def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored,
     assert pages["en"].read_text(encoding="utf-8") == text
 
 
+@pytest.mark.slow
 def test_every_condition_tells_what_the_other_levels_change_against_the_baseline(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
     (grid,) = robustness_grids(found, "en")
@@ -156,6 +161,7 @@ def test_every_condition_tells_what_the_other_levels_change_against_the_baseline
         assert shown.split()[1] == points(difference, 0 if abs(difference) >= 0.1 else 1)
 
 
+@pytest.mark.slow
 def test_the_mark_of_each_condition_agrees_with_its_interval(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
     lower = found.study.robustness.assign(dice=lambda rows: rows.dice.where(rows.condition != "wild", 0.0))
@@ -172,6 +178,7 @@ def test_the_mark_of_each_condition_agrees_with_its_interval(scored):
         assert marks["JPEG" if name == "jpeg" else name] == due
 
 
+@pytest.mark.slow
 def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_condition(scored):
     found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
     due = differences(found, "loss")
@@ -185,6 +192,7 @@ def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_con
     assert differences(replace(found, cells=[*found.cells, strange], study=study), "loss") == due
 
 
+@pytest.mark.slow
 def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored, command, tmp_path):
     folder, _ = scored
     output = shutil.copytree(folder / "outputs", tmp_path / "outputs")
@@ -207,6 +215,7 @@ def test_a_corruption_that_was_not_scored_at_every_strength_has_no_column(scored
     assert "Corrupted and other images" not in text and "robustness.svg" not in text
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_named_with_what_to_do(scored, command):
     folder, asked = scored
     path = next(path for path in kept(folder) if path.name == "jpeg-1.csv")
@@ -217,6 +226,7 @@ def test_a_damaged_file_is_named_with_what_to_do(scored, command):
     assert code == 2 and "jpeg-1.csv cannot be read" in complaint and "Delete it" in complaint
 
 
+@pytest.mark.slow
 def test_a_folder_that_would_be_taken_for_a_corruption_is_refused(scored, command, tmp_path):
     _, asked = scored
     write_pairs(tmp_path / "clean", names=["a1"])

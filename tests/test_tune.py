@@ -485,6 +485,7 @@ def test_two_workers_never_get_the_same_last_trial(tmp_path, monkeypatch):
         assert taken is not None and found == [None] and len(first.trials()) == 8
 
 
+@pytest.mark.slow
 def test_one_combination_is_tuned_and_then_trained_with_the_rate_that_was_found(made_cars, tmp_path, command, shared):
     from tests.conftest import run_folder
 
