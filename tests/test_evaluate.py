@@ -120,6 +120,19 @@ def test_numbers_are_averaged_over_the_images_of_a_car_and_then_over_cars():
     assert numbers["pooled_iou"] == pytest.approx(10 / (10 + 2 + 11)) and (numbers["images"], numbers["cars"]) == (3, 2)
 
 
+def test_images_without_an_object_do_not_hide_how_the_others_were_scored():
+    import pandas as pd
+
+    columns = ["group", "tp", "fp", "fn", "dice", "iou", "precision", "recall", "boundary_iou", "hd95"]
+    empty = [(f"empty{n}", 0, 0, 0, 1.0, 1.0, 1, 1, 1, 0.0) for n in range(3)]
+    there = [("a", 5, 1, 1, 0.8, 0.7, 1, 1, 1, 1.0), ("a", 5, 1, 1, 0.6, 0.5, 1, 1, 1, 3.0)]
+    numbers = summarise_scores(pd.DataFrame([*empty, *there], columns=columns))
+    assert numbers["dice"] == pytest.approx((3 + 0.7) / 4) and numbers["dice_with_object"] == pytest.approx(0.7)
+    assert numbers["images_without_object"] == 3
+    for rows in (empty, there):
+        assert "dice_with_object" not in summarise_scores(pd.DataFrame(rows, columns=columns))
+
+
 def test_scores_are_written_the_same_each_time(tmp_path, test_photographs):
     for name in ("one.csv", "two.csv"):
         evaluator.write_scores(tmp_path / name, (one.rows[0] for one in scored(test_photographs)))

@@ -135,7 +135,8 @@ def summarise_scores(scores: pd.DataFrame) -> dict[str, float | int]:
 
     Means of Dice, IoU, precision, recall and boundary IoU over images within a car and then over cars; HD95 by its
     median over images and the number of failures (one mask empty, the other not: no distance exists); the pooled
-    (data-set-level) IoU of all pixels; how many images and cars.
+    (data-set-level) IoU of all pixels; how many images and cars. Where some images have no object (they score 1 if
+    nothing is found in them): how many, and Dice of the others, averaged in the same way.
     """
     by_car = scores.groupby("group", sort=True)[list(MEANS)].mean()
     counts = scores[["tp", "fp", "fn"]].sum()
@@ -147,7 +148,17 @@ def summarise_scores(scores: pd.DataFrame) -> dict[str, float | int]:
         "pooled_iou": int(counts.tp) / union if union else 1.0,
         "images": len(scores),
         "cars": len(by_car),
+        **_of_objects(scores),
     }
+
+
+def _of_objects(scores: pd.DataFrame) -> dict[str, float | int]:
+    """What images without an object hide; nothing where all images, or none, have one."""
+    there = scores.tp + scores.fn > 0
+    if there.all() or not there.any():
+        return {}
+    dice = scores[there].groupby("group", sort=True, observed=True).dice.mean().mean()
+    return {"images_without_object": int((~there).sum()), "dice_with_object": float(dice)}
 
 
 def without_distance(scores: pd.DataFrame) -> pd.Series:

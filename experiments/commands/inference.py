@@ -123,6 +123,7 @@ def export(
         Literal["onnx", "mlflow"], flag("mlflow is the same graph as an MLflow model (default: onnx)")
     ] = "onnx",
     output: Annotated[Path | None, flag("file or folder to write (default: exports/KEY.onnx or exports/KEY)")] = None,
+    size: Annotated[types.Size | None, flag("make a graph for images of this size only (default: any size)")] = None,
     photographs: Annotated[
         Path | None, flag("images for the comparison with PyTorch (default: the run's validation images)")
     ] = None,
@@ -135,7 +136,7 @@ def export(
     """
     from experiments.inference import export as exporting
 
-    return exporting.export(run, format, output, photographs, output_dir, tracking_uri)
+    return exporting.export(run, format, output, photographs, output_dir, tracking_uri, size)
 
 
 def page(

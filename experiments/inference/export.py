@@ -54,9 +54,18 @@ class Deployed(nn.Module):
 
 
 def export(
-    run: str, kind: str, output: Path | None, photographs: Path | None, output_dir: Path, uri: str | None
+    run: str,
+    kind: str,
+    output: Path | None,
+    photographs: Path | None,
+    output_dir: Path,
+    uri: str | None,
+    size: tuple[int, int] | None = None,
 ) -> int:
-    """Write the graph or the MLflow model, and print its largest difference from PyTorch. Returns the exit code."""
+    """Write the graph or the MLflow model, and print its largest difference from PyTorch. Returns the exit code.
+
+    With a `size` (width, height) the graph takes images of that size only.
+    """
     need("onnx", "onnxscript", "onnxruntime")
     (trained,) = find_runs(run, [], output_dir)
     output = output or Path("exports") / (f"{trained.key}.onnx" if kind == "onnx" else trained.key)
@@ -64,12 +73,12 @@ def export(
     if kind == "mlflow" and output.exists() and not files.owns("MLmodel"):
         raise InputError(f"{output} exists already. Remove it, or name another --output.")
     files.check([output.name] if kind == "onnx" else MLFLOW_FILES, trained.path.parent.iterdir())
-    images, description = comparison(trained, photographs)
+    images, description = comparison(trained, photographs, size)
     model = Deployed(trained.model()).eval()
     with disk_errors(output, "another --output"), tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
-        graph.write_bytes(to_onnx(model, described(trained)))
-        difference = largest_difference(graph, model, images)
+        graph.write_bytes(to_onnx(model, described(trained, size), size))
+        difference = largest_difference(graph, model, images, size)
         print(f"Largest difference from PyTorch's probabilities on {description}: {difference:.1e}")
         if not difference <= TOLERANCE:
             raise RunFailed(f"The graph differs from the network by more than {TOLERANCE}, so nothing was written.")
@@ -81,12 +90,18 @@ def export(
     return 0
 
 
-def to_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
-    """ONNX graph of a `Deployed` network for any batch, height and width. Raises RunFailed if that is impossible."""
+def to_onnx(model: nn.Module, metadata: dict[str, str], size: tuple[int, int] | None = None) -> bytes:
+    """ONNX graph of a `Deployed` network for any batch, and any height and width unless `size` (width, height) is set.
+
+    Raises RunFailed if that is impossible.
+    """
     import onnx
 
-    example = torch.zeros(2, 3, 96, 160)
-    free = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=32), 3: torch.export.Dim("width", min=32)}
+    width, height = size or (160, 96)
+    example = torch.zeros(2, 3, height, width)
+    free = {0: torch.export.Dim("batch")}
+    if size is None:
+        free |= {2: torch.export.Dim("height", min=32), 3: torch.export.Dim("width", min=32)}
     try:
         with _quiet():
             program = torch.onnx.export(
@@ -100,13 +115,10 @@ def to_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
             )
     except Exception as error:  # torch.export has an exception type for each thing that it cannot trace
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise RunFailed(
-            f"PyTorch cannot export this network as a graph for every size ({reason.strip()[:150]}). "
-            "Use its checkpoint instead."
-        ) from error
+        raise RunFailed(_not_exported(reason, metadata, size)) from error
     assert program is not None
     graph = program.model_proto
-    for side, name in ((0, "batch"), (2, "height"), (3, "width")):
+    for side, name in ((0, "batch"), (2, "height"), (3, "width")) if size is None else ((0, "batch"),):
         graph.graph.output[0].type.tensor_type.shape.dim[side].dim_param = name  # instead of a formula of the inputs
     graph.doc_string = f"{metadata['input']} -> {metadata['output']}"
     onnx.helper.set_model_props(graph, metadata)
@@ -114,11 +126,23 @@ def to_onnx(model: nn.Module, metadata: dict[str, str]) -> bytes:
     return bytes(graph.SerializeToString())
 
 
-def described(trained: TrainedModel) -> dict[str, str]:
+def _not_exported(reason: str, metadata: dict[str, str], size: tuple[int, int] | None) -> str:
+    """What to do with a network that ONNX does not hold."""
+    detail = " ".join(reason.split())[:150]
+    if size is not None:
+        return f"This network cannot be exported as a graph ({detail}). Use its checkpoint instead."
+    return (
+        f"This network cannot be exported as a graph for every size ({detail}). For images of one size add --size "
+        f"{metadata['trained_at']}."
+    )
+
+
+def described(trained: TrainedModel, size: tuple[int, int] | None = None) -> dict[str, str]:
     """The graph's metadata."""
     width, height = trained.config.size
+    sides = "H and W from 32 up" if size is None else f"H {size[1]}, W {size[0]}"
     return {
-        "input": f"{INPUT}: RGB from 0 to 255, float32 (N, 3, H, W), H and W from 32 up; normalisation is inside",
+        "input": f"{INPUT}: RGB from 0 to 255, float32 (N, 3, H, W), {sides}; normalisation is inside",
         "output": f"{OUTPUT}: of the foreground, float32 (N, 1, H, W); above 0.5 is foreground",
         "trained_at": f"{width}x{height}",
         "resizing": f"reduce photographs to {width}x{height} by area averages, enlarge the output bilinearly",
@@ -139,23 +163,37 @@ def _intensity(trained: TrainedModel) -> dict[str, str]:
     }
 
 
-def largest_difference(graph: Path, model: nn.Module, images: Images) -> float:
-    """Largest difference between ONNX Runtime and PyTorch: on the batch, on one image, and at an odd size."""
+def largest_difference(graph: Path, model: nn.Module, images: Images, size: tuple[int, int] | None = None) -> float:
+    """Largest difference between ONNX Runtime and PyTorch: on the batch, on one image, and at an odd size, if any is
+    possible.
+
+    Raises RunFailed where ONNX Runtime cannot carry out the graph.
+    """
+    import onnx
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
     odd = torch.nn.functional.interpolate(torch.from_numpy(images), size=ODD_SIZE[::-1], mode="area").numpy()
     differences = []
-    for batch in (images, images[:1], odd):
+    try:
+        session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+        answers = [
+            (batch, session.run([OUTPUT], {INPUT: batch})[0])
+            for batch in (images, images[:1], *(() if size is not None else (odd,)))
+        ]
+    except Exception as error:  # ONNX Runtime has an exception type for each thing that it cannot carry out
+        metadata = {part.key: part.value for part in onnx.load(str(graph)).metadata_props}
+        raise RunFailed(_not_exported(str(error), metadata, size)) from error
+    for batch, probability in answers:
         with torch.no_grad():
             expected = model(torch.from_numpy(batch)).numpy()
-        probability = session.run([OUTPUT], {INPUT: batch})[0]
         differences.append(float(np.abs(expected - probability).max()))
     return max(differences)
 
 
-def comparison(trained: TrainedModel, photographs: Path | None) -> tuple[Images, str]:
-    """A few images at the run's input size, (N, 3, H, W) from 0 to 255, and a description of them.
+def comparison(
+    trained: TrainedModel, photographs: Path | None, size: tuple[int, int] | None = None
+) -> tuple[Images, str]:
+    """A few images at `size`, or the run's input size, (N, 3, H, W) from 0 to 255, and a description of them.
 
     They are those named by `photographs`, else the run's validation images (its test images stay unread), else
     synthetic cars.
@@ -170,7 +208,7 @@ def comparison(trained: TrainedModel, photographs: Path | None) -> tuple[Images,
             paths, origin = sorted((Path(folder) / "cars" / "train").glob("*.jpg")), "synthetic "
             log_to_stderr("The run's images are no longer where they were; name some with --photographs.")
         chosen = paths[:: max(1, len(paths) // COMPARED)][:COMPARED]
-        stacked = np.stack([load_image(path, trained.config.size, trained.config.intensity) for path in chosen])
+        stacked = np.stack([load_image(path, size or trained.config.size, trained.config.intensity) for path in chosen])
     return np.ascontiguousarray(stacked.transpose(0, 3, 1, 2), np.float32), f"{len(chosen)} {origin}images"
 
 

@@ -61,6 +61,7 @@ def show_result(
     table = Table(show_header=False)
     for name, value in (
         ("test Dice", f"{test['dice']:.4f}"),
+        *_of_objects(test),
         ("test IoU", f"{test['iou']:.4f}"),
         ("test boundary IoU", f"{test['boundary_iou']:.4f}"),
         ("test HD95, median", f"{test['hd95_median']:.1f} px ({test['hd95_failures']} failures)"),
@@ -85,6 +86,18 @@ def show_result(
     print(f"Run folder: {relative_to_cwd(machine.runs_dir) / result['key']}")
     if not away:
         print(f"Open it in MLflow: python run.py ui{machine.tracking_flag}")
+
+
+def _of_objects(test: dict[str, Any]) -> list[tuple[str, str]]:
+    """Dice without the images that have no object: these score 1 where nothing is found in them."""
+    if "dice_with_object" not in test:
+        return []
+    return [
+        (
+            "test Dice, images with an object",
+            f"{test['dice_with_object']:.4f} ({test['images_without_object']} of {test['images']} have none)",
+        )
+    ]
 
 
 def _named(weights: str, result: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import torch
 from experiments.data.samples import read_image
 from experiments.inference import export
 from experiments.inference.trained_model import load
+from experiments.runtime.errors import RunFailed
 from models import blocks
 from registry import MODELS
 from tests.conftest import ROOT
@@ -72,6 +73,23 @@ TRIED = {
 def test_every_model_of_the_registry_is_exported_for_any_size(name, tmp_path):
     sizes = [(1, 97, 131), (2, 33, 32), (1, 128, 192)]
     assert max(differences(*graph_and_network(name, tmp_path, **TRIED.get(name, {})), sizes)) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_network_that_no_graph_of_every_size_holds_is_exported_for_one(tmp_path):
+    """PSPNet pools to fixed grids, which ONNX Runtime cannot do at every size."""
+    torch.manual_seed(0)
+    network = MODELS["smp"].build(arch="PSPNet", encoder="mobilenet_v2", pretrained=False)
+    model, images = export.Deployed(network).eval(), np.full((2, 3, 96, 192), 100, np.float32)
+    metadata = {"input": "x", "output": "y", "trained_at": "192x96"}
+
+    def difference(size):
+        (tmp_path / "net.onnx").write_bytes(export.to_onnx(model, metadata, size))
+        return export.largest_difference(tmp_path / "net.onnx", model, images, size)
+
+    with pytest.raises(RunFailed, match=r"cannot be exported as a graph for every size .* add --size 192x96"):
+        difference(None)
+    assert difference((192, 96)) < 1e-4
 
 
 def test_the_padding_of_a_graph_is_that_of_the_network_pixel_for_pixel():
