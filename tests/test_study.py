@@ -444,3 +444,16 @@ def test_a_plan_is_not_replaced_silently(finished, made_cars, command, tmp_path)
     copy.unlink()
     same = study_plan.build(read_study(file), {"data_dir": made_cars, "output_dir": output})
     refuse_replaced(same, extend=False)
+
+
+def test_a_study_without_a_file_is_read_from_the_plan_that_it_left(finished, made_cars):
+    from experiments.studies.study_file import study_of_plan
+
+    output = finished[0]
+    plan = study_plan.build(study_of_plan("tiny", output), {"data_dir": made_cars, "output_dir": output})
+    written = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
+    assert {plan.run(cell, seed).config.key for cell, seed in plan.runs()} == {
+        key for cell in written["cells"] for key in cell["runs"].values()
+    }
+    with pytest.raises(InputError, match=r"There is no study 'tinyy' \(did you mean 'tiny'\?\)"):
+        study_of_plan("tinyy", output)

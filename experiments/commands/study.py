@@ -129,7 +129,12 @@ def robustness(
     """
     from experiments.studies import study_file
 
-    parsed = study_file.read_study(study_file.find_study_file(study))
+    known = study.endswith(".toml") or (study_file.STUDIES / f"{study}.toml").exists()
+    parsed = (
+        study_file.read_study(study_file.find_study_file(study))
+        if known
+        else study_file.study_of_plan(study, output_dir)
+    )
     from experiments.studies import robustness as scoring
 
     return scoring.score_robustness(parsed, _machine(output_dir, data_dir), elsewhere, views)

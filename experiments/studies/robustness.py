@@ -31,6 +31,7 @@ from experiments.runtime import interrupts, progress
 from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop
 from experiments.studies.definition import Study
+from experiments.studies.looks import load_looks
 from experiments.studies.plan import Plan, build
 from experiments.studies.tuning import load_rates
 from experiments.training.run_folder import RunFolder
@@ -71,6 +72,7 @@ def score_robustness(study: Study, machine: Mapping[str, Any], elsewhere: Path |
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         load_rates(plan)
+        load_looks(plan)
         runs = dict(_finished(plan))
         if not runs:
             raise InputError(

@@ -11,7 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from experiments.studies.definition import Pilot, Study, Tuning
+from experiments.config import values
+from experiments.runtime.files import read_json
+from experiments.studies.definition import Level, Pilot, Study, Tuning
 from experiments.studies.study_tables import StudyFile
 from registry import InputError, did_you_mean
 
@@ -79,6 +81,29 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
         guess=design.guess.model_dump(),
         tuning=Tuning(**tuning.model_dump() | {"seeds": tuple(tuning.seeds)}) if tuning else None,
     )
+
+
+def study_of_plan(name: str, output_dir: Path) -> Study:
+    """A study without a file, such as one of `grid`, from the plan that it left: its cells as levels of one factor.
+
+    Raises InputError where there is no such plan, with the nearest name.
+    """
+    places = {path.parent.name: path for path in (output_dir / "studies").glob("*/plan.json")}
+    plan = read_json(places[name]) if name in places else None
+    if plan is None:
+        known = sorted({*places, *(path.stem for path in STUDIES.glob("*.toml"))})
+        raise InputError(f"There is no study '{name}'{did_you_mean(name, known)}. Studies: {', '.join(known)}.")
+
+    def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: values.typed(key, value) for key, value in settings.items() if value is not None}
+
+    levels = tuple(
+        Level(cell["cell"], typed(cell["settings"] | {"learning_rate": cell["rate"]}))
+        for cell in plan["cells"]
+        if cell.get("rate") is not None
+    )
+    shared = typed({key: value for key, value in plan["settings"].items() if key not in ("learning_rate", "seed")})
+    return Study(name, {"cell": levels}, tuple(plan["design"]["seeds"]), shared)
 
 
 def explain(error: ValidationError) -> str:
