@@ -2,10 +2,11 @@
 
 import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
-from experiments.studies.study_folder import with_store
+from experiments.studies.study_folder import record_store, with_store
 from experiments.tracking import store
 from registry import InputError
 from tests.conftest import small
@@ -71,20 +72,24 @@ def test_mlflows_own_variables_are_used_and_said(made_cars, tmp_path, command, m
 
 
 def test_a_study_stays_in_the_store_that_it_began_in(tmp_path, monkeypatch, capsys):
-    machine = {"output_dir": tmp_path}
-    assert with_store("one", machine, record=True)["tracking_uri"] is None
+    def begin(name, **given):
+        machine = with_store(name, {"output_dir": tmp_path, **given})
+        record_store(SimpleNamespace(machine=SimpleNamespace(**machine), folder=tmp_path / "studies" / name))
+        return machine["tracking_uri"]
+
+    assert begin("one") is None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    assert with_store("one", machine, record=True)["tracking_uri"] is None
+    assert begin("one") is None
     assert "stays in the MLflow store that it began in" in capsys.readouterr().out
-    assert with_store("two", machine, record=True)["tracking_uri"] == "http://127.0.0.1:9"
+    assert begin("two") == "http://127.0.0.1:9"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert with_store("two", machine, record=True)["tracking_uri"] == "http://127.0.0.1:9"
-    given = machine | {"tracking_uri": "http://me:secret@127.0.0.1:9"}
-    assert with_store("two", given, record=True)["tracking_uri"] == given["tracking_uri"]
+    assert begin("two") == "http://127.0.0.1:9"
+    given = "http://me:secret@127.0.0.1:9"
+    assert begin("two", tracking_uri=given) == given
     record = (tmp_path / "studies" / "two" / "tracking.json").read_text()
     assert "secret" not in record and "***" in record
     with pytest.raises(InputError, match=r"at http://me:\*\*\*@127.0.0.1:9: type --tracking-uri with its password"):
-        with_store("two", machine, record=False)
+        with_store("two", {"output_dir": tmp_path})
 
 
 @pytest.mark.parametrize("name", ["a b", "50%25", "what?", "c#d", "汽车"])

@@ -38,7 +38,7 @@ def run_study(
     `extend`.
     """
 
-    machine = study_folder.with_store(study.name, machine, record=not (dry_run or status))
+    machine = study_folder.with_store(study.name, machine)
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
@@ -51,6 +51,7 @@ def run_study(
             return 0
         if not dry_run:
             study_folder.refuse_replaced(plan, extend)
+            study_folder.record_store(plan)
         sensitivity = cost.sensitivity(plan)
         display.print_plan(plan, sensitivity, ended_trials)
         return 0 if dry_run else _run(plan, sensitivity, stop, pool)
@@ -60,12 +61,13 @@ def run_study(
 
 def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = None, extend: bool = False) -> int:
     """Tune the learning rates of a study and run nothing else; the exit code."""
-    machine = study_folder.with_store(study.name, machine, record=True)
+    machine = study_folder.with_store(study.name, machine)
 
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         ended_trials, count = tuning.load_rates(plan), len(plan.cells)
         study_folder.refuse_replaced(plan, extend)
+        study_folder.record_store(plan)
         print(f"{count} cells x {plan.budget} trials each = {count * plan.budget}, {ended_trials} have ended.")
         with open_executor(plan, stop, pool) as (executor, session):
             _tune_and_write(plan, cost.sensitivity(plan), executor, session)

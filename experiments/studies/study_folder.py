@@ -31,6 +31,7 @@ from experiments.tracking import store
 from experiments.training.run_index import state_of
 from registry import InputError
 
+STORE = "tracking.json"  # in a study's folder: the MLflow store that it began in
 StudyRunState = tuple[str, str]  # done, running, failed or missing, and a detail
 
 
@@ -43,7 +44,7 @@ def write_plan(plan: Plan, sensitivity: Sensitivity) -> None:
             write_atomically(path, text)
 
 
-def with_store(name: str, machine: Mapping[str, Any], record: bool) -> dict[str, Any]:
+def with_store(name: str, machine: Mapping[str, Any]) -> dict[str, Any]:
     """`machine` (fields of RuntimeConfig) with the MLflow store of a study: it stays in the one that it began in.
 
     The one that was given wins, then the one on record, then that of MLFLOW_TRACKING_URI; None is the one in the output
@@ -52,13 +53,12 @@ def with_store(name: str, machine: Mapping[str, Any], record: bool) -> dict[str,
     Args:
         name: of the study.
         machine: the fields that were given.
-        record: whether to note the store for later commands.
 
     Raises:
         InputError: where the recorded store needs a password that nothing gives.
     """
-    path = Path(machine.get("output_dir", "outputs")) / "studies" / name / "tracking.json"
-    given, known = machine.get("tracking_uri"), read_json(path)
+    folder = Path(machine.get("output_dir", "outputs")) / "studies" / name
+    given, known = machine.get("tracking_uri"), read_json(folder / STORE)
     variable = os.environ.get(store.URI_VARIABLE)
     if given is not None:
         uri = given
@@ -77,11 +77,16 @@ def with_store(name: str, machine: Mapping[str, Any], record: bool) -> dict[str,
         progress.log(f"The study {name} stays in the MLflow store that it began in; --tracking-uri names another.")
     elif uri is not None and given is None:
         progress.log(f"MLflow: {without_password(uri)}, by {store.URI_VARIABLE}.")
+    return {**machine, "tracking_uri": uri}
+
+
+def record_store(plan: Plan) -> None:
+    """Note the store of a study for later commands, without its password."""
+    uri, path = plan.machine.tracking_uri, plan.folder / STORE
     content = json.dumps({"uri": uri and without_password(uri), "sha256": _store_digest(uri)}).encode()
-    if record and (not path.exists() or path.read_bytes() != content):
+    if not path.exists() or path.read_bytes() != content:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-    return {**machine, "tracking_uri": uri}
 
 
 def _store_digest(uri: str | None) -> str:
