@@ -90,7 +90,7 @@ def test_another_machine_trains_only_what_is_not_committed_and_ends_with_the_sam
 
     shutil.rmtree(tmp_path / "results")
     shutil.copytree(done / "first", tmp_path / "whole")
-    assert command(*words(file, made_cars, tmp_path / "whole", "study"), *shared)[0] == 0
+    assert command(*words(file, made_cars, tmp_path / "whole", "study"), "--extend", *shared)[0] == 0
     assert reported(tmp_path / "whole") == both
 
 
