@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 from tests.test_readme import headings
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
-NEW = {"my_net", "my_losses", "pets"}  # what CONTRIBUTING and docs/ add as examples
+NEW = {"my_net", "my_losses", "birds"}  # what CONTRIBUTING and docs/ add as examples
 
 
 def name(path):

@@ -37,6 +37,7 @@ class Reading:
     cell_margin: float = MARGIN
     within: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     confirmatory: frozenset[str] = frozenset()
+    named: frozenset[str] = frozenset()  # factors that the plan named before the first score, with or without baseline
     labels: Mapping[str, Any] = field(default_factory=dict)
     question: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
@@ -64,9 +65,17 @@ def read_reading(plan: Mapping[str, Any], study_files: Path = STUDY_FILES) -> Re
             if name in varied and len(varied) > 1
         },
         confirmatory=frozenset(_confirmatory(design, today if file else design, factors, baselines)),
+        named=frozenset(_named(design, today if file else design)),
         labels={**plan.get("labels", {}), **file.get("labels", {})},
         question={**plan.get("question", {}), **file.get("question", {})},
         notes=file.get("notes", {}),
+    )
+
+
+def _named(design: Mapping[str, Any], today: Mapping[str, Any]) -> set[str]:
+    """The factors that the plan named and that the study file, which may withdraw but not add, still names."""
+    return (
+        set() if design.get("extended_from") else {*design.get("confirmatory", [])} & {*today.get("confirmatory", [])}
     )
 
 
@@ -80,11 +89,8 @@ def _confirmatory(
     """
     return [
         name
-        for name in design.get("confirmatory", [])
-        if name in baselines
-        and name in today.get("confirmatory", [])
-        and (len(factors[name]) == 2 or design.get("baseline", {}).get(name) == baselines[name])
-        and not design.get("extended_from")
+        for name in _named(design, today)
+        if name in baselines and (len(factors[name]) == 2 or design.get("baseline", {}).get(name) == baselines[name])
     ]
 
 

@@ -65,6 +65,7 @@ def source_digest(study: Study, files: Mapping[str, bytes]) -> str:
         content = files.get(name, b"")
         digest.update(gzip.decompress(content) if name.endswith(".gz") and content else content)
     reading = dataclasses.asdict(study.reading) | {"notes": None, "confirmatory": sorted(study.reading.confirmatory)}
+    del reading["named"]  # in no picture
     digest.update(json.dumps([reading, study.plan], sort_keys=True, default=list).encode())
     return digest.hexdigest()
 

@@ -54,7 +54,7 @@ def published_page(results: Path, language: str) -> str:
         f"**{words.answer(**facts)}** {words.conclusions(**facts)}",
         f"## {words.heading_datasets}",
         words.legend(),
-        table_of(words.columns, [_row(one, scores[one.name]) for one in found], left=3),
+        table_of(words.columns, [_row(one, scores[one.name], language) for one in found], left=3),
         f"## {words.heading_encoders}",
         words.encoders_note(),
         table_of(words.encoder_columns, _encoders(found)),
@@ -68,18 +68,19 @@ def published_page(results: Path, language: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _row(one: Judgement, scores: Mapping[str, pd.DataFrame]) -> list[str]:
+def _row(one: Judgement, scores: Mapping[str, pd.DataFrame], language: str) -> list[str]:
     """A data set: first and second, their difference alone, the winners of single seeds, the best set."""
     first, second = list(one.means)[:2]
     alone = compare(scores[first].to_numpy(float), scores[second].to_numpy(float), rope=0)
     ends = f"{POINTS * alone.low:+.2f}, {POINTS * alone.high:+.2f}"
     possible = alone.low > -1 and alone.high < 1  # a wider interval says nothing
+    words = phrases("published", language)
     return [
         one.name,
         f"{first} {POINTS * one.means[first]:.2f}",
         f"{second} {POINTS * one.means[second]:.2f}",
         f"{POINTS * alone.difference:+.2f} {f'[{ends}]' if possible else ''}".strip().replace("-", "−"),
-        "▲" if alone.verdict == "better" else "≈",
+        "▲" if alone.verdict == "better" else words.tie if alone.difference == 0 else "≈",
         str(len(set(one.winner_by_seed.values()))),
         f"{len(one.best_set)}/{len(one.means)}",
     ]

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.statistics.comparisons import Comparison
@@ -124,7 +124,8 @@ class Writer:
                 return {"kind": "depends", "factors": [self._factor(part.factor)], "others": others}
         clear = [effects.factor for effects in answer.effects if _any(effects.comparisons.values(), CLEAR)]
         verdicts = {c.verdict for effects in answer.effects for c in effects.comparisons.values()}
-        kind = "clear" if clear else "equivalent" if verdicts == {"equivalent"} else "nothing"
+        equal = verdicts == {"equivalent"} and not self._interacts()
+        kind = "clear" if clear else "equivalent" if equal else "nothing"
         names = [self._factor(factor) for factor in (clear or [effects.factor for effects in answer.effects])]
         return {"kind": kind, "factors": names, "others": []}
 
@@ -134,10 +135,9 @@ class Writer:
         Whether they do is one test over all factors; with one effect at each of two combinations, their difference.
         """
         answer, parts = self.answer, list[str]()
-        test = answer.interaction
-        interacts = test is not None and test.p <= 0.05
+        test, interacts = answer.interaction, self._interacts()
         shown = [part for part in answer.within if _shows(part, interacts)]
-        if interacts and not any(part.difference for part in shown) and test is not None:
+        if interacts and test is not None:
             parts.append(self.words.interacts(p=test.p))
         for part in shown:
             parts += self._within(part)
@@ -147,6 +147,10 @@ class Writer:
         if clear and test is not None and not interacts and math.isfinite(test.p):
             parts.append(self.words.no_interaction(p=test.p))
         return parts
+
+    def _interacts(self) -> bool:
+        """Whether the test of interaction found that averages hide differences between combinations."""
+        return self.answer.interaction is not None and self.answer.interaction.p <= 0.05
 
     def _average(self, effects: FactorEffects, after: bool) -> list[str]:
         """The levels of a factor against its baseline; what is averaged over is said once, and where it changes."""
@@ -159,8 +163,9 @@ class Writer:
                     levels, comparisons = [level for level, _ in group], [c for _, c in group]
                     scope = self._scope(effects, levels[0], after)
                     unsaid, said = (scope if scope != said else {}), scope
+                    hides = "over" in scope and self._interacts()
                     lines.append(
-                        self._sentence(levels, effects.baseline, comparisons, verdict, effects.margin, **unsaid)
+                        self._sentence(levels, effects.baseline, comparisons, verdict, effects.margin, hides, **unsaid)
                     )
         return lines
 
@@ -195,14 +200,21 @@ class Writer:
 
     def _sentence(
         self, levels: Sequence[str], baseline: str, comparisons: Sequence[Comparison], verdict: str, margin: float,
-        place: str = "", over: Sequence[str] = (), part: tuple[int, int] | None = None, after: bool = False,
+        hides: bool = False, place: str = "", over: Sequence[str] = (), part: tuple[int, int] | None = None,
+        after: bool = False,
     ) -> str:  # fmt: skip
-        """One comparison, the better level first; or several of one verdict, with the range of their intervals."""
+        """One comparison, the better level first; or several of one verdict, with the range of their intervals.
+
+        `hides`: this is an average over combinations that differ, so a small one is not called equal.
+        """
         study, language, first = self.answer.study, self.language, comparisons[0]
         names = [level_name(study, level, language) for level in levels]
         a, b = listed(names, language), level_name(study, baseline, language)
         scope = {"place": place, "over": list(over), "part": part, "after": after, "margin": margin}
         known = all(map(finite, comparisons))
+        if verdict == "equivalent" and hides:
+            widest = replace(first, low=min(c.low for c in comparisons), high=max(c.high for c in comparisons))
+            return str(self.words.small_average(a=a, b=b, comparison=widest, confidence=self._confidence(), **scope))
         if len(comparisons) > 1:
             apart = [abs(c.difference) for c in comparisons]
             bounds = {"low": min(c.low for c in comparisons), "high": max(c.high for c in comparisons)}
@@ -226,11 +238,13 @@ class Writer:
         return str(self.words.confidence(looks=bool(self.answer.study.looks)))
 
     def _bound(self) -> list[str]:
-        """Where nothing was found: how large a difference is ruled out."""
+        """Where nothing was found: beyond which difference none is compatible with the intervals."""
         found = [c for effects in self.answer.effects for c in effects.comparisons.values()]
         if {c.verdict for c in found} != {"undecided"} or not all(map(finite, found)):
             return []
-        return [self.words.ruled_out(largest=max(max(abs(c.low), abs(c.high)) for c in found))]
+        largest = max(max(abs(c.low), abs(c.high)) for c in found)
+        several = len(self.answer.study.varied) > 1
+        return [self.words.averages_ruled_out(largest=largest) if several else self.words.ruled_out(largest=largest)]
 
     def _winners(self) -> list[str]:
         """How much one seed alone would have misled."""
@@ -269,13 +283,24 @@ class Writer:
     def _status(self) -> list[str]:
         """Whether the comparisons were planned, and whether the study has come to its end."""
         answer, design = self.answer, self.answer.study.plan.get("design", {})
-        lines = [self.words.exploratory()] if answer.exploratory and not design.get("extended_from") else []
+        lines = []
+        if answer.exploratory and not design.get("extended_from"):
+            lines.append(self.words.baselines_not_named() if self._named() else self.words.exploratory())
         if before := design.get("extended_from"):
             lines.append(self.words.extended(before=list(before), now=answer.seeds))
         if answer.study.looks:
             still = sum(c.verdict == "undecided" for e in answer.effects for c in e.comparisons.values())
             lines.append(self.words.look(open=still, seeds=answer.seeds, most=max(answer.study.looks)))
         return lines
+
+    def _named(self) -> bool:
+        """Whether the plan named every factor before the runs, and only the baselines of some were chosen later."""
+        study, effects = self.answer.study, self.answer.effects
+        return (
+            bool(effects)
+            and {e.factor for e in effects} <= study.reading.named
+            and not all(e.confirmatory for e in effects)
+        )
 
     def _choice(self) -> list[str]:
         """What to take if one must choose: the highest mean of the cells that cannot be excluded as the best.

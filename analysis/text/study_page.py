@@ -140,7 +140,10 @@ def _details(answer: Answer, ledger: pd.DataFrame, language: str) -> Iterator[Se
     if grids := robustness_grids(answer, language):
         yield Section(words.robustness, [words.robustness_note(), *grids, pictures["robustness"]])
     if answer.measured:
-        yield Section(words.scores, [tables.score_grid(answer, language), words.scores_note(), pictures["cost"]])
+        against = words.against_note(margin=answer.study.reading.cell_margin) if answer.against_baseline else ""
+        gap = " " if language == "en" else ""
+        note = f"{words.scores_note()}{gap}{against}".strip()
+        yield Section(words.scores, [tables.score_grid(answer, language), note, pictures["cost"]])
         training = [tables.training_grid(answer, language), words.training_note()]
         yield Section(words.training, [*training, pictures["responses"], pictures["validation"]])
     if rows := notes.power_rows(answer, language):

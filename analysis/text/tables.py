@@ -189,6 +189,9 @@ def score_grid(answer: Answer, language: str) -> Grid:
 def training_grid(answer: Answer, language: str) -> Grid:
     """Every cell's learning rate, validation and cost, in the order of `score_grid`."""
     plans = {cell["cell"]: cell for cell in answer.study.cells}
+    headings = list(phrases("tables", language).training)
+    if not any(plans[cell.name].get("rate_low") and plans[cell.name].get("rate_high") for cell in answer.ranked):
+        headings[1] = headings[1].removesuffix(" [95%]")
     validation = answer.study.finished.groupby("cell").val_dice_last.mean()
     rows = []
     for cell in answer.ranked:
@@ -201,9 +204,7 @@ def training_grid(answer: Answer, language: str) -> Grid:
             *(Cell(_number(cell.cost[name], form))
               for name, form in (("gmacs", "{:.3g}"), ("images_per_second", "{:.0f}"), ("peak_memory_gb", "{:.2f}"))),
         ])  # fmt: skip
-    return _without(
-        Grid(list(phrases("tables", language).training), rows), 2, len({c.trials for c in answer.cells}) == 1
-    )
+    return _without(Grid(headings, rows), 2, len({c.trials for c in answer.cells}) == 1)
 
 
 def _without(grid: Grid, column: int, condition: bool) -> Grid:
