@@ -183,7 +183,8 @@ SAID = {
          "If you must choose, take U-Net with BCE + Dice: its mean Dice is highest (0.9831), though any other may be "
          "the best."],
         ["输入 96×64、3 个随机种子、训练 1,125 步时，网络和损失函数均没有显著影响。",
-         "对损失函数取平均，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0003（95% 置信区间 −0.0008 ~ +0.0014），差异不显著。",
+         "对损失函数取平均，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0003"
+         "（95% 置信区间 −0.0008 ~ +0.0014），差异不显著。",
          "对网络取平均，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0008（−0.0003 ~ +0.0019），差异不显著。",
          "可以排除 0.0019 以上的差异，更小的差异无法判断。",
          "如果每种组合只训练一次，3 次尝试会选出 2 个不同的“冠军”。",
@@ -210,10 +211,12 @@ SAID = {
          "If you must choose, take Attention U-Net with BCE + Dice: its mean Dice is highest (0.9803), though any "
          "other may be the best."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，网络和损失函数没有实际影响。",
-         "对损失函数取平均，Attention U-Net 与 U-Net 的测试 Dice 等效，仅相差 0.0002（95% 置信区间 −0.0003 ~ +0.0007）。",
+         "对损失函数取平均，Attention U-Net 与 U-Net 的测试 Dice 等效，仅相差 0.0002"
+         "（95% 置信区间 −0.0003 ~ +0.0007）。",
          "对网络取平均，BCE 与 BCE + Dice 的测试 Dice 等效，仅相差 0.0001（−0.0003 ~ +0.0005）。",
          "如果每种组合只训练一次，5 次尝试会选出 2 个不同的“冠军”。",
-         "若必须选择，可选 Attention U-Net + BCE + Dice：平均 Dice 最高（0.9803），但最佳的也可能是另外 3 种组合之一。"],
+         "若必须选择，可选 Attention U-Net + BCE + Dice：平均 Dice 最高（0.9803），"
+         "但最佳的也可能是另外 3 种组合之一。"],
     ),
     many_levels: (
         ["At 96×64, with 5 seeds and 1,125 training steps, network and loss made a clear difference.",
@@ -226,7 +229,8 @@ SAID = {
          "If you must choose, take U-Net with Dice loss: its mean Dice is highest (0.9801), though another one may "
          "be the best."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，网络和损失函数有显著影响。",
-         "对损失函数取平均，与 ResNet U-Net 相比，U-Net 的测试 Dice 高 0.0029（95% 置信区间 0.0013 ~ 0.0045），差异显著。",
+         "对损失函数取平均，与 ResNet U-Net 相比，U-Net 的测试 Dice 高 0.0029"
+         "（95% 置信区间 0.0013 ~ 0.0045），差异显著。",
          "与 U-Net 相比，Attention U-Net 和 mine:net 的测试 Dice 均无显著差异（区间都在 −0.0014 ~ +0.0012 之内）。",
          "对网络取平均，与 Dice 损失相比，BCE 的测试 Dice 高 0.0009（0.0003 ~ 0.0015），差异显著。",
          "未发现因素之间的交互作用（p = 0.45）。",
@@ -293,7 +297,8 @@ SAID = {
         ["With BCE + Dice, Dice is clearly higher with Attention U-Net than with U-Net, by 0.0050 (95% CI 0.0040 to "
          "0.0060).",
          "No verdict on U-Net with BCE: a run failed."],
-        ["BCE + Dice 时，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0050（95% 置信区间 0.0040 ~ 0.0060），差异显著。",
+        ["BCE + Dice 时，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0050"
+         "（95% 置信区间 0.0040 ~ 0.0060），差异显著。",
          "U-Net + BCE 没有结论：有训练失败。"],
     ),
     one_seed: (
@@ -318,7 +323,8 @@ SAID = {
         ["Dice is 0.0010 higher with Dice loss than with BCE (95% CI over all looks −0.0005 to +0.0025): no clear "
          "difference.",
          "One comparison is still open after 4 of at most 8 seeds."],
-        ["与 BCE 相比，Dice 损失的测试 Dice 高 0.0010（考虑多次期中查看的 95% 置信区间 −0.0005 ~ +0.0025），差异不显著。",
+        ["与 BCE 相比，Dice 损失的测试 Dice 高 0.0010"
+         "（考虑多次期中查看的 95% 置信区间 −0.0005 ~ +0.0025），差异不显著。",
          "4 个种子之后（最多 8 个），仍有 1 项比较尚无定论。"],
     ),
 }  # fmt: skip
