@@ -160,7 +160,7 @@ def test_every_cell_is_named_in_full(every_answer, language):
 def test_chinese_pictures_need_no_english_but_names(every_answer):
     known = {"U-Net", "AttentionU-Net", "Dice", "BCE", "SD", "epoch", "JPEG", "GMACs"}
     words = read(drawn(every_answer["pretraining"], "hero", "zh"))
-    assert "·8辆车·450步" in words and "（基线：8辆车）" in words
+    assert "·8辆训练车·450步" in words and "（基线：8辆训练车）" in words
     left_over = set(re.findall(r"[A-Za-z][A-Za-z-]+", words)) - known
     assert left_over <= {"ImageNet"}
 

@@ -183,11 +183,12 @@ SAID = {
          "If you must choose, take U-Net with BCE + Dice: its mean Dice is highest (0.9831), though any other may be "
          "the best."],
         ["输入 96×64、3 个随机种子、训练 1,125 步时，网络和损失函数均没有显著影响。",
-         "对损失函数取平均，Attention U-Net 的 Dice 比 U-Net 高 0.0003（95% 置信区间 −0.0008 ~ +0.0014），差异不显著。",
-         "对网络取平均，BCE + Dice 的 Dice 比 BCE 高 0.0008（−0.0003 ~ +0.0019），差异不显著。",
+         "对损失函数取平均，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0003"
+         "（95% 置信区间 −0.0008 ~ +0.0014），差异不显著。",
+         "对网络取平均，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0008（−0.0003 ~ +0.0019），差异不显著。",
          "就这些平均值而言，0.0019 以上的差异在 95% 区间之外，更小的差异不能排除。",
          "如果每种组合只训练一次，3 次尝试会选出 2 个不同的“冠军”。",
-         "若必须选择，可选 U-Net + BCE + Dice：平均 Dice 最高（0.9831），但不能排除另外 3 种组合才是最佳。"],
+         "若必须选择，可选 U-Net + BCE + Dice：平均 Dice 最高（0.9831），但最佳的也可能是另外 3 种组合之一。"],
     ),
     clear_winner: (
         ["At 96×64, with 5 seeds and 1,125 training steps, loss made a difference.",
@@ -195,7 +196,7 @@ SAID = {
          "Had each combination been trained once, two different winners would have come out of five tries.",
          "Take Dice loss: it is clearly the best of the 2 combinations (mean Dice 0.9820)."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，损失函数有显著影响。",
-         "Dice 损失的 Dice 比 BCE 高 0.0120（95% 置信区间 0.0090 ~ 0.0150），差异显著。",
+         "与 BCE 相比，Dice 损失的测试 Dice 高 0.0120（95% 置信区间 0.0090 ~ 0.0150），差异显著。",
          "如果每种组合只训练一次，5 次尝试会选出 2 个不同的“冠军”。",
          "推荐 Dice 损失：它明显优于其余 1 种组合（平均 Dice 0.9820）。"],
     ),
@@ -210,10 +211,12 @@ SAID = {
          "If you must choose, take Attention U-Net with BCE + Dice: its mean Dice is highest (0.9803), though any "
          "other may be the best."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，网络和损失函数没有实际影响。",
-         "对损失函数取平均，Attention U-Net 与 U-Net 的 Dice 等效，仅相差 0.0002（95% 置信区间 −0.0003 ~ +0.0007）。",
-         "对网络取平均，BCE 与 BCE + Dice 的 Dice 等效，仅相差 0.0001（−0.0003 ~ +0.0005）。",
+         "对损失函数取平均，Attention U-Net 与 U-Net 的测试 Dice 等效，仅相差 0.0002"
+         "（95% 置信区间 −0.0003 ~ +0.0007）。",
+         "对网络取平均，BCE 与 BCE + Dice 的测试 Dice 等效，仅相差 0.0001（−0.0003 ~ +0.0005）。",
          "如果每种组合只训练一次，5 次尝试会选出 2 个不同的“冠军”。",
-         "若必须选择，可选 Attention U-Net + BCE + Dice：平均 Dice 最高（0.9803），但不能排除另外 3 种组合才是最佳。"],
+         "若必须选择，可选 Attention U-Net + BCE + Dice：平均 Dice 最高（0.9803），"
+         "但最佳的也可能是另外 3 种组合之一。"],
     ),
     many_levels: (
         ["At 96×64, with 5 seeds and 1,125 training steps, network and loss made a difference.",
@@ -226,12 +229,13 @@ SAID = {
          "If you must choose, take U-Net with Dice loss: its mean Dice is highest (0.9801), though another one may "
          "be the best."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，网络和损失函数有显著影响。",
-         "对损失函数取平均，U-Net 的 Dice 比 ResNet U-Net 高 0.0029（95% 置信区间 0.0013 ~ 0.0045），差异显著。",
-         "Attention U-Net 和 mine:net 与 U-Net 的 Dice 没有显著差异（区间在 −0.0014 ~ +0.0012 之内）。",
-         "对网络取平均，BCE 的 Dice 比 Dice 损失高 0.0009（0.0003 ~ 0.0015），差异显著。",
+         "对损失函数取平均，与 ResNet U-Net 相比，U-Net 的测试 Dice 高 0.0029"
+         "（95% 置信区间 0.0013 ~ 0.0045），差异显著。",
+         "与 U-Net 相比，Attention U-Net 和 mine:net 的测试 Dice 均无显著差异（区间都在 −0.0014 ~ +0.0012 之内）。",
+         "对网络取平均，与 Dice 损失相比，BCE 的测试 Dice 高 0.0009（0.0003 ~ 0.0015），差异显著。",
          "未发现因素之间的交互作用（p = 0.45）。",
          "如果每种组合只训练一次，5 次尝试会选出 2 个不同的“冠军”。",
-         "若必须选择，可选 U-Net + Dice 损失：平均 Dice 最高（0.9801），但不能排除另外 1 种组合才是最佳。"],
+         "若必须选择，可选 U-Net + Dice 损失：平均 Dice 最高（0.9801），但最佳的也可能是另外 1 种组合。"],
     ),
     interacting: (
         ["At 96×64, with 5 seeds and 1,125 training steps, the effect of loss depends on network.",
@@ -244,11 +248,11 @@ SAID = {
          "On average, Dice is higher with BCE + Dice than with BCE, by 0.0013 (0.0007 to 0.0019)."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，损失函数的影响取决于网络。",
          "因素之间存在交互作用（p < 0.001），平均值会掩盖各组合之间的差别。",
-         "U-Net 时，BCE + Dice 的 Dice 比 BCE 高 0.0026（95% 置信区间 0.0015 ~ 0.0037），差异显著。",
-         "Attention U-Net 时，BCE + Dice 与 BCE 的 Dice 等效，仅相差 0.0000（−0.0006 ~ +0.0006）。",
-         "这两种情形相差 0.0026（0.0016 ~ 0.0036），差别显著。",
+         "U-Net 时，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0026（95% 置信区间 0.0015 ~ 0.0037），差异显著。",
+         "Attention U-Net 时，BCE + Dice 与 BCE 的测试 Dice 等效，仅相差 0.0000（−0.0006 ~ +0.0006）。",
+         "这两个效应相差 0.0026（0.0016 ~ 0.0036），差异显著。",
          "对损失函数取平均，Attention U-Net 与 U-Net 之差在 ±0.001 以内（区间 −0.0001 ~ +0.0009）。",
-         "平均而言，BCE + Dice 的 Dice 比 BCE 高 0.0013（0.0007 ~ 0.0019），差异显著。"],
+         "平均而言，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0013（0.0007 ~ 0.0019），差异显著。"],
     ),
     three_factors: (
         ["At 96×64, with 5 seeds and 1,125 training steps, start and cars made a difference.",
@@ -263,12 +267,12 @@ SAID = {
          "difference."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，start 和 cars 有显著影响。",
          "因素之间存在交互作用（p = 0.011），平均值会掩盖各组合之间的差别。",
-         "8 cars 时，ImageNet 的 Dice 比 random 高 0.030（95% 置信区间 0.009 ~ 0.052），差异显著。",
-         "32 cars 和 189 cars 时，ImageNet 与 random 的 Dice 没有显著差异（区间在 −0.005 ~ +0.017 之内）。",
-         "平均而言，ImageNet 的 Dice 比 random 高 0.0152（0.0084 ~ 0.0220），差异显著。",
-         "对 start 和 steps 取平均，189 cars 的 Dice 比 8 cars 高 0.044（0.023 ~ 0.065），差异显著。",
-         "32 cars 的 Dice 比 8 cars 高 0.029（0.017 ~ 0.042），差异显著。",
-         "对 start 和 cars 取平均，1800 的 Dice 比 450 高 0.0023（−0.0019 ~ +0.0065），差异不显著。"],
+         "8 cars 时，与 random 相比，ImageNet 的测试 Dice 高 0.030（95% 置信区间 0.009 ~ 0.052），差异显著。",
+         "32 cars 和 189 cars 时，与 random 相比，ImageNet 的测试 Dice 均无显著差异（区间都在 −0.005 ~ +0.017 之内）。",
+         "平均而言，与 random 相比，ImageNet 的测试 Dice 高 0.0152（0.0084 ~ 0.0220），差异显著。",
+         "对 start 和 steps 取平均，与 8 cars 相比，189 cars 的测试 Dice 高 0.044（0.023 ~ 0.065），差异显著。",
+         "与 8 cars 相比，32 cars 的测试 Dice 高 0.029（0.017 ~ 0.042），差异显著。",
+         "对 start 和 cars 取平均，与 450 相比，1800 的测试 Dice 高 0.0023（−0.0019 ~ +0.0065），差异不显著。"],
     ),
     stalled: (
         ["‡ One of 12 runs stalled (Attention U-Net with BCE + Dice); without it, one comparison changes from "
@@ -287,15 +291,16 @@ SAID = {
          "No verdict on Attention U-Net with BCE + Dice: not all runs are finished.",
          "These comparisons were not fixed before the runs and are exploratory."],
         ["目前（12 次训练中已完成 10 次），输入 96×64、3 个随机种子、训练 1,125 步时，损失函数没有显著影响。",
-         "U-Net 时，BCE + Dice 的 Dice 比 BCE 高 0.0008（95% 置信区间 −0.0003 ~ +0.0019），差异不显著。",
+         "U-Net 时，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0008（95% 置信区间 −0.0003 ~ +0.0019），差异不显著。",
          "Attention U-Net + BCE + Dice 没有结论：训练尚未全部完成。",
-         "这些比较并未在训练之前确定，属于探索性分析。"],
+         "这些比较没有在训练之前写入计划，属于探索性分析。"],
     ),
     failed: (
         ["With BCE + Dice, Dice is clearly higher with Attention U-Net than with U-Net, by 0.0050 (95% CI 0.0040 to "
          "0.0060).",
          "No verdict on U-Net with BCE: a run failed."],
-        ["BCE + Dice 时，Attention U-Net 的 Dice 比 U-Net 高 0.0050（95% 置信区间 0.0040 ~ 0.0060），差异显著。",
+        ["BCE + Dice 时，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0050"
+         "（95% 置信区间 0.0040 ~ 0.0060），差异显著。",
          "U-Net + BCE 没有结论：有训练失败。"],
     ),
     one_seed: (
@@ -304,11 +309,11 @@ SAID = {
          "would fall.",
          "If you must choose, take Dice loss: its mean Dice is highest (0.9801), though the other may be the best."],
         ["输入 96×64、1 个随机种子、训练 1,125 步时，还没有结论：只有一个随机种子，看不出换一个种子会相差多少。",
-         "若必须选择，可选 Dice 损失：平均 Dice 最高（0.9801），但不能排除另外 1 种组合才是最佳。"],
+         "若必须选择，可选 Dice 损失：平均 Dice 最高（0.9801），但最佳的也可能是另外那一种组合。"],
     ),
     unmeasured: (
         ["Nothing has been measured yet at 96×64, with 5 seeds and 5 epochs: 0 of 10 runs are finished."],
-        ["尚未测量任何结果（输入 96×64、5 个随机种子、训练 5 轮）：10 次训练中完成 0 次。"],
+        ["尚未测量任何结果（输入 96×64、5 个随机种子、训练 5 个 epoch）：10 次训练中完成 0 次。"],
     ),
     extended: (
         ["Seeds were added after results had been seen (from 3 to 5), so false findings are more likely than 5%.",
@@ -320,7 +325,8 @@ SAID = {
         ["Dice is 0.0010 higher with Dice loss than with BCE (95% CI over all looks −0.0005 to +0.0025): no clear "
          "difference.",
          "One comparison is still open after 4 of at most 8 seeds."],
-        ["Dice 损失的 Dice 比 BCE 高 0.0010（各次查看合计 95% 置信区间 −0.0005 ~ +0.0025），差异不显著。",
+        ["与 BCE 相比，Dice 损失的测试 Dice 高 0.0010"
+         "（考虑多次期中查看的 95% 置信区间 −0.0005 ~ +0.0025），差异不显著。",
          "4 个种子之后（最多 8 个），仍有 1 项比较尚无定论。"],
     ),
 }  # fmt: skip

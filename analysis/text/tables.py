@@ -95,7 +95,7 @@ def _matrix(
         headings.append(words.against(baseline=level_name(study, effects[rows].baseline, language)))
     if heading := _cost_heading(costs, language):
         headings.append(heading)
-        lines = [[*line, _cost(row, heading)] for line, row in zip(lines, costs, strict=True)]
+        lines = [[*line, _cost(row, heading, language)] for line, row in zip(lines, costs, strict=True)]
     if columns in effects:
         bottom = [_margin(effects[columns], level, language) for level in shown]
         name = words.against(baseline=level_name(study, effects[columns].baseline, language))
@@ -261,12 +261,13 @@ def _cost_heading(rows: Sequence[Sequence[CellResult]], language: str) -> str:
     return str(words.parameters_and_minutes if differ and timed else words.minutes if timed else "")
 
 
-def _cost(row: Sequence[CellResult], heading: str) -> Cell:
+def _cost(row: Sequence[CellResult], heading: str, language: str) -> Cell:
     """Parameters and minutes of a row; minutes as a range where its cells differ much."""
     times = [s for cell in row if (s := _known(cell.cost["training_seconds"])) is not None]
+    minutes = _minutes(times, unit="" if language == "zh" else " min")  # in Chinese the heading names the unit
     if "/" not in heading:
-        return Cell(_minutes(times))
-    return Cell(_millions(_known(row[0].cost["parameters"])), below=_minutes(times))
+        return Cell(minutes)
+    return Cell(_millions(_known(row[0].cost["parameters"])), below=minutes)
 
 
 def _known(value: float) -> float | None:
@@ -277,14 +278,14 @@ def _millions(count: float | None) -> str:
     return UNKNOWN if count is None else f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:.0f}"
 
 
-def _minutes(seconds: Sequence[float]) -> str:
+def _minutes(seconds: Sequence[float], unit: str) -> str:
     if not seconds:
         return UNKNOWN
     low, high = min(seconds) / 60, max(seconds) / 60
     digits = 1 if high < 100 else 0
     if high > 1.5 * low:
-        return f"{low:.{digits}f}–{high:.{digits}f} min"
-    return f"{sum(seconds) / len(seconds) / 60:.{digits}f} min"
+        return f"{low:.{digits}f}–{high:.{digits}f}{unit}"
+    return f"{sum(seconds) / len(seconds) / 60:.{digits}f}{unit}"
 
 
 def _seeds(cell: CellResult) -> str:
