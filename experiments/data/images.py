@@ -84,7 +84,7 @@ def open_image(path: Path | IO[bytes], what: str = "image") -> Iterator[Image.Im
 
 
 def read_image(
-    path: Path, at_least: tuple[int, int] | None = None, intensity: Scale | None = None
+    path: Path | str, at_least: tuple[int, int] | None = None, intensity: Scale | None = None
 ) -> NDArray[np.uint8]:
     """Read an image as RGB (H, W, 3) uint8, rotated as its EXIF data says.
 
@@ -97,6 +97,7 @@ def read_image(
     Raises:
         InputError: The file is missing, truncated or not an image, or needs `intensity`.
     """
+    path = Path(path)
     with open_image(path) as picture:
         deep = _is_deep(picture)  # before anything is decoded: then the layout in the file is forgotten
         turned = orientation(picture)

@@ -32,7 +32,7 @@ def mask_files(mask: Path) -> list[Path]:
 
 
 def read_mask(
-    path: Path, foreground: Foreground = (), channel: str = "auto", turned: int | None = None
+    path: Path | str, foreground: Foreground = (), channel: str = "auto", turned: int | None = None
 ) -> NDArray[np.bool_]:
     """Read a mask as booleans (H, W), True on the object. Palettes and EXIF rotation are honoured.
 
@@ -47,6 +47,7 @@ def read_mask(
         InputError: A file is missing, truncated, not an image, or neither binary nor of classes that are named; a
             folder holds no PNG, or PNGs of several sizes.
     """
+    path = Path(path)
     if not path.is_dir():
         return _read_file(path, foreground, channel, turned)
     merged: NDArray[np.bool_] | None = None

@@ -128,7 +128,7 @@ def _one_scale(runs: Sequence[TrainedModel]) -> Scale | None:
     if len(scales) > 1:
         shown = " and ".join(sorted("16 bits" if s is None else f"{s[0]:.10g}:{s[1]:.10g}" for s in scales))
         raise InputError(f"The runs read images at different intensity scales ({shown}): use them one at a time.")
-    return scales.pop()
+    return next(iter(scales), None)
 
 
 def merge_logits(maps: Sequence[Logits], size: Size) -> Logits:
