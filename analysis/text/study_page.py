@@ -142,8 +142,8 @@ def _details(answer: Answer, ledger: pd.DataFrame, language: str) -> Iterator[Se
     if answer.measured:
         against = words.against_note(margin=answer.study.reading.cell_margin) if answer.against_baseline else ""
         gap = " " if language == "en" else ""
-        note = f"{words.scores_note()}{gap}{against}".strip()
-        yield Section(words.scores, [tables.score_grid(answer, language), note, pictures["cost"]])
+        explained = f"{words.scores_note()}{gap}{against}".strip()
+        yield Section(words.scores, [tables.score_grid(answer, language), explained, pictures["cost"]])
         training = [tables.training_grid(answer, language), words.training_note()]
         yield Section(words.training, [*training, pictures["responses"], pictures["validation"]])
     if rows := notes.power_rows(answer, language):
