@@ -61,7 +61,8 @@ def store_uri(given: str | None, output_dir: Path) -> str:
 def local_uri(output_dir: Path) -> str:
     """The store under `output_dir`, always absolute: MLflow's default would follow the working directory."""
     path = str((output_dir / "mlflow.db").absolute())
-    return "sqlite:///" + path.replace("%", "%25").replace("?", "%3F")  # SQLAlchemy decodes the one, cuts at the other
+    path = re.sub("%(?=[0-9A-Fa-f]{2})", "%25", path).replace("?", "%3F")  # SQLAlchemy decodes it, and cuts at a ?
+    return f"sqlite:///{path}"
 
 
 def local_path(uri: str) -> Path | None:

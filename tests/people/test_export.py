@@ -187,7 +187,7 @@ def test_without_the_runs_images_synthetic_cars_are_compared_on_and_this_is_repo
     content["machine"]["data_dir"] = "/no/such/place"
     (folder / "config.json").write_text(json.dumps(content))
     monkeypatch.setattr(export, "to_onnx", lambda *_: b"")
-    monkeypatch.setattr(export, "largest_difference", lambda graph, model, shown: float(shown.shape != (4, 3, 32, 48)))
+    monkeypatch.setattr(export, "largest_difference", lambda graph, model, shown, size: float(shown.shape != (4, 3, 32, 48)))
     code, shown, complaint = command("export", "--run", folder, "--output", tmp_path / "car.onnx")
     assert code == 0 and "4 synthetic images" in shown and "--photographs" in complaint
     words = ("export", "--run", folder, "--output", tmp_path / "car.onnx", "--photographs", made_cars / "train")
