@@ -26,7 +26,7 @@ class Knows(torch.nn.Module):
 
 
 @pytest.fixture
-def test_photographs(made_cars):
+def held_out(made_cars):
     return ImageDataset(carvana.build(made_cars)[:24], (48, 32))
 
 
@@ -34,18 +34,16 @@ def scored(photographs, *models, **options):
     return list(evaluator.evaluate(models or [Knows()], photographs, torch.device("cpu"), **options))
 
 
-def test_scores_do_not_depend_on_the_batch_size_or_the_number_of_threads(test_photographs):
-    expected = [one.rows for one in scored(test_photographs)]
+def test_scores_do_not_depend_on_the_batch_size_or_the_number_of_threads(held_out):
+    expected = [one.rows for one in scored(held_out)]
     for batch_size, workers in ((1, 1), (5, 3), (24, 2)):
-        assert [one.rows for one in scored(test_photographs, batch_size=batch_size, workers=workers)] == expected
+        assert [one.rows for one in scored(held_out, batch_size=batch_size, workers=workers)] == expected
 
 
-def test_several_models_are_scored_as_each_alone(test_photographs):
-    together = scored(test_photographs, Knows(0.4), Knows(0.5))
+def test_several_models_are_scored_as_each_alone(held_out):
+    together = scored(held_out, Knows(0.4), Knows(0.5))
     for which, threshold in enumerate((0.4, 0.5)):
-        assert [one.rows[which] for one in together] == [
-            one.rows[0] for one in scored(test_photographs, Knows(threshold))
-        ]
+        assert [one.rows[which] for one in together] == [one.rows[0] for one in scored(held_out, Knows(threshold))]
 
 
 def test_each_image_is_scored_at_its_own_size(tmp_path):
@@ -59,12 +57,12 @@ def test_each_image_is_scored_at_its_own_size(tmp_path):
     assert [sum(row[c] for c in ("tp", "fp", "fn", "tn")) for row in rows[:3]] == [60 * 40, 200 * 30, 33 * 90]
 
 
-def test_logits_are_enlarged_and_then_thresholded(test_photographs):
+def test_logits_are_enlarged_and_then_thresholded(held_out):
     """Against PyTorch's own interpolation."""
-    (one, *_) = scored(test_photographs)
-    truth = read_mask(test_photographs.samples[0].mask)
+    (one, *_) = scored(held_out)
+    truth = read_mask(held_out.samples[0].mask)
     with torch.no_grad():
-        logits = Knows()(test_photographs[0][0][None])
+        logits = Knows()(held_out[0][0][None])
     found = torch.nn.functional.interpolate(logits, truth.shape, mode="bilinear", align_corners=False)[0, 0].numpy() > 0
     assert (found != one.predictions[0]).mean() < 1e-3
 
@@ -89,7 +87,7 @@ def test_the_ceiling_is_below_one_and_rises_with_the_size(made_cars):
 @pytest.mark.parametrize(
     ("dice", "shown"), [([0.9, 0.5, 0.7, 0.8, 0.6], [0, 2, 1]), ([0.9, 0.5], [0, 1]), ([0.9], [0])]
 )
-def test_the_examples_are_the_best_the_median_and_the_worst_image(test_photographs, monkeypatch, tmp_path, dice, shown):
+def test_the_examples_are_the_best_the_median_and_the_worst_image(held_out, monkeypatch, tmp_path, dice, shown):
     rows = []
     monkeypatch.setattr(pictures.panels, "panel_png", lambda found: rows.extend(found) or b"")
 
@@ -97,12 +95,12 @@ def test_the_examples_are_the_best_the_median_and_the_worst_image(test_photograp
         assert images.shape[0] == 1
         return np.full(images.shape[:3], 1.0, np.float32)
 
-    pictures.save_examples(tmp_path / "examples.png", test_photographs, dice, predict)
+    pictures.save_examples(tmp_path / "examples.png", held_out, dice, predict)
     words = [row[3].split(":")[0] for row in rows]
     assert words == {3: ["best", "median", "worst"], 2: ["best", "worst"], 1: ["worst"]}[len(shown)]
     for (image, truth, prediction, caption), index in zip(rows, shown, strict=True):
-        assert (image == test_photographs.image(index)).all() and truth.shape == prediction.shape == (64, 96)
-        assert prediction.all() and caption.endswith(f"Dice {dice[index]:.4f}  {test_photographs.samples[index].name}")
+        assert (image == held_out.image(index)).all() and truth.shape == prediction.shape == (64, 96)
+        assert prediction.all() and caption.endswith(f"Dice {dice[index]:.4f}  {held_out.samples[index].name}")
 
 
 def test_numbers_are_averaged_over_the_images_of_a_car_and_then_over_cars():
@@ -133,8 +131,8 @@ def test_images_without_an_object_do_not_hide_how_the_others_were_scored():
         assert "dice_with_object" not in summarise_scores(pd.DataFrame(rows, columns=columns))
 
 
-def test_scores_are_written_the_same_each_time(tmp_path, test_photographs):
+def test_scores_are_written_the_same_each_time(tmp_path, held_out):
     for name in ("one.csv", "two.csv"):
-        evaluator.write_scores(tmp_path / name, (one.rows[0] for one in scored(test_photographs)))
+        evaluator.write_scores(tmp_path / name, (one.rows[0] for one in scored(held_out)))
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert (tmp_path / "one.csv").read_text().splitlines()[0] == ",".join(evaluator.COLUMNS)

@@ -451,24 +451,6 @@ def test_no_name_breaks_a_table_a_path_or_a_page(tmp_path, command, place, all_p
     assert command("report", "--check", *place)[0] == 0
 
 
-def test_the_colours_of_the_figures_have_contrast_on_white_and_on_dark():
-    """Oracle: relative luminance and contrast ratio of WCAG 2.1."""
-    from analysis.plots import style
-
-    def luminance(colour):
-        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-    def contrast(a, b):
-        high, low = sorted((luminance(a), luminance(b)), reverse=True)
-        return (high + 0.05) / (low + 0.05)
-
-    for page in ("#ffffff", "#0d1117"):
-        assert contrast(style.TEXT, page) >= 4.3
-        assert all(contrast(colour, page) >= 3 for colour in style.COLOURS)
-
-
 def test_a_name_that_is_no_study_is_refused_in_a_sentence_with_the_nearest(made, command):
     code, _, complaint = command("report", "mode", "--output-dir", made)
     assert code == 2 and "did you mean 'made'?" in complaint

@@ -66,7 +66,7 @@ def read(path):
 
 
 @pytest.fixture
-def test_dir(made_cars, tmp_path):
+def kaggle_dir(made_cars, tmp_path):
     """Four photographs at the competition's size."""
     (tmp_path / "test").mkdir()
     for path in sorted((made_cars / "train").glob("*.jpg"))[:4]:
@@ -74,13 +74,13 @@ def test_dir(made_cars, tmp_path):
     return tmp_path / "test"
 
 
-def test_the_file_holds_the_masks_that_predict_writes(command, trained, test_dir, tmp_path):
+def test_the_file_holds_the_masks_that_predict_writes(command, trained, kaggle_dir, tmp_path):
     where = ("--run", trained.name, "--output-dir", trained.parent.parent)
-    code, shown, complaint = command("submit", *where, "--test-dir", test_dir, "--output", tmp_path / "s.csv.gz")
+    code, shown, complaint = command("submit", *where, "--test-dir", kaggle_dir, "--output", tmp_path / "s.csv.gz")
     assert code == 0 and "4 images" in shown and "100,064" in shown, complaint
-    assert command("predict", test_dir, *where, "--output", tmp_path / "masks")[0] == 0
+    assert command("predict", kaggle_dir, *where, "--output", tmp_path / "masks")[0] == 0
     found = read(tmp_path / "s.csv.gz")
-    assert sorted(found) == sorted(path.name for path in test_dir.iterdir())
+    assert sorted(found) == sorted(path.name for path in kaggle_dir.iterdir())
     for name, mask in found.items():
         assert mask.any() and np.array_equal(mask, np.asarray(Image.open(tmp_path / "masks" / f"{name[:-4]}.png")) > 0)
     assert not list(tmp_path.glob("*.tmp"))
@@ -100,19 +100,28 @@ def test_images_of_another_size_are_counted_at_the_competitions_size(command, tr
     assert (mask == small).mean() > 0.98
 
 
-def test_an_image_that_cannot_be_read_keeps_its_line_and_is_named(command, trained, test_dir, tmp_path):
-    spoilt = sorted(test_dir.iterdir())[1]
+def test_an_image_that_cannot_be_read_keeps_its_line_and_is_named(command, trained, kaggle_dir, tmp_path):
+    spoilt = sorted(kaggle_dir.iterdir())[1]
     spoilt.write_bytes(spoilt.read_bytes()[:2000])
     words = ("--run", trained.name, "--output-dir", trained.parent.parent, "--output", tmp_path / "s.csv")
-    code, _, complaint = command("submit", "--test-dir", test_dir, *words)
+    code, _, complaint = command("submit", "--test-dir", kaggle_dir, *words)
     found = read(tmp_path / "s.csv")
     assert code == 1 and str(spoilt) in complaint and len(found) == 4 and not found[spoilt.name].any()
 
 
 def test_the_same_images_give_the_same_bytes_and_a_failure_leaves_the_old_file(
-    command, trained, test_dir, tmp_path, monkeypatch
+    command, trained, kaggle_dir, tmp_path, monkeypatch
 ):
-    words = ("submit", "--test-dir", test_dir, "--run", trained.name, "--output-dir", trained.parent.parent, "--output")
+    words = (
+        "submit",
+        "--test-dir",
+        kaggle_dir,
+        "--run",
+        trained.name,
+        "--output-dir",
+        trained.parent.parent,
+        "--output",
+    )
     assert command(*words, tmp_path / "s.csv.gz")[0] == 0
     before = (tmp_path / "s.csv.gz").read_bytes()
     assert command(*words, tmp_path / "s.csv.gz")[0] == 0
@@ -128,11 +137,11 @@ def test_the_same_images_give_the_same_bytes_and_a_failure_leaves_the_old_file(
     assert (tmp_path / "s.csv.gz").read_bytes() == before and not list(tmp_path.glob("*.tmp"))
 
 
-def test_invalid_arguments_are_refused_in_one_sentence(command, trained, test_dir, tmp_path):
+def test_invalid_arguments_are_refused_in_one_sentence(command, trained, kaggle_dir, tmp_path):
     where = ("--run", trained.name, "--output-dir", trained.parent.parent)
     for words, sentence in (
         (["--test-dir", tmp_path], "No images (*.jpg)"),
-        (["--test-dir", test_dir, "--output", tmp_path / "no" / "s.csv"], "There is no folder"),
+        (["--test-dir", kaggle_dir, "--output", tmp_path / "no" / "s.csv"], "There is no folder"),
         ([], "--test-dir"),
     ):
         code, _, complaint = command("submit", *words, *where)
