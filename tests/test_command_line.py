@@ -21,7 +21,7 @@ FLAGS = {
     "--epoch-steps", "--tune", "--tune-range", "--tune-points", "--tune-seeds", "--tune-sampler",
     "--weight-decay", "--schedule", "--clip", "--early-stopping", "--accumulate", "--compile", "--progressive",
     "--init", "--intensity", "--foreground", "--mask-channel", "--mask-exif", "--mask-pattern",
-    "--train-draw", "--test-views",
+    "--train-draw", "--test-views", "--warmup",
     "--help",
 }  # fmt: skip
 HEAVY = {
@@ -263,6 +263,7 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
         {"early_stopping": "3"}, {"epoch_steps": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"},
         {"precision": "fp32"},
         {"group_pattern": "x", "data": "folder"}, {"accumulate": "2"}, {"compile": "default"}, {"progressive": "0.5"},
+        {"warmup": "0.5"},
     ]  # fmt: skip
     keys = [
         key(**change)

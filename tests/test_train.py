@@ -67,6 +67,24 @@ def test_every_schedule_stays_positive_and_below_its_peak_and_reaches_it(schedul
         assert (rates[-1] < 0.01 * max(rates)) == (schedule != "constant")
 
 
+@pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
+@pytest.mark.parametrize("warmup", [0.0, 0.1, 0.5, 1.0])
+def test_the_rate_rises_for_the_given_share_of_the_steps(schedule, warmup):
+    config = replace(CONFIG, schedule=schedule, warmup=warmup)
+    rates = [learning_rate(config, step, 1000) for step in range(1000)]
+    assert all(0 < rate <= config.learning_rate for rate in rates)
+    rises = sum(later > earlier for earlier, later in itertools.pairwise(rates))
+    assert abs(rises - 1000 * warmup) <= 1
+
+
+@pytest.mark.parametrize(("schedule", "share"), [("one-cycle", 0.25), ("cosine", 0.05), ("constant", 0.05)])
+def test_a_schedule_has_its_own_warm_up_where_none_is_given(schedule, share):
+    own, given = replace(CONFIG, schedule=schedule), replace(CONFIG, schedule=schedule, warmup=share)
+    assert [learning_rate(own, step, 400) for step in range(400)] == [
+        learning_rate(given, step, 400) for step in range(400)
+    ]
+
+
 def test_training_learns(parts):
     config = replace(CONFIG, epochs=8, learning_rate=1e-2)
     epochs = finish(config, *parts(config))

@@ -104,6 +104,10 @@ class RunConfig:
     optimizer: Optimizer = setting("adamw", "optimizer")
     weight_decay: NonNegative = setting(0.01, "weight decay (adamw: decoupled; adam: L2)")
     schedule: Schedule = setting("one-cycle", "learning-rate schedule (cosine and constant start with a warm-up)")
+    warmup: Share | None = setting(
+        None, "fraction of the steps in which the learning rate rises (default: 0.25 with one-cycle, else 0.05)",
+        since="0.2",
+    )  # fmt: skip
     clip: Positive = setting(1.0, "gradient-clipping norm")
     early_stopping: CountOrZero = setting(
         0, "early-stopping patience, in epochs (0 disables); with it the best weights by validation count, not the last"

@@ -100,13 +100,15 @@ def learning_rate(config: RunConfig, step: int, steps: int) -> float:
 
     one-cycle (Smith & Topin 2019): cosine up from 1/25 over the first quarter, cosine down to 1/1000 of the peak.
     cosine (Loshchilov & Hutter 2017): linear warm-up over the first 5 %, then cosine down to 0.
+    `config.warmup` is the fraction of the rise where it is given.
     """
-    if config.schedule == "one-cycle":
-        rise = max(1, round(0.25 * steps))
+    one_cycle = config.schedule == "one-cycle"
+    share = config.warmup if config.warmup is not None else 0.25 if one_cycle else 0.05
+    rise = max(1, round(share * steps))
+    if one_cycle:
         if step < rise:
             return config.learning_rate * _cosine(1 / 25, 1.0, step / rise)
         return config.learning_rate * _cosine(1.0, 1e-3, (step - rise) / max(1, steps - rise))
-    rise = max(1, round(0.05 * steps))
     if step < rise:
         return config.learning_rate * (step + 1) / rise
     falls = config.schedule == "cosine"
