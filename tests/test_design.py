@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics.power import Spread, chances, smallest_difference, spread_of, what_it_can_detect
+from analysis.statistics.power import Spread, chances, detectable, smallest_difference, spread_of, what_it_can_detect
 from analysis.statistics.simulate_intervals import PILOT, pilot, scaled, scores
 
 
@@ -38,6 +38,16 @@ def test_main_effects_show_smaller_differences_than_pairs_and_more_seeds_than_fe
         assert design.equivalent_pair < design.equivalent_single
     assert many.pair < few.pair and many.losses < few.losses
     assert np.isnan(what_it_can_detect(PILOT, 5, 54, models=1, losses=3).models)
+
+
+def test_a_plan_counts_the_comparisons_with_the_baselines():
+    found = detectable(PILOT, 5, 54, {"model": 4, "loss": 3, "size": 1}, rope=0.002)
+    assert found["pair"] == smallest_difference(PILOT, 5, 54, comparisons=11)
+    assert found["main"]["model"] == smallest_difference(PILOT, 5, 54, comparisons=3, averaged=3)
+    assert found["main"]["size"] is None
+    assert found["equivalent"] == chances(PILOT, 5, 54, 0.0, 0.002, comparisons=11).equivalent
+    looked_at = detectable(PILOT, 5, 54, {"model": 4, "loss": 3}, rope=0.002, level=0.98)
+    assert looked_at["pair"] > found["pair"]
 
 
 def test_the_pilots_spread_comes_back_from_many_seeds_and_cars():

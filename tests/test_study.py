@@ -217,7 +217,7 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(file, made_cars, tmp_path, c
     said = " ".join(re.sub("[│\n]", " ", shown).split())
     assert code == 0 and "2 cells x 2 seeds = 4: 4 missing" in said
     assert "an estimate, from a timed handful of steps" in said and "guessed, not measured" in said
-    assert "a pair of cells: a difference of" in said and "probability" in said
+    assert "a cell against the baseline's: a difference of" in said and "probability" in said
     assert not (tmp_path / "out").exists() or not {p.name for p in (tmp_path / "out").iterdir()} - {"cache"}
 
 

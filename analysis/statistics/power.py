@@ -154,12 +154,14 @@ def what_it_can_detect(
     return Design(smallest(2, 1), smallest(cells, 1), smallest(losses, models), smallest(models, losses), *equal)
 
 
-def detectable(spread: Spread, seeds: int, cars: int, levels: Mapping[str, int], rope: float) -> dict[str, Any]:
+def detectable(
+    spread: Spread, seeds: int, cars: int, levels: Mapping[str, int], rope: float, level: float = 0.95
+) -> dict[str, Any]:
     """Of a study that crosses factors of so many `levels`: {"pair": …, "main": {factor: …}, "equivalent": …}.
 
-    The smallest difference found with 80 % power, of a pair of cells among all pairs and of each factor's levels over
-    all the others, and the chance that two equal cells are found equivalent; None where one seed or one car leaves
-    everything undecided, or a factor has one level.
+    The smallest difference found with 80 % power, of a single cell from the baseline's and of each factor's levels from
+    its baseline, averaged over all the others, and the chance that a cell equal to the baseline's is found equivalent;
+    None where one seed or one car leaves everything undecided, or a factor has one level.
     """
     if min(seeds, cars) < 2:
         return {"pair": None, "main": dict.fromkeys(levels), "equivalent": None}
@@ -168,13 +170,12 @@ def detectable(spread: Spread, seeds: int, cars: int, levels: Mapping[str, int],
     def smallest(number: int) -> float | None:
         if number < 2:
             return None
-        return smallest_difference(spread, seeds, cars, comparisons=math.comb(number, 2), averaged=cells // number)
+        return smallest_difference(spread, seeds, cars, 0.8, number - 1, cells // number, level)
 
-    equal = chances(spread, seeds, cars, 0.0, rope, comparisons=max(1, math.comb(cells, 2))).equivalent
     return {
         "pair": smallest(cells),
         "main": {name: smallest(number) for name, number in levels.items()},
-        "equivalent": equal,
+        "equivalent": chances(spread, seeds, cars, 0.0, rope, max(1, cells - 1), 1, level).equivalent,
     }
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from analysis.records.run_files import read_score_table
 from analysis.statistics import power
 from analysis.statistics.power import Spread, spread_of
+from analysis.statistics.sequential_looks import look_level
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.training.run_folder import RunFolder
 from experiments.training.speed import training_speeds
@@ -93,10 +94,12 @@ def sensitivity(plan: Plan) -> Sensitivity:
     scores = pilot_scores(plan)
     spread = spread_of(scores) if scores else Spread(**plan.study.guess)
     test_cars = len({sample.group for sample in plan.cells[0].base.parts.test})
-    levels = {name: len(factor) for name, factor in plan.study.factors.items()}
+    study = plan.study
+    levels = {name: len(factor) for name, factor in study.factors.items()}
+    level = 1 - look_level(study.looks, paired=study.draw_training_cars) if study.looks else 0.95
     return Sensitivity(
         {"car": spread.car, "seed": spread.seed, "residual": spread.residual, "source": "pilot" if scores else "guess"},
-        power.detectable(spread, len(plan.study.seeds), test_cars, levels, plan.study.rope),
+        power.detectable(spread, len(study.seeds), test_cars, levels, study.cell_rope or study.rope, level),
     )
 
 

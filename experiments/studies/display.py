@@ -131,10 +131,11 @@ def _sensitivity_rows(plan: Plan, sensitivity: Sensitivity) -> list[tuple[str, s
     rows = [("spread of a difference", text)]
     if limits["pair"] is None and limits["equivalent"] is None:
         return [*rows, ("can detect", "nothing: with one seed or one test car every verdict is undecided")]
-    smallest = {"a pair of cells": limits["pair"]}
+    smallest = {"a cell against the baseline's": limits["pair"]}
     smallest |= {f"{name}, over all else": value for name, value in limits["main"].items()}
     text = "\n".join(f"{name}: a difference of {value:.4f}" for name, value in smallest.items() if value is not None)
-    equivalent = f"are found equivalent (within {plan.study.rope:g}) with probability {limits['equivalent']:.2f}"
+    margin = plan.study.cell_rope or plan.study.rope
+    equivalent = f"are found equivalent (within {margin:g}) with probability {limits['equivalent']:.2f}"
     return [*rows, ("can detect (80 % power)", text or "there is one cell only"), ("two equal cells", equivalent)]
 
 
