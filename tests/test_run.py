@@ -139,6 +139,8 @@ def test_the_result_is_what_the_scores_say(finished):
     counted = [json.loads(line)["images_per_second"] for line in (folder / "timing.jsonl").read_text().splitlines()]
     assert result["images_per_second"] == pytest.approx(sum(counted) / 2, abs=0.01)  # of two epochs
     assert result["gmacs"] == pytest.approx(macs_of_unet(4, 48, 32) / 1e9, abs=1e-4)
+    ceilings = [float(row["ceiling"]) for row in csv.DictReader((folder / "ceilings.csv").open())]
+    assert len(ceilings) == len(rows) and sum(ceilings) / len(ceilings) == pytest.approx(result["ceiling"], abs=1e-6)
     assert 0.9 < result["ceiling"] < 1 and result["cars"] == {"train": 5, "val": 1, "test": 2}
 
 

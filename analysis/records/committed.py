@@ -4,6 +4,7 @@
     runs.csv        a row for each planned run, finished or not
     scores.csv.gz   a row for each test image of each finished run
     trials.csv      the tuning trials;   curves.csv   a row for each epoch
+    ceilings.csv    a row for each test image and input size, where the page tells kinds of images apart
     robustness.csv.gz   written by `run.py robustness`: a row for each run, condition and group
     configs.json    every finished run's RunConfig: what they share, and what each adds; `report --verify` repeats them
 
@@ -26,7 +27,7 @@ import pandas as pd
 
 from analysis.records.files import read_json
 from analysis.records.gather import read_trials, with_levels
-from analysis.records.study_results import CURVES, ROBUSTNESS, RUN, SCORES, Study, compact, number, typed
+from analysis.records.study_results import CEILINGS, CURVES, ROBUSTNESS, RUN, SCORES, Study, compact, number, typed
 from registry import InputError
 
 TYPES = {"cell": "category", "group": "category", "image": "category", "seed": int, "failed": np.int8}  # of scores
@@ -44,8 +45,12 @@ def runs_csv(study: Study) -> bytes:
 
 def study_files(study: Study) -> dict[str, bytes]:
     """Each file's name and content."""
-    robustness = {"robustness.csv.gz": gzip.compress(_csv(study.robustness), 5, mtime=0)}
-    return (robustness if len(study.robustness) else {}) | {
+    optional = {}
+    if len(study.robustness):
+        optional["robustness.csv.gz"] = gzip.compress(_csv(study.robustness), 5, mtime=0)
+    if len(study.ceilings) and study.reading.kinds:
+        optional["ceilings.csv"] = _csv(study.ceilings)
+    return optional | {
         "study.json": _json(study.plan),
         "runs.csv": runs_csv(study),
         "scores.csv.gz": gzip.compress(_scores_csv(study.scores), 5, mtime=0),
@@ -71,6 +76,9 @@ def read_study(results: Path, name: str) -> Study | None:
         if (folder / "robustness.csv.gz").exists():
             texts = dict.fromkeys(("key", "condition", "group"), str)
             robustness = pd.read_csv(folder / "robustness.csv.gz", dtype=texts, keep_default_na=False)[list(ROBUSTNESS)]
+        ceilings = pd.DataFrame(columns=list(CEILINGS))
+        if (folder / "ceilings.csv").exists():
+            ceilings = pd.read_csv(folder / "ceilings.csv", dtype={"image": str}, keep_default_na=False)[list(CEILINGS)]
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(
             f"The results in {folder} cannot be read ({' '.join(str(error).split())}). Restore them with "
@@ -78,7 +86,8 @@ def read_study(results: Path, name: str) -> Study | None:
         ) from None
     configs = _unfolded(read_json(folder / "configs.json") or {})
     runs = with_levels(number(runs, scores), plan)
-    return Study(plan, runs, scores, read_trials(folder / "trials.csv"), typed(curves), configs, robustness, notices)
+    trials = read_trials(folder / "trials.csv")
+    return Study(plan, runs, scores, trials, typed(curves), configs, robustness, ceilings, notices)
 
 
 def _runs(path: Path) -> tuple[pd.DataFrame, tuple[tuple[str, int], ...]]:
@@ -155,10 +164,12 @@ def merge_studies(old: Study, new: Study) -> Study:
     older = old.robustness[old.robustness.key.isin(keys - set(new.robustness.key))]
     robustness = _concatenated([older, new.robustness], new.robustness)
     robustness = robustness.sort_values(["key", "condition", "group"], ignore_index=True)
+    ceilings = _concatenated([new.ceilings, old.ceilings], new.ceilings).drop_duplicates(["size", "image"])
     count = len(stay.intersection(both))
     notices = (*old.notices, *new.notices, *((("committed_runs", count),) if count else ()))
     trials = _all_trials(old, new, plan)
-    return replace(new, plan=plan, trials=trials, configs=configs, robustness=robustness, notices=notices, **tables)
+    extra = {"robustness": robustness, "ceilings": ceilings.reset_index(drop=True)}
+    return replace(new, plan=plan, trials=trials, configs=configs, notices=notices, **extra, **tables)
 
 
 def _committed_runs(old: Study, new: Study) -> tuple[pd.MultiIndex, pd.MultiIndex]:

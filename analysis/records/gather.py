@@ -14,6 +14,7 @@ from analysis.records.robustness_files import gather_robustness
 from analysis.records.run_files import read_all_scores
 from analysis.records.run_state import RunState, run_state
 from analysis.records.study_results import (
+    CEILINGS,
     CURVES,
     DIGITS,
     RUN,
@@ -67,9 +68,18 @@ def gather_study(output_dir: Path, name: str) -> Study | None:
     plan = _placeless({**plan, "environment": _environment(runs)})
     runs_table = with_levels(number(rows, scores), plan)
     others = gather_robustness(folder, {run.row["key"] for run in done})
-    return Study(
-        plan, runs_table, scores, read_trials(folder / "trials.csv"), typed(_joined(curves, CURVES)), configs, others
-    )
+    trials = read_trials(folder / "trials.csv")
+    return Study(plan, runs_table, scores, trials, typed(_joined(curves, CURVES)), configs, others, _ceilings(done))
+
+
+def _ceilings(runs: list[Run]) -> pd.DataFrame:
+    """The ceiling of every test image at each input size, from the first runs that have measured it."""
+    found: dict[str, pd.DataFrame] = {}
+    for run in runs:
+        size = run.row["size"]
+        if size not in found and run.folder is not None and (path := run.folder / "ceilings.csv").exists():
+            found[size] = pd.read_csv(path, dtype={"image": str}, keep_default_na=False).assign(size=size)
+    return pd.concat(found.values(), ignore_index=True)[list(CEILINGS)] if found else empty(CEILINGS)
 
 
 def _scored(runs: list[Run]) -> pd.DataFrame:

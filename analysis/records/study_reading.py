@@ -29,6 +29,7 @@ class Reading:
         confirmatory: factors whose comparisons the plan named, together with their baseline, before the first score.
         labels: how factors and levels are written: plain text, or text by language.
         question: what the study asks, by language.
+        kinds: a regular expression whose first group is the kind of a test image, by its name.
         notes: paragraphs by hand that no record gives: "limits", by language.
     """
 
@@ -40,6 +41,7 @@ class Reading:
     named: frozenset[str] = frozenset()  # factors that the plan named before the first score, with or without baseline
     labels: Mapping[str, Any] = field(default_factory=dict)
     question: Mapping[str, str] = field(default_factory=dict)
+    kinds: str | None = None
     notes: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
 
 
@@ -68,6 +70,7 @@ def read_reading(plan: Mapping[str, Any], study_files: Path = STUDY_FILES) -> Re
         named=frozenset(_named(design, today if file else design)),
         labels={**plan.get("labels", {}), **file.get("labels", {})},
         question={**plan.get("question", {}), **file.get("question", {})},
+        kinds=today.get("kinds", design.get("kinds")),
         notes=file.get("notes", {}),
     )
 

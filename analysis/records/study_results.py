@@ -34,6 +34,7 @@ RUN = (
 SCORES = ("cell", "seed", "group", "image", "dice", "iou", "boundary_iou", "hd95", "failed", "dice_best")
 TRIALS = ("cell", "trial", "rate", "seed", "state", "value", "key", "seconds")
 CURVES = ("cell", "seed", "epoch", "train_loss", "val_loss", "val_dice", "val_iou")
+CEILINGS = ("size", "image", "ceiling")
 ROBUSTNESS = ("key", "condition", "group", "dice", "iou")
 # The types of columns; all others are text.
 NUMERIC = {
@@ -57,6 +58,7 @@ class Study:
     curves: pd.DataFrame  # CURVES
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)  # key -> the fields of its RunConfig
     robustness: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(ROBUSTNESS)))  # or empty
+    ceilings: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(CEILINGS)))  # of each test image
     notices: tuple[tuple[str, int], ...] = ()  # what was noticed: the name of a sentence in the notes, and its count
 
     @functools.cached_property

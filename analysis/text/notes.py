@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from analysis.records.test_set_ledger import times_read
@@ -53,7 +54,8 @@ def method_lines(answer: Answer, language: str) -> list[str]:
 def limit_lines(answer: Answer, language: str) -> list[str]:
     """What the verdicts do not cover, what could be detected, and what the study file adds by hand."""
     words, observed = phrases("notes", language), observe_power(answer)
-    lines = [words.validity()] if answer.effects else []
+    drawn = answer.study.plan.get("settings", {}).get("train_cars") if answer.study.paired else None
+    lines = [words.validity(drawn=drawn, cars=of_cars(answer))] if answer.effects else []
     if observed and observed.factors:
         names = {escaped(factor_name(answer.study, f, language)): value for f, value in observed.factors.items()}
         lines.append(words.detectable(main=names, single=observed.cells if len(answer.study.varied) > 1 else None))
@@ -71,6 +73,8 @@ def sensitivity_lines(answer: Answer, ledger: pd.DataFrame, language: str) -> li
             changed = [(_named(answer, what, language), before, after) for what, before, after in found.changed]
             lines.append(getattr(words, name)(left_out=found.left_out, changed=changed))
     done = study.finished
+    if len(answer.judged) > 1 and (seeds := np.sqrt(np.mean([cell.sd**2 for cell in answer.judged]))) > 0:
+        lines.append(words.separation(combinations=np.std([cell.dice for cell in answer.judged], ddof=1), seeds=seeds))
     best = [abs(cell.dice_best - cell.dice) for cell in answer.measured if cell.dice_best == cell.dice_best]
     if best:
         lines.append(words.best_epoch(most=max(best)))

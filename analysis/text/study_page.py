@@ -14,6 +14,7 @@ import pandas as pd
 from analysis.records.study_reading import STUDY_FILES
 from analysis.records.study_results import Study
 from analysis.text import notes, tables
+from analysis.text.kinds import kind_grids
 from analysis.text.markdown import escaped, grid_table
 from analysis.text.robustness import CLEAN, STRENGTH, robustness_grids
 from analysis.text.sentences import answer_sentences
@@ -137,6 +138,8 @@ def _details(answer: Answer, ledger: pd.DataFrame, language: str) -> Iterator[Se
         effects = tables.effect_grids(answer, language) if len(study.varied) == 2 else []
         note = [words.effects_note()] if effects else []
         yield Section(words.effects, [*note, *effects, pictures["main-effects"], pictures["simple-effects"]])
+    if grids := kind_grids(answer, language):
+        yield Section(words.kinds, [*grids, words.kinds_note()])
     if grids := robustness_grids(answer, language):
         yield Section(words.robustness, [words.robustness_note(), *grids, pictures["robustness"]])
     if answer.measured:
@@ -157,7 +160,8 @@ def _commands(answer: Answer, language: str) -> Iterator[str]:
     """How the study is carried out and reported."""
     study, name, words = answer.study, answer.study.name, phrases("study", language)
     data = str(study.plan.get("settings", {}).get("data", ""))
-    place = f" --data-dir data/{data}" if data == "carvana" else ""
+    reduced = (study.plan.get("photographs") or {}).get("sizes") == ["384x256"]  # the copy that `data reduce` makes
+    place = f" --data-dir data/{data}{'_384x256' if reduced else ''}" if data == "carvana" else ""
     file = STUDY_FILES / f"{name}.toml"
     lines = [f"python run.py study {name}{place}"] if file.exists() else []
     lines += [f"python run.py robustness {name}{place}{_elsewhere(study)}"] if len(study.robustness) else []

@@ -88,8 +88,18 @@ def enlarge(logits: Logits, size: tuple[int, int]) -> Logits:
 
 def write_scores(path: Path, rows: Iterable[Row], confirm: Callable[[], None] = no_check) -> None:
     """Write rows as CSV with the columns COLUMNS, atomically; the same scores give the same bytes."""
+    _write_table(path, COLUMNS, rows, confirm)
+
+
+def write_ceilings(path: Path, scored: Iterable[ScoredImage], confirm: Callable[[], None] = no_check) -> None:
+    """Write the ceiling of each image as CSV with the columns image and ceiling, atomically."""
+    rows = ({"image": one.rows[0]["image"], "ceiling": one.ceiling} for one in scored)
+    _write_table(path, ("image", "ceiling"), rows, confirm)
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Row], confirm: Callable[[], None]) -> None:
     text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(text, columns, lineterminator="\n")
     table.writeheader()
     table.writerows({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()} for row in rows)
     write_atomically(path, text.getvalue().encode(), confirm=confirm)

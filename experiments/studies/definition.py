@@ -88,6 +88,7 @@ class Study:
     cell_rope: float | None = None  # for single cells; `rope` is for averages
     looks: tuple[int, ...] = ()  # numbers of seeds at which to look whether all is decided; none: a fixed list
     draw_training_cars: bool = False  # the seed also draws the training cars, and runs are matched by seed
+    kinds: str | None = None  # a regular expression whose group is the kind of a test image, for its page
     labels: Mapping[str, Any] = field(default_factory=dict)  # how factors and levels are written, by language or not
     pilot: Pilot | None = None
     guess: Mapping[str, float] = field(default_factory=lambda: dict(GUESS))

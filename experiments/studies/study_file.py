@@ -76,6 +76,7 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
         cell_rope=design.cell_rope,
         looks=design.looks,
         draw_training_cars=design.draw_training_cars,
+        kinds=design.kinds,
         labels=dict(file.labels),
         pilot=Pilot(pilot.cells, pilot.seeds) if pilot else None,
         guess=design.guess.model_dump(),

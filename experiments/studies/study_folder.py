@@ -238,6 +238,7 @@ def _design(plan: Plan) -> dict[str, Any]:
         "cell_rope": study.cell_rope,
         "within": {factor: list(others) for factor, others in study.within.items()},
         "draw_training_cars": study.draw_training_cars,
+        "kinds": study.kinds,
         "looks": list(study.looks),
         "looks_taken": plan.looks_taken,
         "extended_from": plan.extended_from,

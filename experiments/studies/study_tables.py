@@ -173,6 +173,17 @@ def _refuse_other_labels(label: Any) -> Any:
     return label
 
 
+def _refuse_bad_pattern(pattern: str | None) -> str | None:
+    """A pattern of kinds needs a group, which is the kind."""
+    try:
+        groups = re.compile(pattern or "()").groups
+    except re.error as error:
+        raise ValueError(f"should be a regular expression ({error})") from None
+    if not groups:
+        raise ValueError('should have a group in parentheses, which is the kind, such as "^([a-z]+)_"')
+    return pattern
+
+
 Label = Annotated[Any, AfterValidator(_refuse_other_labels)]
 
 
@@ -185,6 +196,7 @@ class DesignTable(Table):
     within: dict[str, Names] = {}
     baseline: dict[str, Any] = {}
     draw_training_cars: bool = False
+    kinds: Annotated[str | None, AfterValidator(_refuse_bad_pattern)] = None
     pilot: PilotTable | None = None
     guess: GuessTable = GuessTable()
 

@@ -50,6 +50,7 @@ def evaluate_on_test(
     for place, name in enumerate(weights):
         path = run_folder.folder / f"scores_{name}.csv"
         evaluator.write_scores(path, (one.rows[place] for one in scored), run_folder.confirm)
+    evaluator.write_ceilings(run_folder.folder / "ceilings.csv", scored, run_folder.confirm)
     (run_folder.folder / "scores.csv").unlink(missing_ok=True)  # left by an early version that was interrupted here
     folder = run_folder.folder / "pictures"
     examples, curves = folder / "test-images.png", folder / "curves.png"
