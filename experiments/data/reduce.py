@@ -19,7 +19,7 @@ from PIL import Image
 from experiments.data import carvana
 from experiments.data.images import decode_with_opencv
 from experiments.data.samples import Sample, read_mask
-from experiments.runtime.files import write_atomically
+from experiments.runtime.output_files import OutputFiles
 from registry import InputError
 
 SIZE = (384, 256)  # width, height
@@ -52,7 +52,8 @@ def reduce_carvana(
         The numbers of pairs and of cars written.
 
     Raises:
-        InputError: for a source that cannot be read or has none of the cars, or a target inside it.
+        InputError: for a source that cannot be read or has none of the cars, or a target that holds other files of
+            the same names.
     """
     if target.resolve() == source.resolve():
         raise InputError(f"{target} holds the originals: name another folder with --output.")
@@ -62,19 +63,22 @@ def reduce_carvana(
         raise InputError(
             f"{source} has none of the cars of the published studies. For all of its cars add --every-car."
         )
-    for part in ("train", "train_masks"):
-        (target / part).mkdir(parents=True, exist_ok=True)
+    files = OutputFiles(target)
+    files.check(name for sample in samples for name in _names(sample))
     with ThreadPoolExecutor() as pool:
-        for done, _ in enumerate(pool.map(lambda sample: _reduce(sample, target, size), samples), 1):
+        for done, _ in enumerate(pool.map(lambda sample: _reduce(sample, files, size), samples), 1):
             show(done, len(samples))
     return len(samples), len({sample.group for sample in samples})
 
 
-def _reduce(sample: Sample, target: Path, size: tuple[int, int]) -> None:
-    photograph = decode_with_opencv(sample.image)
-    write_atomically(target / "train" / sample.image.name, reduced_photograph(photograph, size))
-    mask = reduced_mask(read_mask(sample.mask), size)
-    write_atomically(target / "train_masks" / sample.mask.name, mask)
+def _names(sample: Sample) -> tuple[str, str]:
+    return f"train/{sample.image.name}", f"train_masks/{sample.mask.name}"
+
+
+def _reduce(sample: Sample, files: OutputFiles, size: tuple[int, int]) -> None:
+    photograph, mask = _names(sample)
+    files.write(photograph, reduced_photograph(decode_with_opencv(sample.image), size))
+    files.write(mask, reduced_mask(read_mask(sample.mask), size))
 
 
 def reduced_photograph(photograph: np.ndarray, size: tuple[int, int] = SIZE) -> bytes:
