@@ -29,11 +29,12 @@ from analysis.statistics.simulate_intervals import (
     tables,
     verdict_rows,
 )
-from analysis.statistics.simulate_tuning import SMOOTH, judged, own_curve_rows, tuned_study
+from analysis.statistics.simulate_tuning import judged, own_curve_rows, tuned_study
 from analysis.verdicts.ledger_simulation import ledger_rows
 
 pytestmark = pytest.mark.slow
 DRAWS = 1500
+SMOOTH = ("parabola", "steeper above", "flat top")  # responses without a cliff
 
 
 @pytest.fixture(scope="module")

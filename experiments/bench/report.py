@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ SECONDS = 2.0  # per measurement of the loader
 
 
 def measure(
-    config: RunConfig, machine: RuntimeConfig, parts: tuple[str, ...], steps: int, repeats: int
+    config: RunConfig, machine: RuntimeConfig, parts: Sequence[str], steps: int, repeats: int
 ) -> dict[str, Any]:
     """Run the requested parts in the order of PARTS; the results as nested plain data, ready for JSON."""
     work = step.Workload(config, steps, repeats)
@@ -65,14 +65,6 @@ def print_results(results: dict[str, Any], as_json: bool) -> None:
             for row in rows(results[name]):
                 table.add_row(*row)
             console.print(table)
-
-
-def parse_parts(words: list[str] | None) -> tuple[str, ...]:
-    """The given parts of the benchmark, or all of them. Raises InputError for an unknown one."""
-    for word in words or []:
-        if word not in PARTS:
-            raise InputError(f"Unknown part '{word}' of the benchmark. Choose from: {', '.join(PARTS)}.")
-    return tuple(words) if words else PARTS
 
 
 def _step(work: step.Workload) -> dict[str, Any]:

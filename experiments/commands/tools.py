@@ -45,7 +45,7 @@ def bench(
     from experiments.config.resolve import resolve
 
     config, machine, _ = resolve(args)
-    report.print_results(report.measure(config, machine, report.parse_parts([*(parts or [])]), steps, repeats), json)
+    report.print_results(report.measure(config, machine, parts or report.PARTS, steps, repeats), json)
     return 0
 
 

@@ -25,8 +25,6 @@ WEIGHTS = Path("weights")  # where the studies look for weights files
 
 def command(places: Places, asked: str | None, count: int, data_dir: Path | None) -> int:
     """`report --verify`: the exit code."""
-    if count < 0:
-        raise InputError(f"--verify takes how many runs are to be repeated, not {count}.")
     study = load_study(places, one_study(places, asked, f"--verify {count}"))
     return interruptible(
         lambda stop: verify(study, count, places.output_dir, data_dir, stop), "The same command starts over."
