@@ -15,8 +15,8 @@ from analysis.plots import style
 from analysis.plots.effects import cell_interval
 from analysis.plots.hero import hero
 from analysis.plots.robustness import line_styles
-from analysis.plots.study_pictures import PICTURES
 from analysis.records import committed, gather
+from analysis.report.picture_files import PICTURES
 from analysis.text.wording import cell_name
 from analysis.verdicts.answer import answer_study
 from tests.conftest import ROOT
@@ -171,7 +171,7 @@ def test_the_same_study_gives_the_same_bytes_in_another_process_and_order(every_
 
     code = (
         "import sys; from pathlib import Path; from analysis.records import committed;"
-        "from analysis.plots import style; from analysis.plots.study_pictures import PICTURES;"
+        "from analysis.plots import style; from analysis.report.picture_files import PICTURES;"
         "from analysis.verdicts.answer import answer_study;"
         "a = answer_study(committed.read_study(Path('analysis/results'), 'leak'));"
         "sys.stdout.write(''.join(style.svg(f) for n in reversed(PICTURES) if (f := PICTURES[n](a, 'zh'))))"

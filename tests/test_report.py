@@ -18,7 +18,6 @@ import pytest
 from analysis.plots import hero
 from analysis.records import committed, gather, run_files, test_set_ledger
 from analysis.records.places import Places
-from analysis.report import report
 from analysis.text.sentences import answer_sentences
 from analysis.verdicts.answer import answer_study
 from tests.conftest import ROOT
@@ -38,7 +37,7 @@ def place(tmp_path, monkeypatch, request):
     """The words that make `report` work in a folder of its own, as if that were its checkout."""
     monkeypatch.setattr("analysis.records.places.RESULTS", tmp_path / "results")
     if "all_pictures" not in request.fixturenames:
-        monkeypatch.setattr(report, "PICTURES", {"hero": hero.hero})
+        monkeypatch.setattr("analysis.report.picture_files.PICTURES", {"hero": hero.hero})
     (tmp_path / "README.md").write_text(MARKERS)
     return [
         "--output-dir",

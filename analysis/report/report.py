@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.plots.study_pictures import PICTURES
 from analysis.records import committed, test_set_ledger
 from analysis.records.output_files import OutputFiles
 from analysis.records.places import Places, load_study, one_study, study_names
@@ -40,7 +39,7 @@ def report_studies(places: Places, study: str | None, latex: bool, html: Path | 
         print("Begin one with: python run.py study NAME")
     pages.check_study_pages(places.readme, names)
     reported = {name: answer_study(load_study(places, name)) for name in names}
-    drawn = {name: draw_pictures(found, PICTURES) for name, found in reported.items()}
+    drawn = {name: draw_pictures(found) for name, found in reported.items()}
     places.write_results(result_files(places, reported, drawn, latex))
     for name, found in reported.items():
         folder = places.results / name

@@ -7,8 +7,7 @@ is exploratory.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -23,33 +22,19 @@ from analysis.verdicts.planned_contrasts import Table
 CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")
 
 
-@dataclass(frozen=True)
-class Condition:
-    """The mean Dice of the cells under one condition."""
-
-    name: str
-    dice: dict[str, float]
-
-
-def conditions(answer: Answer) -> list[Condition]:
-    """Every condition, the clean images first, and each corruption averaged over its strengths."""
-    scores = _scores(answer.study)
-    return [Condition(name, {cell: float(dice.mean()) for cell, dice in at.items()}) for name, at in scores.items()]
-
-
-def corruptions(found: Sequence[Condition]) -> list[str]:
+def corruptions(conditions: Collection[str]) -> list[str]:
     """The corruptions that were scored at all strengths."""
-    names = {condition.name for condition in found}
-    return [name for name in sorted(names) if {f"{name} {strength}" for strength in STRENGTHS} <= names]
+    kinds = sorted({match[1] for name in conditions if (match := STRENGTH.fullmatch(name))})
+    return [kind for kind in kinds if all(f"{kind} {strength}" in conditions for strength in STRENGTHS)]
 
 
 def differences(answer: Answer, factor: str) -> dict[str, dict[str, Comparison]]:
     """By condition, each other level of a factor minus its baseline: averaged over the other factors, Holm within."""
-    study, found = answer.study, dict[str, dict[str, Comparison]]()
-    if not corruptions(conditions(answer)):
+    study, scores, found = answer.study, _scores(answer.study), dict[str, dict[str, Comparison]]()
+    if not any(kind in scores for kind in corruptions(scores)):
         return found
     judged = {cell.name for cell in answer.judged}
-    for name, cells in _scores(study).items():
+    for name, cells in scores.items():
         if STRENGTH.fullmatch(name):
             continue
         effects = Table(study, {cell: dice for cell, dice in cells.items() if cell in judged}, LEVEL)
