@@ -1,4 +1,4 @@
-"""The end of a run: last and best weights on the test set, and the content of result.json."""
+"""The end of a run: last and best weights on the test set, and the content of result.json; of a trial, validation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def evaluate_on_test(
     scored: list[evaluator.ScoredImage] = []
     began = time.perf_counter()
     with progress.progress_counter("scoring test images", stop.check) as show:
-        for one in evaluator.evaluate([models[name] for name in weights], test, state.fabric.device):
+        for one in evaluator.evaluate([models[name] for name in weights], test, state.device):
             scored.append(dataclasses.replace(one, predictions=[]))
             show(len(scored), len(test))
     for place, name in enumerate(weights):
@@ -53,7 +53,7 @@ def evaluate_on_test(
     (run_folder.folder / "scores.csv").unlink(missing_ok=True)  # left by an early version that was interrupted here
     folder = run_folder.folder / "pictures"
     examples, curves = folder / "test-images.png", folder / "curves.png"
-    predict = functools.partial(evaluator.predict_logits, models[weights[0]], device=state.fabric.device)
+    predict = functools.partial(evaluator.predict_logits, models[weights[0]], device=state.device)
     pictures.save_examples(examples, test, [one.dice for one in scored], predict, run_folder.confirm)
     drawn = training.curves_png(run_folder.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
     files.write_atomically(curves, drawn, confirm=run_folder.confirm)
@@ -84,6 +84,18 @@ def _result(
         "gmacs": _gmacs(state, config.size), "images_per_second": _speed(run_folder),
         "seconds": {"training": round(state.seconds, 1), "scoring": round(seconds, 1)},
         "peak_memory_gb": _peak_memory(state),
+    }  # fmt: skip
+
+
+def validation_result(
+    inputs: RunInputs, pixels: Pixels, state: State, run_folder: RunFolder, stop: Stop
+) -> dict[str, Any]:
+    """Return the result of a trial: the validation Dice of its last epoch, which nothing has selected."""
+    config = inputs.config
+    return {
+        "key": config.key, "model": config.model, "loss": config.loss, "seed": config.seed, "epochs": state.epoch,
+        "learning_rate": config.learning_rate, "value": run_folder.epochs()[-1]["val/dice"],
+        "images_per_second": _speed(run_folder), "seconds": {"training": round(state.seconds, 1)},
     }  # fmt: skip
 
 
@@ -120,15 +132,11 @@ def test_metrics(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _device_name(state: State) -> str:
-    return (
-        torch.cuda.get_device_name(state.fabric.device)
-        if state.fabric.device.type == "cuda"
-        else versions()["processor"]
-    )
+    return torch.cuda.get_device_name(state.device) if state.device.type == "cuda" else versions()["processor"]
 
 
 def _peak_memory(state: State) -> float:
     """Of the device on CUDA, of the process elsewhere; gigabytes."""
-    if state.fabric.device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(state.fabric.device) / 1e9, 3)
+    if state.device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(state.device) / 1e9, 3)
     return round(peak_memory() / 1e9, 3)

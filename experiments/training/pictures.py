@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from analysis.plots import panels
 from experiments.data.dataset import ImageDataset
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.runtime.files import no_check, write_atomically
-from experiments.training.loop import State
+from experiments.training.loop import State, forward
 
 SHOWN = 4  # photographs in a picture
 
@@ -21,7 +22,7 @@ def save_validation(path: Path, state: State, validation: ImageDataset, confirm:
     """A panel of a few validation photographs, always the same, as the network sees them now."""
     chosen = list(range(0, len(validation), max(1, len(validation) // SHOWN)))[:SHOWN]
     images = np.stack([validation.image(i) for i in chosen])
-    logits = predict_logits(state.model, images, state.fabric.device)
+    logits = predict_logits(functools.partial(forward, state), images, state.device)
     rows = [
         (validation.image(i), validation.augmented(0, i)[1] > 0, one > 0, validation.samples[i].name)
         for i, one in zip(chosen, logits, strict=True)
