@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -87,24 +89,17 @@ def _timed(spent: list[float], work: Callable[[], Any]) -> Any:
     return result
 
 
-def one_thread() -> Any:
-    """A context in which OpenCV and torch use one thread, as `scoring_milliseconds` reports."""
-    import contextlib
-
-    import cv2
-
-    @contextlib.contextmanager
-    def limited() -> Any:
-        before = cv2.getNumThreads(), torch.get_num_threads()
-        cv2.setNumThreads(1)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            cv2.setNumThreads(before[0])
-            torch.set_num_threads(before[1])
-
-    return limited()
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Have OpenCV and torch use one thread, as `scoring_milliseconds` reports."""
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
 
 
 # A run of one epoch on three small synthetic cars, once for each seed in one process; cars and cache exist already.

@@ -8,23 +8,27 @@ from typing import Annotated
 from experiments.commands.flags import OutputDir, TrackingUri, flag
 from experiments.config import types
 
+Check = Annotated[
+    bool, flag("write nothing; exit 1 where a page, picture or table is not what the committed results give")
+]
+Verify = Annotated[
+    types.CountOrZero, flag("re-run N training runs and check that scores are bit-identical", metavar="N")
+]
+Photographs = Annotated[
+    str | None, flag("images of the qualitative figure: synthetic, or a folder of images/ and masks/")
+]
+
 
 def report(
     study: Annotated[str | None, flag("name of the study (default: all)")] = None,
     /,
     *,
-    check: Annotated[
-        bool, flag("write nothing; exit 1 where a page, picture or table is not what the committed results give")
-    ] = False,
+    check: Check = False,
     latex: Annotated[bool, flag("also write a LaTeX table")] = False,
     html: Annotated[Path | None, flag("write one self-contained HTML page to this file")] = None,
-    verify: Annotated[
-        types.CountOrZero, flag("re-run N training runs and check that scores are bit-identical", metavar="N")
-    ] = 0,
+    verify: Verify = 0,
     data_dir: Annotated[Path | None, flag("with --verify: dataset directory")] = None,
-    photographs: Annotated[
-        str | None, flag("images of the qualitative figure: synthetic, or a folder of images/ and masks/")
-    ] = None,
+    photographs: Photographs = None,
     credit: Annotated[str | None, flag("source and licence of --photographs")] = None,
     tag: Annotated[bool, flag("also set the verdicts as tags of the runs in MLflow")] = False,
     output_dir: OutputDir = Path("outputs"),

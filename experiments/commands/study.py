@@ -27,6 +27,7 @@ GridFlags: Any = run_flags(without=("model", "loss", "augment", "seed", "early_s
 StudyName = Annotated[str, flag("name of a study in experiments/studies, or a .toml file")]
 DryRun = Annotated[bool, switch("print the plan and exit")]
 Extend = Annotated[bool, switch("replace the plan of an earlier command that differs; a copy of it stays")]
+Rope = Annotated[types.Positive | None, flag("difference in Dice that is practically equivalent (default: 0.001)")]
 Status = Annotated[bool, switch("print which runs are done, running, failed or missing, and exit")]
 
 
@@ -76,9 +77,7 @@ def grid(
         list[str] | None, many("augmentations to compare (default: the preset's alone)", "Data")
     ] = None,
     name: Annotated[str | None, flag("name of the study (default: grid_ and a hash of its content)")] = None,
-    rope: Annotated[
-        types.Positive | None, flag("difference in Dice that is practically equivalent (default: 0.001)")
-    ] = None,
+    rope: Rope = None,
     tuning: TuningFlags | None = None,
     flags: GridFlags | None = None,
     preset: Preset = None,
@@ -184,6 +183,6 @@ def _machine(
 
 
 def _pool(executor: ExecutorFlags | None) -> Any:
-    from experiments.studies import ray_options
+    from experiments.studies import from_flags
 
-    return ray_options.parse_options(**vars(executor or ExecutorFlags()))
+    return from_flags.ray_options(**vars(executor or ExecutorFlags()))

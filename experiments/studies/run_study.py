@@ -16,8 +16,8 @@ from experiments.studies import cost, display, looks, ray_executor, reuse_result
 from experiments.studies.cost import Sensitivity
 from experiments.studies.definition import Study
 from experiments.studies.executor import Executor, LocalExecutor, run_all
+from experiments.studies.from_flags import RayOptions
 from experiments.studies.plan import Plan, PlannedCell, build
-from experiments.studies.ray_options import RayOptions
 from experiments.studies.study_folder import write_plan
 from experiments.tracking import tracker
 from experiments.training.single_run import train_one
