@@ -15,7 +15,7 @@ from analysis.plots import style
 from analysis.plots.effects import cell_interval
 from analysis.plots.hero import hero
 from analysis.plots.robustness import line_styles
-from analysis.records import committed, gather
+from analysis.records import committed, load_runs
 from analysis.report.picture_files import PICTURES
 from analysis.text.wording import cell_name
 from analysis.verdicts.answer import answer_study
@@ -37,7 +37,7 @@ PLAIN = {"unet": 0.0, "attention_unet": 0.004}
 
 def made(folder, **options):
     write_study(folder, **options)
-    return answer_study(gather.gather_study(folder, "made"))
+    return answer_study(load_runs.load_recorded_study(folder, "made"))
 
 
 def answers(folder):
@@ -59,7 +59,7 @@ def answers(folder):
         "many cells": made(folder / "many", cars=4, views=1, tuned=False, **many),
         "long labels": made(folder / "long", labels=LONG, **two),
         "a stalled run": stalled(made(folder / "stalled", **two)),
-        "nothing measured": answer_study(gather.gather_study(folder / "nothing", "made")),
+        "nothing measured": answer_study(load_runs.load_recorded_study(folder / "nothing", "made")),
     }
 
 

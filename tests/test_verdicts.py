@@ -8,8 +8,8 @@ import pytest
 from scipy import stats
 
 from analysis.records import committed
-from analysis.records.gather import gather_study
-from analysis.records.places import RESULTS
+from analysis.records.load_runs import load_recorded_study
+from analysis.records.study_paths import RESULTS
 from analysis.records.study_reading import read_reading
 from analysis.records.study_results import by_car
 from analysis.statistics import against_baseline, compare, look_level
@@ -21,7 +21,7 @@ COMMITTED = committed.committed_studies(RESULTS)
 
 def made(folder, **options):
     write_study(folder, **options)
-    return gather_study(folder, options.get("name", "made"))
+    return load_recorded_study(folder, options.get("name", "made"))
 
 
 @pytest.fixture(scope="module")

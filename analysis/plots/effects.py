@@ -109,7 +109,7 @@ def against(answer: Answer, factor: str, baseline: str, language: str) -> str:
 def effects_axis(answer: Answer, margins: Iterable[float], language: str) -> str:
     """What the axis of differences shows."""
     texts = list(dict.fromkeys(f"{margin:g}" for margin in margins))
-    return str(phrases("pictures", language).effects_axis(level=_percent(answer.level), margins=texts))
+    return str(phrases("pictures", language).effects_axis(level=f"{100 * answer.level:.4g}", margins=texts))
 
 
 def placed(groups: Sequence[Contrasts], width: float) -> list[Placed]:
@@ -243,18 +243,12 @@ def _within(answer: Answer, found: EffectsWithin, language: str) -> Iterator[tup
         ]
     else:
         title = words.within(**common)
-        groups = [
-            Contrasts(
-                name,
-                [
-                    (level_name(study, at, language), found.comparisons[at, place])
-                    for at in levels
-                    if (at, place) in found.comparisons
-                ],
-                found.margin,
+        groups = []
+        for place, name in places.items():
+            at = [(level, found.comparisons[level, place]) for level in levels if (level, place) in found.comparisons]
+            groups.append(
+                Contrasts(name, [(level_name(study, level, language), one) for level, one in at], found.margin)
             )
-            for place, name in places.items()
-        ]
     if found.difference is not None:
         first, *_, last = places.values()
         groups.append(Contrasts("", [(f"{first} − {last}", found.difference)], found.margin))
@@ -299,7 +293,3 @@ def _value(found: Comparison | None, language: str) -> str:
     if not math.isfinite(found.low):
         return difference
     return str(phrases("pictures", language).with_interval(difference=difference, low=low, high=high))
-
-
-def _percent(level: float) -> str:
-    return f"{100 * level:.4g}"

@@ -17,9 +17,9 @@ from markupsafe import Markup
 from analysis.plots.comparison import differences
 from analysis.plots.style import style, svg
 from analysis.text import judge_sentences
+from analysis.text.markdown import Cell, Grid
 from analysis.text.sentences import answer_sentences
 from analysis.text.study_page import Block, Picture, answer_blocks, file_of, question_of, study_sections
-from analysis.text.tables import Cell, Grid
 from analysis.text.wording import GAP, LANGUAGES, phrases
 from analysis.verdicts.answer import Answer
 from analysis.verdicts.judge import Judgement, Question

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.text.markdown import Cell, Grid
 from analysis.text.sentences import answer_sentences
-from analysis.text.tables import Cell, Grid, caption, legend, matrices
+from analysis.text.tables import caption, legend, matrices
 from analysis.verdicts.answer import Answer
 
 SYMBOLS = {

@@ -14,7 +14,8 @@ import numpy as np
 from analysis.records.study_results import Study
 from analysis.statistics.comparisons import Comparison
 from analysis.statistics.estimator import Array
-from analysis.text.tables import MARKS, NARROW, UNKNOWN, Cell, Grid, chunks
+from analysis.text.markdown import Cell, Grid
+from analysis.text.tables import MARKS, NARROW, UNKNOWN, chunks
 from analysis.text.wording import factor_name, level_name, phrases, points
 from analysis.verdicts.answer import LEVEL, Answer
 from analysis.verdicts.planned_contrasts import Table

@@ -14,10 +14,9 @@ import pandas as pd
 from analysis.records.study_reading import STUDY_FILES
 from analysis.records.study_results import Study
 from analysis.text import notes, tables
-from analysis.text.markdown import escaped, grid_table
+from analysis.text.markdown import Cell, Grid, escaped, grid_table
 from analysis.text.robustness import CLEAN, STRENGTH, robustness_grids
 from analysis.text.sentences import answer_sentences
-from analysis.text.tables import Cell, Grid
 from analysis.text.wording import GAP, phrases, score
 from analysis.verdicts.answer import Answer
 

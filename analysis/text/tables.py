@@ -1,6 +1,6 @@
 """The tables of a study: the matrix of its first two factors, effects within combinations, and the details.
 
-A table is a `Grid` of text that Markdown, the terminal, LaTeX and HTML show alike. Scores and differences are in points
+Scores and differences are in points
 (Dice × 100). At most nine columns, and no cell of more than two lines: marks and numbers, never sentences.
 """
 
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import pandas as pd
 
 from analysis.statistics.comparisons import Comparison
+from analysis.text.markdown import Cell, Grid
 from analysis.text.wording import cell_name, factor_name, finite, level_name, minus, phrases, place_name, points
 from analysis.verdicts.answer import Answer, CellResult
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
@@ -31,29 +32,6 @@ def chunks(items: Sequence[T], most: int) -> list[Sequence[T]]:
     parts = -(-len(items) // most) or 1
     length = -(-len(items) // parts) or 1
     return [items[start : start + length] for start in range(0, len(items), length)]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell's text: `head` (bold or not), `tail` on the same line, and `below` it in small letters."""
-
-    head: str = ""
-    tail: str = ""
-    below: str = ""
-    bold: bool = False
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, (self.head, self.tail, self.below)))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table; `title` says what distinguishes it from others of the same kind."""
-
-    headings: list[str]
-    rows: list[list[Cell]]
-    title: str = ""
-    left: int = 1  # columns that are aligned to the left
 
 
 def matrices(answer: Answer, language: str) -> list[Grid]:

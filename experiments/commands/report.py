@@ -40,24 +40,24 @@ def report(
 
     Example: python run.py report two_by_two --html two_by_two.html
     """
-    from analysis.records.places import Places
+    from analysis.records.study_paths import StudyPaths
     from analysis.report import report as command
 
     given = {"results": results_dir, "readme": readme}
-    places = Places(output_dir, **{name: path for name, path in given.items() if path is not None})
+    paths = StudyPaths(output_dir, **{name: path for name, path in given.items() if path is not None})
     if html is not None and not (check or verify):
-        command.check_html(places, html)
+        command.check_html(paths, html)
     if verify:
         from experiments.studies import reproduce as verifying
 
-        return verifying.command(places, study, verify, data_dir)
+        return verifying.command(paths, study, verify, data_dir)
     if photographs is not None:
         from experiments.studies import qualitative_figure
 
-        qualitative_figure.command(places, study, photographs, credit)
+        qualitative_figure.command(paths, study, photographs, credit)
     if check:
-        return command.check(places)
-    reported = command.report_studies(places, study, latex, html)
+        return command.check(paths)
+    reported = command.report_studies(paths, study, latex, html)
     if tag or tracking_uri is not None:
         from experiments.studies import mlflow_sync
 

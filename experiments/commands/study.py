@@ -57,7 +57,7 @@ def study(
     parsed = study_file.read_study(study_file.find_study_file(name))
     machine = _machine(output_dir, data_dir, workers, tracking_uri, optuna_storage)
     pool = _pool(executor)
-    from analysis.records.places import RESULTS
+    from analysis.records.study_paths import RESULTS
     from experiments.studies import run_study
 
     return run_study.run_study(parsed, machine, dry_run, status, pool, RESULTS if published else None, extend)

@@ -1,4 +1,4 @@
-"""Gather a study from its plan and its runs' folders; whatever is missing or broken becomes a row that says so."""
+"""Load a study from its plan and its runs' folders under outputs/; missing and broken runs are rows that say so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.files import read_json, sha256_of
-from analysis.records.robustness_files import gather_robustness
+from analysis.records.robustness_files import load_robustness
 from analysis.records.run_files import read_all_scores
 from analysis.records.run_state import RunState, run_state
 from analysis.records.study_results import (
@@ -28,13 +28,7 @@ from analysis.records.study_results import (
 )
 from registry import InputError
 
-LINE = {
-    "epoch": "epoch",
-    "train/loss": "train_loss",
-    "val/loss": "val_loss",
-    "val/dice": "val_dice",
-    "val/iou": "val_iou",
-}
+LINE = {name: name.replace("/", "_") for name in ("epoch", "train/loss", "val/loss", "val/dice", "val/iou")}
 
 
 @dataclass
@@ -47,13 +41,13 @@ class Run:
     config: dict[str, Any] | None = None  # config.json
 
 
-def planned(output_dir: Path) -> list[str]:
-    """The names of the studies that left a plan under `output_dir`."""
+def planned_studies(output_dir: Path) -> list[str]:
+    """List the names of the studies that left a plan under `output_dir`."""
     return sorted(path.parent.name for path in (output_dir / "studies").glob("*/plan.json"))
 
 
-def gather_study(output_dir: Path, name: str) -> Study | None:
-    """The study `name` from what lies under `output_dir`; None where it has no plan there."""
+def load_recorded_study(output_dir: Path, name: str) -> Study | None:
+    """Load the study `name` from the records under `output_dir`; None where it has no plan there."""
     folder = output_dir / "studies" / name
     plan = read_json(folder / "plan.json")
     if plan is None:
@@ -66,7 +60,7 @@ def gather_study(output_dir: Path, name: str) -> Study | None:
     configs = {run.row["key"]: run.config["config"] for run in done if run.config and "config" in run.config}
     plan = _placeless({**plan, "environment": _environment(runs)})
     runs_table = with_levels(number(rows, scores), plan)
-    others = gather_robustness(folder, {run.row["key"] for run in done})
+    others = load_robustness(folder, {run.row["key"] for run in done})
     return Study(
         plan, runs_table, scores, read_trials(folder / "trials.csv"), typed(_joined(curves, CURVES)), configs, others
     )
