@@ -68,7 +68,7 @@ def _result(
     scored: list[evaluator.ScoredImage],
     seconds: float,
 ) -> dict[str, Any]:
-    """What result.json holds."""
+    """The content of result.json."""
     config, parts = inputs.config, inputs.parts
     tables = {name: run_files.read_score_table(run_folder.folder / f"scores_{name}.csv") for name in ("best", "last")}
     return {
@@ -108,20 +108,20 @@ def _gmacs(state: State, size: tuple[int, int]) -> float:
 
 
 def _speed(run_folder: RunFolder) -> float:
-    """Photographs trained on in a second: the median over the epochs."""
+    """Training images per second, the median over epochs."""
     speeds = [row["images_per_second"] for row in run_folder.timings()]
     return round(statistics.median(speeds), 2) if speeds else 0.0
 
 
 def _twin(state: State, weights: dict[str, Any]) -> nn.Module:
-    """A second network of the same kind with other weights."""
+    """A copy of the network with other weights."""
     twin = copy.deepcopy(network(state.model))
     twin.load_state_dict(weights)
     return twin
 
 
 def test_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers that MLflow shows of a finished run, by their names there; `test/*` are the headline weights'."""
+    """Metrics of a finished run by their MLflow names; `test/*` are those of the headline weights."""
     scores = {"test": headline(result), "test_last": "last", "test_best": "best"}
     names = ("dice", "iou", "boundary_iou", "hd95_median")
     return {
@@ -136,7 +136,7 @@ def _device_name(state: State) -> str:
 
 
 def _peak_memory(state: State) -> float:
-    """Of the device on CUDA, of the process elsewhere; gigabytes."""
+    """Peak memory in GB: of the device on CUDA, of the process elsewhere."""
     if state.device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(state.device) / 1e9, 3)
     return round(peak_memory() / 1e9, 3)
