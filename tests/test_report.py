@@ -20,7 +20,7 @@ from analysis.records import committed, load_runs, run_files, test_set_ledger
 from analysis.records.study_paths import StudyPaths
 from analysis.text.sentences import answer_sentences
 from analysis.verdicts.answer import answer_study
-from tests.conftest import ROOT
+from tests.conftest import ROOT, report_flags
 from tests.made_study import made_config, write_run, write_study
 
 MARKERS = "<!-- findings -->\n<!-- /findings -->\n"
@@ -39,14 +39,7 @@ def place(tmp_path, monkeypatch, request):
     if "all_pictures" not in request.fixturenames:
         monkeypatch.setattr("analysis.report.picture_files.PICTURES", {"hero": hero.hero})
     (tmp_path / "README.md").write_text(MARKERS)
-    return [
-        "--output-dir",
-        tmp_path / "outputs",
-        "--results-dir",
-        tmp_path / "results",
-        "--readme",
-        tmp_path / "README.md",
-    ]
+    return report_flags(tmp_path)
 
 
 @pytest.fixture(scope="module")
