@@ -32,7 +32,7 @@ LINE = {name: name.replace("/", "_") for name in ("epoch", "train/loss", "val/lo
 
 
 @dataclass
-class Run:
+class RecordedRun:
     """One run's folder: its row, and what lies behind it if the run is finished."""
 
     row: dict[str, Any]
@@ -66,7 +66,7 @@ def load_recorded_study(output_dir: Path, name: str) -> Study | None:
     )
 
 
-def _scored(runs: list[Run]) -> pd.DataFrame:
+def _scored(runs: list[RecordedRun]) -> pd.DataFrame:
     """The scores of the finished runs; a run whose scores cannot be read is no longer finished."""
     finished = [run for run in runs if run.folder is not None]
     scores, broken = read_all_scores([run.folder for run in finished if run.folder is not None])
@@ -105,26 +105,26 @@ def read_trials(path: Path) -> pd.DataFrame:
         ) from None
 
 
-def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
+def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> RecordedRun:
     """Read what is known of a cell's run with a seed."""
     key = str(cell.get("runs", {}).get(str(seed)) or "")
     row = {"cell": cell["cell"], "seed": seed, "key": key, "state": "missing", "reason": "not begun"}
     row["rate"] = cell.get("rate")
     if not key:
         reason = "its learning rate is not known yet" if cell.get("rate") is None else "not planned"
-        return Run(row | {"reason": reason})
+        return RecordedRun(row | {"reason": reason})
     folder = runs_dir / Path(key).name
     state = run_state(folder)
     row |= _settings(state.config) | {"git_commit": state.saved.get("git_commit", "")}
     if state.name != "finished" or state.result is None:
-        return Run(row | _unfinished(state), config=state.saved)
+        return RecordedRun(row | _unfinished(state), config=state.saved)
     curve = _curve(state.epochs)
     row |= _result(state.result) | {"state": "finished", "reason": "", "val_rise": rise(curve.val_dice.to_numpy(float))}
     row |= {
         "val_dice_last": curve.val_dice.iloc[-1] if len(curve) else None,
         "scores_sha256": sha256_of(scores) if (scores := folder / "scores_last.csv").exists() else "",
     }
-    return Run(row, folder, curve, state.saved)
+    return RecordedRun(row, folder, curve, state.saved)
 
 
 def _unfinished(state: RunState) -> dict[str, str]:
@@ -167,7 +167,7 @@ def _joined(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True)[list(columns)] if parts else empty(columns)
 
 
-def _environment(runs: list[Run]) -> dict[str, str]:
+def _environment(runs: list[RecordedRun]) -> dict[str, str]:
     """The versions and processors that took part, by name; several, where runs differ, with commas."""
     found: dict[str, set[str]] = {}
     for run in runs:

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from analysis.plots.comparison import differences
 from analysis.plots.style import style, svg
 from analysis.text import judge_sentences
-from analysis.text.markdown import Cell, Grid
+from analysis.text.markdown import Grid, TableCell
 from analysis.text.sentences import answer_sentences
 from analysis.text.study_page import Block, Picture, answer_blocks, file_of, question_of, study_sections
 from analysis.text.wording import GAP, LANGUAGES, phrases
@@ -145,7 +145,7 @@ def _table(grid: Grid) -> Markup:
     return Markup(f'{title}<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>')
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     head = f"<b>{escape(cell.head)}</b>" if cell.bold else escape(cell.head)
     tail = f" <span>{escape(cell.tail)}</span>" if cell.tail else ""
     below = f"<br><small>{escape(cell.below)}</small>" if cell.below else ""
@@ -163,7 +163,7 @@ def _sorts_by(text: str) -> str:
 def _run_grid(answer: Answer) -> Grid:
     """Every planned run."""
     runs = answer.study.runs[list(RUNS)]
-    return Grid(list(RUNS), [[Cell(_text(value)) for value in row] for row in runs.itertuples(index=False)])
+    return Grid(list(RUNS), [[TableCell(_text(value)) for value in row] for row in runs.itertuples(index=False)])
 
 
 def _text(value: Any) -> str:

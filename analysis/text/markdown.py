@@ -11,7 +11,7 @@ MARKED = ("▲", "▼", "=", "≈")  # cells that begin with a mark of a verdict
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell's text: `head` (bold or not), `tail` on the same line, and `below` it in small letters."""
 
     head: str = ""
@@ -28,7 +28,7 @@ class Grid:
     """A table; `title` says what distinguishes it from others of the same kind."""
 
     headings: list[str]
-    rows: list[list[Cell]]
+    rows: list[list[TableCell]]
     title: str = ""
     left: int = 1  # columns that are aligned to the left
 
@@ -57,7 +57,7 @@ def grid_table(grid: Grid) -> str:
     return table_of([escaped(heading) for heading in grid.headings], rows, grid.left)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     head = escaped(cell.head)
     if head[:1] in MARKED:
         head = head.replace(" ", "&nbsp;", 1)

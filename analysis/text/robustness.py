@@ -14,11 +14,11 @@ import numpy as np
 from analysis.records.study_results import Study
 from analysis.statistics.comparisons import Comparison
 from analysis.statistics.estimator import Array
-from analysis.text.markdown import Cell, Grid
+from analysis.text.markdown import Grid, TableCell
 from analysis.text.tables import MARKS, NARROW, UNKNOWN, chunks
 from analysis.text.wording import factor_name, level_name, phrases, points
 from analysis.verdicts.answer import LEVEL, Answer
-from analysis.verdicts.planned_contrasts import Table
+from analysis.verdicts.planned_contrasts import ContrastTable
 
 CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")
 
@@ -38,7 +38,7 @@ def differences(answer: Answer, factor: str) -> dict[str, dict[str, Comparison]]
     for name, cells in scores.items():
         if STRENGTH.fullmatch(name):
             continue
-        effects = Table(study, {cell: dice for cell, dice in cells.items() if cell in judged}, LEVEL)
+        effects = ContrastTable(study, {cell: dice for cell, dice in cells.items() if cell in judged}, LEVEL)
         if factor_effects := effects.factor_effects(factor):
             found[name] = dict(factor_effects.comparisons)
     return found
@@ -55,7 +55,7 @@ def robustness_grids(answer: Answer, language: str) -> list[Grid]:
         levels = [level for level in study.factors[factor] if any(level in column for column in found.values())]
         for shown in chunks(list(found), NARROW + 1):
             rows = [
-                [Cell(level_name(study, level, language)), *(_cell(found[name].get(level)) for name in shown)]
+                [TableCell(level_name(study, level, language)), *(_cell(found[name].get(level)) for name in shown)]
                 for level in levels
             ]
             names = [words.conditions.get(name, name) for name in shown]
@@ -64,12 +64,12 @@ def robustness_grids(answer: Answer, language: str) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
-def _cell(comparison: Comparison | None) -> Cell:
+def _cell(comparison: Comparison | None) -> TableCell:
     """A difference without its interval: to a tenth of a point, or to whole points from ten on."""
     if comparison is None:
-        return Cell(UNKNOWN)
+        return TableCell(UNKNOWN)
     digits = 0 if abs(comparison.difference) >= 0.1 else 1
-    return Cell(f"{MARKS[comparison.verdict]} {points(comparison.difference, digits)}")
+    return TableCell(f"{MARKS[comparison.verdict]} {points(comparison.difference, digits)}")
 
 
 def _scores(study: Study) -> dict[str, dict[str, Array]]:

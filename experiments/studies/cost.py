@@ -31,7 +31,7 @@ class Speed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sensitivity:
+class PlannedPower:
     """What a study can detect, as plan.json has it: the assumed or measured spreads, and the detectable differences."""
 
     variances: dict[str, Any]
@@ -88,13 +88,13 @@ def _speed_key(config: dict[str, Any]) -> str:
     return repr([config.get(name) for name in SPEED_FIELDS])
 
 
-def sensitivity(plan: Plan) -> Sensitivity:
+def planned_power(plan: Plan) -> PlannedPower:
     """What the study can detect, by the pilot's variances where it is finished, otherwise by the assumed ones."""
     scores = pilot_scores(plan)
     spread = spread_of(scores) if scores else Spread(**plan.study.guess)
     test_cars = len({sample.group for sample in plan.cells[0].base.parts.test})
     levels = {name: len(factor) for name, factor in plan.study.factors.items()}
-    return Sensitivity(
+    return PlannedPower(
         {"car": spread.car, "seed": spread.seed, "residual": spread.residual, "source": "pilot" if scores else "guess"},
         power.detectable(spread, len(plan.study.seeds), test_cars, levels, plan.study.rope),
     )
