@@ -29,14 +29,14 @@ test-faults: .venv/development # every fault of docs/en/reliability.md, injected
 simulate: .venv/development # the long forms of all simulations, kept in docs/simulations: about an hour
 	$(PYTHON) -m analysis.statistics.simulate
 	$(PYTHON) -m analysis.verdicts.ledger_simulation
-	$(PYTHON) -m analysis.report.simulation_tables --write
+	$(PYTHON) -m analysis.report.docs_tables --write
 
 fuzz: .venv/development # the property-based tests with twenty times the examples: about ten minutes
 	FUZZ=20 $(PYTEST) -m hypothesis
 
 readme: .venv/runtime # renders the generated parts of the READMEs and of docs/
 	.venv/bin/python -m analysis.report.pages
-	.venv/bin/python -m analysis.report.bench_tables
+	.venv/bin/python -m analysis.report.docs_tables --write
 
 walk: .venv/runtime # runs the walkthrough of docs/en and records its output; after make demo in a fresh clone, on an idle machine
 	.venv/bin/python reference/walk.py

@@ -1,8 +1,8 @@
 """Every name that can be chosen: models, losses, augmentations, data sets.
 
-An entry is a line: its name, where its target lies (imported only when it is used), what it is in English and in
-Chinese, and its source. The command line's help, the README's tables and the tests all walk these tables, so adding a
-model is one new file and one line here. Wherever a name is accepted, so is your own target: `my_package.nets:MyNet`.
+An entry is one line: name, target (imported on first use), a summary in English and in Chinese, and the source. The
+command line's help, the README's tables and the tests all walk these tables, so adding a model is one new file and one
+line here. Wherever a name is accepted, so is your own target: `my_package.nets:MyNet`.
 
 每一个可选的名字都在这里：模型、损失函数、数据增强、数据集。增加一个模型只需要一个新文件和这里的一行。
 Only the standard library is imported here.
@@ -22,22 +22,22 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """The command or its input is wrong. The text is one clear sentence that says what to type; exit code 2."""
+    """Invalid command or input; the message is one sentence that says what to type. Exit code 2."""
 
 
 class UnknownName(InputError, KeyError):
-    """A name that is in no table; the message suggests the nearest."""
+    """Unknown name; the message suggests the nearest one."""
 
     def __str__(self) -> str:
         return str(self.args[0])  # KeyError would print the repr
 
 
 class OptionError(InputError, TypeError):
-    """An option or value that a target does not accept; the message lists its options."""
+    """Option or value that a target does not accept; the message lists its options."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ " (did you mean '...'?)" with the nearest of the known names; empty where none is near."""
+    """Return " (did you mean '...'?)" with the nearest known name; empty where none is near."""
     by_lower_case = {word.lower(): word for word in known}
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
     return f" (did you mean '{by_lower_case[near[0]]}'?)" if near else ""
@@ -45,7 +45,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One choice. `target` is `module:attribute`; `kind` is the word for it in messages ("model", "loss", ...)."""
+    """One choice. `target` is `module:attribute`; `kind` is its noun in messages ("model", "loss", ...)."""
 
     name: str
     target: str
@@ -72,11 +72,11 @@ class Entry:
             ) from None
 
     def options(self) -> dict[str, inspect.Parameter]:
-        """The options that the target takes, by name, without the arguments that the training loop passes."""
+        """Return the target's options by name, without the arguments that the training loop passes."""
         return dict(_parameters(self.load()))
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """Raise OptionError unless the target takes each of `options`, with a value of the type that it declares."""
+        """Raise OptionError for an option that the target does not take, or a value of another type than declared."""
         known = self.options()
         if any(p.kind is p.VAR_KEYWORD for p in known.values()):
             return
@@ -89,11 +89,11 @@ class Entry:
             wanted = known[name].annotation
             if not _accepts(wanted, value):
                 raise OptionError(
-                    f"The option {name}={value} of the {self.kind} '{self.name}' should be {_words(wanted)}."
+                    f"The option {name}={value} of the {self.kind} '{self.name}' should be {_describe(wanted)}."
                 )
 
     def build(self, **options: Any) -> Any:
-        """The target called with `options`. Raises OptionError for what it does not take or refuses with ValueError."""
+        """Call the target with `options`. Raises OptionError for what it does not take or refuses with ValueError."""
         self.check(options)
         known = self.options().items()
         needed = [name for name, p in known if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
@@ -112,7 +112,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class LossEntry(Entry):
-    """A loss is a function of logits and mask: building one binds its options and leaves these two open."""
+    """A loss, a function of (logits, mask, **options): building it binds the options."""
 
     def options(self) -> dict[str, inspect.Parameter]:
         parameters = _parameters(self.load())
@@ -121,14 +121,14 @@ class LossEntry(Entry):
         )  # a class takes (logits, mask) when called
 
     def _make(self, options: Mapping[str, Any]) -> Callable[..., Any]:
-        """A callable `(logits, mask) -> scalar`; a class (an nn.Module, say) is instantiated instead of bound."""
+        """Return a callable `(logits, mask) -> scalar`; a class, such as an nn.Module, is instantiated."""
         target = self.load()
         return target(**options) if isinstance(target, type) else functools.partial(target, **options)
 
 
 @dataclass(frozen=True)
 class ModelEntry(Entry):
-    """A model of one's own may return its logits in a dict, as torchvision's segmentation models do."""
+    """A model; a user's own may return its logits in a dict, as torchvision's segmentation models do."""
 
     def _make(self, options: Mapping[str, Any]) -> Any:
         made = self.load()(**options)
@@ -138,7 +138,7 @@ class ModelEntry(Entry):
 
 
 def _logits_of(module: Any, inputs: Any, output: Any) -> Any:
-    """The logits in a dict: its entry `out`, or the only one. Raises ValueError for another dict."""
+    """Unpack logits from a dict, its entry `out` or the only one: a forward hook. Raises ValueError for other dicts."""
     if not isinstance(output, Mapping):
         return output
     if "out" in output:
@@ -150,7 +150,7 @@ def _logits_of(module: Any, inputs: Any, output: Any) -> Any:
 
 
 class Table(Mapping[str, Entry]):
-    """The entries of one kind, by name, in the order in which they are shown."""
+    """The entries of one kind by name, in display order; `module:name` stands for a user's own target."""
 
     def __init__(self, kind: str, *rows: tuple[str, str, str, str, str], entry: type[Entry] = Entry) -> None:
         self.kind, self._entry = kind, entry
@@ -181,7 +181,7 @@ def _typed(options: Mapping[str, Any]) -> str:
 
 
 def _accepts(annotation: Any, value: Any) -> bool:
-    """Whether a plain value fits an annotation; an annotation that is not plain accepts everything."""
+    """Whether a plain value fits an annotation; annotations other than plain types accept everything."""
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:
         return value in typing.get_args(annotation)
@@ -198,13 +198,13 @@ def _accepts(annotation: Any, value: Any) -> bool:
     return True
 
 
-def _words(annotation: Any) -> str:
-    """An annotation in the words of an error message."""
+def _describe(annotation: Any) -> str:
+    """Describe an annotation for an error message."""
     origin = typing.get_origin(annotation)
     if origin is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(annotation)))
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(_words(part) for part in typing.get_args(annotation))
+        return " or ".join(_describe(part) for part in typing.get_args(annotation))
     plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "none"}
     return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))
 

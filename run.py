@@ -90,11 +90,7 @@ def print_completion(shell: tools.Shell, /) -> int:
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command line.
-
-    Returns:
-        The exit code: 0 done, 1 a run failed, 2 wrong command or input, 130/143 interrupted, 141 output pipe closed.
-    """
+    """Run a command: exit code 0 done, 1 a run failed, 2 wrong input, 130/143 interrupted, 141 output pipe closed."""
     arguments = [
         re.sub(r"^(--[\w-]+=)?~(?=/|$)", lambda m: (m[1] or "") + os.path.expanduser("~"), a) for a in arguments
     ]
@@ -113,13 +109,8 @@ def main(arguments: list[str]) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
-    except UnknownOptionError as error:
-        flag = error.token.keyword or error.token.value
-        return _complain(f"Unknown flag {flag}{_nearest_flag(flag, command)}. See {help_command}.")
-    except UnusedCliTokensError as error:
-        return _complain(f"Unexpected argument '{(error.unused_tokens or [''])[0]}'. See {help_command}.")
     except CycloptsError as error:
-        return _complain(f"{' '.join(str(error).split())} See {help_command}.")
+        return _complain(f"{_usage_error(error, command)} See {help_command}.")
     except InputError as error:
         return _complain(str(error))
     except ModuleNotFoundError as error:
@@ -129,10 +120,12 @@ def main(arguments: list[str]) -> int:
         return _complain(f"This needs the package {package}. Type: pip install -r requirements.txt")
     except RunFailed as error:
         return _complain(str(error), 1)
+    except BrokenPipeError:
+        if not _output_closed():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        return 141
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and _output_closed():  # by head or less
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
-            return 141
         if (sentence := disk_error_message(error)) is None:
             raise
         return _complain(sentence, 1 if "full" in sentence else 2)
@@ -140,8 +133,18 @@ def main(arguments: list[str]) -> int:
         return _complain("Interrupted. Re-run the command to resume.", 130)
 
 
+def _usage_error(error: CycloptsError, command: App) -> str:
+    """What is wrong with the words of a command, in a sentence."""
+    if isinstance(error, UnknownOptionError):
+        flag = error.token.keyword or error.token.value
+        return f"Unknown flag {flag}{_nearest_flag(flag, command)}."
+    if isinstance(error, UnusedCliTokensError):
+        return f"Unexpected argument '{(error.unused_tokens or [''])[0]}'."
+    return " ".join(str(error).split())
+
+
 def _output_closed() -> bool:
-    """Whether the other end of the output pipe is closed."""
+    """Whether the other end of the output pipe is closed, as by head or less."""
     if sys.stdout is None or not hasattr(select, "poll"):  # Windows
         return False
     pipe = select.poll()

@@ -62,7 +62,7 @@ def pad(image: Tensor, multiple: int, least: int = SMALLEST) -> Tensor:
 
 
 def _mirrored(image: Tensor, axis: int, multiple: int, least: int) -> Tensor:
-    """`pad` along one axis, pixel for pixel the same, without a loop: in an exported graph the sides are unknown."""
+    """Pad along one axis, pixel for pixel as `pad` does, without a loop: an exported graph does not know its sides."""
     side = image.shape[axis]
     at = torch.arange((torch.sym_max(side, least) + multiple - 1) // multiple * multiple, device=image.device)
     period = torch.full_like(at, 2 * (side - 1))
@@ -70,7 +70,7 @@ def _mirrored(image: Tensor, axis: int, multiple: int, least: int) -> Tensor:
 
 
 def crop(logits: Tensor, like: Tensor) -> Tensor:
-    """The upper left part of `logits` with the height and width of `like`: the inverse of `pad`."""
+    """Crop `logits` to the height and width of `like`, from the upper left: the inverse of `pad`."""
     return logits[..., : like.shape[-2], : like.shape[-1]]
 
 

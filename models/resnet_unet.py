@@ -1,4 +1,4 @@
-"""U-Net on a ResNet that has seen ImageNet: borrow the encoder, learn the decoder.
+"""U-Net on a ResNet encoder pretrained on ImageNet: the encoder is reused, the decoder trained from scratch.
 
 Edges, textures and object parts are much the same in all images. An encoder that learned them on 1.2 million labelled
 images needs far fewer masks than one that starts from random weights. The network is `Unet` of

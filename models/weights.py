@@ -13,7 +13,7 @@ from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, t
 from safetensors.torch import load_file
 from torch import Tensor
 
-PATIENCE = 5.0  # seconds to wait for the server's first response
+TIMEOUT = 5.0  # seconds to wait for the server's first response
 
 
 class WeightsNotFetched(OSError):
@@ -21,9 +21,9 @@ class WeightsNotFetched(OSError):
 
 
 def cached_or_downloaded(repo_id: str, filename: str, revision: str | None = None) -> Path:
-    """A file of the hub. A quick request comes first: without a network, hf_hub_download retries for 23 seconds."""
+    """Return a file of the hub. A quick request comes first: without a network, hf_hub_download retries for 23 s."""
     if not isinstance(try_to_load_from_cache(repo_id, filename, revision=revision), str):
-        get_hf_file_metadata(hf_hub_url(repo_id, filename, revision=revision), timeout=PATIENCE)
+        get_hf_file_metadata(hf_hub_url(repo_id, filename, revision=revision), timeout=TIMEOUT)
     return Path(hf_hub_download(repo_id, filename, revision=revision))
 
 

@@ -1,11 +1,11 @@
 """Any architecture of segmentation_models_pytorch (smp) on any encoder of smp or timm.
 
-Twelve decoders and several hundred encoders pretrained on ImageNet. This file adds what a fair comparison needs around
-them: colours normalized as for the encoder's training, any image size, weights from a file, and a clear error for two
-parts that do not fit together. It alone imports smp and timm.
+Twelve decoders and several hundred encoders pretrained on ImageNet. This file adds what a fair comparison needs:
+colours normalized as in the encoder's training, any image size, weights from a file, and a clear error for an encoder
+and a decoder that do not fit together. It is the only module that imports smp and timm.
 
-Which sizes an architecture accepts is tried out, not listed: a new network is run on PyTorch's meta device, which
-computes shapes only, with multiples of 32 first. Most accept those. PAN halves the map at 1/16 three times more, so it
+Accepted image sizes are tried out, not listed: a new network is run on PyTorch's meta device, which computes only
+shapes, with multiples of 32 first. Most accept those. PAN halves the map at 1/16 three times more, so it
 needs 128 pixels per side; MaxViT needs multiples of its training size; Hiera accepts that one size only. Smaller images
 are padded by mirroring and the logits cropped; images that are too large are refused with a message that names the
 size. ViTs (for DPT) and Swins are built so that they interpolate their position embeddings to any size. PSPNet uses the
@@ -107,7 +107,7 @@ def _signature() -> inspect.Signature:
 
 
 def _options_of(arch: str) -> list[str]:
-    """What smp's class takes besides what is decided here."""
+    """Options of smp's class, except those that are fixed here."""
     return [name for name in inspect.signature(ARCHITECTURES[arch]).parameters if name not in (*DECIDED, "kwargs")]
 
 
@@ -240,7 +240,7 @@ def fetched_colours(encoder: str) -> dict[str, Any]:
 
 
 def known_colours(encoder: str) -> dict[str, Any]:
-    """Mean and std of the encoder's usual weights, as far as known offline."""
+    """Mean and std that the encoder's usual weights expect, as far as known offline."""
     if encoder.startswith("tu-"):
         config = timm.get_pretrained_cfg(_timm_name(encoder))
         return {"mean": config.mean, "std": config.std} if config else IMAGENET

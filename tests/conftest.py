@@ -38,6 +38,11 @@ def examples(count: int) -> settings:
     return settings(max_examples=count * FUZZ, deadline=None)
 
 
+def report_flags(folder: Path) -> list[str | Path]:
+    """The flags with which `report` reads and writes below a folder of its own."""
+    return ["--output-dir", folder / "outputs", "--results-dir", folder / "results", "--readme", folder / "README.md"]
+
+
 @pytest.fixture(scope="session")
 def build_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], object]], Path]:
     """Build what several test files read, once for all test processes: `build_once(name, build)` returns its path.

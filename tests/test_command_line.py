@@ -29,7 +29,6 @@ HEAVY = {
     "mlflow",
     "segmentation_models_pytorch",
     "albumentations",
-    "lightning_fabric",
     "pandas",
     "matplotlib",
     "cv2",

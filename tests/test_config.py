@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from analysis.records.places import RESULTS
+from analysis.records.study_paths import RESULTS
 from experiments.config import resolve as resolving
 from experiments.config import schema, values
 from experiments.config.resolve import resolve

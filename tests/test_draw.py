@@ -1,6 +1,6 @@
 """The pictures of the networks hold what the built networks hold."""
 
-from analysis.plots.architecture import Level
+from analysis.plots.architecture import NetworkLevel
 from experiments.training.architecture_diagrams import draw, gate, levels, trace
 from registry import MODELS
 
@@ -9,8 +9,10 @@ def test_shapes_are_followed_through_the_built_network():
     shapes, macs = trace(MODELS["unet"].build(width=8), (64, 48))
     finest, *_, bottleneck = found = levels(shapes)
     assert len(found) == 5
-    assert finest == Level([(3, 48, 64), (8, 48, 64), (8, 48, 64)], (8, 48, 64), [(8, 48, 64), (8, 48, 64)], None)
-    assert bottleneck == Level([(64, 3, 4), (128, 3, 4), (128, 3, 4)]) and shapes["head"] == (1, 48, 64)
+    assert finest == NetworkLevel(
+        [(3, 48, 64), (8, 48, 64), (8, 48, 64)], (8, 48, 64), [(8, 48, 64), (8, 48, 64)], None
+    )
+    assert bottleneck == NetworkLevel([(64, 3, 4), (128, 3, 4), (128, 3, 4)]) and shapes["head"] == (1, 48, 64)
     from tests.test_run import macs_of_unet
 
     assert macs == macs_of_unet(8, 64, 48)

@@ -1,16 +1,14 @@
-"""Main effects, their interaction, the seeds' correlation, and what is said of one cell."""
+"""Effects averaged over a factor, the seeds' correlation, and the interval of one cell."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics.comparisons import compare, compare_all
-from analysis.statistics.effects import interaction, main_effect
-from analysis.statistics.estimator import contrast, summarise_cell
+from analysis.statistics.comparisons import as_comparisons, compare, compare_all, planned_contrast
+from analysis.statistics.estimator import contrast, stack, summarise_cell
 from analysis.statistics.power import Spread
 from analysis.statistics.seed_pairing import pairing_helps, seed_correlation
 from analysis.statistics.simulate_intervals import PILOT, scaled, scores
-from analysis.statistics.summary import cell_mean
 
 MODELS, LOSSES = ("unet", "attention", "resnet"), ("bce", "dice")
 
@@ -28,25 +26,26 @@ def grid(seed=0, dice=0.0, odd=0.0, seeds=5, cars=30):
     }
 
 
-# --- main effects ---
+# --- effects averaged over the other factor ---
 
 
-def test_a_main_effect_is_the_mean_of_the_pairs_differences_and_narrower_than_they_are():
+def average(cells):
+    """Dice minus BCE, averaged over the models: its estimate and its comparison."""
+    weights = {(m, loss): sign / len(MODELS) for loss, sign in (("dice", 1), ("bce", -1)) for m in MODELS}
+    estimate = planned_contrast([cells[key] for key in weights], list(weights.values()))
+    return as_comparisons(stack([estimate]), 0.001, True, 0.95)[0]
+
+
+def test_an_average_effect_is_the_mean_of_the_pairs_differences_and_narrower_than_they_are():
     cells = grid(dice=0.001)
-    effect = main_effect(cells, 1).family.comparisons["dice", "bce"]
+    effect = average(cells)
     pairs = [compare(cells[m, "dice"], cells[m, "bce"]) for m in MODELS]
     assert effect.difference == pytest.approx(np.mean([pair.difference for pair in pairs]))
     assert effect.high - effect.low < min(pair.high - pair.low for pair in pairs)
-    assert effect.verdict == "better" and main_effect(cells, 1).over == {("bce", "dice"): MODELS}
+    assert effect.verdict == "better"
 
 
-def test_with_one_level_of_the_other_factor_a_main_effect_is_the_comparison_of_cells():
-    cells = {key: cell for key, cell in grid(dice=0.002).items() if key[1] == "dice"}
-    effect = main_effect(cells, 0).family
-    assert effect == compare_all({model: cells[model, "dice"] for model in MODELS})
-
-
-def test_without_car_effects_a_main_effect_is_a_t_test_with_the_documented_degrees_of_freedom():
+def test_without_car_effects_an_average_effect_is_a_t_test_with_the_documented_degrees_of_freedom():
     rng = np.random.default_rng(1)
     cells = {key: np.repeat(rng.normal(0.99, 0.001 * (1 + n), (4, 1)), 6, axis=1) for n, key in enumerate(grid())}
     variances = np.array([cell[:, 0].var(ddof=1) / 4 for cell in cells.values()]) / len(MODELS) ** 2
@@ -54,56 +53,17 @@ def test_without_car_effects_a_main_effect_is_a_t_test_with_the_documented_degre
     inverse = (share**2 / 3).sum()
     df = 1 / (inverse + share.max() / 4 * (1 / 3 - inverse))
     half = stats.t.isf(0.025, df) * np.sqrt(variances.sum())
-    effect = main_effect(cells, 1).family.comparisons["bce", "dice"]
+    effect = average(cells)
     assert (effect.high - effect.low) / 2 == pytest.approx(half)
 
 
-def test_where_cells_are_missing_levels_are_compared_over_what_both_have():
-    cells = grid(dice=0.001)
-    lonely = cells.pop(("unet", "bce"))
-    effect = main_effect(cells, 1)
-    assert effect.over == {("dice", "bce"): ("attention", "resnet")}
-    rest = {key: cell for key, cell in cells.items() if key[0] != "unet"}
-    one, other = (found.family.comparisons["dice", "bce"] for found in (effect, main_effect(rest, 1)))
-    assert one.verdict == other.verdict and (one.low, one.high, one.p) == pytest.approx(
-        (other.low, other.high, other.p)
-    )
-    with pytest.raises(ValueError, match="share no cell"):
-        main_effect({("unet", "bce"): lonely, ("resnet", "dice"): cells["resnet", "dice"]}, 0)
-    with pytest.raises(ValueError, match="at least two levels"):
-        main_effect({("unet", "bce"): lonely, ("unet", "dice"): lonely}, 0)
-
-
-def test_a_main_effects_interval_covers_in_simulation():
+def test_an_average_effects_interval_covers_in_simulation():
     rng, missed = np.random.default_rng(2), []
     for spread in (PILOT, Spread(0.0, 0.0003, 0.001), Spread(0.003, 0.001, 0.001)):
         cells = [summarise_cell(scores(rng, 3, 32, scaled(spread, factor))) for factor in (1, 1, 1, 3, 1, 1)]
         estimate = contrast(cells, [1 / 3] * 3 + [-1 / 3] * 3)
         missed.append(float((np.abs(estimate.value) > estimate.half_width(0.05)).mean()))
     assert max(missed) <= 0.06 and np.mean(missed) >= 0.025
-
-
-# --- interaction ---
-
-
-def test_an_interaction_is_found_where_it_is():
-    found = interaction(grid(odd=0.02))
-    assert found.p < 0.001 and "resnet" in found.where[0] and found.checked == 3 and found.low > 0
-    value = {key: cell.mean() for key, cell in grid(odd=0.02).items()}
-    (a, b), (c, d) = found.where
-    assert (
-        found.difference == pytest.approx(value[a, c] - value[b, c] - value[a, d] + value[b, d])
-        and found.difference > 0
-    )
-
-
-def test_an_additive_table_is_said_to_interact_in_at_most_8_percent():
-    assert np.mean([interaction(grid(seed, dice=0.01)).p <= 0.05 for seed in range(300)]) <= 0.08
-
-
-def test_without_a_square_of_cells_no_interaction_can_be_checked():
-    found = interaction({key: cell for key, cell in grid().items() if key[0] == "unet"})
-    assert found.where is None and found.p == 1
 
 
 # --- seeds ---
@@ -165,11 +125,3 @@ def test_a_cells_mean_has_an_interval_over_seeds_and_cars_that_covers():
     for spread in (Spread(0.001, 0.002, 0.001), Spread(0.001, 0.0, 0.001), Spread(0.0, 0.002, 0.001)):
         estimate = contrast([summarise_cell(scores(rng, 4, 24, spread))], [1])
         assert 0.94 <= (np.abs(estimate.value) <= estimate.half_width(0.05)).mean() <= 0.985
-    table = scores(rng, 4, 24, PILOT, 1)[0]
-    found = cell_mean(table)
-    assert (
-        found.mean == pytest.approx(table.mean())
-        and found.low < found.mean < found.high
-        and (found.seeds, found.cars) == (4, 24)
-    )
-    assert cell_mean(table[:1]).high == np.inf

@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.records import committed, gather
+from analysis.records import committed, load_runs
 from analysis.text.kinds import kind_grids
 from analysis.text.wording import LANGUAGES
 from analysis.verdicts.answer import answer_study
@@ -22,7 +22,7 @@ def study(tmp_path):
         ceilings = [f"{image},{0.9 + int(image[9]) / 100}" for image in images]
         if place:  # one run is of an earlier version, which left none
             (folder / "ceilings.csv").write_text("\n".join(["image,ceiling", *ceilings]) + "\n")
-    return gather.gather_study(tmp_path, "made")
+    return load_runs.load_recorded_study(tmp_path, "made")
 
 
 def test_every_level_has_its_mean_on_each_kind_and_a_perfect_mask_its_own(study):

@@ -12,24 +12,9 @@ from experiments.studies.plan import Plan
 from experiments.studies.study_file import parse_study
 from experiments.tracking.store import local_uri, summaries_name
 from registry import InputError
-from tests.test_study import SETTINGS
+from tests.test_study import SETTINGS, TOML
 
-FILE = """
-[settings]
-preset = "demo"
-data = "carvana"
-size = "48x32"
-epochs = 1
-batch_size = 16
-precision = "fp32"
-model_kwargs = { width = 4 }
-[factors]
-loss = ["bce", "dice"]
-[design]
-seeds = "2..3"
-rope = 1e-9
-confirmatory = ["loss"]
-"""
+FILE = TOML.replace("epochs = 2", "epochs = 1").replace("seeds = [0, 1]", 'seeds = "2..3"\nrope = 1e-9')
 
 
 def plan(seeds="3..5", **design):

@@ -15,8 +15,8 @@ from analysis.plots import style
 from analysis.plots.effects import cell_interval
 from analysis.plots.hero import hero
 from analysis.plots.robustness import line_styles
-from analysis.plots.study_pictures import PICTURES
-from analysis.records import committed, gather
+from analysis.records import committed, load_runs
+from analysis.report.picture_files import PICTURES
 from analysis.text.wording import cell_name
 from analysis.verdicts.answer import answer_study
 from tests.conftest import ROOT
@@ -37,7 +37,7 @@ PLAIN = {"unet": 0.0, "attention_unet": 0.004}
 
 def made(folder, **options):
     write_study(folder, **options)
-    return answer_study(gather.gather_study(folder, "made"))
+    return answer_study(load_runs.load_recorded_study(folder, "made"))
 
 
 def answers(folder):
@@ -59,7 +59,7 @@ def answers(folder):
         "many cells": made(folder / "many", cars=4, views=1, tuned=False, **many),
         "long labels": made(folder / "long", labels=LONG, **two),
         "a stalled run": stalled(made(folder / "stalled", **two)),
-        "nothing measured": answer_study(gather.gather_study(folder / "nothing", "made")),
+        "nothing measured": answer_study(load_runs.load_recorded_study(folder / "nothing", "made")),
     }
 
 
@@ -171,7 +171,7 @@ def test_the_same_study_gives_the_same_bytes_in_another_process_and_order(every_
 
     code = (
         "import sys; from pathlib import Path; from analysis.records import committed;"
-        "from analysis.plots import style; from analysis.plots.study_pictures import PICTURES;"
+        "from analysis.plots import style; from analysis.report.picture_files import PICTURES;"
         "from analysis.verdicts.answer import answer_study;"
         "a = answer_study(committed.read_study(Path('analysis/results'), 'leak'));"
         "sys.stdout.write(''.join(style.svg(f) for n in reversed(PICTURES) if (f := PICTURES[n](a, 'zh'))))"

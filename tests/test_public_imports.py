@@ -19,7 +19,7 @@ PUBLIC = {
 # Libraries that take seconds are imported once; then a fork, fresh as to the project's own modules, tries each package.
 PROGRAM = f"""
 import importlib, os, pkgutil, sys, types
-import numpy, torch, albumentations, lightning_fabric, matplotlib.figure, pandas, scipy.stats
+import numpy, torch, albumentations, matplotlib.figure, pandas, scipy.stats
 for name, public in {PUBLIC!r}.items():
     if os.fork():
         if os.wait()[1]:

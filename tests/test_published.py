@@ -43,7 +43,7 @@ def done(made_cars, tmp_path_factory, one_thread):
 @pytest.fixture
 def committed(done, tmp_path, monkeypatch):
     """That study's committed files, copied to where --published looks for them in this test."""
-    monkeypatch.setattr("analysis.records.places.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("analysis.records.study_paths.RESULTS", tmp_path / "results")
     return shutil.copytree(done / "results", tmp_path / "results") / "tiny"
 
 
@@ -63,7 +63,7 @@ def trained(monkeypatch):
 @pytest.fixture
 def reported(tmp_path, command, monkeypatch):
     """Reports the study in an output folder into one place, which is that of --published; returns the tables there."""
-    monkeypatch.setattr("analysis.records.places.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("analysis.records.study_paths.RESULTS", tmp_path / "results")
     (tmp_path / "README.md").write_text("no place\n")
 
     def report(output):
@@ -211,7 +211,7 @@ def test_runs_and_trials_of_other_settings_do_not_count(
 
 
 def test_where_nothing_is_committed_a_sentence_says_so(made_cars, tmp_path, command, shared, monkeypatch):
-    monkeypatch.setattr("analysis.records.places.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("analysis.records.study_paths.RESULTS", tmp_path / "results")
     code, _, complaint = command(
         *words(study_file(tmp_path), made_cars, tmp_path / "out", "study"), "--published", *shared
     )

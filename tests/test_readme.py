@@ -42,11 +42,10 @@ def test_what_the_readme_shows_is_rendered_from_the_registry_and_the_committed_r
 
 
 def test_the_tables_of_speed_are_rendered_from_what_bench_printed():
-    from analysis.report.bench_tables import DOCUMENTS, rendered
+    from analysis.report.docs_tables import pages, rendered
 
-    for language, page in DOCUMENTS.items():
-        text = page.read_text(encoding="utf-8")
-        assert rendered(text, language) == text, "type make readme"
+    for page, tables in pages().items():
+        assert rendered(page, tables) == page.read_text(encoding="utf-8"), "type make readme"
 
 
 def test_both_languages_have_the_same_pages():

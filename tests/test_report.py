@@ -16,12 +16,11 @@ import pandas as pd
 import pytest
 
 from analysis.plots import hero
-from analysis.records import committed, gather, run_files, test_set_ledger
-from analysis.records.places import Places
-from analysis.report import report
+from analysis.records import committed, load_runs, run_files, test_set_ledger
+from analysis.records.study_paths import StudyPaths
 from analysis.text.sentences import answer_sentences
 from analysis.verdicts.answer import answer_study
-from tests.conftest import ROOT
+from tests.conftest import ROOT, report_flags
 from tests.made_study import made_config, write_run, write_study
 
 MARKERS = "<!-- findings -->\n<!-- /findings -->\n"
@@ -36,18 +35,11 @@ def all_pictures():
 @pytest.fixture
 def place(tmp_path, monkeypatch, request):
     """The words that make `report` work in a folder of its own, as if that were its checkout."""
-    monkeypatch.setattr("analysis.records.places.RESULTS", tmp_path / "results")
+    monkeypatch.setattr("analysis.records.study_paths.RESULTS", tmp_path / "results")
     if "all_pictures" not in request.fixturenames:
-        monkeypatch.setattr(report, "PICTURES", {"hero": hero.hero})
+        monkeypatch.setattr("analysis.report.picture_files.PICTURES", {"hero": hero.hero})
     (tmp_path / "README.md").write_text(MARKERS)
-    return [
-        "--output-dir",
-        tmp_path / "outputs",
-        "--results-dir",
-        tmp_path / "results",
-        "--readme",
-        tmp_path / "README.md",
-    ]
+    return report_flags(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +58,7 @@ def enter_study(study, results):
 
 
 def places(folder):
-    return Places(folder / "outputs", folder / "results", folder / "README.md")
+    return StudyPaths(folder / "outputs", folder / "results", folder / "README.md")
 
 
 def page_of(folder, language="en"):
@@ -90,7 +82,7 @@ def read(path):
 
 
 def test_runs_csv_holds_each_runs_own_summary(made):
-    runs = gather.gather_study(made, "made").runs
+    runs = load_runs.load_recorded_study(made, "made").runs
     for run in runs.itertuples():
         folder = made / "runs" / run.key
         summary = run_files.summarise_scores(run_files.read_score_table(folder / "scores_last.csv"))
@@ -114,10 +106,10 @@ def test_the_committed_files_alone_give_every_number_and_every_figure_again(
 
 @pytest.mark.slow
 def test_a_report_imports_neither_torch_nor_mlflow(made, tmp_path):
-    Places(results=tmp_path / "results").write_results(
+    StudyPaths(results=tmp_path / "results").write_results(
         {
             tmp_path / "results" / "made" / name: content
-            for name, content in committed.study_files(gather.gather_study(made, "made")).items()
+            for name, content in committed.study_files(load_runs.load_recorded_study(made, "made")).items()
         }
     )
     (tmp_path / "README.md").write_text(MARKERS)
@@ -230,7 +222,7 @@ def test_an_incomplete_run_neither_crashes_the_report_nor_is_hidden(how, tmp_pat
 def test_a_failed_run_blocks_its_cells_verdict_and_nobody_elses(tmp_path, made):
     output = shutil.copytree(made, tmp_path / "outputs")
     break_run(output, "failed")
-    found = answer_study(gather.gather_study(output, "made"))
+    found = answer_study(load_runs.load_recorded_study(output, "made"))
     assert [cell.name for cell in found.cells if cell.eligibility.kind == "failed"] == ["unet-bce"]
     assert len(found.judged) == 3 and not any("unet-bce" in pair for pair in found.pairs.comparisons)
     assert "No verdict on U-Net with BCE: a run failed." in answer_sentences(found, "en")
@@ -322,7 +314,7 @@ def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
     plan = json.loads((output / "studies/made/plan.json").read_text())
     plan["cells"][2]["edge"] = True
     (output / "studies/made/plan.json").write_text(json.dumps(plan))
-    found = answer_study(gather.gather_study(output, "made"))
+    found = answer_study(load_runs.load_recorded_study(output, "made"))
     assert [cell.name for cell in found.cells if cell.eligibility.kind == "rate at the edge"] == ["attention_unet-bce"]
     english, chinese = (" ".join(answer_sentences(found, language)) for language in ("en", "zh"))
     assert "With Dice loss, Dice is higher with Attention U-Net" in english  # an average over one combination
@@ -367,25 +359,25 @@ def test_a_run_that_was_repeated_otherwise_takes_the_committed_ones_place_even_i
 
 
 def test_the_ledger_counts_each_run_once_over_all_studies_and_forgets_none(made, tmp_path):
-    first = gather.gather_study(made, "made")
+    first = load_runs.load_recorded_study(made, "made")
     enter_study(first, tmp_path)
     once = (tmp_path / "ledger.csv").read_bytes()
     enter_study(first, tmp_path)
     assert (tmp_path / "ledger.csv").read_bytes() == once
     write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
-    found = enter_study(gather.gather_study(tmp_path / "other", "other"), tmp_path)
+    found = enter_study(load_runs.load_recorded_study(tmp_path / "other", "other"), tmp_path)
     assert list(found.runs) == [12, 2] and test_set_ledger.times_read(found, first) == [(12, 14, 2)]
     write_study(tmp_path / "third", "third", models={"resnet_unet": 0}, losses={"bce": 0}, cars=9)
     assert test_set_ledger.times_read(
-        enter_study(gather.gather_study(tmp_path / "third", "third"), tmp_path), first
+        enter_study(load_runs.load_recorded_study(tmp_path / "third", "third"), tmp_path), first
     ) == [(12, 14, 2)]
 
 
 def test_test_set_use_is_counted_per_car_over_all_splits(made, tmp_path):
-    first = gather.gather_study(made, "made")
+    first = load_runs.load_recorded_study(made, "made")
     enter_study(first, tmp_path)
     write_study(tmp_path / "other", "other", models={"resnet_unet": 0}, losses={"bce": 0}, seeds=(7, 8))
-    other = gather.gather_study(tmp_path / "other", "other")
+    other = load_runs.load_recorded_study(tmp_path / "other", "other")
     found = enter_study(replace(other, runs=other.runs.assign(split="siblings")), tmp_path)
     assert sorted(found.split) == ["car", "siblings"] and test_set_ledger.times_read(found, first) == [(12, 14, 2)]
 
@@ -497,7 +489,7 @@ def test_cells_scored_on_different_cars_are_compared_on_those_that_all_share(mad
     for seed in range(3):
         shutil.rmtree(output / "runs" / cell["runs"][str(seed)])
         write_run(output / "runs", cell, seed, 0.985, hard, 4, 10, 0.0005)
-    found = answer_study(gather.gather_study(output, "made"))
+    found = answer_study(load_runs.load_recorded_study(output, "made"))
     assert {scores.shape for scores in found.scores.values()} == {(3, 9)}
 
 

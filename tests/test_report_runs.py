@@ -15,7 +15,7 @@ from analysis.plots.panels import FALSE, MISSED
 from experiments.config.schema import RunConfig
 from experiments.studies import reproduce
 from registry import InputError
-from tests.conftest import run_folder
+from tests.conftest import report_flags, run_folder
 from tests.test_data import write_pairs
 
 
@@ -49,14 +49,7 @@ def place(trained, tmp_path):
     """The words of a report over a copy of the trained study."""
     shutil.copytree(trained, tmp_path / "outputs")
     (tmp_path / "README.md").write_text("no place\n")
-    return [
-        "--output-dir",
-        tmp_path / "outputs",
-        "--results-dir",
-        tmp_path / "results",
-        "--readme",
-        tmp_path / "README.md",
-    ]
+    return report_flags(tmp_path)
 
 
 def test_a_trained_runs_row_is_what_its_own_result_says(trained, tmp_path, command, place, made_cars):

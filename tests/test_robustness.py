@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.records import gather
+from analysis.records import load_runs
 from analysis.records.robustness_files import read_file
 from analysis.text.robustness import differences, robustness_grids
 from analysis.text.wording import points
@@ -147,7 +147,7 @@ def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored,
 
 @pytest.mark.slow
 def test_every_condition_tells_what_the_other_levels_change_against_the_baseline(scored):
-    found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
+    found = answer_study(load_runs.load_recorded_study(scored[0] / "outputs", "tiny"))
     (grid,) = robustness_grids(found, "en")
     assert [row[0].head for row in grid.rows] == ["Dice loss"]
     scores = found.study.robustness.join(found.study.finished.set_index("key")[["cell"]], on="key")
@@ -163,7 +163,7 @@ def test_every_condition_tells_what_the_other_levels_change_against_the_baseline
 
 @pytest.mark.slow
 def test_the_mark_of_each_condition_agrees_with_its_interval(scored):
-    found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
+    found = answer_study(load_runs.load_recorded_study(scored[0] / "outputs", "tiny"))
     lower = found.study.robustness.assign(dice=lambda rows: rows.dice.where(rows.condition != "wild", 0.0))
     keys = found.study.finished.set_index("key").cell
     steady = lower.key.map(keys).map({"bce": 0.5, "dice": 0.7}) + pd.Series(range(len(lower)), lower.index) % 3 * 1e-4
@@ -180,7 +180,7 @@ def test_the_mark_of_each_condition_agrees_with_its_interval(scored):
 
 @pytest.mark.slow
 def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_condition(scored):
-    found = answer_study(gather.gather_study(scored[0] / "outputs", "tiny"))
+    found = answer_study(load_runs.load_recorded_study(scored[0] / "outputs", "tiny"))
     due = differences(found, "loss")
     strange = replace(found.cells[0], name="elder", levels={"loss": ""})
     assert due and differences(replace(found, cells=[*found.cells, strange]), "loss") == due

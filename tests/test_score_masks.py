@@ -115,7 +115,6 @@ def test_neither_command_imports_torch_or_mlflow(masks):
     heavy = {
         "torch",
         "mlflow",
-        "lightning_fabric",
         "albumentations",
         "filelock",
         "psutil",

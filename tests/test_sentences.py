@@ -10,7 +10,7 @@ import pytest
 from jinja2 import TemplateNotFound, UndefinedError
 
 from analysis.records import committed
-from analysis.records.places import RESULTS
+from analysis.records.study_paths import RESULTS
 from analysis.records.study_results import CURVES, RUN, SCORES, TRIALS, Study, empty, typed
 from analysis.statistics.comparisons import Comparison
 from analysis.statistics.interaction_test import InteractionTest

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from analysis.report.simulation_tables import CHINESE_DOCUMENT, DOCUMENT, POOLED, in_chinese, kept_rows, rendered_tables
+from analysis.report.docs_tables import POOLED, kept_rows, simulation_tables
 from analysis.statistics.simulate import SIMULATIONS, main
 from analysis.statistics.simulate_designs import (
     detectable_rows,
@@ -29,11 +29,14 @@ from analysis.statistics.simulate_intervals import (
     tables,
     verdict_rows,
 )
-from analysis.statistics.simulate_tuning import SMOOTH, judged, own_curve_rows, tuned_study
+from analysis.statistics.simulate_tuning import judged, own_curve_rows, tuned_study
+from analysis.text.wording import LANGUAGES
 from analysis.verdicts.ledger_simulation import ledger_rows
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 DRAWS = 1500
+SMOOTH = ("parabola", "steeper above", "flat top")  # responses without a cliff
 
 
 @pytest.fixture(scope="module")
@@ -141,11 +144,13 @@ def test_the_kept_results_of_looks_stalls_and_ledgers_keep_the_limits():
     assert min(row["lowest"] for row in kept_rows("coverage")) >= 0.92
 
 
-def test_the_documents_tables_are_those_of_the_kept_results():
-    text = DOCUMENT.read_text(encoding="utf-8")
-    for name, table in rendered_tables().items():
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_documents_tables_are_those_of_the_kept_results(language):
+    text = (ROOT / f"docs/{language}/statistics.md").read_text(encoding="utf-8")
+    assert "python -m analysis.statistics.simulate" in text
+    for name, table in simulation_tables(language).items():
         written = re.search(rf"<!-- {name} -->\n(.*?)\n<!-- /{name} -->", text, re.DOTALL)
-        assert written and written[1] == table, f"type python -m analysis.report.simulation_tables --write ({name})"
+        assert written and written[1] == table, f"type python -m analysis.report.docs_tables --write ({name})"
 
 
 def test_a_simulation_that_does_not_exist_is_named(capsys):
@@ -153,14 +158,8 @@ def test_a_simulation_that_does_not_exist_is_named(capsys):
     assert set(POOLED) < set(SIMULATIONS)
 
 
-def test_the_chinese_page_has_the_tables_of_the_english_one():
-    english, chinese = (page.read_text(encoding="utf-8") for page in (DOCUMENT, CHINESE_DOCUMENT))
-    assert "python -m analysis.statistics.simulate" in english
-    tables = re.findall(r"<!-- ([\w ]+) -->\n(.*?)<!-- /\1 -->", english, re.DOTALL)
+def test_the_chinese_tables_leave_no_word_in_english():
+    tables = simulation_tables("zh")
     assert len(tables) >= 10
-    for name, table in tables:
-        written = in_chinese(table)
-        assert f"<!-- {name} -->\n{written}<!-- /{name} -->" in chinese, (
-            "type python -m analysis.report.simulation_tables"
-        )
-        assert not re.search(r"[a-z]{4}", written.replace("equivalent", "")), "a word without Chinese"
+    for name, table in tables.items():
+        assert not re.search(r"[a-z]{4}", table.replace("equivalent", "")), f"a word without Chinese in {name}"

@@ -317,26 +317,6 @@ def test_a_rejected_difference_inside_the_rope_is_not_equivalent_unless_holm_say
     assert (low[0] < 0) == (p[0] > 0.05) and classify(low, high, 2.0)[0] != "equivalent"
 
 
-def test_the_top_is_what_no_other_cell_is_better_than():
-    cells = {"low": cell(mean=0.98), "good": cell(mean=0.9951), "best": cell(mean=0.9953)}
-    family = compare_all(cells)
-    assert family.top == ("good", "best") and family.comparisons["best", "low"].verdict == "better"
-    losses = {name: 1 - scores for name, scores in cells.items()}
-    assert compare_all(losses, higher_is_better=False).top == ("good", "best")
-    assert compare_all(losses).top == ("low",)
-
-
-def test_a_cell_with_one_seed_stays_in_the_top_because_nothing_rules_it_out():
-    family = compare_all({"lone": cell(1, mean=0.9), "a": cell(), "b": cell(mean=0.98)})
-    assert family.top == ("lone", "a") and family.comparisons["lone", "a"].verdict == "undecided"
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_best_mean_is_always_in_the_top(seed):
-    cells = family_of(seed)
-    assert max(cells, key=lambda name: cells[name].mean()) in compare_all(cells).top
-
-
 def test_one_cell_is_no_family():
     with pytest.raises(ValueError, match="at least two cells"):
         compare_all({"a": cell()})

@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.records import committed, gather, test_set_ledger
-from analysis.records.places import README, RESULTS
+from analysis.records import committed, load_runs, test_set_ledger
+from analysis.records.study_paths import README, RESULTS
 from analysis.report import pages
 from analysis.report.html import html_page
 from analysis.report.latex import latex_table
-from analysis.text.markdown import grid_table
+from analysis.text.markdown import Grid, grid_table
 from analysis.text.notes import method_lines
 from analysis.text.robustness import robustness_grids
 from analysis.text.study_page import study_page, study_sections
-from analysis.text.tables import Grid, caption, effect_grids, legend, matrices, pair_table, score_grid, training_grid
+from analysis.text.tables import caption, effect_grids, legend, matrices, pair_table, score_grid, training_grid
 from analysis.text.wording import LANGUAGES
 from analysis.verdicts.answer import answer_study
 from tests import test_sentences
@@ -42,7 +42,7 @@ def made(tmp_path_factory):
     """A study of two models and two losses, to be read only."""
     output = tmp_path_factory.mktemp("made")
     write_study(output, **TWO)
-    return answer_study(gather.gather_study(output, "made"))
+    return answer_study(load_runs.load_recorded_study(output, "made"))
 
 
 def grids(answer, language):

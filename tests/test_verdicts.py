@@ -8,9 +8,9 @@ import pytest
 from scipy import stats
 
 from analysis.records import committed
-from analysis.records.gather import gather_study
-from analysis.records.places import RESULTS
-from analysis.records.study_reading import read_reading
+from analysis.records.load_runs import load_recorded_study
+from analysis.records.study_paths import RESULTS
+from analysis.records.study_reading import read_study_reading
 from analysis.records.study_results import by_car
 from analysis.statistics import against_baseline, compare, look_level
 from analysis.verdicts.answer import Named, answer_study, at_look, last_look, open_comparisons
@@ -21,7 +21,7 @@ COMMITTED = committed.committed_studies(RESULTS)
 
 def made(folder, **options):
     write_study(folder, **options)
-    return gather_study(folder, options.get("name", "made"))
+    return load_recorded_study(folder, options.get("name", "made"))
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +174,7 @@ PLAN = {
 def reading(folder, plan=PLAN, file=""):
     if file:
         (folder / "x.toml").write_text(file)
-    return read_reading(plan, folder)
+    return read_study_reading(plan, folder)
 
 
 def test_the_study_file_is_laid_over_the_plan_as_it_was_run(tmp_path):

@@ -39,7 +39,7 @@ ARROWS = {
 
 
 @dataclass(frozen=True)
-class Level:
+class NetworkLevel:
     """The feature maps of one resolution. The bottleneck, the last, has no `up` and no `decoder`."""
 
     encoder: Sequence[Shape]  # what enters, and what each convolution makes of it
@@ -73,7 +73,7 @@ class Slab:
         return self.right + self.depth / 2 + 0.05, self.middle
 
 
-def save_unet(path: Path, levels: Sequence[Level], logits: Shape, title: str) -> None:
+def save_unet(path: Path, levels: Sequence[NetworkLevel], logits: Shape, title: str) -> None:
     """Draw the network, from the image at the upper left to the logits at the upper right."""
     figure, axes = _empty_figure(16, 10)
     bottoms = _bottoms(levels)
@@ -134,7 +134,7 @@ def _empty_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _bottoms(levels: Sequence[Level]) -> list[float]:
+def _bottoms(levels: Sequence[NetworkLevel]) -> list[float]:
     """The height at which each level is drawn: below the slabs of the one above, with room for its own."""
     bottom, bottoms = 0.0, []
     for number, level in enumerate(levels):
@@ -157,7 +157,7 @@ def _row(axes: Axes, shapes: Sequence[Shape], x: float, y: float, kind: str, has
     return slabs
 
 
-def _step_up(axes: Axes, level: Level, skip: Slab, below: Slab, y: float) -> Slab:
+def _step_up(axes: Axes, level: NetworkLevel, skip: Slab, below: Slab, y: float) -> Slab:
     """Draw a level of the decoder: upsampled map, skip, convolutions; returns the last slab."""
     assert level.up is not None
     back = (below.right + below.depth, below.bottom + below.height + below.depth)

@@ -1,7 +1,8 @@
-"""Figures of all cells: the matrix of their scores, and what these cost."""
+"""Figures of all cells: the matrix of their scores, what these cost, and the difference of every pair."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
 from typing import Any
@@ -13,14 +14,18 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from analysis.plots.style import (
+    BAND,
     COLOURS,
     LINE,
     SMALL,
     TEXT,
+    VERDICT_COLOURS,
     WIDTH,
     legend_below,
     logarithmic,
     place_axes,
+    sheet,
+    shorten,
     side_labels,
     styled,
     text_width,
@@ -29,12 +34,14 @@ from analysis.plots.style import (
 )
 from analysis.text.wording import JOIN, cell_name, factor_name, level_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
+from analysis.verdicts.judge import Pair
 
 FACETS = 6  # matrices of a heatmap; a study with more has its tables
 SHADES = LinearSegmentedColormap.from_list("blues", ["#dce9f5", "#7fb3dc", "#2a6fa8"])
 SPAN = 0.01  # of Dice, over which the shades of a heatmap change at least: smaller differences look small
 BOX = (0.7, 1.35, 0.32)  # inches: least and largest width of a heatmap's box, and its height
 MARKERS = "osD^vP*X<>ph"
+MOST_PAIRS = 40  # rows of differences
 
 
 @styled
@@ -99,6 +106,29 @@ def cost(answer: Answer, language: str = "en") -> Figure | None:
     axes[0].set_ylabel(words.cost_dice(bars=any(cell.sd == cell.sd for cell in cells)))
     legend(handles)
     return figure
+
+
+def differences(pairs: Sequence[Pair], rope: float) -> Figure:
+    """Draw a - b and its interval for each pair, in the order given; unbounded intervals run off both sides."""
+    shown = pairs[:MOST_PAIRS]
+    figure, (axis,) = sheet(8, 0.9 + 0.27 * len(shown))
+    reach = max((abs(end) for p in shown for end in _ends(p) if math.isfinite(end)), default=1.0) * 1.1
+    axis.axvspan(-rope, rope, color=BAND)
+    axis.axvline(0, color=TEXT, linewidth=0.8)
+    for row, pair in enumerate(shown):
+        low, high = (min(max(end, -reach), reach) for end in _ends(pair))
+        colour = VERDICT_COLOURS[pair.comparison.verdict]
+        axis.plot([low, high], [row, row], color=colour, linewidth=2)
+        axis.plot(pair.comparison.difference, row, "o", color=colour, markersize=5)
+    axis.set_yticks(range(len(shown)), [shorten(f"{pair.a} − {pair.b}", 56) for pair in shown])
+    axis.set_ylim(len(shown) - 0.4, -0.6)
+    axis.set_xlim(-reach, reach)
+    axis.set_xlabel("difference and its interval; band: too small to matter")
+    return figure
+
+
+def _ends(pair: Pair) -> tuple[float, float]:
+    return pair.comparison.low, pair.comparison.high
 
 
 def _points(answer: Answer, axis: Axes, cells: Sequence[CellResult], across: Sequence[float]) -> list[Any]:

@@ -13,29 +13,25 @@ from matplotlib.figure import Figure
 
 from analysis.plots.style import (
     BAND,
-    BLUE,
-    GREEN,
     LINE,
-    ORANGE,
     SMALL,
     TEXT,
+    VERDICT_COLOURS,
     WIDTH,
     number_ticks,
     place_axes,
     side_labels,
-    signed,
     styled,
     text_width,
     wrap,
     write,
 )
 from analysis.statistics.comparisons import Comparison
-from analysis.text.wording import cell_name, factor_name, level_name, phrases
+from analysis.text.tables import MARKS
+from analysis.text.wording import cell_name, factor_name, level_name, minus, phrases
 from analysis.verdicts.answer import Answer, CellResult
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
 
-COLOUR = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "undecided": TEXT}
-MARK = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "≈"}
 LABELS = 2.7  # inches, the widest column of labels
 TOP = 0.06  # inches, above the first line
 FREE = 4  # panels whose differences are of sizes further apart have axes of their own
@@ -113,7 +109,7 @@ def against(answer: Answer, factor: str, baseline: str, language: str) -> str:
 def effects_axis(answer: Answer, margins: Iterable[float], language: str) -> str:
     """What the axis of differences shows."""
     texts = list(dict.fromkeys(f"{margin:g}" for margin in margins))
-    return str(phrases("pictures", language).effects_axis(level=_percent(answer.level), margins=texts))
+    return str(phrases("pictures", language).effects_axis(level=f"{100 * answer.level:.4g}", margins=texts))
 
 
 def placed(groups: Sequence[Contrasts], width: float) -> list[Placed]:
@@ -151,7 +147,7 @@ def draw_contrasts(axis: Axes, rows: Sequence[Placed], limits: tuple[float, floa
     for row in rows:
         if row.comparison is None:
             continue
-        c, colour = row.comparison, COLOUR[row.comparison.verdict]
+        c, colour = row.comparison, VERDICT_COLOURS[row.comparison.verdict]
         edges = [row.y - row.height / 2, row.y + row.height / 2]
         axis.fill_betweenx(edges, -row.margin, row.margin, color=BAND, linewidth=0)
         ends = np.clip([c.low, c.high], *limits)
@@ -161,8 +157,8 @@ def draw_contrasts(axis: Axes, rows: Sequence[Placed], limits: tuple[float, floa
             if beyond:
                 axis.plot(limit, row.y, marker, color=colour, markersize=5, clip_on=False)
         axis.plot(c.difference, row.y, "o", color=colour, markersize=5)
-        beside(axis, row.y, MARK[c.verdict], 8, color=colour)
-    number_ticks(axis, points, lambda value: signed(f"{value:.6g}"))
+        beside(axis, row.y, MARKS[c.verdict], 8, color=colour)
+    number_ticks(axis, points, lambda value: minus(f"{value:.6g}"))
 
 
 def beside(axis: Axes, y: float, text: str, offset: float, **options: Any) -> None:
@@ -247,18 +243,12 @@ def _within(answer: Answer, found: EffectsWithin, language: str) -> Iterator[tup
         ]
     else:
         title = words.within(**common)
-        groups = [
-            Contrasts(
-                name,
-                [
-                    (level_name(study, at, language), found.comparisons[at, place])
-                    for at in levels
-                    if (at, place) in found.comparisons
-                ],
-                found.margin,
+        groups = []
+        for place, name in places.items():
+            at = [(level, found.comparisons[level, place]) for level in levels if (level, place) in found.comparisons]
+            groups.append(
+                Contrasts(name, [(level_name(study, level, language), one) for level, one in at], found.margin)
             )
-            for place, name in places.items()
-        ]
     if found.difference is not None:
         first, *_, last = places.values()
         groups.append(Contrasts("", [(f"{first} − {last}", found.difference)], found.margin))
@@ -298,12 +288,8 @@ def _message(texts: Sequence[str]) -> Figure:
 def _value(found: Comparison | None, language: str) -> str:
     assert found is not None
     difference, low, high = (
-        signed(f"{value:+.4f}").replace("−0.0000", "0.0000") for value in (found.difference, found.low, found.high)
+        minus(f"{value:+.4f}").replace("−0.0000", "0.0000") for value in (found.difference, found.low, found.high)
     )
     if not math.isfinite(found.low):
         return difference
     return str(phrases("pictures", language).with_interval(difference=difference, low=low, high=high))
-
-
-def _percent(level: float) -> str:
-    return f"{100 * level:.4g}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.plots.style import COLOURS, LINES, TEXT, WIDTH, legend_below, styled, wrap
+from analysis.text.robustness import CLEAN, STRENGTH, STRENGTHS, corruptions
 from analysis.text.wording import cell_name, phrases
 from analysis.verdicts.answer import Answer, CellResult
 
-CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")
 MOST, COLUMNS = 48, 3  # lines in a panel, panels next to each other
 MARKERS = "os^Dv*PX"
 LineStyle = dict[str, Any]
@@ -27,9 +26,7 @@ def robustness(answer: Answer, language: str = "en") -> Figure | None:
     None where no corruption was scored at all strengths.
     """
     dice = {name: _means(scores) for name, scores in answer.study.scores_by_condition.items()}
-    named = dict.fromkeys(match[1] for name in dice if (match := STRENGTH.fullmatch(name)))
-    kinds = sorted(kind for kind in named if all(f"{kind} {strength}" in dice for strength in STRENGTHS))
-    cells = _cells(answer)
+    kinds, cells = corruptions(dice), _cells(answer)
     if not kinds or not cells:
         return None
     words = phrases("pictures", language)

@@ -30,7 +30,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 P = ParamSpec("P")
 T = TypeVar("T")
 TEXT = "#737a82"
-BLUE, ORANGE, GREEN = "#0f7fc4", "#d55e00", "#129070"  # of verdicts
+BLUE, ORANGE, GREEN = "#0f7fc4", "#d55e00", "#129070"
+VERDICT_COLOURS = {"better": BLUE, "worse": ORANGE, "equivalent": GREEN, "undecided": TEXT}
 # Of levels and cells; none is a verdict's.
 COLOURS = ("#8a6fd1", "#a07a00", "#2f8f9d", "#c2659a", "#6f8a2a", "#c8553d", "#5a86c4", "#8a7a70")
 LINES = ("-", "--", ":", "-.")
@@ -199,11 +200,6 @@ def number_ticks(axis: Axes, points: float, text: Callable[[float], str] = "{:.6
         if len(values) < 2 or max(map(text_width, map(text, values))) + 5 <= step / (high - low) * points:
             break
     axis.set_xticks(values, list(map(text, values)))
-
-
-def signed(number: str) -> str:
-    """A number with a minus sign in place of the hyphen."""
-    return number.replace("-", "−")
 
 
 def place_axes(figure: Figure, left: float, top: float, width: float, height: float, **options: Any) -> Axes:

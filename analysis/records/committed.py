@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.files import read_json
-from analysis.records.gather import read_trials, with_levels
+from analysis.records.load_runs import read_trials, with_levels
 from analysis.records.study_results import CEILINGS, CURVES, ROBUSTNESS, RUN, SCORES, Study, compact, number, typed
 from registry import InputError
 

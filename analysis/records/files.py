@@ -80,6 +80,11 @@ def move_into_place(temporary: Path, path: Path, confirm: Callable[[], None]) ->
         )  # not confirmed; or both names are links to one file, which rename leaves alone
 
 
+def relative_to_cwd(path: Path) -> Path:
+    """`path` as it is typed from the working directory, where it lies below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def sync_folder(folder: Path) -> None:
     """Flush a folder's entries to disk, so that a rename survives a power failure."""
     if os.name != "posix":

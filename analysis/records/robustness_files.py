@@ -37,7 +37,7 @@ def read_file(path: Path) -> pd.DataFrame:
     return table
 
 
-def gather_robustness(folder: Path, keys: Collection[str]) -> pd.DataFrame:
+def load_robustness(folder: Path, keys: Collection[str]) -> pd.DataFrame:
     """Average the scores of the runs `keys` over each group's images: key, condition, group, dice, iou."""
     tables = [read_file(path) for path in sorted((folder / PLACE).glob("*.csv"))]
     tables = [table[table.key.isin(keys)] for table in tables]

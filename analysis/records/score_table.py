@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from registry import InputError
+from registry import InputError, did_you_mean
 
 JOIN = " + "  # between the values of several --cell columns
 CELL = "\0cell"  # no column of a file is called so
@@ -71,9 +69,9 @@ def _read(path: Path, columns: Columns) -> pd.DataFrame:
     known = list(frame.columns)
     for name in columns.named:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            guess = f" (did you mean '{near[0]}'?)" if near else ""
-            raise InputError(f"{path} has no column '{name}'{guess}. Its columns: {', '.join(known)}.")
+            raise InputError(
+                f"{path} has no column '{name}'{did_you_mean(name, known)}. Its columns: {', '.join(known)}."
+            )
     if not len(frame):
         raise InputError(f"{path} holds no rows, only a heading.")
     return frame
@@ -138,8 +136,3 @@ def _by_seed_and_group(rows: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     seed = rows[columns.seed] if columns.seed else pd.Series("", index=rows.index)
     table = rows.groupby([seed, "unit"], sort=False).value.mean().unstack()
     return table[sorted(table.columns)]
-
-
-def cell_names(tables: Tables) -> Sequence[str]:
-    """Every cell of any data set, in the order of the file."""
-    return list(dict.fromkeys(cell for cells in tables.values() for cell in cells))

@@ -18,7 +18,7 @@ MARGIN = 0.001  # of averages, in Dice: differences within it are too small to m
 
 
 @dataclass(frozen=True)
-class Reading:
+class StudyReading:
     """What the verdicts and pages of a study need beside its records.
 
     Attributes:
@@ -45,7 +45,7 @@ class Reading:
     notes: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
 
 
-def read_reading(plan: Mapping[str, Any], study_files: Path = STUDY_FILES) -> Reading:
+def read_study_reading(plan: Mapping[str, Any], study_files: Path = STUDY_FILES) -> StudyReading:
     """Combine a plan (the content of study.json) with the study file of its name, where there is one."""
     file = _study_file(study_files / f"{plan.get('name', '')}.toml")
     design, today = plan.get("design", {}), file.get("design", {})
@@ -57,7 +57,7 @@ def read_reading(plan: Mapping[str, Any], study_files: Path = STUDY_FILES) -> Re
     cell_margin = today.get("cell_rope", design.get("cell_rope"))
     asked = today.get("simple_effects", design.get("simple_effects", []))
     within = {**design.get("within", {}), **today.get("within", {})}
-    return Reading(
+    return StudyReading(
         baselines=baselines,
         margin=margin,
         cell_margin=float(cell_margin if cell_margin else margin * (2 if len(varied) > 1 else 1)),

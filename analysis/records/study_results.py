@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.records.study_reading import Reading, read_reading
+from analysis.records.study_reading import StudyReading, read_study_reading
 
 DIGITS = 7  # as in the records; more would claim what a float32 network does not know
 
@@ -80,9 +80,9 @@ class Study:
         return str(self.plan["name"])
 
     @functools.cached_property
-    def reading(self) -> Reading:
+    def reading(self) -> StudyReading:
         """Baselines, margins and labels: of the plan, with what its study file says today laid over it."""
-        return read_reading(self.plan)
+        return read_study_reading(self.plan)
 
     @property
     def paired(self) -> bool:

@@ -1,23 +1,28 @@
-"""One self-contained HTML page of a study: answer, table and picture first, the rest folded; one language at a time."""
+"""Self-contained HTML pages: of a study (answer, table and picture first, the rest folded), and of `run.py judge`."""
 
 from __future__ import annotations
 
 import base64
 import json
 import re
+from collections.abc import Sequence
 from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
+from analysis.plots.comparison import differences
+from analysis.plots.style import style, svg
+from analysis.text import judge_sentences
+from analysis.text.markdown import Grid, TableCell
 from analysis.text.sentences import answer_sentences
 from analysis.text.study_page import Block, Picture, answer_blocks, file_of, question_of, study_sections
-from analysis.text.tables import Cell, Grid
 from analysis.text.wording import GAP, LANGUAGES, phrases
 from analysis.verdicts.answer import Answer
+from analysis.verdicts.judge import Judgement, Question
 
 RUNS = (
     "cell", "seed", "state", "reason", "rate", "dice", "iou", "boundary_iou", "hd95_median", "hd95_failures",
@@ -34,6 +39,51 @@ INLINE = (
 
 def html_page(answer: Answer, ledger: pd.DataFrame, pictures: dict[str, str], strip: bytes | None = None) -> str:
     """Write the page; `pictures` are SVG by file name, `strip` a PNG. Whatever names hold is escaped."""
+    images = {name: _uri(text.encode(), "image/svg+xml") for name, text in pictures.items()}
+    if strip is not None:
+        images["strip"] = _uri(strip, "image/png")
+    plan = answer.study.plan
+    return _template("page.html.j2").render(
+        name=answer.study.name,
+        versions=[_version(answer, ledger, language, images) for language in LANGUAGES],
+        runs=_table(_run_grid(answer)),
+        plan={name: json.dumps(plan[name], ensure_ascii=False) for name in sorted(plan) if name != "cells"},
+    )
+
+
+def judge_page(title: str, judgements: Sequence[Judgement], question: Question) -> str:
+    """Write the page of `run.py judge --html`: sentences, table and interval picture of each data set."""
+    return _template("judge.html.j2").render(
+        title=title,
+        overall=judge_sentences.overall(judgements) if len(judgements) > 1 else "",
+        conditions=judge_sentences.shared_conditions(judgements),
+        datasets=[_dataset(one, question) for one in judgements],
+    )
+
+
+def _dataset(judgement: Judgement, question: Question) -> dict[str, Any]:
+    places = max(judge_sentences.digits(judgement), 4)
+    rows = [
+        (cell, f"{mean:.{places}f}", _spread(judgement.spreads[cell], places), judgement.seeds[cell],
+         "yes" if cell in judgement.best_set else "")
+        for cell, mean in judgement.means.items()
+    ]  # fmt: skip
+    with style():
+        picture = svg(differences(judgement.pairs, question.rope))
+    return {
+        "name": judgement.name,
+        "rows": rows,
+        "summary": judge_sentences.summary(judgement, question),
+        "sentences": [judge_sentences.sentence(pair, judgement, question) for pair in judgement.pairs],
+        "picture": _uri(picture.encode(), "image/svg+xml"),
+    }
+
+
+def _spread(value: float, places: int) -> str:
+    return "–" if value != value else f"{value:.{places}f}"
+
+
+def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -41,16 +91,7 @@ def html_page(answer: Answer, ledger: pd.DataFrame, pictures: dict[str, str], st
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    images = {name: _uri(text.encode(), "image/svg+xml") for name, text in pictures.items()}
-    if strip is not None:
-        images["strip"] = _uri(strip, "image/png")
-    plan = answer.study.plan
-    return environment.get_template("page.html.j2").render(
-        name=answer.study.name,
-        versions=[_version(answer, ledger, language, images) for language in LANGUAGES],
-        runs=_table(_run_grid(answer)),
-        plan={name: json.dumps(plan[name], ensure_ascii=False) for name in sorted(plan) if name != "cells"},
-    )
+    return environment.get_template(name)
 
 
 def _version(answer: Answer, ledger: pd.DataFrame, language: str, images: dict[str, str]) -> dict[str, Any]:
@@ -104,7 +145,7 @@ def _table(grid: Grid) -> Markup:
     return Markup(f'{title}<div class="wide"><table><thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>')
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     head = f"<b>{escape(cell.head)}</b>" if cell.bold else escape(cell.head)
     tail = f" <span>{escape(cell.tail)}</span>" if cell.tail else ""
     below = f"<br><small>{escape(cell.below)}</small>" if cell.below else ""
@@ -122,7 +163,7 @@ def _sorts_by(text: str) -> str:
 def _run_grid(answer: Answer) -> Grid:
     """Every planned run."""
     runs = answer.study.runs[list(RUNS)]
-    return Grid(list(RUNS), [[Cell(_text(value)) for value in row] for row in runs.itertuples(index=False)])
+    return Grid(list(RUNS), [[TableCell(_text(value)) for value in row] for row in runs.itertuples(index=False)])
 
 
 def _text(value: Any) -> str:

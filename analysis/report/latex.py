@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.text.markdown import Grid, TableCell
 from analysis.text.sentences import answer_sentences
-from analysis.text.tables import Cell, Grid, caption, legend, matrices
+from analysis.text.tables import caption, legend, matrices
 from analysis.verdicts.answer import Answer
 
 SYMBOLS = {
@@ -44,7 +45,7 @@ def _tabular(grid: Grid) -> list[str]:
     ]
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     head = f"\\textbf{{{_escaped(cell.head)}}}" if cell.bold and cell.head else _escaped(cell.head)
     return " ".join(filter(None, (head, _escaped(cell.tail), _escaped(cell.below))))
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from analysis.records import committed, test_set_ledger
 from analysis.records.files import write_atomically
 from analysis.records.output_files import OutputFiles
-from analysis.records.places import README, RESULTS
+from analysis.records.study_paths import README, RESULTS
 from analysis.report import published_scores
 from analysis.report.latex import latex_table
 from analysis.report.picture_files import altered_pictures

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from analysis.plots import comparison, effects, hero, learning_curves, robustness
 from analysis.plots.style import style, svg
 from analysis.records.files import read_json
 from analysis.records.study_results import Study
@@ -24,11 +25,23 @@ from analysis.verdicts.answer import Answer
 SOURCES = ("runs.csv", "scores.csv.gz", "trials.csv", "curves.csv", "robustness.csv.gz")
 
 
-def draw_pictures(found: Answer, pictures: Mapping[str, Callable[[Answer, str], Figure | None]]) -> dict[str, str]:
+PICTURES: dict[str, Callable[[Answer, str], Figure | None]] = {  # by the names of their files
+    "hero": hero.hero,
+    "main-effects": effects.main_effects,
+    "simple-effects": effects.simple_effects,
+    "heatmap": comparison.heatmap,
+    "cost": comparison.cost,
+    "responses": learning_curves.responses,
+    "validation": learning_curves.validation,
+    "robustness": robustness.robustness,
+}
+
+
+def draw_pictures(found: Answer) -> dict[str, str]:
     """Draw every picture that the study has numbers for, in both languages: SVG by the name of its file."""
     drawn = {}
     with style():
-        for name, draw in pictures.items():
+        for name, draw in PICTURES.items():
             for language, suffix in SUFFIX.items():
                 if (figure := draw(found, language)) is not None:
                     drawn[name + suffix] = svg(figure)

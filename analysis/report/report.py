@@ -15,14 +15,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from analysis.plots.study_pictures import PICTURES
 from analysis.records import committed, test_set_ledger
+from analysis.records.files import relative_to_cwd
 from analysis.records.output_files import OutputFiles
-from analysis.records.places import Places, load_study, one_study, study_names
+from analysis.records.study_paths import StudyPaths, load_study, one_study, study_names
 from analysis.report import pages
 from analysis.report.latex import latex_table
 from analysis.report.picture_files import draw_pictures, picture_files
 from analysis.text import tables
+from analysis.text.markdown import Grid
 from analysis.text.sentences import answer_sentences
 from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, answer_study
@@ -31,76 +32,76 @@ from registry import InputError
 MISSING = 12  # unfinished runs that are listed
 
 
-def report_studies(places: Places, study: str | None, latex: bool, html: Path | None) -> dict[str, Answer]:
+def report_studies(paths: StudyPaths, study: str | None, latex: bool, html: Path | None) -> dict[str, Answer]:
     """Report a study, or all of them, and render the pages; returns the answers by study."""
-    pages.read_page(places.readme)  # a missing README is reported before anything is written
-    names = [one_study(places, study, f"--html {html}")] if html is not None else study_names(places, study)
+    pages.read_page(paths.readme)  # a missing README is reported before anything is written
+    names = [one_study(paths, study, f"--html {html}")] if html is not None else study_names(paths, study)
     if not names:
-        print(f"There is no study under {places.output_dir / 'studies'} or {places.results}.", end=" ")
+        print(f"There is no study under {paths.output_dir / 'studies'} or {paths.results}.", end=" ")
         print("Begin one with: python run.py study NAME")
-    pages.check_study_pages(places.readme, names)
-    reported = {name: answer_study(load_study(places, name)) for name in names}
-    drawn = {name: draw_pictures(found, PICTURES) for name, found in reported.items()}
-    places.write_results(result_files(places, reported, drawn, latex))
+    pages.check_study_pages(paths.readme, names)
+    reported = {name: answer_study(load_study(paths, name)) for name in names}
+    drawn = {name: draw_pictures(found) for name, found in reported.items()}
+    paths.write_results(result_files(paths, reported, drawn, latex))
     for name, found in reported.items():
-        folder = places.results / name
+        folder = paths.results / name
         for picture in folder.glob("*.svg"):
             if picture.stem not in drawn[name]:
-                places.delete_result(picture)  # of an earlier state: it would show what is no longer so
+                paths.delete_result(picture)  # of an earlier state: it would show what is no longer so
         show(found)
         written = [folder, *([folder / f"{name}.tex"] if latex else [])]
         if html is not None:
-            write_html(places, found, html)
+            write_html(paths, found, html)
             written.append(html)
         _print_written(written)
     # Notices about the merge are not part of a page: `check`, which reads the committed files, knows nothing of it.
     known = {name: replace(found, study=replace(found.study, notices=())) for name, found in reported.items()}
-    _print_written(pages.write_pages(places.readme, places.results, known))
+    _print_written(pages.write_pages(paths.readme, paths.results, known))
     return reported
 
 
-def check_html(places: Places, html: Path) -> None:
+def check_html(paths: StudyPaths, html: Path) -> None:
     """Raise InputError if the page would replace a file that is not the project's own."""
-    OutputFiles.beside(html, "--html").check([html.name], pages.marked_pages(places.readme))
+    OutputFiles.beside(html, "--html").check([html.name], pages.marked_pages(paths.readme))
 
 
-def check(places: Places) -> int:
+def check(paths: StudyPaths) -> int:
     """Print what is not as the committed results give it (a page, a picture, a committed file); returns the exit code,
     1 where anything is.
     """
-    problems = pages.problems(places.readme, places.results)
+    problems = pages.problems(paths.readme, paths.results)
     for problem in problems:
         print(problem, file=sys.stderr)
     return int(bool(problems))
 
 
 def result_files(
-    places: Places, reported: Mapping[str, Answer], drawn: Mapping[str, Mapping[str, str]], latex: bool
+    paths: StudyPaths, reported: Mapping[str, Answer], drawn: Mapping[str, Mapping[str, str]], latex: bool
 ) -> dict[Path, bytes]:
     """The committed files, pictures and tables of studies, and the ledger of the test sets that they read."""
     files: dict[Path, bytes] = {}
-    ledger = test_set_ledger.read_ledger(places.results)
+    ledger = test_set_ledger.read_ledger(paths.results)
     for name, found in reported.items():
-        folder, own = places.results / name, committed.study_files(found.study)
+        folder, own = paths.results / name, committed.study_files(found.study)
         own |= {"pairs.csv": pages.pairs_csv(found)} | picture_files(found.study, own, drawn[name])
         if latex or (folder / f"{name}.tex").exists():  # the table for a paper
             own[f"{name}.tex"] = latex_table(found).encode()
         files |= {folder / file: content for file, content in own.items()}
         ledger = test_set_ledger.entered(ledger, found.study)
     if reported:
-        files[places.results / "ledger.csv"] = test_set_ledger.as_csv(ledger)
+        files[paths.results / "ledger.csv"] = test_set_ledger.as_csv(ledger)
     return files
 
 
-def write_html(places: Places, found: Answer, path: Path) -> None:
+def write_html(paths: StudyPaths, found: Answer, path: Path) -> None:
     """Write one page with everything that was written. Raises InputError where it cannot be written."""
     from analysis.report.html import html_page
 
-    folder = places.results / found.study.name
+    folder = paths.results / found.study.name
     drawn = {file.stem: file.read_text(encoding="utf-8") for file in folder.glob("*.svg")}
     strip = folder / "strip.png"
     content = html_page(
-        found, test_set_ledger.read_ledger(places.results), drawn, strip.read_bytes() if strip.exists() else None
+        found, test_set_ledger.read_ledger(paths.results), drawn, strip.read_bytes() if strip.exists() else None
     )
     try:
         OutputFiles.beside(path, "--html").write(path.name, content.encode())
@@ -128,7 +129,7 @@ def show(found: Answer) -> None:
         print(f"... and {len(rows) - MISSING} more, see runs.csv")
 
 
-def _terminal_table(grid: tables.Grid) -> Table:
+def _terminal_table(grid: Grid) -> Table:
     """The table as rich prints it; names are text, not markup."""
     table = Table(show_edge=False, title=Text(grid.title) if grid.title else None, title_justify="left")
     for number, heading in enumerate(grid.headings):
@@ -145,4 +146,4 @@ def _terminal_table(grid: tables.Grid) -> Table:
 
 def _print_written(written: list[Path]) -> None:
     for path in written:
-        print(f"Written: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+        print(f"Written: {relative_to_cwd(path)}")

@@ -2,24 +2,19 @@
 
 from analysis.statistics.baseline_comparisons import against_baseline
 from analysis.statistics.comparisons import Comparison, Family, compare, compare_all
-from analysis.statistics.effects import interaction, main_effect
 from analysis.statistics.possible_best import best_set
 from analysis.statistics.power import detectable, smallest_difference, spread_of, what_it_can_detect
 from analysis.statistics.sequential_looks import look_level
-from analysis.statistics.summary import cell_mean
 
 __all__ = [
     "Comparison",
     "Family",
     "against_baseline",
     "best_set",
-    "cell_mean",
     "compare",
     "compare_all",
     "detectable",
-    "interaction",
     "look_level",
-    "main_effect",
     "smallest_difference",
     "spread_of",
     "what_it_can_detect",

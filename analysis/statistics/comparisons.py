@@ -48,21 +48,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Family(Generic[Name]):
-    """Every pair of a family, each as (a, b) and as (b, a), and `top`: the members to which no other is `better`.
-
-    Among complete cells the member with the best mean is always in `top`. Not being separated is not transitive: two
-    members of `top` may differ (a is better than c would remove c; a may be undecided against b, and b against c), and
-    one with noisy seeds may be in it with a low mean, because nothing rules it out. It is the set that may hold the
-    best, not a ranking.
-    """
+    """Every pair of a family, each as (a, b) and as (b, a); `paired_seeds`: whether runs were paired by seed."""
 
     comparisons: dict[tuple[Name, Name], Comparison]
-    top: tuple[Name, ...]
     paired_seeds: bool = False
-
-    def all_are(self, verdict: str) -> bool:
-        """Whether every comparison has this verdict."""
-        return all(comparison.verdict == verdict for comparison in self.comparisons.values())
 
     def ranked(self) -> list[tuple[tuple[Name, Name], Comparison]]:
         """Each pair once, the better mean first, from the largest difference down."""
@@ -140,7 +129,10 @@ def compare_all(
         else unpaired(scores[a], scores[b], made[a], made[b], cost_of(rate_cost, {a: 1, b: -1}))
         for a, b in pairs
     ]
-    return family(pairs, estimates, rope, higher_is_better, level, paired)
+    found: dict[tuple[Name, Name], Comparison] = {}
+    for (a, b), comparison in zip(pairs, as_comparisons(stack(estimates), rope, higher_is_better, level), strict=True):
+        found |= {(a, b): comparison, (b, a): comparison.mirrored()}
+    return Family(found, paired)
 
 
 def difference(a: Array, b: Array, paired_seeds: bool = False, added: AddedVariance | None = None) -> Estimate:
@@ -182,23 +174,6 @@ def same_runs(a: Array, b: Array) -> bool:
     if a.shape != b.shape or len(a) < 2 or not np.array_equal(np.sort(a[:, 0]), np.sort(b[:, 0])):
         return False
     return np.array_equal(a[np.lexsort(a.T)], b[np.lexsort(b.T)])
-
-
-def family(
-    pairs: list[tuple[Name, Name]],
-    estimates: list[Estimate],
-    rope: float,
-    higher_is_better: bool = True,
-    level: float = 0.95,
-    paired_seeds: bool = False,
-) -> Family[Name]:
-    """A family's verdicts from the estimates of its pairs a - b, in their order."""
-    found: dict[tuple[Name, Name], Comparison] = {}
-    for (a, b), comparison in zip(pairs, as_comparisons(stack(estimates), rope, higher_is_better, level), strict=True):
-        found |= {(a, b): comparison, (b, a): comparison.mirrored()}
-    beaten = {a for (a, _), comparison in found.items() if comparison.verdict == "worse"}
-    members = dict.fromkeys(name for pair in pairs for name in pair)
-    return Family(found, tuple(name for name in members if name not in beaten), paired_seeds)
 
 
 def as_comparisons(estimate: Estimate, rope: float, higher_is_better: bool, level: float) -> list[Comparison]:

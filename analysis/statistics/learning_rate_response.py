@@ -57,7 +57,7 @@ def fit_response(rates: ArrayLike, scores: ArrayLike, higher_is_better: bool = T
 
     Raises ValueError for fewer than four usable rates, rates that are not positive, or shapes that differ.
     """
-    every, found = _checked(rates, scores)
+    every, found = checked_trials(rates, scores)
     sign = 1 if higher_is_better else -1
     x, y = _stable(every, sign * found)
     top, wide = (float(part) for part in _tops(x, y))
@@ -145,7 +145,8 @@ def _t95(df: int) -> float:
     return float(t_quantile(0.05, df)) if df else np.inf
 
 
-def _checked(rates: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
+def checked_trials(rates: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
+    """Log rates and scores (trials,), NaN for a diverged trial. Raises ValueError for rates that are not positive."""
     rates, scores = np.asarray(rates, float), np.asarray(scores, float)
     if rates.shape != scores.shape or rates.ndim != 1:
         raise ValueError(

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from analysis.statistics.estimator import Array
+from analysis.statistics.learning_rate_response import checked_trials
 
 DECADE = float(np.log(10))
 SKEWS = np.array([-1.5, -0.75, 0.0, 0.75, 1.5, 2.5, 4.0]) / DECADE
@@ -245,14 +246,8 @@ def _checked(trials: Mapping[Any, tuple[ArrayLike, ArrayLike]], sign: int) -> tu
     """Log rates and scores by cell; higher is better, and what diverged or collapsed is NaN."""
     x, y = {}, {}
     for name, (rates, scores) in trials.items():
-        rates, scores = np.asarray(rates, float), np.asarray(scores, float)
-        if rates.shape != scores.shape or rates.ndim != 1:
-            raise ValueError(
-                f"Trials need one rate and one score each; the shapes are {rates.shape} and {scores.shape}."
-            )
-        if not (np.isfinite(rates) & (rates > 0)).all():
-            raise ValueError("A learning rate must be a positive number.")
-        x[name], y[name] = np.log(rates), np.where(np.isfinite(scores), sign * scores, np.nan)
+        x[name], found = checked_trials(rates, scores)
+        y[name] = sign * found
     below = {name: np.nanmax(scores, initial=-np.inf) - scores for name, scores in y.items()}
     every = np.concatenate([part[part > 0] for part in below.values()])
     limit = COLLAPSED * np.median(every) if every.size else np.inf

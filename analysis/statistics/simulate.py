@@ -3,7 +3,7 @@
 python -m analysis.statistics.simulate                  run all, about an hour, and keep the results
 python -m analysis.statistics.simulate stalls looks     run these
 python -m analysis.verdicts.ledger_simulation           the same for a ledger of questions
-python -m analysis.report.simulation_tables --write     render what is kept into docs/*/statistics.md
+python -m analysis.report.docs_tables --write     render what is kept into docs/*/statistics.md
 
 Each simulation is a table: rows of named figures, kept in docs/simulations/NAME.json.
 """

@@ -42,7 +42,6 @@ RESPONSES: dict[str, Callable[[Array], Array]] = {  # the score u decades above 
     "flat top": lambda u: -0.5 * (u**2 + u**4),
     "cliff above": _cliff,
 }
-SMOOTH = ("parabola", "steeper above", "flat top")
 
 
 class Tuned(NamedTuple):

@@ -6,7 +6,8 @@ import re
 
 import pandas as pd
 
-from analysis.text.tables import UNKNOWN, Cell, Grid
+from analysis.text.markdown import Grid, TableCell
+from analysis.text.tables import UNKNOWN
 from analysis.text.wording import factor_name, level_name, phrases
 from analysis.verdicts.answer import Answer
 
@@ -28,14 +29,14 @@ def kind_grids(answer: Answer, language: str) -> list[Grid]:
     count = {kind: sum(of == kind for of in kind_of.values()) for kind in kinds}
     headings = ["", *(words.kind(name=level_name(study, kind, language), images=count[kind]) for kind in kinds)]
     ceilings = study.ceilings.assign(kind=study.ceilings.image.map(kind_of)).groupby("kind").ceiling.mean()
-    rows = [[Cell(words.perfect_mask()), *(Cell(_percent(ceilings.get(kind))) for kind in kinds)]]
+    rows = [[TableCell(words.perfect_mask()), *(TableCell(_percent(ceilings.get(kind))) for kind in kinds)]]
     means = _means(answer, kind_of)
     for factor in study.varied:
         for level in study.factors[factor]:
             cells = [cell.name for cell in answer.judged if cell.levels[factor] == level]
             scores = means.reindex(index=cells, columns=kinds).mean()
             name = f"{factor_name(study, factor, language)}: {level_name(study, level, language)}"
-            rows.append([Cell(name), *(Cell(_percent(scores[kind])) for kind in kinds)])
+            rows.append([TableCell(name), *(TableCell(_percent(scores[kind])) for kind in kinds)])
     return [Grid(headings, rows)]
 
 

@@ -1,12 +1,36 @@
-"""Markdown: tables, escaped text, and the parts of a page that are rendered between markers."""
+"""Tables as grids of text, which Markdown, the terminal, LaTeX and HTML show alike; and text and pages in Markdown."""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from analysis.text.tables import Cell, Grid
+MARKED = ("▲", "▼", "=", "≈")  # cells that begin with a mark of a verdict
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """A cell's text: `head` (bold or not), `tail` on the same line, and `below` it in small letters."""
+
+    head: str = ""
+    tail: str = ""
+    below: str = ""
+    bold: bool = False
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.head, self.tail, self.below)))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table; `title` says what distinguishes it from others of the same kind."""
+
+    headings: list[str]
+    rows: list[list[TableCell]]
+    title: str = ""
+    left: int = 1  # columns that are aligned to the left
 
 
 def render(text: str, parts: Mapping[str, str]) -> str:
@@ -33,7 +57,7 @@ def grid_table(grid: Grid) -> str:
     return table_of([escaped(heading) for heading in grid.headings], rows, grid.left)
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     head = escaped(cell.head)
     if head[:1] in MARKED:
         head = head.replace(" ", "&nbsp;", 1)
@@ -41,9 +65,6 @@ def _cell(cell: Cell) -> str:
     tail = escaped(cell.tail).replace(" ", "&nbsp;")
     below = f"<br><sub>{escaped(cell.below).replace(' ', '&nbsp;')}</sub>" if cell.below else ""
     return " ".join(filter(None, (head, tail))) + below
-
-
-MARKED = ("▲", "▼", "=", "≈")
 
 
 def escaped(text: str) -> str:

@@ -7,52 +7,38 @@ is exploratory.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from analysis.records.study_results import Study
 from analysis.statistics.comparisons import Comparison
 from analysis.statistics.estimator import Array
-from analysis.text.tables import MARKS, NARROW, UNKNOWN, Cell, Grid, chunks
+from analysis.text.markdown import Grid, TableCell
+from analysis.text.tables import MARKS, NARROW, UNKNOWN, chunks
 from analysis.text.wording import factor_name, level_name, phrases, points
 from analysis.verdicts.answer import LEVEL, Answer
-from analysis.verdicts.planned_contrasts import Table
+from analysis.verdicts.planned_contrasts import ContrastTable
 
 CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")
 
 
-@dataclass(frozen=True)
-class Condition:
-    """The mean Dice of the cells under one condition."""
-
-    name: str
-    dice: dict[str, float]
-
-
-def conditions(answer: Answer) -> list[Condition]:
-    """Every condition, the clean images first, and each corruption averaged over its strengths."""
-    scores = _scores(answer.study)
-    return [Condition(name, {cell: float(dice.mean()) for cell, dice in at.items()}) for name, at in scores.items()]
-
-
-def corruptions(found: Sequence[Condition]) -> list[str]:
+def corruptions(conditions: Collection[str]) -> list[str]:
     """The corruptions that were scored at all strengths."""
-    names = {condition.name for condition in found}
-    return [name for name in sorted(names) if {f"{name} {strength}" for strength in STRENGTHS} <= names]
+    kinds = sorted({match[1] for name in conditions if (match := STRENGTH.fullmatch(name))})
+    return [kind for kind in kinds if all(f"{kind} {strength}" in conditions for strength in STRENGTHS)]
 
 
 def differences(answer: Answer, factor: str) -> dict[str, dict[str, Comparison]]:
     """By condition, each other level of a factor minus its baseline: averaged over the other factors, Holm within."""
-    study, found = answer.study, dict[str, dict[str, Comparison]]()
-    if not corruptions(conditions(answer)):
+    study, scores, found = answer.study, _scores(answer.study), dict[str, dict[str, Comparison]]()
+    if not any(kind in scores for kind in corruptions(scores)):
         return found
     judged = {cell.name for cell in answer.judged}
-    for name, cells in _scores(study).items():
+    for name, cells in scores.items():
         if STRENGTH.fullmatch(name):
             continue
-        effects = Table(study, {cell: dice for cell, dice in cells.items() if cell in judged}, LEVEL)
+        effects = ContrastTable(study, {cell: dice for cell, dice in cells.items() if cell in judged}, LEVEL)
         if factor_effects := effects.factor_effects(factor):
             found[name] = dict(factor_effects.comparisons)
     return found
@@ -69,7 +55,7 @@ def robustness_grids(answer: Answer, language: str) -> list[Grid]:
         levels = [level for level in study.factors[factor] if any(level in column for column in found.values())]
         for shown in chunks(list(found), NARROW + 1):
             rows = [
-                [Cell(level_name(study, level, language)), *(_cell(found[name].get(level)) for name in shown)]
+                [TableCell(level_name(study, level, language)), *(_cell(found[name].get(level)) for name in shown)]
                 for level in levels
             ]
             names = [words.conditions.get(name, name) for name in shown]
@@ -78,12 +64,12 @@ def robustness_grids(answer: Answer, language: str) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
-def _cell(comparison: Comparison | None) -> Cell:
+def _cell(comparison: Comparison | None) -> TableCell:
     """A difference without its interval: to a tenth of a point, or to whole points from ten on."""
     if comparison is None:
-        return Cell(UNKNOWN)
+        return TableCell(UNKNOWN)
     digits = 0 if abs(comparison.difference) >= 0.1 else 1
-    return Cell(f"{MARKS[comparison.verdict]} {points(comparison.difference, digits)}")
+    return TableCell(f"{MARKS[comparison.verdict]} {points(comparison.difference, digits)}")
 
 
 def _scores(study: Study) -> dict[str, dict[str, Array]]:

@@ -15,10 +15,9 @@ from analysis.records.study_reading import STUDY_FILES
 from analysis.records.study_results import Study
 from analysis.text import notes, tables
 from analysis.text.kinds import kind_grids
-from analysis.text.markdown import escaped, grid_table
+from analysis.text.markdown import Grid, TableCell, escaped, grid_table
 from analysis.text.robustness import CLEAN, STRENGTH, robustness_grids
 from analysis.text.sentences import answer_sentences
-from analysis.text.tables import Cell, Grid
 from analysis.text.wording import GAP, phrases, score
 from analysis.verdicts.answer import Answer
 
@@ -151,7 +150,7 @@ def _details(answer: Answer, ledger: pd.DataFrame, language: str) -> Iterator[Se
         yield Section(words.training, [*training, pictures["responses"], pictures["validation"]])
     if rows := notes.power_rows(answer, language):
         columns = ["", words.beforehand(source=(study.plan.get("variances") or {}).get("source", "")), words.observed]
-        cells = [[Cell(name), Cell(score(before)), Cell(score(seen))] for name, before, seen in rows]
+        cells = [[TableCell(name), TableCell(score(before)), TableCell(score(seen))] for name, before, seen in rows]
         yield Section(words.power, [Grid(columns, cells)])
     yield Section(words.sensitivity, [[escaped(line) for line in notes.sensitivity_lines(answer, ledger, language)]])
 

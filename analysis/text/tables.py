@@ -1,6 +1,6 @@
 """The tables of a study: the matrix of its first two factors, effects within combinations, and the details.
 
-A table is a `Grid` of text that Markdown, the terminal, LaTeX and HTML show alike. Scores and differences are in points
+Scores and differences are in points
 (Dice × 100). At most nine columns, and no cell of more than two lines: marks and numbers, never sentences.
 """
 
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import pandas as pd
 
 from analysis.statistics.comparisons import Comparison
+from analysis.text.markdown import Grid, TableCell
 from analysis.text.wording import cell_name, factor_name, finite, level_name, minus, phrases, place_name, points
 from analysis.verdicts.answer import Answer, CellResult
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
@@ -31,29 +32,6 @@ def chunks(items: Sequence[T], most: int) -> list[Sequence[T]]:
     parts = -(-len(items) // most) or 1
     length = -(-len(items) // parts) or 1
     return [items[start : start + length] for start in range(0, len(items), length)]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell's text: `head` (bold or not), `tail` on the same line, and `below` it in small letters."""
-
-    head: str = ""
-    tail: str = ""
-    below: str = ""
-    bold: bool = False
-
-    def __str__(self) -> str:
-        return " ".join(filter(None, (self.head, self.tail, self.below)))
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table; `title` says what distinguishes it from others of the same kind."""
-
-    headings: list[str]
-    rows: list[list[Cell]]
-    title: str = ""
-    left: int = 1  # columns that are aligned to the left
 
 
 def matrices(answer: Answer, language: str) -> list[Grid]:
@@ -87,7 +65,7 @@ def _matrix(
         best = max((cell.dice for cell in at if cell and cell.eligibility.judged), default=None)
         scores = [_score(cell, bold=len(shown) > 1 and cell is not None and cell.dice == best) for cell in at]
         margin = [_margin(effects[rows], level, language)] if rows in effects else []
-        lines.append([Cell(level_name(study, level, language)), *scores, *margin])
+        lines.append([TableCell(level_name(study, level, language)), *scores, *margin])
         costs.append([cell for cell in at if cell is not None])
     headings = [factor_name(study, rows, language)]
     headings += [level_name(study, c, language) for c in shown] if columns else [words.dice]
@@ -99,7 +77,7 @@ def _matrix(
     if columns in effects:
         bottom = [_margin(effects[columns], level, language) for level in shown]
         name = words.against(baseline=level_name(study, effects[columns].baseline, language))
-        lines.append([Cell(name, bold=True), *bottom, *[Cell()] * (len(headings) - 1 - len(bottom))])
+        lines.append([TableCell(name, bold=True), *bottom, *[TableCell()] * (len(headings) - 1 - len(bottom))])
     return Grid(headings, lines, place_name(study, list(where.values()), language) if where else "")
 
 
@@ -113,7 +91,7 @@ def effect_grids(answer: Answer, language: str) -> list[Grid]:
     rest = [e for e in answer.effects if e.factor not in {part.factor for part in answer.within}]
     if len(study.varied) > 2 and rest:
         rows = [
-            [Cell(f"{level_name(study, level, language)} − {level_name(study, effects.baseline, language)}"),
+            [TableCell(f"{level_name(study, level, language)} − {level_name(study, effects.baseline, language)}"),
              _difference(comparison)]
             for effects in rest
             for level, comparison in effects.comparisons.items()
@@ -132,15 +110,16 @@ def _effects_within(answer: Answer, part: EffectsWithin, averages: Mapping[str, 
     at = {place: place_name(study, place, language) for place in places}
     if len(levels) > len(places):
         rows = [
-            [Cell(names[level]), *(_difference(part.comparisons.get((level, place))) for place in places),
+            [TableCell(names[level]), *(_difference(part.comparisons.get((level, place))) for place in places),
              _difference(averages.get(level))]
             for level in levels
         ]  # fmt: skip
         return Grid([words.against(baseline=baseline), *at.values(), words.average], rows, title)
     rows = [
-        [Cell(at[place]), *(_difference(part.comparisons.get((level, place))) for level in levels)] for place in places
+        [TableCell(at[place]), *(_difference(part.comparisons.get((level, place))) for level in levels)]
+        for place in places
     ]
-    rows.append([Cell(words.average, bold=True), *(_difference(averages.get(level)) for level in levels)])
+    rows.append([TableCell(words.average, bold=True), *(_difference(averages.get(level)) for level in levels)])
     others = " · ".join(factor_name(study, other, language) for other in part.within)
     return Grid([others, *(f"{name} − {baseline}" for name in names.values())], rows, title)
 
@@ -177,9 +156,9 @@ def score_grid(answer: Answer, language: str) -> Grid:
     for cell in answer.ranked:
         failures = f"({cell.failures})" if cell.failures else ""
         rows.append([
-            Cell(cell_name(answer.study, cell.levels, language)), _score(cell), _points(cell.iou),
-            _points(cell.boundary_iou), Cell(_number(cell.hd95, "{:.1f}"), failures),
-            _against(answer, cell, language), Cell(_seeds(cell)), Cell(_best(answer, cell, language)),
+            TableCell(cell_name(answer.study, cell.levels, language)), _score(cell), _points(cell.iou),
+            _points(cell.boundary_iou), TableCell(_number(cell.hd95, "{:.1f}"), failures),
+            _against(answer, cell, language), TableCell(_seeds(cell)), TableCell(_best(answer, cell, language)),
         ])  # fmt: skip
     return _without(
         Grid(list(phrases("tables", language).scores), rows), 6, all(_seeds(c).isdigit() for c in answer.cells)
@@ -198,10 +177,11 @@ def training_grid(answer: Answer, language: str) -> Grid:
         low, high = (plans[cell.name].get(end) for end in ("rate_low", "rate_high"))
         ends = f"[{low:.2g}, {high:.2g}]" if low and high else ""
         rows.append([
-            Cell(cell_name(answer.study, cell.levels, language)), Cell(_number(cell.rate, "{:.3g}"), below=ends),
-            Cell(str(cell.trials or UNKNOWN)), _points(validation.get(cell.name, float("nan"))),
-            Cell(points(cell.eligibility.rise) if cell.eligibility.rise == cell.eligibility.rise else UNKNOWN),
-            *(Cell(_number(cell.cost[name], form))
+            TableCell(cell_name(answer.study, cell.levels, language)),
+            TableCell(_number(cell.rate, "{:.3g}"), below=ends),
+            TableCell(str(cell.trials or UNKNOWN)), _points(validation.get(cell.name, float("nan"))),
+            TableCell(points(cell.eligibility.rise) if cell.eligibility.rise == cell.eligibility.rise else UNKNOWN),
+            *(TableCell(_number(cell.cost[name], form))
               for name, form in (("gmacs", "{:.3g}"), ("images_per_second", "{:.0f}"), ("peak_memory_gb", "{:.2f}"))),
         ])  # fmt: skip
     return _without(Grid(headings, rows), 2, len({c.trials for c in answer.cells}) == 1)
@@ -228,28 +208,28 @@ def _at(answer: Answer, levels: Mapping[str, str]) -> CellResult | None:
     return next((cell for cell in answer.cells if all(cell.levels[name] == v for name, v in levels.items())), None)
 
 
-def _score(cell: CellResult | None, bold: bool = False) -> Cell:
+def _score(cell: CellResult | None, bold: bool = False) -> TableCell:
     """A cell's mean and standard deviation over seeds, in points, with its marks; in brackets without a verdict."""
     if cell is None or cell.dice != cell.dice:
-        return Cell(UNKNOWN)
+        return TableCell(UNKNOWN)
     mean, spread = f"{100 * cell.dice:.2f}", f"±{100 * cell.sd:.2f}".replace("±0.", "±.") if cell.sd == cell.sd else ""
     marks = STILL_IMPROVING * cell.eligibility.still_improving + STALLED * bool(cell.eligibility.stalled)
     mean = mean if cell.eligibility.judged else f"({mean})"
-    return Cell(mean, " ".join(filter(None, (spread, marks))), bold=bold)
+    return TableCell(mean, " ".join(filter(None, (spread, marks))), bold=bold)
 
 
-def _margin(effects: FactorEffects, level: str, language: str) -> Cell:
+def _margin(effects: FactorEffects, level: str, language: str) -> TableCell:
     if level == effects.baseline:
-        return Cell(phrases("tables", language).baseline)
+        return TableCell(phrases("tables", language).baseline)
     return _difference(effects.comparisons.get(level))
 
 
-def _difference(comparison: Comparison | None) -> Cell:
+def _difference(comparison: Comparison | None) -> TableCell:
     """An effect in points with the mark of its verdict, its interval below."""
     if comparison is None:
-        return Cell(UNKNOWN)
+        return TableCell(UNKNOWN)
     ends = f"[{points(comparison.low)}, {points(comparison.high)}]" if finite(comparison) else ""
-    return Cell(f"{MARKS[comparison.verdict]} {points(comparison.difference)}", below=ends)
+    return TableCell(f"{MARKS[comparison.verdict]} {points(comparison.difference)}", below=ends)
 
 
 def _cost_heading(rows: Sequence[Sequence[CellResult]], language: str) -> str:
@@ -261,13 +241,13 @@ def _cost_heading(rows: Sequence[Sequence[CellResult]], language: str) -> str:
     return str(words.parameters_and_minutes if differ and timed else words.minutes if timed else "")
 
 
-def _cost(row: Sequence[CellResult], heading: str, language: str) -> Cell:
+def _cost(row: Sequence[CellResult], heading: str, language: str) -> TableCell:
     """Parameters and minutes of a row; minutes as a range where its cells differ much."""
     times = [s for cell in row if (s := _known(cell.cost["training_seconds"])) is not None]
     minutes = _minutes(times, unit="" if language == "zh" else " min")  # in Chinese the heading names the unit
     if "/" not in heading:
-        return Cell(minutes)
-    return Cell(_millions(_known(row[0].cost["parameters"])), below=minutes)
+        return TableCell(minutes)
+    return TableCell(_millions(_known(row[0].cost["parameters"])), below=minutes)
 
 
 def _known(value: float) -> float | None:
@@ -293,10 +273,10 @@ def _seeds(cell: CellResult) -> str:
     return str(done) if done == planned else f"{done} / {planned}"
 
 
-def _against(answer: Answer, cell: CellResult, language: str) -> Cell:
+def _against(answer: Answer, cell: CellResult, language: str) -> TableCell:
     """A single cell against the cell of the baselines."""
     if answer.against_baseline and cell.eligibility.judged and cell.name not in answer.against_baseline:
-        return Cell(phrases("tables", language).baseline)
+        return TableCell(phrases("tables", language).baseline)
     return _difference(answer.against_baseline.get(cell.name))
 
 
@@ -308,8 +288,8 @@ def _best(answer: Answer, cell: CellResult, language: str) -> str:
     return str(words["no" if cell.name not in answer.best else "maybe" if len(answer.best) > 1 else "yes"])
 
 
-def _points(value: float) -> Cell:
-    return Cell(f"{100 * value:.2f}" if value == value else UNKNOWN)
+def _points(value: float) -> TableCell:
+    return TableCell(f"{100 * value:.2f}" if value == value else UNKNOWN)
 
 
 def _number(value: float, form: str) -> str:

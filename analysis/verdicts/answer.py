@@ -22,7 +22,7 @@ from analysis.statistics.rate_cost import RateCost
 from analysis.statistics.sequential_looks import look_level
 from analysis.verdicts.eligibility import Eligibility, eligibilities, refuse_mixed
 from analysis.verdicts.learning_rates import rate_cost
-from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects, Place, Table
+from analysis.verdicts.planned_contrasts import ContrastTable, EffectsWithin, FactorEffects, Place
 from registry import InputError
 
 NAN = float("nan")
@@ -185,7 +185,7 @@ def _answer(study: Study) -> Answer:
     cells = [_cell(study, cell, eligibility_of[cell["cell"]], scores.get(cell["cell"])) for cell in study.cells]
     judged = {cell.name: scores[cell.name] for cell in cells if cell.eligibility.judged and cell.name in scores}
     cost = _rate_cost(study)
-    table = Table(study, judged, level, cost)
+    table = ContrastTable(study, judged, level, cost)
     effects = [table.factor_effects(factor) for factor in study.varied]
     within = [table.effects_within(factor, others) for factor, others in study.reading.within.items()]
     several, crossed = len(judged) > 1, len(study.varied) > 1
@@ -216,7 +216,7 @@ def _rate_cost(study: Study) -> RateCost | None:
         ) from None
 
 
-def _by_levels(cost: RateCost | None, table: Table) -> RateCost | None:
+def _by_levels(cost: RateCost | None, table: ContrastTable) -> RateCost | None:
     """The cost with cells named by their levels, as the interaction test names them."""
     if cost is None:
         return None

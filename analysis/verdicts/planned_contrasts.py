@@ -61,7 +61,7 @@ class EffectsWithin:
     difference: Comparison | None = None
 
 
-class Table:
+class ContrastTable:
     """The judged cells of a study by the levels of its factors, and contrasts of them."""
 
     def __init__(self, study: Study, scores: Mapping[str, Array], level: float, cost: RateCost | None = None) -> None:

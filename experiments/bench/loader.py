@@ -1,17 +1,19 @@
-"""Speed of everything but the training step: loading with each augmentation, scoring, and a run's overhead."""
+"""Speed of everything but the training step: data loading with each augmentation, scoring, overhead of a run."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -23,32 +25,32 @@ from experiments.evaluation.evaluator import ceiling, enlarge
 from experiments.evaluation.metrics import score
 from registry import AUGMENTATIONS
 
-IMAGES = 96  # at most, of as many cars as possible
+IMAGES = 96  # at most, from as many cars as possible
 
 
 def spread(samples: list[Sample], count: int = IMAGES) -> list[Sample]:
-    """`count` samples, evenly spaced over the list."""
+    """Pick `count` samples, evenly spaced."""
     return samples[:: max(1, len(samples) // count)][:count]
 
 
 def loader_speeds(
     samples: list[Sample], size: tuple[int, int], seconds: float, workers: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Images per second, from the cache and decoding each time, with each augmentation policy."""
+    """Measure images per second with each augmentation policy, from the cache and decoding every time."""
     decoded = [decode(sample, size) for sample in samples]
     pixels = Pixels(np.stack([d[0] for d in decoded]), np.stack([d[1] for d in decoded]))
     speeds: dict[str, dict[str, float]] = {}
     for name in AUGMENTATIONS:
-        ways = {
-            way: _throughput(ImageDataset(samples, size, AUGMENTATIONS[name].build(), pixels=source), seconds, workers)
-            for way, source in (("cached", pixels), ("decoding", None))
-        }
-        speeds[name] = {**ways, "ratio": ways["cached"] / ways["decoding"]}
+        cached, decoding = (
+            _throughput(ImageDataset(samples, size, AUGMENTATIONS[name].build(), pixels=source), seconds, workers)
+            for source in (pixels, None)
+        )
+        speeds[name] = {"cached": cached, "decoding": decoding, "ratio": cached / decoding}
     return speeds
 
 
 def _throughput(dataset: ImageDataset, seconds: float, workers: int) -> float:
-    """Images per second over the epochs that fit into `seconds`, timed from the first batch on."""
+    """Measure images per second over as many epochs as fit into `seconds`, from the first batch on."""
     batches, seen, epoch, began = Batches(dataset, 16, workers), 0, 0, 0.0
     while not began or time.perf_counter() - began < seconds:
         epoch += 1
@@ -63,7 +65,7 @@ def _throughput(dataset: ImageDataset, seconds: float, workers: int) -> float:
 
 
 def scoring_milliseconds(samples: list[Sample], size: tuple[int, int], count: int = 12) -> dict[str, Any]:
-    """Median milliseconds per image on one thread (reading its mask, scoring, the ceiling), and its size."""
+    """Measure median milliseconds per image on one thread: reading the mask, scoring, ceiling; with the image size."""
     spent: dict[str, list[float]] = {"read the mask": [], "score": [], "ceiling": []}
     for sample in spread(samples, count):
         truth = _timed(spent["read the mask"], lambda s=sample: read_mask(s.mask))  # type: ignore[misc]
@@ -75,7 +77,7 @@ def scoring_milliseconds(samples: list[Sample], size: tuple[int, int], count: in
 
 
 def blurred(truth: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """What a good network would predict: the ground truth at the input size, enlarged."""
+    """Imitate the prediction of a good network: the ground truth reduced to the input size and enlarged again."""
     small = resize_mask(truth, size).astype(np.float32) - 0.5
     return enlarge(small, (truth.shape[1], truth.shape[0])) > 0
 
@@ -87,36 +89,29 @@ def _timed(spent: list[float], work: Callable[[], Any]) -> Any:
     return result
 
 
-def one_thread() -> Any:
-    """A context in which OpenCV and torch use one thread, as `scoring_milliseconds` reports."""
-    import contextlib
-
-    import cv2
-
-    @contextlib.contextmanager
-    def limited() -> Any:
-        before = cv2.getNumThreads(), torch.get_num_threads()
-        cv2.setNumThreads(1)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            cv2.setNumThreads(before[0])
-            torch.set_num_threads(before[1])
-
-    return limited()
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Have OpenCV and torch use one thread, as `scoring_milliseconds` reports."""
+    before = cv2.getNumThreads(), torch.get_num_threads()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before[0])
+        torch.set_num_threads(before[1])
 
 
-# A run of one epoch on three small synthetic cars, once for each seed in one process; cars and cache exist already.
+# One-epoch runs on three small synthetic cars, one for each seed, in one process; cars and cache exist already.
 RUN_TWICE = """
 import json, pathlib, sys, time
 began = time.perf_counter()
 import run
 out = pathlib.Path(sys.argv[1])
-words = ["--data", "carvana", "--data-dir", str(out / "cars"), "--output-dir", str(out / "outputs"), "--preset", "demo",
+flags = ["--data", "carvana", "--data-dir", str(out / "cars"), "--output-dir", str(out / "outputs"), "--preset", "demo",
          "--size", "48x32", "--epochs", "1", "--model", "unet", "--model-kwargs", "width=4", "--loss", "bce_dice"]
 for seed in sys.argv[2:]:
-    code = run.main([*words, "--seed", seed])
+    code = run.main([*flags, "--seed", seed])
     assert code == 0, code
     print("SECONDS", seed, time.perf_counter() - began, flush=True)
     began = time.perf_counter()
@@ -124,13 +119,13 @@ for seed in sys.argv[2:]:
 
 
 def run_seconds() -> dict[str, float]:
-    """Seconds of a run that are neither training nor scoring: of the first run in a process and of the second."""
+    """Measure the overhead of a run, neither training nor scoring: of the first and of the second in a process."""
     from experiments.data.synthetic.cars import write_cars
 
     with tempfile.TemporaryDirectory() as folder:
         write_cars(Path(folder) / "cars", cars=3, size=(96, 64))
-        subprocess.run(_words(folder, "0"), cwd=ROOT, capture_output=True, check=True)  # store and cache are made once
-        shown = subprocess.run(_words(folder, "1", "2"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        subprocess.run(_command(folder, "0"), cwd=ROOT, capture_output=True, check=True)  # makes store and cache
+        shown = subprocess.run(_command(folder, "1", "2"), cwd=ROOT, capture_output=True, text=True, check=True).stdout
         walls = [float(line.split()[2]) for line in shown.splitlines() if line.startswith("SECONDS")]
         results = [json.loads(p.read_text()) for p in Path(folder).glob("outputs/runs/*/result.json")]
         work = {r["seed"]: r["seconds"]["training"] + r["seconds"]["scoring"] for r in results}
@@ -138,7 +133,7 @@ def run_seconds() -> dict[str, float]:
 
 
 def import_seconds() -> dict[str, float]:
-    """Seconds that a fresh process takes to start and to import what each command needs."""
+    """Measure how long a fresh process takes to start and to import what commands need."""
     codes = {
         "--help": "import run; run.main(['--help'])",
         "a run's packages": "import experiments.training.runner",
@@ -152,5 +147,5 @@ def import_seconds() -> dict[str, float]:
     return seconds
 
 
-def _words(*words: str) -> list[str]:
-    return [sys.executable, "-c", RUN_TWICE, *words]
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", RUN_TWICE, *arguments]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ SECONDS = 2.0  # per measurement of the loader
 
 
 def measure(
-    config: RunConfig, machine: RuntimeConfig, parts: tuple[str, ...], steps: int, repeats: int
+    config: RunConfig, machine: RuntimeConfig, parts: Sequence[str], steps: int, repeats: int
 ) -> dict[str, Any]:
-    """Run the requested parts in the order of PARTS; the results as nested plain data, ready for JSON."""
+    """Run the requested parts in the order of PARTS; return the results as plain data, ready for JSON."""
     work = step.Workload(config, steps, repeats)
     results: dict[str, Any] = {
         "machine": {**versions(), "device": config.device, "threads": config.threads},
-        "work": _work(config),
+        "work": _workload(config),
     }
     with tempfile.TemporaryDirectory() as folder:
         samples = _samples(machine.data_dir, Path(folder)) if {"loader", "scoring"} & set(parts) else []
@@ -53,7 +53,8 @@ def print_results(results: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(results, indent=1))
         return
     console = Console()
-    console.print(f"{results['machine']['processor']}, torch {results['machine']['torch']}, {_words(results['work'])}")
+    machine = results["machine"]
+    console.print(f"{machine['processor']}, torch {machine['torch']}, {_describe(results['work'])}")
     for name, rows in (
         ("step", _step_rows),
         ("loader", _loader_rows),
@@ -65,14 +66,6 @@ def print_results(results: dict[str, Any], as_json: bool) -> None:
             for row in rows(results[name]):
                 table.add_row(*row)
             console.print(table)
-
-
-def parse_parts(words: list[str] | None) -> tuple[str, ...]:
-    """The given parts of the benchmark, or all of them. Raises InputError for an unknown one."""
-    for word in words or []:
-        if word not in PARTS:
-            raise InputError(f"Unknown part '{word}' of the benchmark. Choose from: {', '.join(PARTS)}.")
-    return tuple(words) if words else PARTS
 
 
 def _step(work: step.Workload) -> dict[str, Any]:
@@ -108,13 +101,13 @@ def _samples(data_dir: Path, folder: Path) -> list[Sample]:
     return cars.build(folder / "cars", cars=6, size=(960, 640))
 
 
-def _work(config: RunConfig) -> dict[str, Any]:
+def _workload(config: RunConfig) -> dict[str, Any]:
     names = ("model", "model_kwargs", "loss", "size", "batch_size", "precision", "compile")
     values = config.to_dict()
     return {name: values[name] for name in names}
 
 
-def _words(work: dict[str, Any]) -> str:
+def _describe(work: dict[str, Any]) -> str:
     options = "".join(f" {name}={value}" for name, value in work["model_kwargs"].items())
     width, height = work["size"]
     return (

@@ -1,4 +1,4 @@
-"""Upper bounds of this machine: matrix product, memory bandwidth, and the roofline of a network under both.
+"""Upper bounds on this machine: matrix-product peak, memory bandwidth, and a network's roofline under both.
 
 Roofline: Williams, Waterman and Patterson 2009, doi:10.1145/1498765.1498785. An operation takes at least its
 arithmetic divided by the machine's peak, and at least its memory traffic divided by the bandwidth. Summed over the
@@ -17,45 +17,45 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from experiments.bench.step import Workload
 
-BYTES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def step_flop(work: Workload) -> float:
-    """Floating-point operations of one image, forward and backward; a multiply-add counts as two."""
+    """Count the floating-point operations per image, forward and backward; a multiply-add is two."""
     with FlopCounterMode(display=False) as counter:
         _forward_and_backward(work, torch.float32)
     return counter.get_total_flops() / 2
 
 
-def matrix_peak(device: str, kind: torch.dtype, size: int, repeats: int = 6) -> float:
-    """Operations per second of a square matrix product, the best of several."""
-    a, b = (torch.rand(size, size, device=device).to(kind) for _ in range(2))
+def matrix_peak(device: str, dtype: torch.dtype, size: int, repeats: int = 6) -> float:
+    """Measure operations per second of a square matrix product, best of `repeats`."""
+    a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / min(_seconds(device, lambda: a @ b) for _ in range(repeats))
 
 
 def bandwidth(device: str, megabytes: int, repeats: int = 6) -> float:
-    """Bytes per second, read and written, of copying an array larger than the caches; the best of several."""
+    """Measure bytes per second (read and written) of copying an array larger than the caches, best of `repeats`."""
     source = torch.zeros(megabytes * 1_000_000, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * source.numel() / min(_seconds(device, lambda: target.copy_(source)) for _ in range(repeats))
 
 
 def machine_peaks(device: str) -> dict[str, float]:
-    """Peaks in operations per second, fp32 and bf16, and bandwidth in bytes per second."""
+    """Measure this machine's peaks: operations per second in fp32 and bf16, and bandwidth in bytes per second."""
     size, megabytes = (8192, 2000) if device == "cuda" else (2048, 400)
-    peaks = {name: matrix_peak(device, BYTES[name], size) for name in ("fp32", "bf16")}
+    peaks = {name: matrix_peak(device, DTYPES[name], size) for name in ("fp32", "bf16")}
     return {**peaks, "bandwidth": bandwidth(device, megabytes)}
 
 
 def roofline(work: Workload, peak: float, bytes_a_second: float) -> float:
-    """Upper bound of images per second for executing the operations of the network one after another."""
+    """Return the upper bound on images per second when the network's operations run one after another."""
     with _MinimumTime(peak, bytes_a_second) as minimum:
-        _forward_and_backward(work, BYTES[work.config.precision])
+        _forward_and_backward(work, DTYPES[work.config.precision])
     return 2 / minimum.seconds
 
 
 class _MinimumTime(TorchDispatchMode):
-    """Adds up the minimum time of every operation that is executed under it."""
+    """Sum the minimum times of all operations executed in its context."""
 
     def __init__(self, peak: float, bytes_a_second: float) -> None:
         super().__init__()
@@ -72,11 +72,11 @@ class _MinimumTime(TorchDispatchMode):
         return result
 
 
-def _forward_and_backward(work: Workload, kind: torch.dtype) -> None:
-    """Two images on the meta device: shapes are propagated and nothing is computed."""
+def _forward_and_backward(work: Workload, dtype: torch.dtype) -> None:
+    """Pass two images through the network on the meta device, which propagates shapes and computes nothing."""
     width, height = work.config.size
-    model = work.model().to("meta", kind)
-    model(torch.empty(2, 3, height, width, device="meta", dtype=kind)).sum().backward()
+    model = work.model().to("meta", dtype)
+    model(torch.empty(2, 3, height, width, device="meta", dtype=dtype)).sum().backward()
 
 
 def _seconds(device: str, work: Any) -> float:

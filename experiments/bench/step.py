@@ -41,15 +41,15 @@ class Workload:
 
 
 def own_loop(work: Workload) -> Callable[[], float]:
-    """A function that trains one epoch by this project's loop and returns images per second (training alone)."""
+    """Return a function that trains one epoch with this project's loop and returns training images per second."""
     speeds = training_speeds(work.config, work.steps)
     return lambda: next(speeds)
 
 
 def plain_loop(work: Workload, autocast: bool = False) -> Callable[[], float]:
-    """The same work written the usual way: contiguous float32, default Adam, the loss read at every step.
+    """Return the same for a conventional loop: contiguous float32, default Adam, the loss read at every step.
 
-    With `autocast` its forward pass runs in bfloat16, without any further optimization.
+    With `autocast` the forward pass runs in bfloat16; nothing else is optimized.
     """
     inputs = synthetic_images(work.config.size, work.steps * work.config.batch_size)
     loader = torch.utils.data.DataLoader(inputs, work.config.batch_size, shuffle=True)
@@ -74,11 +74,13 @@ def plain_loop(work: Workload, autocast: bool = False) -> Callable[[], float]:
 
 
 class BenchmarkProcess:
-    """A loop in its own process, so that its settings (memory, threads) do not affect the other loop."""
+    """A training loop in a process of its own, so that its memory and thread settings do not affect the others."""
 
-    def __init__(self, work: Workload, way: str) -> None:
-        command = [sys.executable, "-c", f"from experiments.bench.step import serve; serve({way!r})"]
-        environment = {name: value for name, value in os.environ.items() if way == "own" or name != "GOMP_SPINCOUNT"}
+    def __init__(self, work: Workload, name: str) -> None:
+        command = [sys.executable, "-c", f"from experiments.bench.step import serve; serve({name!r})"]
+        environment = dict(os.environ)
+        if name != "own":
+            environment.pop("GOMP_SPINCOUNT", None)  # a setting of this project
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
@@ -88,58 +90,58 @@ class BenchmarkProcess:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self._ask(json.dumps({"config": work.config.to_dict(), "steps": work.steps}))
+        self._request(json.dumps({"config": work.config.to_dict(), "steps": work.steps}))
 
     def speed(self) -> float:
-        """Images per second of one epoch."""
-        return self._ask("epoch")
+        """Train one epoch; return its images per second."""
+        return self._request("epoch")
 
     def close(self) -> float:
-        """End the process; the peak memory of the steps in GB, without that of the packages."""
-        memory = self._ask("memory")
+        """End the process; return the peak memory of the steps in GB, without that of the imported packages."""
+        memory = self._request("memory")
         self._process.communicate()
         return memory
 
-    def _ask(self, word: str) -> float:
+    def _request(self, message: str) -> float:
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(word + "\n")
+        self._process.stdin.write(message + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
-            raise RunFailed("The benchmark's process ended early. Is there memory enough? Try a smaller --batch-size.")
+            raise RunFailed("The benchmark's process ended early, perhaps out of memory: try a smaller --batch-size.")
         return float(answer)
 
 
-def serve(way: str) -> None:
-    """The other side of `BenchmarkProcess`: one line in, one number out."""
-    asked = json.loads(input())
-    work = Workload(RunConfig.from_dict(asked["config"]), asked["steps"])
+def serve(name: str) -> None:
+    """Run the child process of `BenchmarkProcess`: answer each line on stdin with a number on stdout."""
+    request = json.loads(input())
+    work = Workload(RunConfig.from_dict(request["config"]), request["steps"])
     before = peak_memory()
     print(before, flush=True)
-    loop = own_loop(work) if way == "own" else plain_loop(work, autocast=way != "plain")
-    for word in sys.stdin:
+    loop = own_loop(work) if name == "own" else plain_loop(work, autocast=name != "plain")
+    for message in sys.stdin:
         cuda = work.config.device == "cuda"
-        if word.strip() == "memory":
+        if message.strip() == "memory":
             print((torch.cuda.max_memory_allocated() if cuda else peak_memory() - before) / 1e9, flush=True)
             return
         print(loop(), flush=True)
 
 
-def alternate(ways: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Call each way once to warm up, then `repeats` rounds of all of them one after another."""
-    for way in ways.values():
-        way()
-    rounds = [{name: way() for name, way in ways.items()} for _ in range(repeats)]
-    return {name: [speeds[name] for speeds in rounds] for name in ways}
+def alternate(loops: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Run each loop once to warm up, then `repeats` rounds of all loops in turn; return the speeds of each."""
+    for loop in loops.values():
+        loop()
+    rounds = [{name: loop() for name, loop in loops.items()} for _ in range(repeats)]
+    return {name: [speeds[name] for speeds in rounds] for name in loops}
 
 
 def ratio(over: list[float], under: list[float]) -> float:
-    """The median over the rounds of one speed divided by another of the same round."""
+    """Median over rounds of the ratio of two speeds, each pair measured in the same round."""
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
 def step_speeds(work: Workload) -> dict[str, Any]:
-    """Images per second of this project's loop and of the plain one (on a GPU also with autocast), ratios, memory."""
+    """Measure this project's loop and the conventional one (on a GPU also with autocast): speeds, ratios, memory."""
     names = ["own", "plain"] + (["plain, autocast"] if work.config.device == "cuda" else [])
     processes = {name: BenchmarkProcess(work, name) for name in names}
     rounds = alternate({name: process.speed for name, process in processes.items()}, work.repeats)
@@ -150,7 +152,7 @@ def step_speeds(work: Workload) -> dict[str, Any]:
 
 
 def largest_batch(work: Workload, most: int = 4096) -> int:
-    """The largest batch size, a power of two, that fits into the memory of the GPU."""
+    """Return the largest power of two that fits into GPU memory as a batch size."""
     import dataclasses
 
     fits = 0

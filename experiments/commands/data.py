@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App
 
-from experiments.commands.flags import flag, setting
-from experiments.config import types, values
+from experiments.commands.flags import ImageFlags, flag, parse_flags, setting_flags
+from experiments.config import types
 from experiments.config.schema import DATA_DIRS
 from registry import DATASETS
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from experiments.data.archives import ImportResult
 
 DataDir = Annotated[Path, flag("dataset directory", "Data")]
+SplitFlags: Any = setting_flags("intensity", "split", "split_file", "fold")
 
 Show = Callable[[int, int], None]  # (done, of how many)
 
@@ -27,16 +28,8 @@ data = App(name="data", help="Download, make and verify data sets.\n\nExample: p
 def verify_data(
     *,
     data: Annotated[str, flag(f"data set: {', '.join(DATASETS)} (default: carvana)", "Data")] = "carvana",
-    data_dir: Annotated[Path | None, setting("data_dir")] = None,
-    group_pattern: Annotated[str | None, setting("group_pattern")] = None,
-    mask_pattern: Annotated[str | None, setting("mask_pattern")] = None,
-    foreground: Annotated[types.Foreground | None, setting("foreground")] = None,
-    mask_channel: Annotated[types.MaskChannel | None, setting("mask_channel")] = None,
-    mask_exif: Annotated[types.MaskExif | None, setting("mask_exif")] = None,
-    intensity: Annotated[types.Intensity | None, setting("intensity")] = None,
-    split: Annotated[types.SplitBy | None, setting("split")] = None,
-    split_file: Annotated[Path | None, setting("split_file")] = None,
-    fold: Annotated[types.Fold | None, setting("fold")] = None,
+    images: ImageFlags | None = None,
+    split: SplitFlags | None = None,
     seed: Annotated[types.CountOrZero | None, flag("seed of --split image (default: 0)", "Data")] = None,
 ) -> int:
     """Decode every image and mask and list the problems; exit code 0 if there are none, else 1.
@@ -45,7 +38,7 @@ def verify_data(
 
     Example: python run.py data verify --data folder --data-dir pairs
     """
-    args = values.read({name: value for name, value in locals().items() if value is not None})
+    args = parse_flags(images, data=data, seed=seed, **(vars(split) if split else {}))
     from experiments.data import verification
 
     return verification.verify_data(args)

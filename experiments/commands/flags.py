@@ -48,30 +48,29 @@ def setting(name: str) -> Parameter:
     return flag(text, field.metadata["group"])
 
 
-def run_flags(without: tuple[str, ...] = ()) -> type:
-    """A dataclass of the flags that decide a run; None stands for a flag that is not given.
-
-    It is made from RunConfig's fields, so that the command line cannot drift from what a run consists of.
-    """
-    names = [name for name in setting_fields(RunConfig) if name not in without] + [
-        "data_dir",
-        "mask_pattern",
-        "workers",
-        "split_file",
-    ]
+def setting_flags(*names: str) -> Any:
+    """A dataclass of the flags of these settings; None stands for a flag that is not given."""
     fields: list[Any] = [(name, Annotated[setting_types()[name] | None, setting(name)], None) for name in names]
-    made = dataclasses.make_dataclass("RunFlags", fields, kw_only=True, namespace={"__module__": __name__})
+    made = dataclasses.make_dataclass("SettingFlags", fields, kw_only=True, namespace={"__module__": __name__})
     return Parameter(name="*")(made)
 
 
+def run_flags(without: tuple[str, ...] = ()) -> Any:
+    """The flags that decide a run, made from RunConfig's fields: the two cannot drift apart."""
+    names = [name for name in setting_fields(RunConfig) if name not in without]
+    return setting_flags(*names, "data_dir", "mask_pattern", "workers", "split_file")
+
+
 RunFlags: Any = run_flags()
+ImageFlags: Any = setting_flags(  # where images and masks are, and how they are read
+    "data_dir", "group_pattern", "mask_pattern", "foreground", "mask_channel", "mask_exif"
+)
 OutputDir = Annotated[Path, setting("output_dir")]
 TrackingUri = Annotated[str | None, setting("tracking_uri")]
 Preset = Annotated[PresetName | None, flag("preset (default: the one that fits the available data)", "Training")]
 ConfigFile = Annotated[Path | None, flag("YAML or TOML file with settings; flags win over it", "Training")]
 DataDir = Annotated[Path | None, setting("data_dir")]
 OptunaStorage = Annotated[str | None, setting("optuna_storage")]
-Workers = Annotated[types.CountOrZero | None, setting("workers")]
 Device = Annotated[types.Device, flag("device; auto is CUDA, else MPS, else CPU (default: auto)", "Machine")]
 
 
@@ -112,9 +111,7 @@ class ExecutorFlags:
     parallel: Annotated[Count | None, flag("number of concurrent runs (default: as many as fit)", "Machine")] = None
 
 
-def parse_flags(
-    flags: Any, preset: str | None, config: Path | None, output_dir: Path | None, tracking_uri: str | None
-) -> ParsedArgs:
-    """The flags and the config file, checked and typed."""
-    given = {**(vars(flags) if flags else {}), "preset": preset, "output_dir": output_dir, "tracking_uri": tracking_uri}
+def parse_flags(flags: Any, config: Path | None = None, **more: Any) -> ParsedArgs:
+    """Check and type the given flags, those in a dataclass and `more`, and the config file."""
+    given = {**(vars(flags) if flags else {}), **more}
     return values.read({name: value for name, value in given.items() if value is not None}, config)

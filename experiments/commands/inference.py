@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from experiments.commands.flags import Device, OutputDir, TrackingUri, flag, many, setting, switch
+from experiments.commands.flags import Device, ImageFlags, OutputDir, TrackingUri, flag, many, switch
 from experiments.config import types
 from registry import DATASETS, InputError
 
@@ -60,12 +60,7 @@ def evaluate(
     *,
     run: Run = "best",
     data: Annotated[str, flag(f"data set: {', '.join(DATASETS)} (default: folder)", "Data")] = "folder",
-    data_dir: Annotated[Path | None, setting("data_dir")] = None,
-    group_pattern: Annotated[str | None, setting("group_pattern")] = None,
-    mask_pattern: Annotated[str | None, setting("mask_pattern")] = None,
-    foreground: Annotated[types.Foreground | None, setting("foreground")] = None,
-    mask_channel: Annotated[types.MaskChannel | None, setting("mask_channel")] = None,
-    mask_exif: Annotated[types.MaskExif | None, setting("mask_exif")] = None,
+    images: ImageFlags | None = None,
     sweep: Annotated[bool, switch("also report Dice and IoU at thresholds from 0.05 to 0.95")] = False,
     calibration: Annotated[bool, switch("also report the reliability curve and expected calibration error")] = False,
     tta: Flips = False,
@@ -78,15 +73,15 @@ def evaluate(
 
     Example: python run.py evaluate --run best --data folder --data-dir pairs --sweep --calibration
     """
-    name = DATASETS[data].name
-    given = {"foreground": foreground, "mask_channel": mask_channel, "mask_exif": mask_exif}
-    reading = {choice: value for choice, value in given.items() if value is not None}
+    name, given = DATASETS[data].name, vars(images or ImageFlags())
+    choices = ("foreground", "mask_channel", "mask_exif")
+    reading = {choice: given[choice] for choice in choices if given[choice] is not None}
     from experiments.inference import evaluate_dataset
 
     return evaluate_dataset.evaluate(
         evaluate_dataset.EvaluateArgs(
-            run, name, data_dir, group_pattern, sweep, calibration, tta, output, device, workers, output_dir,
-            mask_pattern, reading,
+            run, name, given["data_dir"], given["group_pattern"], sweep, calibration, tta, output, device, workers,
+            output_dir, given["mask_pattern"], reading,
         )
     )  # fmt: skip
 

@@ -12,7 +12,11 @@ from experiments.config import types
 from registry import InputError
 
 Column = str | None
-Columns = list[str] | None
+Json = Annotated[str | None, flag("write JSON to this file, or to standard output (-)", allow_leading_hyphen=True)]
+Accept = Annotated[
+    tuple[str, str] | None, flag("BASE CANDIDATE: exit 0 if the candidate is better, 3 if not, 4 if undecided")
+]
+Ledger = Annotated[Path | None, flag("with --accept: screen first, charge confirmations only, over many questions")]
 
 
 def judge(
@@ -20,8 +24,8 @@ def judge(
     /,
     *,
     score: Annotated[Column, flag("column of scores")] = None,
-    cell: Annotated[Columns, many("column or columns that name what is compared")] = None,
-    wide: Annotated[Columns, many("columns of scores, one per method, instead of --score and --cell")] = None,
+    cell: Annotated[list[str] | None, many("column or columns that name what is compared")] = None,
+    wide: Annotated[list[str] | None, many("columns of scores, one per method, instead of --score and --cell")] = None,
     seed: Annotated[Column, flag("column of the training seed")] = None,
     group: Annotated[Column, flag("column of the patient, slide, car ... that several images share")] = None,
     image: Annotated[Column, flag("column of the image")] = None,
@@ -30,53 +34,48 @@ def judge(
     rope: Annotated[NonNegativeFloat, flag("difference that does not matter (default: 0.001)")] = 0.001,
     lower_is_better: Annotated[bool, switch("smaller scores are better, as for HD95")] = False,
     level: Annotated[float, flag("level of the intervals (default: 0.95)")] = 0.95,
-    json: Annotated[
-        str | None, flag("write JSON to this file, or to standard output (-)", allow_leading_hyphen=True)
-    ] = None,
+    json: Json = None,
     html: Annotated[Path | None, flag("write one self-contained HTML page to this file")] = None,
-    accept: Annotated[
-        tuple[str, str] | None, flag("BASE CANDIDATE: exit 0 if the candidate is better, 3 if not, 4 if undecided")
-    ] = None,
-    ledger: Annotated[
-        Path | None, flag("with --accept: screen first, charge confirmations only, over many questions")
-    ] = None,
+    accept: Accept = None,
+    ledger: Ledger = None,
 ) -> int:
     """Judge the scores in a CSV of any origin: which method is better, and can the answer be believed?
 
     Example: python run.py judge scores.csv --score dice --cell model loss --seed seed --group patient
     """
-    from analysis.records.score_table import Columns as Names
-    from analysis.records.score_table import read_score_tables
-    from analysis.verdicts.judge import Question
-    from analysis.verdicts.judge import judge as judge_tables
+    from analysis.records.score_table import Columns, read_score_tables
+    from analysis.verdicts import judge as verdicts
 
+    _refuse_flags(bool(wide), bool(cell), bool(score), level, ledger is not None and accept is None)
+    files = _output_files(scores, json, html)
+    columns = Columns(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
+    tables = read_score_tables(scores, columns)
+    question = verdicts.Question(baseline, rope, not lower_is_better, level)
+    unit, seeded = "group" if group else "image" if image else "", seed is not None
+    if accept:
+        return _accept(accept, tables, unit, seeded, question, ledger)
+    judgements = verdicts.judge(tables, unit, seeded, question)
+    if html:
+        _write(files["--html"], html, _page(scores, judgements, question))
+    if json and json != "-":
+        _write(files["--json"], Path(json), _as_json(judgements) + "\n")
+    if json == "-":
+        print(_as_json(judgements))
+    else:
+        _show(judgements, question)
+    return 0
+
+
+def _refuse_flags(wide: bool, cell: bool, score: bool, level: float, ledger_alone: bool) -> None:
+    """Raise InputError for flags that do not go together."""
     if wide and (cell or score):
         raise InputError("--wide names the columns of scores itself: leave out --score and --cell.")
     if not wide and not (cell and score):
         raise InputError("Name the columns: --score COLUMN and --cell COLUMN, or --wide COLUMN COLUMN ...")
     if not 0 < level < 1:
         raise InputError(f"--level takes a probability between 0 and 1, such as 0.95, not {level:g}.")
-    if ledger and not accept:
+    if ledger_alone:
         raise InputError("--ledger goes with --accept BASE CANDIDATE.")
-    files = _output_files(scores, json, html)
-    names = Names(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
-    tables = read_score_tables(scores, names)
-    question = Question(baseline, rope, not lower_is_better, level)
-    unit = "group" if group else "image" if image else ""
-    if accept:
-        return _accept(accept, tables, unit, seed is not None, question, ledger)
-    judgements = judge_tables(tables, unit, seed is not None, question)
-    if json == "-":
-        print(_as_json(judgements))
-    elif json:
-        _write(files["--json"], Path(json), _as_json(judgements) + "\n")
-    if html:
-        from analysis.report.judge_page import judge_page
-
-        _write(files["--html"], html, judge_page(scores.name, judgements, question))
-    if json != "-":
-        _show(judgements, question)
-    return 0
 
 
 def score(
@@ -131,6 +130,12 @@ def _output_files(scores: Path, json: str | None, html: Path | None) -> dict[str
         files[name] = OutputFiles.beside(path, name)
         files[name].check([path.name], [scores])
     return files
+
+
+def _page(scores: Path, judgements: list[Any], question: Any) -> str:
+    from analysis.report.html import judge_page
+
+    return judge_page(scores.name, judgements, question)
 
 
 def _write(files: Any, path: Path, text: str) -> None:

@@ -8,23 +8,27 @@ from typing import Annotated
 from experiments.commands.flags import OutputDir, TrackingUri, flag
 from experiments.config import types
 
+Check = Annotated[
+    bool, flag("write nothing; exit 1 where a page, picture or table is not what the committed results give")
+]
+Verify = Annotated[
+    types.CountOrZero, flag("re-run N training runs and check that scores are bit-identical", metavar="N")
+]
+Photographs = Annotated[
+    str | None, flag("images of the qualitative figure: synthetic, or a folder of images/ and masks/")
+]
+
 
 def report(
     study: Annotated[str | None, flag("name of the study (default: all)")] = None,
     /,
     *,
-    check: Annotated[
-        bool, flag("write nothing; exit 1 where a page, picture or table is not what the committed results give")
-    ] = False,
+    check: Check = False,
     latex: Annotated[bool, flag("also write a LaTeX table")] = False,
     html: Annotated[Path | None, flag("write one self-contained HTML page to this file")] = None,
-    verify: Annotated[
-        types.CountOrZero, flag("re-run N training runs and check that scores are bit-identical", metavar="N")
-    ] = 0,
+    verify: Verify = 0,
     data_dir: Annotated[Path | None, flag("with --verify: dataset directory")] = None,
-    photographs: Annotated[
-        str | None, flag("images of the qualitative figure: synthetic, or a folder of images/ and masks/")
-    ] = None,
+    photographs: Photographs = None,
     credit: Annotated[str | None, flag("source and licence of --photographs")] = None,
     tag: Annotated[bool, flag("also set the verdicts as tags of the runs in MLflow")] = False,
     output_dir: OutputDir = Path("outputs"),
@@ -36,24 +40,24 @@ def report(
 
     Example: python run.py report two_by_two --html two_by_two.html
     """
-    from analysis.records.places import Places
+    from analysis.records.study_paths import StudyPaths
     from analysis.report import report as command
 
     given = {"results": results_dir, "readme": readme}
-    places = Places(output_dir, **{name: path for name, path in given.items() if path is not None})
+    paths = StudyPaths(output_dir, **{name: path for name, path in given.items() if path is not None})
     if html is not None and not (check or verify):
-        command.check_html(places, html)
+        command.check_html(paths, html)
     if verify:
         from experiments.studies import reproduce as verifying
 
-        return verifying.command(places, study, verify, data_dir)
+        return verifying.command(paths, study, verify, data_dir)
     if photographs is not None:
         from experiments.studies import qualitative_figure
 
-        qualitative_figure.command(places, study, photographs, credit)
+        qualitative_figure.command(paths, study, photographs, credit)
     if check:
-        return command.check(places)
-    reported = command.report_studies(places, study, latex, html)
+        return command.check(paths)
+    reported = command.report_studies(paths, study, latex, html)
     if tag or tracking_uri is not None:
         from experiments.studies import mlflow_sync
 

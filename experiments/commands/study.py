@@ -13,20 +13,22 @@ from experiments.commands.flags import (
     Preset,
     TrackingUri,
     TuningFlags,
-    Workers,
     flag,
     many,
     parse_flags,
     run_flags,
+    setting_flags,
     switch,
 )
 from experiments.config import types, values
 from registry import InputError
 
+MachineFlags: Any = setting_flags("data_dir", "workers", "output_dir", "tracking_uri", "optuna_storage")
 GridFlags: Any = run_flags(without=("model", "loss", "augment", "seed", "early_stopping"))
 StudyName = Annotated[str, flag("name of a study in experiments/studies, or a .toml file")]
 DryRun = Annotated[bool, switch("print the plan and exit")]
 Extend = Annotated[bool, switch("replace the plan of an earlier command that differs; a copy of it stays")]
+Rope = Annotated[types.Positive | None, flag("difference in Dice that is practically equivalent (default: 0.001)")]
 Status = Annotated[bool, switch("print which runs are done, running, failed or missing, and exit")]
 
 
@@ -41,11 +43,7 @@ def study(
         bool, switch("count the results committed under analysis/results as done, and run only the rest")
     ] = False,
     executor: ExecutorFlags | None = None,
-    data_dir: DataDir = None,
-    workers: Workers = None,
-    output_dir: OutputDir = Path("outputs"),
-    tracking_uri: TrackingUri = None,
-    optuna_storage: OptunaStorage = None,
+    machine: MachineFlags | None = None,
 ) -> int:
     """Run a study of experiments/studies (or a .toml file): plan, tune, train. Re-run the command to resume.
 
@@ -54,12 +52,11 @@ def study(
     from experiments.studies import study_file
 
     parsed = study_file.read_study(study_file.find_study_file(name))
-    machine = _machine(output_dir, data_dir, workers, tracking_uri, optuna_storage)
-    pool = _pool(executor)
-    from analysis.records.places import RESULTS
+    given, pool = parse_flags(machine).machine, _pool(executor)
+    from analysis.records.study_paths import RESULTS
     from experiments.studies import run_study
 
-    return run_study.run_study(parsed, machine, dry_run, status, pool, RESULTS if published else None, extend)
+    return run_study.run_study(parsed, given, dry_run, status, pool, RESULTS if published else None, extend)
 
 
 def grid(
@@ -76,9 +73,7 @@ def grid(
         list[str] | None, many("augmentations to compare (default: the preset's alone)", "Data")
     ] = None,
     name: Annotated[str | None, flag("name of the study (default: grid_ and a hash of its content)")] = None,
-    rope: Annotated[
-        types.Positive | None, flag("difference in Dice that is practically equivalent (default: 0.001)")
-    ] = None,
+    rope: Rope = None,
     tuning: TuningFlags | None = None,
     flags: GridFlags | None = None,
     preset: Preset = None,
@@ -94,7 +89,7 @@ def grid(
 
     Example: python run.py grid --models unet attention_unet --losses bce dice --seeds 0-2 --dry-run
     """
-    args = parse_flags(flags, preset, None, output_dir, tracking_uri)
+    args = parse_flags(flags, preset=preset, output_dir=output_dir, tracking_uri=tracking_uri)
     factors = {"model": models, "loss": losses} | ({"augment": augments} if augments else {})
     for factor, names in factors.items():
         for choice in names:
@@ -137,7 +132,8 @@ def robustness(
     )
     from experiments.studies import robustness as scoring
 
-    return scoring.score_robustness(parsed, _machine(output_dir, data_dir), elsewhere, views)
+    machine = parse_flags(None, output_dir=output_dir, data_dir=data_dir).machine
+    return scoring.score_robustness(parsed, machine, elsewhere, views)
 
 
 def tune(
@@ -146,11 +142,7 @@ def tune(
     *,
     extend: Extend = False,
     executor: ExecutorFlags | None = None,
-    data_dir: DataDir = None,
-    workers: Workers = None,
-    output_dir: OutputDir = Path("outputs"),
-    tracking_uri: TrackingUri = None,
-    optuna_storage: OptunaStorage = None,
+    machine: MachineFlags | None = None,
 ) -> int:
     """Find the learning rate of every cell of a study. Several of these commands share the work.
 
@@ -161,29 +153,13 @@ def tune(
     parsed = study_file.read_study(study_file.find_study_file(study))
     if parsed.tuning is None:
         raise InputError(f"The study {parsed.name} has no [tuning]: its learning rate is set.")
-    machine = _machine(output_dir, data_dir, workers, tracking_uri, optuna_storage)
-    pool = _pool(executor)
+    given, pool = parse_flags(machine).machine, _pool(executor)
     from experiments.studies import run_study
 
-    return run_study.tune(parsed, machine, pool, extend)
-
-
-def _machine(
-    output_dir: Path,
-    data_dir: Path | None = None,
-    workers: int | None = None,
-    tracking_uri: str | None = None,
-    optuna_storage: str | None = None,
-) -> dict[str, Any]:
-    """The given fields of RuntimeConfig, checked."""
-    given = {
-        "output_dir": output_dir, "data_dir": data_dir, "workers": workers, "tracking_uri": tracking_uri,
-        "optuna_storage": optuna_storage,
-    }  # fmt: skip
-    return values.read({name: value for name, value in given.items() if value is not None}).machine
+    return run_study.tune(parsed, given, pool, extend)
 
 
 def _pool(executor: ExecutorFlags | None) -> Any:
-    from experiments.studies import ray_options
+    from experiments.studies import from_flags
 
-    return ray_options.parse_options(**vars(executor or ExecutorFlags()))
+    return from_flags.ray_options(**vars(executor or ExecutorFlags()))

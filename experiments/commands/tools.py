@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App
 
-from experiments.commands.flags import flag, many, setting, switch
-from experiments.config import types, values
+from experiments.commands.flags import flag, many, parse_flags, setting, switch
+from experiments.config import types
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
 
 
@@ -40,12 +40,12 @@ def bench(
         "batch_size": batch_size, "precision": precision, "device": device, "compile": compile, "data_dir": data_dir,
         "workers": workers,
     }  # fmt: skip
-    args = values.read({name: value for name, value in settings.items() if value is not None})
+    args = parse_flags(None, None, **settings)
     from experiments.bench import report
     from experiments.config.resolve import resolve
 
     config, machine, _ = resolve(args)
-    report.print_results(report.measure(config, machine, report.parse_parts([*(parts or [])]), steps, repeats), json)
+    report.print_results(report.measure(config, machine, parts or report.PARTS, steps, repeats), json)
     return 0
 
 

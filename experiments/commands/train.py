@@ -22,7 +22,7 @@ def train(
 
     Example: python run.py --model attention_unet --loss bce_dice --model-kwargs width=32
     """
-    args = parse_flags(flags, preset, config, output_dir, tracking_uri)
+    args = parse_flags(flags, config, preset=preset, output_dir=output_dir, tracking_uri=tracking_uri)
     if tuning and tuning.tune:
         from experiments.studies import from_flags, run_study
 

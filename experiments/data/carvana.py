@@ -5,15 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from experiments.data.listing import (
-    Listing,
-    masks_without_image,
-    missing_mask,
-    require_folder,
-    require_images,
-    unread_files,
-    unusable_names,
-)
+from experiments.data.listing import Listing, pair_up, require_folder, require_images, unread_files
 from experiments.data.samples import Sample
 
 # 23 masks that participants of the competition found to be wrong and that were never replaced; the list circulates
@@ -50,15 +42,13 @@ def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) ->
         f"or try --data synthetic (looked in {root})."
     )
     images, masks = require_folder(root / "train", advice), require_folder(root / "train_masks", advice)
-    unpaired = {path.name: path for path in masks.glob("*_mask.gif")}
-    samples, problems = [], []
-    for image in require_images(images.glob("*.jpg"), images, advice):
-        mask = unpaired.pop(f"{image.stem}_mask.gif", None)
-        if mask is None:
-            problems.append(missing_mask(image, masks))
-        else:
-            samples.append(Sample(image, mask, image.stem.rpartition("_")[0] or image.stem))
-    problems += unusable_names([path for folder in (images, masks) for path in folder.iterdir()])
+    paired = pair_up(
+        require_images(images.glob("*.jpg"), images, advice),
+        masks.glob("*_mask.gif"),
+        lambda image: f"{image.stem}_mask.gif",
+        lambda image, mask: Sample(image, mask, image.stem.rpartition("_")[0] or image.stem),
+        (images, masks),
+    )
     unread = unread_files(images, lambda p: p.suffix == ".jpg", "images are NAME.jpg here")
     unread += unread_files(masks, lambda p: p.name.endswith("_mask.gif"), "masks are NAME_mask.gif here")
-    return Listing(samples, problems, masks_without_image(unpaired.values()) + unread)
+    return Listing(paired.samples, paired.problems, paired.left_out + unread)

@@ -101,6 +101,34 @@ def masks_without_image(masks: Iterable[Path]) -> list[Problem]:
     return [Problem(path, "no image", text.format(shown(path))) for path in sorted(masks)]
 
 
+def pair_up(
+    images: Iterable[Path],
+    masks: Iterable[Path],
+    mask_name: Callable[[Path], str],
+    make: Callable[[Path, Path], Sample],
+    folders: tuple[Path, Path],
+) -> Listing:
+    """Pair images with masks by name; without a mask, an image is a problem, and without an image, a mask is left out.
+
+    Args:
+        images: The images.
+        masks: The masks.
+        mask_name: The name of the mask of an image.
+        make: The sample of an image and its mask.
+        folders: Of the images and of the masks; whatever lies in them should have a name that can be used.
+    """
+    unpaired = {path.name: path for path in masks}
+    samples, problems = [], []
+    for image in images:
+        mask = unpaired.pop(mask_name(image), None)
+        if mask is None:
+            problems.append(missing_mask(image, folders[1]))
+        else:
+            samples.append(make(image, mask))
+    problems += unusable_names([path for folder in folders for path in folder.iterdir()])
+    return Listing(samples, problems, masks_without_image(unpaired.values()))
+
+
 def unread_files(folder: Path, is_read: Callable[[Path], bool], names: str) -> list[Problem]:
     """The files and sub-folders in `folder` that are not read; system files do not count."""
     problems = []

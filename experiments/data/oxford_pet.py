@@ -16,15 +16,7 @@ import shlex
 from pathlib import Path
 
 from experiments.config.schema import FOREGROUNDS
-from experiments.data.listing import (
-    Listing,
-    masks_without_image,
-    missing_mask,
-    require_folder,
-    require_images,
-    unread_files,
-    unusable_names,
-)
+from experiments.data.listing import Listing, pair_up, require_folder, require_images, unread_files
 from experiments.data.reading import Reading
 from experiments.data.samples import Sample
 
@@ -49,18 +41,17 @@ def listing(data_dir: Path | str = "data/oxford_pet") -> Listing:
         f"{FOLDER} with --data-dir."
     )
     images, masks = require_folder(root / "images", advice), require_folder(root / "annotations" / "trimaps", advice)
-    unpaired = {path.stem: path for path in masks.iterdir() if _is_trimap(path)}
-    reading, samples, problems = Reading(foreground=FOREGROUNDS["oxford_pet"]), [], []
-    for image in require_images(filter(_is_image, images.iterdir()), images, advice):
-        mask = unpaired.pop(image.stem, None)
-        if mask is None:
-            problems.append(missing_mask(image, masks))
-        else:
-            samples.append(Sample(image, mask, image.stem, reading))
-    problems += unusable_names([path for folder in (images, masks) for path in folder.iterdir()])
+    reading = Reading(foreground=FOREGROUNDS["oxford_pet"])
+    paired = pair_up(
+        require_images(filter(_is_image, images.iterdir()), images, advice),
+        filter(_is_trimap, masks.iterdir()),
+        lambda image: f"{image.stem}.png",
+        lambda image, mask: Sample(image, mask, image.stem, reading),
+        (images, masks),
+    )
     unread = unread_files(images, lambda path: _is_image(path) or path.suffix == MATLAB, "images are NAME.jpg here")
     unread += unread_files(masks, _is_trimap, "trimaps are NAME.png here")
-    return Listing(samples, problems, masks_without_image(unpaired.values()) + unread)
+    return Listing(paired.samples, paired.problems, paired.left_out + unread)
 
 
 def _is_image(path: Path) -> bool:

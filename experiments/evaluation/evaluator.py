@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from experiments.data.cache import ceiling
 from experiments.data.dataset import ImageDataset, as_input
@@ -75,8 +75,8 @@ def evaluate(
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, images: NDArray[np.uint8], device: torch.device) -> Logits:
-    """Run a network on uint8 RGB images (N, h, w, 3); return float32 logits (N, h, w)."""
+def predict_logits(model: Callable[[Tensor], Tensor], images: NDArray[np.uint8], device: torch.device) -> Logits:
+    """Run a network (or what stands for one) on uint8 RGB images (N, h, w, 3); return float32 logits (N, h, w)."""
     logits = model(as_input(torch.from_numpy(np.require(images, requirements="W")), device))
     return np.asarray(logits.float().cpu().numpy()[:, 0])
 

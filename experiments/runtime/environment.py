@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 PACKAGES = (
-    "torch", "lightning-fabric", "segmentation-models-pytorch", "timm", "albumentations", "opencv-python-headless",
+    "torch", "segmentation-models-pytorch", "timm", "albumentations", "opencv-python-headless",
     "numpy", "pandas", "pillow", "mlflow",
 )  # fmt: skip
 

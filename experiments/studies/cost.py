@@ -32,7 +32,7 @@ class Speed:
 
 
 @dataclasses.dataclass(frozen=True)
-class Sensitivity:
+class PlannedPower:
     """What a study can detect, as plan.json has it: the assumed or measured spreads, and the detectable differences."""
 
     variances: dict[str, Any]
@@ -89,7 +89,7 @@ def _speed_key(config: dict[str, Any]) -> str:
     return repr([config.get(name) for name in SPEED_FIELDS])
 
 
-def sensitivity(plan: Plan) -> Sensitivity:
+def planned_power(plan: Plan) -> PlannedPower:
     """What the study can detect, by the pilot's variances where it is finished, otherwise by the assumed ones."""
     scores = pilot_scores(plan)
     spread = spread_of(scores) if scores else Spread(**plan.study.guess)
@@ -97,7 +97,7 @@ def sensitivity(plan: Plan) -> Sensitivity:
     study = plan.study
     levels = {name: len(factor) for name, factor in study.factors.items()}
     level = 1 - look_level(study.looks, paired=study.draw_training_cars) if study.looks else 0.95
-    return Sensitivity(
+    return PlannedPower(
         {"car": spread.car, "seed": spread.seed, "residual": spread.residual, "source": "pilot" if scores else "guess"},
         power.detectable(spread, len(study.seeds), test_cars, levels, study.cell_rope or study.rope, level),
     )

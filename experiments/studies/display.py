@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.studies import cost
-from experiments.studies.cost import Sensitivity
+from experiments.studies.cost import PlannedPower
 from experiments.studies.looks import OpenComparison, open_comparisons_of
 from experiments.studies.plan import Plan
 from experiments.studies.study_folder import run_states
@@ -18,7 +18,7 @@ from experiments.studies.trials import place_in_network
 MARKS = {"done": "", "running": "running", "failed": "FAILED", "missing": "-"}
 
 
-def print_plan(plan: Plan, sensitivity: Sensitivity, ended_trials: int) -> None:
+def print_plan(plan: Plan, power: PlannedPower, ended_trials: int) -> None:
     """Print what is compared, how many runs there are, what is finished, how long it takes, what it can detect."""
     study = plan.study
     for notice in plan.notices:
@@ -26,7 +26,7 @@ def print_plan(plan: Plan, sensitivity: Sensitivity, ended_trials: int) -> None:
     if study.question["en"]:
         print("\n" + "\n".join(filter(None, study.question.values())))
     table = Table(show_header=False, title=f"The study {study.name}", title_justify="left")
-    for name, value in [*_design_rows(plan, ended_trials), *_sensitivity_rows(plan, sensitivity)]:
+    for name, value in [*_design_rows(plan, ended_trials), *_power_rows(plan, power)]:
         table.add_row(name, value)
     table.add_row("confirmatory", ", ".join(study.confirmatory) or "nothing")
     table.add_row(
@@ -123,8 +123,8 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"
 
 
-def _sensitivity_rows(plan: Plan, sensitivity: Sensitivity) -> list[tuple[str, str]]:
-    spread, limits = sensitivity.variances, sensitivity.detectable
+def _power_rows(plan: Plan, power: PlannedPower) -> list[tuple[str, str]]:
+    spread, limits = power.variances, power.detectable
     source = "measured by the pilot" if spread["source"] == "pilot" else "guessed, not measured"
     unit = plan.cells[0].config.unit
     text = f"{unit}s {spread['car']:.4f}, seeds {spread['seed']:.4f}, rest {spread['residual']:.4f}: {source}"

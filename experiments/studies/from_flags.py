@@ -1,9 +1,11 @@
-"""From the flags of `run.py grid` and `run.py --tune` to a Study, parsed as a study file is."""
+"""From flags to a Study (`run.py grid`, `run.py --tune`), parsed as a study file is, and to the options of Ray."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from experiments.config.resolve import choose_preset
@@ -45,6 +47,31 @@ def tuning_study(args: ParsedArgs, flags: Mapping[str, Any]) -> Study:
         "tuning": _tuning(args, flags),
     }
     return parse_study(grid_name(content).replace("grid", "tune"), content, "The tuning")
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """The cluster's address (None: this machine), the fraction of a GPU per run, the number of concurrent runs."""
+
+    address: str | None = None
+    gpus_per_run: float | None = None
+    parallel: int | None = None
+
+
+def ray_options(
+    executor: str, ray_address: str | None, gpus_per_run: float | None, parallel: int | None
+) -> RayOptions | None:
+    """The options of `--executor ray`; None for this process. Raises InputError."""
+    flags = {"--ray-address": ray_address, "--gpus-per-run": gpus_per_run, "--parallel": parallel}
+    if executor == "here":
+        for flag in (name for name, value in flags.items() if value is not None):
+            raise InputError(f"{flag} is an option of Ray: add --executor ray, or leave it out.")
+        return None
+    if importlib.util.find_spec("ray") is None:
+        raise InputError(
+            "Ray is not installed. Type: pip install -r requirements-ray.txt, or leave out --executor ray."
+        )
+    return RayOptions(ray_address, gpus_per_run, parallel)
 
 
 def _settings(args: ParsedArgs) -> dict[str, Any]:

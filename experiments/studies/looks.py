@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records.files import read_json
-from analysis.records.places import RESULTS, Places, load_study
+from analysis.records.study_paths import RESULTS, StudyPaths, load_study
 from analysis.statistics.comparisons import Comparison
 from analysis.verdicts.answer import Answer, answer_study, open_comparisons
 from experiments.studies.plan import Plan
@@ -92,7 +92,7 @@ def open_comparisons_of(plan: Plan) -> list[OpenComparison]:
 
 def _answer(plan: Plan, seeds: int) -> Answer:
     results = RESULTS if plan.committed_runs else plan.folder / "committed"  # which is nowhere: records alone count
-    return answer_study(load_study(Places(plan.machine.output_dir, results), plan.study.name), seeds)
+    return answer_study(load_study(StudyPaths(plan.machine.output_dir, results), plan.study.name), seeds)
 
 
 def _open(found: Answer) -> list[OpenComparison]:

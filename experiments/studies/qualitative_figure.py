@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from analysis.plots.panels import Shown, png, strip
-from analysis.records.places import Places, load_study, one_study
+from analysis.records.study_paths import StudyPaths, load_study, one_study
 from analysis.text.wording import cell_name
 from analysis.verdicts.answer import Answer, answer_study
 from experiments.config.schema import DATA_DIRS
@@ -39,11 +39,11 @@ class TrainedCell:
     intensity: Scale | None = None
 
 
-def command(places: Places, asked: str | None, photographs: str, credit: str | None) -> None:
+def command(paths: StudyPaths, asked: str | None, photographs: str, credit: str | None) -> None:
     """`report --photographs`: write the strip next to the study's other figures."""
-    name = one_study(places, asked, f"--photographs {photographs}")
-    content = draw_strip(answer_study(load_study(places, name)), places.output_dir, photographs, credit)
-    places.write_results({places.results / name / "strip.png": content})
+    name = one_study(paths, asked, f"--photographs {photographs}")
+    content = draw_strip(answer_study(load_study(paths, name)), paths.output_dir, photographs, credit)
+    paths.write_results({paths.results / name / "strip.png": content})
 
 
 def draw_strip(answers: Answer, output_dir: Path, photographs: str, credit: str | None) -> bytes:

@@ -24,8 +24,8 @@ from typing import Any
 from experiments.runtime import progress
 from experiments.runtime.interrupts import Interrupted, Stop, handle_signals
 from experiments.studies.executor import Task, TaskFunction, WorkerLost
+from experiments.studies.from_flags import RayOptions
 from experiments.studies.plan import Plan
-from experiments.studies.ray_options import RayOptions
 from experiments.tracking import tracker
 from registry import InputError
 

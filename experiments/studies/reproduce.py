@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from analysis.records.places import Places, load_study, one_study
+from analysis.records.study_paths import StudyPaths, load_study, one_study
 from analysis.records.study_results import Study
 from experiments.config.schema import DATA_DIRS, RunConfig, RuntimeConfig
 from experiments.data.run_inputs import load_run_inputs
@@ -23,13 +23,11 @@ from registry import InputError
 WEIGHTS = Path("weights")  # where the studies look for weights files
 
 
-def command(places: Places, asked: str | None, count: int, data_dir: Path | None) -> int:
+def command(paths: StudyPaths, asked: str | None, count: int, data_dir: Path | None) -> int:
     """`report --verify`: the exit code."""
-    if count < 0:
-        raise InputError(f"--verify takes how many runs are to be repeated, not {count}.")
-    study = load_study(places, one_study(places, asked, f"--verify {count}"))
+    study = load_study(paths, one_study(paths, asked, f"--verify {count}"))
     return interruptible(
-        lambda stop: verify(study, count, places.output_dir, data_dir, stop), "The same command starts over."
+        lambda stop: verify(study, count, paths.output_dir, data_dir, stop), "The same command starts over."
     )
 
 

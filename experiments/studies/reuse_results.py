@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.records import committed
-from analysis.records.gather import read_trials
+from analysis.records.load_runs import read_trials
 from experiments.runtime import progress
 from experiments.studies.plan import Plan
 from registry import InputError

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.records.places import RESULTS
+from analysis.records.study_paths import RESULTS
 from experiments.config.values import ParsedArgs
 from experiments.runtime import interrupts, progress
 from experiments.runtime.interrupts import Stop
 from experiments.studies import cost, display, looks, ray_executor, reuse_results, study_folder, summary_runs, tuning
-from experiments.studies.cost import Sensitivity
+from experiments.studies.cost import PlannedPower
 from experiments.studies.definition import Study
 from experiments.studies.executor import Executor, LocalExecutor, run_all
+from experiments.studies.from_flags import RayOptions
 from experiments.studies.plan import Plan, PlannedCell, build
-from experiments.studies.ray_options import RayOptions
 from experiments.studies.study_folder import write_plan
 from experiments.tracking import tracker
 from experiments.training.single_run import train_one
@@ -52,9 +52,9 @@ def run_study(
         if not dry_run:
             study_folder.refuse_replaced(plan, extend)
             study_folder.record_store(plan)
-        sensitivity = cost.sensitivity(plan)
-        display.print_plan(plan, sensitivity, ended_trials)
-        return 0 if dry_run else _run(plan, sensitivity, stop, pool)
+        power = cost.planned_power(plan)
+        display.print_plan(plan, power, ended_trials)
+        return 0 if dry_run else _run(plan, power, stop, pool)
 
     return interrupts.interruptible(work)
 
@@ -70,7 +70,7 @@ def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = Non
         study_folder.record_store(plan)
         print(f"{count} cells x {plan.budget} trials each = {count * plan.budget}, {ended_trials} have ended.")
         with open_executor(plan, stop, pool) as (executor, session):
-            _tune_and_write(plan, cost.sensitivity(plan), executor, session)
+            _tune_and_write(plan, cost.planned_power(plan), executor, session)
         return 0
 
     return interrupts.interruptible(work)
@@ -83,7 +83,7 @@ def tune_and_train(study: Study, args: ParsedArgs) -> int:
     def work(stop: Stop) -> int:
         plan = build(study, args.machine, stop.check)
         with open_executor(plan, stop, None) as (executor, session):
-            _tune_and_write(plan, cost.sensitivity(plan), executor, session)
+            _tune_and_write(plan, cost.planned_power(plan), executor, session)
         rates.append(plan.rate(plan.cells[0]).value)
         return int(rates == [None])
 
@@ -104,11 +104,11 @@ def open_executor(plan: Plan, stop: Stop, pool: RayOptions | None) -> Iterator[t
         yield cluster or LocalExecutor(stop, session), session
 
 
-def _tune_and_write(plan: Plan, sensitivity: Sensitivity, executor: Executor, session: tracker.Session) -> None:
+def _tune_and_write(plan: Plan, power: PlannedPower, executor: Executor, session: tracker.Session) -> None:
     """Tune every cell and print the learning rates; plan.json has them at the end."""
-    write_plan(plan, sensitivity)  # before it, so that `report` can commit the trials of an unfinished tuning
+    write_plan(plan, power)  # before it, so that `report` can commit the trials of an unfinished tuning
     tuning.tune(plan, executor, session)
-    write_plan(plan, sensitivity)
+    write_plan(plan, power)
     display.print_rates(plan)
 
 
@@ -118,33 +118,33 @@ def _committed(plan: Plan) -> Path | None:
 
 
 def _run_until_decided(
-    plan: Plan, sensitivity: Sensitivity, executor: Executor, session: tracker.Session
+    plan: Plan, power: PlannedPower, executor: Executor, session: tracker.Session
 ) -> list[tuple[PlannedCell, int]]:
     """Carry out the runs: all of a fixed list of seeds, else seed by seed with a look after each; those that failed."""
-    write_plan(plan, sensitivity)
+    write_plan(plan, power)
     failed = run_all(plan, plan.runs(), executor, session)
     while looks.is_due(plan):
         left = looks.take_look(plan)
-        write_plan(plan, sensitivity)
+        write_plan(plan, power)
         progress.log(display.look_line(plan, left))
         if not looks.is_over(plan):
             failed = run_all(plan, plan.runs(), executor, session)
     return failed
 
 
-def _run(plan: Plan, sensitivity: Sensitivity, stop: Stop, pool: RayOptions | None) -> int:
+def _run(plan: Plan, power: PlannedPower, stop: Stop, pool: RayOptions | None) -> int:
     with open_executor(plan, stop, pool) as (executor, session):
         if plan.study.tuning:
-            _tune_and_write(plan, sensitivity, executor, session)
+            _tune_and_write(plan, power, executor, session)
         pilot = cost.pilot_runs(plan)
         if pilot and cost.pilot_scores(plan) is None:
-            write_plan(plan, sensitivity)
+            write_plan(plan, power)
             progress.log("The pilot comes first: it measures how much seeds and groups vary.")
             run_all(plan, pilot, executor, session)
-            sensitivity = cost.sensitivity(plan)
-            display.print_plan(plan, sensitivity, tuning.load_rates(plan))
-        failed = _run_until_decided(plan, sensitivity, executor, session)
-        write_plan(plan, sensitivity)  # in case another worker, which was behind, wrote an earlier state
+            power = cost.planned_power(plan)
+            display.print_plan(plan, power, tuning.load_rates(plan))
+        failed = _run_until_decided(plan, power, executor, session)
+        write_plan(plan, power)  # in case another worker, which was behind, wrote an earlier state
         summary_runs.summarise_study(plan.study.name, plan.machine.output_dir, session, _committed(plan))
     display.print_status(plan, tuning.load_rates(plan))
     print(f"Next: python run.py report {plan.study.name}{plan.machine.output_flag}")

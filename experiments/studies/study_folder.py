@@ -25,7 +25,7 @@ from experiments.data.masks import mask_files
 from experiments.runtime import progress
 from experiments.runtime.files import write_atomically
 from experiments.runtime.leases import LOCK_TIMEOUT, wait_for_lock
-from experiments.studies.cost import Sensitivity
+from experiments.studies.cost import PlannedPower
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.tracking import store
 from experiments.training.run_index import state_of
@@ -35,9 +35,9 @@ STORE = "tracking.json"  # in a study's folder: the MLflow store that it began i
 StudyRunState = tuple[str, str]  # done, running, failed or missing, and a detail
 
 
-def write_plan(plan: Plan, sensitivity: Sensitivity) -> None:
+def write_plan(plan: Plan, power: PlannedPower) -> None:
     """Write plan.json, the study as it stands now, unless the file says so already."""
-    text = json.dumps(_content(plan) | dataclasses.asdict(sensitivity), indent=1, ensure_ascii=False).encode()
+    text = json.dumps(_content(plan) | dataclasses.asdict(power), indent=1, ensure_ascii=False).encode()
     path = plan.folder / "plan.json"
     with _locked(plan.folder):
         if not path.exists() or path.read_bytes() != text:

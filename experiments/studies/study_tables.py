@@ -36,7 +36,7 @@ from registry import did_you_mean
 MOST_SEEDS = 100  # of a study that is looked at after each
 
 
-class Table(BaseModel):
+class TomlTable(BaseModel):
     """A table of a study file: unknown keys are refused, and values are not converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -82,7 +82,7 @@ def _setting(name: str, value: Any) -> Any:
 
 RunSettings: Any = create_model(  # type: ignore[call-overload]
     "RunSettings",
-    __base__=Table,
+    __base__=TomlTable,
     **{name: (Annotated[Any, AfterValidator(partial(_setting, name))], None) for name in setting_fields()},
 )
 Seeds = Annotated[list[NonNegativeInt], Field(min_length=1), AfterValidator(_refuse_duplicates)]
@@ -133,17 +133,17 @@ def levels_as_tables(factors: Any) -> Any:
     return tables if isinstance(factors, Mapping) else factors
 
 
-class QuestionTable(Table):
+class QuestionTable(TomlTable):
     en: str = ""
     zh: str = ""
 
 
-class PilotTable(Table):
+class PilotTable(TomlTable):
     cells: PositiveInt = 2
     seeds: int = Field(5, ge=2)
 
 
-class GuessTable(Table):
+class GuessTable(TomlTable):
     car: NonNegativeFloat = GUESS["car"]
     seed: NonNegativeFloat = GUESS["seed"]
     residual: NonNegativeFloat = GUESS["residual"]
@@ -187,7 +187,7 @@ def _refuse_bad_pattern(pattern: str | None) -> str | None:
 Label = Annotated[Any, AfterValidator(_refuse_other_labels)]
 
 
-class DesignTable(Table):
+class DesignTable(TomlTable):
     seeds: Annotated[Seeds, WrapValidator(_read_counts)]
     rope: PositiveFloat = ROPE
     cell_rope: PositiveFloat | None = None
@@ -211,7 +211,7 @@ class DesignTable(Table):
         return tuple(range(self.seeds.first, self.seeds.last + 1)) if isinstance(self.seeds, SeedCounts) else ()
 
 
-class TuningTable(Table):
+class TuningTable(TomlTable):
     low: PositiveFloat
     high: PositiveFloat
     points: int = Field(ge=3)
@@ -232,7 +232,7 @@ class TuningTable(Table):
         return self
 
 
-class StudyFile(Table):
+class StudyFile(TomlTable):
     """A whole study file; the checks that concern several tables are here."""
 
     question: QuestionTable = QuestionTable()

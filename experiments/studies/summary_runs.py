@@ -14,7 +14,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from analysis.records.places import Places, load_study
+from analysis.records.study_paths import StudyPaths, load_study
 from analysis.text.sentences import cell_verdict
 from analysis.verdicts.answer import Answer, CellResult, answer_study
 from experiments.data.images import open_image
@@ -33,8 +33,8 @@ def summarise_study(name: str, output_dir: Path, session: Session, results: Path
         results: the folder of committed results that count beside the records, if any do.
     """
     try:
-        places = Places(output_dir, results if results is not None else output_dir / "no results")
-        found = answer_study(load_study(places, name))
+        paths = StudyPaths(output_dir, results if results is not None else output_dir / "no results")
+        found = answer_study(load_study(paths, name))
     except InputError as error:
         progress.log(f"The study {name} has no summary in MLflow: {error}")
         return

@@ -1,7 +1,4 @@
-"""A trained network as an MLflow model: written as a folder, and put among the artifacts of its run.
-
-With `tracking` and `tracking_store` the door to MLflow.
-"""
+"""A trained network as an MLflow model: written as a folder, and put among the artifacts of its run."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""MLflow's store: where it is, how it is made once, and what it has of a run.
-
-Together with `tracking` the one door to MLflow.
-"""
+"""MLflow's store: its address, its creation, and what it has of a run."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ LOCKED = 5.0  # seconds to wait for a sqlite file that somebody else has locked
 
 
 def set_up() -> None:
-    """The settings of MLflow that hold wherever the user set no others."""
+    """Set MLflow's environment variables, unless the user has."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
 
@@ -96,7 +93,7 @@ class TrackedRun:
 
 
 def find(client: Any, experiment: str, key: str) -> str | None:
-    """The id of the run with this key."""
+    """Return the id of the run with this key."""
     found = client.search_runs([experiment], f"tags.key = '{key}'", max_results=1)
     return found[0].info.run_id if found else None
 

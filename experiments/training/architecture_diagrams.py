@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from analysis.plots.architecture import Level, Shape, save_gate, save_unet
+from analysis.plots.architecture import NetworkLevel, Shape, save_gate, save_unet
 from registry import MODELS
 
 Shapes = dict[str, Shape]
@@ -48,21 +48,21 @@ def trace(model: nn.Module, size: tuple[int, int]) -> tuple[Shapes, float]:
     return shapes, counter.get_total_flops() / 2
 
 
-def levels(shapes: Shapes) -> list[Level]:
+def levels(shapes: Shapes) -> list[NetworkLevel]:
     """The traced shapes of a UNet by resolution, finest first."""
     depth = sum(name.startswith("encoder.") and name.count(".") == 1 and " " not in name for name in shapes)
     found = []
     for number in range(depth):
         up = f"decoder.{depth - 1 - number}"
         found.append(
-            Level(
+            NetworkLevel(
                 _double(shapes, f"encoder.{number}"),
                 shapes[f"{up}.up"],
                 _double(shapes, f"{up}.conv")[1:],
                 shapes.get(f"{up}.gate"),
             )
         )
-    return [*found, Level(_double(shapes, "bottleneck"))]
+    return [*found, NetworkLevel(_double(shapes, "bottleneck"))]
 
 
 def gate(shapes: Shapes) -> dict[str, Shape]:

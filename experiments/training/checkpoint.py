@@ -1,13 +1,13 @@
-"""Checkpoints that are whole or not used.
+"""Checkpoints, written atomically and verified by their checksum before use.
 
 A file is what `torch.save` writes, followed by one line with its SHA-256: `torch.load(path, weights_only=True)` reads
-it as it is, and one flipped bit, which torch would load silently, is noticed. A file is written under a name of its
-own, flushed to the disk and renamed; `last.ckpt` becomes `previous.ckpt` first, so a crash at any moment leaves a valid
-one. Nothing is ever unpickled: what is no plain tensor, number, text, list or dict is refused.
+it as it is, and a single flipped bit, which torch would load silently, is detected. A file is written under a temporary
+name, flushed to disk and renamed; `last.ckpt` becomes `previous.ckpt` first, so a crash at any moment leaves a valid
+one. Nothing is unpickled: anything but plain tensors, numbers, texts, lists and dicts is refused.
 
-A process may be stopped at any moment and go on when its run is another's. So whether it still has the run is asked
-(`confirm`) when the new file lies ready, and who takes a run over sweeps such files away before reading anything: what
-was asked for too early then has nothing left to rename.
+A process may be suspended at any moment and continue after another process has taken its run over. So the lease is
+checked (`confirm`) when the new file is complete, and the process that takes a run over removes temporary files before
+it reads anything: one that was confirmed too early then has nothing left to rename.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _TAIL = len(_MARK) + 64 + 1
 
 
 class Damaged(Exception):
-    """A checkpoint that is cut short, altered, or no checkpoint; the text says which."""
+    """A checkpoint that is truncated, altered, or none at all; the message says which."""
 
 
 def save(path: Path, content: dict[str, Any], confirm: Callable[[], None] = no_check) -> None:
-    """Write `content` (tensors, numbers, texts, lists, dicts) to `path`, whole or not at all."""
+    """Write `content` (tensors, numbers, texts, lists, dicts) to `path`, atomically."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getbuffer()
@@ -43,7 +43,7 @@ def save(path: Path, content: dict[str, Any], confirm: Callable[[], None] = no_c
 
 
 def rotate(folder: Path, confirm: Callable[[], None] = no_check) -> None:
-    """Keep the last checkpoint as the one before, too: `last.ckpt` itself stays until the next one takes its place."""
+    """Retain `last.ckpt` as `previous.ckpt`; `last.ckpt` itself stays until the next checkpoint replaces it."""
     last, temporary = folder / "last.ckpt", temporary_name(folder / "previous.ckpt")
     if not last.exists():
         return
@@ -59,18 +59,18 @@ def rotate(folder: Path, confirm: Callable[[], None] = no_check) -> None:
 
 
 def remove_temporary_files(folder: Path, confirm: Callable[[], None] = no_check) -> None:
-    """Take away what other processes have left half-written: who takes a run over does it before reading anything.
+    """Remove files that other processes left half-written; to be called before reading a run that is taken over.
 
-    The list is made before the question: what it holds cannot be the next owner's, however late it is taken away.
+    The files are listed before the lease is confirmed: none can be the next owner's, however late it is removed.
     """
-    found = list(folder.glob("*.tmp"))
+    abandoned = list(folder.glob("*.tmp"))
     confirm()
-    for path in found:
+    for path in abandoned:
         path.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint, on the CPU. Raises Damaged unless its SHA-256 is right and it holds no pickle."""
+    """Read a checkpoint onto the CPU. Raises Damaged unless its SHA-256 is right and it holds no pickle."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -95,15 +95,15 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The last valid checkpoint of a run (None: there is none), and a sentence for each one that was skipped."""
-    passed_over: list[str] = []
+    """Read the last valid checkpoint of a run, None without any; with a sentence for each one that was skipped."""
+    skipped: list[str] = []
     for name in ("last.ckpt", "previous.ckpt"):
         if (folder / name).exists():
             try:
                 content = load(folder / name)
                 if not content.get("pruned"):
-                    return content, passed_over
-                passed_over.append(f"{folder / name} holds only weights since `runs prune`")
+                    return content, skipped
+                skipped.append(f"{folder / name} holds only weights since `runs prune`")
             except Damaged as damaged:
-                passed_over.append(str(damaged))
-    return None, passed_over
+                skipped.append(str(damaged))
+    return None, skipped

@@ -1,6 +1,4 @@
-"""A forward pass of shapes alone, before anything is written: a model that cannot take the size or the batch says so
-now.
-"""
+"""Dry run of a model before anything is written: a forward pass of shapes shows whether it takes size and batch."""
 
 from __future__ import annotations
 
@@ -16,11 +14,10 @@ from registry import InputError
 
 
 def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
-    """Try `model` as it will be trained on `photographs` and evaluated, on the meta device, which computes no values.
+    """Try `model` on the meta device, which computes nothing, as it will be trained (on `photographs`) and evaluated.
 
-    Raises InputError where it is no module, refuses a batch (or a part of one) with ValueError, or returns something
-    else than float logits of the right shape. A model that the meta device cannot run is let through: the training will
-    tell.
+    Raises InputError where it is no module, refuses a batch (or a micro-batch) with ValueError, or returns something
+    else than float logits of the right shape. A model that the meta device cannot run passes: training will show.
     """
     name = f"--model {config.model}"
     if not isinstance(model, nn.Module):
@@ -37,8 +34,8 @@ def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
         logits = _logits(model, name, (n, 3, height, width), training, "" if n == batch else _advice(config, n))
         if logits is not None and tuple(logits.shape) != (n, 1, height, width):
             raise InputError(
-                f"{name} makes {_words(logits.shape)} of images {_words((n, 3, height, width))}; "
-                f"it should return logits {_words((n, 1, height, width))}."
+                f"{name} makes {_shape(logits.shape)} of images {_shape((n, 3, height, width))}; "
+                f"it should return logits {_shape((n, 1, height, width))}."
             )
     if ":" in config.model and _seems_to_end_in_sigmoid(model):
         progress.log(
@@ -58,7 +55,7 @@ def _seems_to_end_in_sigmoid(model: nn.Module) -> bool:
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             outputs = torch.cat([model(part).flatten() for part in (image, 1e4 * image, -1e4 * image)])
-    except Exception:  # too small an image, another device: nothing can be told
+    except Exception:  # too small an image, another device: unknown
         return False
     finally:
         model.train(before)
@@ -66,7 +63,7 @@ def _seems_to_end_in_sigmoid(model: nn.Module) -> bool:
 
 
 def _parts(batch: int, accumulate: int) -> list[int]:
-    """The sizes of the parts that a batch is trained in."""
+    """The sizes of the micro-batches of a batch, where they differ from it."""
     sizes = {len(part) for part in torch.arange(batch).chunk(min(accumulate, batch))}
     return sorted(sizes - {batch})
 
@@ -80,17 +77,17 @@ def _advice(config: RunConfig, part: int) -> str:
 
 @torch.no_grad()
 def _logits(model: nn.Module, name: str, shape: tuple[int, ...], training: bool, advice: str) -> torch.Tensor | None:
-    """What the model makes of a batch of that shape; None where it cannot be told."""
+    """The model's output for a batch of this shape; None where the meta device cannot run it."""
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     state = {key: value.to("meta") for key, value in state.items()}
     before = model.training
     model.train(training)
     try:
-        with torch.random.fork_rng(devices=[]):  # dropout draws, and the run's own numbers must not depend on it
+        with torch.random.fork_rng(devices=[]):  # dropout draws numbers, which the run itself must not depend on
             logits = torch.func.functional_call(model, state, (torch.empty(shape, device="meta"),))
     except ValueError as error:
         raise InputError(f"{name}: {error}{advice}") from None
-    except Exception:  # values are looked at, a tensor is made on the CPU: whatever meta tensors do not do
+    except Exception:  # it reads values, or creates a tensor on the CPU: meta tensors do neither
         return None
     finally:
         model.train(before)
@@ -99,5 +96,5 @@ def _logits(model: nn.Module, name: str, shape: tuple[int, ...], training: bool,
     return logits
 
 
-def _words(shape: Sequence[int]) -> str:
+def _shape(shape: Sequence[int]) -> str:
     return f"({', '.join(map(str, shape))})"

@@ -40,7 +40,7 @@ class TrainingJob:
     def track(
         self, status: str = RUNNING, metrics: Mapping[str, float] | None = None, tags: Mapping[str, str] | None = None
     ) -> None:
-        """Have MLflow get what it lacks of the run's folder."""
+        """Upload to MLflow what it lacks of the run's folder."""
         config, data_dir = self.inputs.config, self.inputs.machine.data_dir
         every = {**self.tags, **(tags or {})}
         try:

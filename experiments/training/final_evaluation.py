@@ -1,4 +1,4 @@
-"""The end of a run: last and best weights on the test set, and the content of result.json."""
+"""The end of a run: last and best weights on the test set, and the content of result.json; of a trial, validation."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def evaluate_on_test(
     scored: list[evaluator.ScoredImage] = []
     began = time.perf_counter()
     with progress.progress_counter("scoring test images", stop.check) as show:
-        for one in evaluator.evaluate([models[name] for name in weights], test, state.fabric.device):
+        for one in evaluator.evaluate([models[name] for name in weights], test, state.device):
             scored.append(dataclasses.replace(one, predictions=[]))
             show(len(scored), len(test))
     for place, name in enumerate(weights):
@@ -54,7 +54,7 @@ def evaluate_on_test(
     (run_folder.folder / "scores.csv").unlink(missing_ok=True)  # left by an early version that was interrupted here
     folder = run_folder.folder / "pictures"
     examples, curves = folder / "test-images.png", folder / "curves.png"
-    predict = functools.partial(evaluator.predict_logits, models[weights[0]], device=state.fabric.device)
+    predict = functools.partial(evaluator.predict_logits, models[weights[0]], device=state.device)
     pictures.save_examples(examples, test, [one.dice for one in scored], predict, run_folder.confirm)
     drawn = training.curves_png(run_folder.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
     files.write_atomically(curves, drawn, confirm=run_folder.confirm)
@@ -69,7 +69,7 @@ def _result(
     scored: list[evaluator.ScoredImage],
     seconds: float,
 ) -> dict[str, Any]:
-    """What result.json holds."""
+    """The content of result.json."""
     config, parts = inputs.config, inputs.parts
     tables = {name: run_files.read_score_table(run_folder.folder / f"scores_{name}.csv") for name in ("best", "last")}
     return {
@@ -88,6 +88,18 @@ def _result(
     }  # fmt: skip
 
 
+def validation_result(
+    inputs: RunInputs, pixels: Pixels, state: State, run_folder: RunFolder, stop: Stop
+) -> dict[str, Any]:
+    """Return the result of a trial: the validation Dice of its last epoch, which nothing has selected."""
+    config = inputs.config
+    return {
+        "key": config.key, "model": config.model, "loss": config.loss, "seed": config.seed, "epochs": state.epoch,
+        "learning_rate": config.learning_rate, "value": run_folder.epochs()[-1]["val/dice"],
+        "images_per_second": _speed(run_folder), "seconds": {"training": round(state.seconds, 1)},
+    }  # fmt: skip
+
+
 def _gmacs(state: State, size: tuple[int, int]) -> float:
     """Multiply-accumulates of one forward pass of one image, in billions; no values are computed."""
     model = copy.deepcopy(network(state.model)).to("meta").eval()
@@ -97,20 +109,20 @@ def _gmacs(state: State, size: tuple[int, int]) -> float:
 
 
 def _speed(run_folder: RunFolder) -> float:
-    """Photographs trained on in a second: the median over the epochs."""
+    """Training images per second, the median over epochs."""
     speeds = [row["images_per_second"] for row in run_folder.timings()]
     return round(statistics.median(speeds), 2) if speeds else 0.0
 
 
 def _twin(state: State, weights: dict[str, Any]) -> nn.Module:
-    """A second network of the same kind with other weights."""
+    """A copy of the network with other weights."""
     twin = copy.deepcopy(network(state.model))
     twin.load_state_dict(weights)
     return twin
 
 
 def test_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers that MLflow shows of a finished run, by their names there; `test/*` are the headline weights'."""
+    """Metrics of a finished run by their MLflow names; `test/*` are those of the headline weights."""
     scores = {"test": headline(result), "test_last": "last", "test_best": "best"}
     names = ("dice", "iou", "boundary_iou", "hd95_median")
     return {
@@ -121,15 +133,11 @@ def test_metrics(result: dict[str, Any]) -> dict[str, float]:
 
 
 def _device_name(state: State) -> str:
-    return (
-        torch.cuda.get_device_name(state.fabric.device)
-        if state.fabric.device.type == "cuda"
-        else versions()["processor"]
-    )
+    return torch.cuda.get_device_name(state.device) if state.device.type == "cuda" else versions()["processor"]
 
 
 def _peak_memory(state: State) -> float:
-    """Of the device on CUDA, of the process elsewhere; gigabytes."""
-    if state.fabric.device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(state.fabric.device) / 1e9, 3)
+    """Peak memory in GB: of the device on CUDA, of the process elsewhere."""
+    if state.device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(state.device) / 1e9, 3)
     return round(peak_memory() / 1e9, 3)

@@ -1,6 +1,6 @@
-"""`--init RUN|FILE`: start from weights that an earlier run, or anybody else, has trained.
+"""`--init RUN|FILE`: start from the weights of an earlier run, or of anybody else.
 
-Tensors of the same name and shape are taken, the others keep their random values, and what was taken is said. The
+Tensors of the same name and shape are loaded, the others keep their random values, and the log says which. The
 digest of the tensors, not the file's path, is part of the run's identity.
 """
 

@@ -10,7 +10,6 @@ Read it from top to bottom: the schedule, what is trained (State), one step, one
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
@@ -20,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,7 +31,7 @@ from experiments.runtime.interrupts import Interrupted
 Loss = Callable[[Tensor, Tensor], Tensor]
 Watch = Callable[[Iterable[Any]], Iterable[Any]]  # wraps the steps of an epoch, to draw a progress bar
 
-FABRIC_PRECISION = {"bf16": "bf16-mixed", "fp16": "16-mixed", "fp32": "32-true"}
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}  # what the network computes in
 CHECK_EVERY = 50  # steps between two checks for non-finite values: each waits for the device
 
 
@@ -56,9 +54,11 @@ class Epoch:
 class State:
     """The complete training state between two steps: everything that a checkpoint holds."""
 
-    fabric: Fabric
-    model: nn.Module  # as Fabric wraps it; `.module` is the network itself
-    optimizer: Any
+    device: torch.device
+    autocast: torch.dtype | None  # None: float32 throughout
+    model: nn.Module  # the network, or as torch.compile wraps it: see `network`
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler  # of the loss; passes it through unless training is in fp16
     loss_sum: Tensor  # of the steps of this epoch, kept on the device
     broken: Tensor  # 1.0 once a loss or gradient was not finite; all later updates are skipped
     epoch: int = 0  # epochs finished
@@ -71,12 +71,12 @@ class State:
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain data and tensors."""
-        cuda = torch.cuda.get_rng_state_all() if self.fabric.device.type == "cuda" else []
+        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
         return {
             "epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "best_dice": self.best_dice,
             "seconds": self.seconds, "spent": self.spent, "trained": self.trained,
             "loss_sum": self.loss_sum, "broken": self.broken, "model": network(self.model).state_dict(),
-            "optimizer": self.optimizer.state_dict(), "scaler": self.fabric._precision.state_dict(),
+            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
             "random": torch.get_rng_state(), "cuda_random": cuda,
         }  # fmt: skip
 
@@ -85,11 +85,12 @@ class State:
         for name in ("epoch", "step", "best_epoch", "best_dice", "seconds"):
             setattr(self, name, saved[name])
         self.spent, self.trained = saved.get("spent", 0.0), saved.get("trained", 0.0)  # absent in old checkpoints
-        self.loss_sum = saved["loss_sum"].to(self.fabric.device)
-        self.broken = saved.get("broken", 1.0 - torch.isfinite(self.loss_sum).float()).to(self.fabric.device)
+        self.loss_sum = saved["loss_sum"].to(self.device)
+        self.broken = saved.get("broken", 1.0 - torch.isfinite(self.loss_sum).float()).to(self.device)
         network(self.model).load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self.fabric._precision.load_state_dict(saved["scaler"])
+        if saved["scaler"]:
+            self.scaler.load_state_dict(saved["scaler"])
         torch.set_rng_state(saved["random"])
         if saved["cuda_random"]:
             torch.cuda.set_rng_state_all(saved["cuda_random"])
@@ -124,15 +125,14 @@ def start(model: nn.Module, config: RunConfig) -> State:
     if config.device == "cuda":
         _repeatable_cuda()
     keep_freed_memory()
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its precision
-    precision: Any = FABRIC_PRECISION[config.precision]
-    fabric = Fabric(accelerator=config.device, devices=1, precision=precision)
-    model = model.to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device, autocast = torch.device(config.device), AUTOCAST[config.precision]
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
     optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
-    wrapped, optimizer = fabric.setup(_compiled(model, config.compile), optimizer)
-    zero = torch.zeros((), device=fabric.device)
-    return State(fabric, wrapped, optimizer, loss_sum=zero.clone(), broken=zero.clone())
+    scaler = torch.amp.GradScaler(config.device, enabled=autocast is torch.float16)
+    zero = torch.zeros((), device=device)
+    compiled = _compiled(model, config.compile)
+    return State(device, autocast, compiled, optimizer, scaler, loss_sum=zero.clone(), broken=zero.clone())
 
 
 def _compiled(model: nn.Module, how: str) -> nn.Module:
@@ -142,9 +142,17 @@ def _compiled(model: nn.Module, how: str) -> nn.Module:
 
 
 def network(model: nn.Module) -> nn.Module:
-    """The network itself, without the wrappers of Fabric and torch.compile."""
-    inner = getattr(model, "module", model)
-    return getattr(inner, "_orig_mod", inner)
+    """The network itself, without the wrapper of torch.compile."""
+    return getattr(model, "_orig_mod", model)
+
+
+def forward(state: State, images: Tensor) -> Tensor:
+    """Logits in float32 of images (N, 3, H, W), computed in the precision of the training."""
+    if state.autocast is None:
+        return state.model(images)
+    with torch.autocast(state.device.type, state.autocast):
+        logits = state.model(images.to(state.autocast))
+    return logits.float()
 
 
 def _repeatable_cuda() -> None:
@@ -168,15 +176,16 @@ def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: flo
     """
     value = torch.zeros_like(state.loss_sum)
     for some, truth in zip(images.chunk(parts), masks.chunk(parts), strict=True):
-        piece = loss(state.model(some), truth) * (len(some) / len(images))
-        state.fabric.backward(piece)
+        piece = loss(forward(state, some), truth) * (len(some) / len(images))
+        state.scaler.scale(piece).backward()
         value += piece.detach()
-    norm = state.fabric.clip_gradients(state.model, state.optimizer, max_norm=clip, error_if_nonfinite=False)
-    scaled = getattr(state.fabric._precision, "scaler", None) is not None
-    watched = value if scaled else value + norm  # type: ignore[operator]
+    state.scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(state.optimizer.param_groups[0]["params"], clip)
+    watched = value if state.scaler.is_enabled() else value + norm
     state.broken = torch.maximum(state.broken, 1.0 - torch.isfinite(watched).float())
-    state.optimizer.optimizer.found_inf = state.broken
-    state.optimizer.step()
+    state.optimizer.found_inf = state.broken  # type: ignore[attr-defined]
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
     state.optimizer.zero_grad()
     state.loss_sum += value
 
@@ -232,7 +241,7 @@ def _steps(
     state: State, batches: Batches, loss: Loss, config: RunConfig, number: int, stop: Callable[[], bool], watch: Watch
 ) -> None:
     """Run the remaining steps of an epoch and time them. Raises Interrupted and Diverged."""
-    device, small = state.fabric.device, round(config.progressive * config.epochs)
+    device, small = state.device, round(config.progressive * config.epochs)
     began = time.perf_counter()
     state.model.train()
     try:
@@ -273,8 +282,8 @@ def validate(
         if stop():
             raise Interrupted
         images, masks = _stacked(dataset, range(at, min(at + batch_size, len(dataset))))
-        masks = as_target(masks, state.fabric.device)
-        logits = state.model(as_input(images, state.fabric.device))
+        masks = as_target(masks, state.device)
+        logits = forward(state, as_input(images, state.device))
         counts.append(_counts(logits > 0, masks > 0))
         losses.append(loss(logits, masks).detach() * len(images))
     overlap, predicted, true = torch.cat(counts).cpu().numpy().astype(np.float64).T  # the only wait for the device

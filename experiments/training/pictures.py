@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,16 +13,16 @@ from analysis.plots import panels
 from experiments.data.dataset import ImageDataset
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.runtime.files import no_check, write_atomically
-from experiments.training.loop import State
+from experiments.training.loop import State, forward
 
-SHOWN = 4  # photographs in a picture
+SHOWN = 4  # images in a picture
 
 
 def save_validation(path: Path, state: State, validation: ImageDataset, confirm: Callable[[], None] = no_check) -> None:
-    """A panel of a few validation photographs, always the same, as the network sees them now."""
+    """Save a panel of a few validation images, always the same, with the current predictions."""
     chosen = list(range(0, len(validation), max(1, len(validation) // SHOWN)))[:SHOWN]
     images = np.stack([validation.image(i) for i in chosen])
-    logits = predict_logits(state.model, images, state.fabric.device)
+    logits = predict_logits(functools.partial(forward, state), images, state.device)
     rows = [
         (validation.image(i), validation.augmented(0, i)[1] > 0, one > 0, validation.samples[i].name)
         for i, one in zip(chosen, logits, strict=True)
@@ -36,7 +37,7 @@ def save_examples(
     predict: Callable[[NDArray[np.uint8]], NDArray[np.float32]],
     confirm: Callable[[], None] = no_check,
 ) -> None:
-    """A panel of the test images with the best, the median and the worst Dice, at their own size.
+    """Save a panel of the test images with the best, the median and the worst Dice, at their own size.
 
     Args:
         path: PNG to write.

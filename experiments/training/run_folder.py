@@ -1,4 +1,4 @@
-"""A run's folder: what is written into it, when it counts as finished, and what is refused."""
+"""A run's folder: its files, when the run counts as finished, and the checks on resuming and reading it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SEALED = ("metrics.jsonl", "scores_best.csv", "scores_last.csv")  # what result.
 class RunFolder:
     """The folder `outputs/runs/<key>/`. Its `result.json`, written last, means that the run is finished.
 
-    Who writes into it gives `confirm`, which raises Busy once the run is another process's: then nothing is written.
+    `confirm` is called before every write and raises Busy once another process has taken the run over.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class RunFolder:
         return read_json(self.folder / "config.json") or {}
 
     def begin(self, config: RunConfig, machine: RuntimeConfig, command: list[str]) -> None:
-        """Make the folder and write config.json, or check that the one that is there is this run's."""
+        """Create the folder and write config.json, or verify an existing one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "config.json"
         if path.exists():
@@ -59,7 +59,7 @@ class RunFolder:
         self.write(path.name, json.dumps(content, indent=1))
 
     def verify_config(self, config: RunConfig) -> None:
-        """Raise InputError unless config.json says what it said when the run began."""
+        """Raise InputError where config.json was changed since the run began."""
         saved = self.saved().get("config")
         if saved != config.to_dict():
             raise InputError(
@@ -68,7 +68,7 @@ class RunFolder:
             )
 
     def verify_checksums(self) -> None:
-        """Raise InputError where a number of this finished run was changed after its end (runs of old have no seal)."""
+        """Raise InputError where a file of this finished run was changed since (runs of early versions lack a seal)."""
         result = self.result() or {}
         if name := changed_file(self.folder, result):
             raise InputError(
@@ -77,7 +77,7 @@ class RunFolder:
             )
 
     def epochs(self) -> list[dict[str, float]]:
-        """The lines of metrics.jsonl; a last line that a crash cut off is left out."""
+        """The lines of metrics.jsonl, without a last line that a crash truncated."""
         return run_files.read_json_lines(self.folder / "metrics.jsonl")
 
     def timings(self) -> list[dict[str, float]]:
@@ -85,14 +85,13 @@ class RunFolder:
         return run_files.read_json_lines(self.folder / "timing.jsonl")
 
     def files(self) -> list[Path]:
-        """The settings, numbers and scores, without weights and pictures: what MLflow gets, too."""
+        """Settings, metrics and scores, without weights and pictures: the files that MLflow also gets."""
         return [path for path in sorted(self.folder.iterdir()) if path.suffix in (".json", ".jsonl", ".csv")]
 
     def truncate_after(self, last: int) -> None:
-        """Forget the lines of epochs after `last`: those epochs will be trained again.
+        """Discard the lines of epochs after `last`, which will be trained again.
 
-        Raises InputError where an epoch up to `last` is missing or there twice: a line is on the disk before its
-        checkpoint.
+        Raises InputError where an epoch up to `last` is missing or repeated: a line is on disk before its checkpoint.
         """
         for name in ("metrics.jsonl", "timing.jsonl"):
             kept = (
@@ -104,11 +103,10 @@ class RunFolder:
             self.write(name, "".join(json.dumps(row) + "\n" for row in kept))
 
     def add(self, name: str, row: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl or timing.jsonl, to the disk before it returns.
+        """Append a line to metrics.jsonl or timing.jsonl and flush it to disk.
 
-        Whose run it is, is asked with the file open: who takes it over puts new files in the place of these two
-        (`truncate_after`), so what a process writes that was stopped just after it asked goes into a file that is no
-        more.
+        The lease is confirmed with the file open: a process that takes the run over replaces both files
+        (`truncate_after`), so a process suspended just after its check appends to a file that no longer exists.
         """
         with name_file(self.folder / name), open(self.folder / name, "a", encoding="utf-8") as file:
             self.confirm()
@@ -121,12 +119,12 @@ class RunFolder:
         checkpoint.save(self.folder / "best.ckpt", content, self.confirm)
 
     def save_last(self, content: dict[str, Any]) -> None:
-        """Write last.ckpt, and keep the one before as previous.ckpt."""
+        """Write last.ckpt, and retain the one before as previous.ckpt."""
         checkpoint.rotate(self.folder, self.confirm)
         checkpoint.save(self.folder / "last.ckpt", content, self.confirm)
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write result.json: from now on the run is finished, and its numbers are sealed by their SHA-256.
+        """Write result.json: the run is finished, and its files are sealed by their SHA-256.
 
         Raises InputError where metrics.jsonl or timing.jsonl does not hold each epoch once.
         """
@@ -135,11 +133,7 @@ class RunFolder:
         self._finish(result)
 
     def import_result(self, config: RunConfig, result: dict[str, Any] | None) -> None:
-        """Note a trial that was finished elsewhere, of which there is a result and nothing else, in a folder that is
-        new.
-
-        One that diverged has no result, but the reason.
-        """
+        """Record a trial that ended elsewhere in a new folder; None is the result of one that diverged."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if result is None:
             self.fail("It diverged elsewhere.", diverged=True)
@@ -157,7 +151,7 @@ class RunFolder:
         (self.folder / "failed.json").unlink(missing_ok=True)
 
     def write(self, name: str, content: str) -> None:
-        """Write one of the run's files, whole or not at all."""
+        """Write one of the run's files atomically."""
         write_atomically(self.folder / name, content.encode(), confirm=self.confirm)
 
     def _refuse_gap(self, name: str, rows: list[dict[str, Any]], last: int) -> None:
@@ -168,26 +162,26 @@ class RunFolder:
             )
 
     def drop_weights(self) -> None:
-        """Free the space of the checkpoints: those of a finished trial are of no further use."""
+        """Delete the checkpoints, which a finished trial no longer needs."""
         self.confirm()
         for path in self.folder.glob("*.ckpt"):
             path.unlink()
 
     def fail(self, reason: str, diverged: bool = False) -> None:
-        """Note why the run failed; the same command tries it again."""
+        """Record why the run failed; the same command retries it."""
         content = {"reason": reason, "diverged": diverged, "time": time.time()}
-        with contextlib.suppress(OSError):  # the reason may be that the disk is full: it is printed, too
+        with contextlib.suppress(OSError):  # the disk may be full; the reason is also printed
             self.write("failed.json", json.dumps(content))
 
     def failure(self) -> dict[str, Any] | None:
-        """What `fail` noted of a run that has not been finished since: reason, diverged, time; or None."""
+        """What `fail` recorded (reason, diverged, time), unless the run has been finished since; or None."""
         return None if self.result() else read_json(self.folder / "failed.json")
 
 
 def refuse_changed(config: RunConfig, machine: RuntimeConfig) -> None:
-    """Refuse to begin anew where the same command left a run unfinished whose data, weights or machine differ from now.
+    """Raise InputError where the same command left a run unfinished with other data, weights or threads than now.
 
-    Such a run can neither be taken up (its numbers would mix two things) nor silently be left behind.
+    Such a run can neither be resumed, which would mix two things, nor be left behind silently.
     """
     for path in sorted(machine.runs_dir.glob("*/config.json")):
         saved = read_json(path) or {}
@@ -210,7 +204,7 @@ def refuse_changed(config: RunConfig, machine: RuntimeConfig) -> None:
 
 
 def _places(machine: RuntimeConfig) -> dict[str, Any]:
-    """Where the inputs lie: what makes two commands the same although it does not change the result."""
+    """The paths of the inputs: they tell two commands apart although they do not change the result."""
     paths = {"data_dir": machine.data_dir, "split_file": machine.split_file, "weights_file": machine.weights_file}
     places = {name: str(path.absolute()) if path else None for name, path in paths.items()}
     return places | ({"mask_pattern": machine.mask_pattern} if machine.mask_pattern else {})

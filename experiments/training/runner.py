@@ -7,7 +7,6 @@ configuration -> samples -> split -> cache -> for epoch in train(...): record, c
 from __future__ import annotations
 
 import contextlib
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -33,7 +32,7 @@ from experiments.tracking.upload import RunUpload
 from experiments.training import checkpoint
 from experiments.training.dry_run import dry_run
 from experiments.training.epochs import TrainingJob, resume, train_epochs
-from experiments.training.final_evaluation import evaluate_on_test, test_metrics
+from experiments.training.final_evaluation import evaluate_on_test, test_metrics, validation_result
 from experiments.training.initial_weights import load_initial_weights
 from experiments.training.loop import State, start
 from experiments.training.run_folder import RunFolder, refuse_changed
@@ -51,19 +50,6 @@ class RunType:
     keeps_weights: bool  # whether the checkpoints stay after the end
 
 
-def validation_result(
-    inputs: RunInputs, pixels: Pixels, state: State, run_folder: RunFolder, stop: Stop
-) -> dict[str, Any]:
-    """Return the result of a trial: the validation Dice of its last epoch, which nothing has selected."""
-    config = inputs.config
-    speeds = [row["images_per_second"] for row in run_folder.timings()]
-    return {
-        "key": config.key, "model": config.model, "loss": config.loss, "seed": config.seed, "epochs": state.epoch,
-        "learning_rate": config.learning_rate, "value": run_folder.epochs()[-1]["val/dice"],
-        "images_per_second": round(statistics.median(speeds), 2), "seconds": {"training": round(state.seconds, 1)},
-    }  # fmt: skip
-
-
 RUN = RunType(lambda machine: machine.runs_dir, evaluate_on_test, test_metrics, pictures=True, keeps_weights=True)
 
 TRIAL = RunType(
@@ -74,7 +60,6 @@ TRIAL = RunType(
 def run(
     inputs: RunInputs,
     stop: Stop,
-    command: list[str] | None = None,
     *,
     run_type: RunType = RUN,
     model: nn.Module | None = None,
@@ -84,20 +69,18 @@ def run(
     lease: Lease | None = None,
     warn: Callable[[str], None] = progress.log,
 ) -> dict[str, Any]:
-    """Carry out or resume one run, or find it finished; return its result.
+    """Run or resume one run, or find it finished; return its result.
 
     Args:
-        model: what `try_model` returned for this configuration; None to build it here.
-        session: the connection to MLflow that a study shares among its runs.
-        tags: tags for MLflow.
-        parent: the key of the MLflow run that a trial is nested in.
+        model: what `try_model` returned for this configuration.
+        session: the connection to MLflow, where runs of a study share it.
+        tags, parent: for MLflow: tags, and the key of the run that a trial is nested in.
         lease: of a caller that holds the run already.
         warn: called once, with a sentence, where MLflow is away.
 
     Raises:
         InputError: nothing was done (Busy: another process has the run).
-        RunFailed: the reason is also on record.
-        Interrupted: resumable.
+        RunFailed, Interrupted: the reason is on record; the run is resumable.
     """
     config, machine = inputs.config, inputs.machine
     if run_type is TRIAL:
@@ -116,10 +99,9 @@ def run(
             return finished
         if session is None:
             session = opened.enter_context(connect(machine.tracking_uri, machine.output_dir, warn))
-        held_folder, stopped = RunFolder(run_folder.folder, held.confirm), stop.also(lambda: held.lost)
-        upload = RunUpload(session)
-        job = TrainingJob(inputs, held_folder, held, stopped, run_type.pictures, upload, tags or {}, parent)
-        return _carry_out(job, run_type, model, command or sys.argv)
+        own, stopped = RunFolder(run_folder.folder, held.confirm), stop.also(lambda: held.lost)
+        job = TrainingJob(inputs, own, held, stopped, run_type.pictures, RunUpload(session), tags or {}, parent)
+        return _carry_out(job, run_type, model)
 
 
 def _ready(model: nn.Module | None, inputs: RunInputs) -> nn.Module:
@@ -133,10 +115,10 @@ def _ready(model: nn.Module | None, inputs: RunInputs) -> nn.Module:
     return model
 
 
-def _carry_out(job: TrainingJob, run_type: RunType, model: nn.Module, command: list[str]) -> dict[str, Any]:
+def _carry_out(job: TrainingJob, run_type: RunType, model: nn.Module) -> dict[str, Any]:
     """Train and score; a full or failing disk raises RunFailed with advice."""
     try:
-        return _train_and_finalize(job, run_type, model, command)
+        return _train_and_finalize(job, run_type, model)
     except OSError as error:  # before there was a folder to record it in
         if (reason := disk_error_message(error, job.inputs.machine.output_dir)) is None:
             raise
@@ -150,7 +132,7 @@ def _check_finished(run_folder: RunFolder, config: RunConfig) -> None:
     progress.log(f"The run {config.key} is finished; this is its result again. Another --seed makes another run.")
 
 
-def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module, command: list[str]) -> dict[str, Any]:
+def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module) -> dict[str, Any]:
     inputs, run_folder, stop = job.inputs, job.run_folder, job.stop
     config, machine = inputs.config, inputs.machine
     began = time.perf_counter()
@@ -159,7 +141,7 @@ def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module, c
     with progress.progress_counter("decoding images", stop.check) as show:
         pixels = open_cache(inputs.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
     warn_before_training(inputs, pixels)
-    run_folder.begin(config, machine, command)
+    run_folder.begin(config, machine, sys.argv)
     run_folder.write("split.csv", splitting.manifest(inputs.parts))
     job.lease.confirm()  # or MLflow would show it as running again, when another process has finished it
     status, metrics, tags = "FAILED", {}, {}

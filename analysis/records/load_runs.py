@@ -1,4 +1,4 @@
-"""Gather a study from its plan and its runs' folders; whatever is missing or broken becomes a row that says so."""
+"""Load a study from its plan and its runs' folders under outputs/; missing and broken runs are rows that say so."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.files import read_json, sha256_of
-from analysis.records.robustness_files import gather_robustness
+from analysis.records.robustness_files import load_robustness
 from analysis.records.run_files import read_all_scores
 from analysis.records.run_state import RunState, run_state
 from analysis.records.study_results import (
@@ -29,17 +29,11 @@ from analysis.records.study_results import (
 )
 from registry import InputError
 
-LINE = {
-    "epoch": "epoch",
-    "train/loss": "train_loss",
-    "val/loss": "val_loss",
-    "val/dice": "val_dice",
-    "val/iou": "val_iou",
-}
+LINE = {name: name.replace("/", "_") for name in ("epoch", "train/loss", "val/loss", "val/dice", "val/iou")}
 
 
 @dataclass
-class Run:
+class RecordedRun:
     """One run's folder: its row, and what lies behind it if the run is finished."""
 
     row: dict[str, Any]
@@ -48,13 +42,13 @@ class Run:
     config: dict[str, Any] | None = None  # config.json
 
 
-def planned(output_dir: Path) -> list[str]:
-    """The names of the studies that left a plan under `output_dir`."""
+def planned_studies(output_dir: Path) -> list[str]:
+    """List the names of the studies that left a plan under `output_dir`."""
     return sorted(path.parent.name for path in (output_dir / "studies").glob("*/plan.json"))
 
 
-def gather_study(output_dir: Path, name: str) -> Study | None:
-    """The study `name` from what lies under `output_dir`; None where it has no plan there."""
+def load_recorded_study(output_dir: Path, name: str) -> Study | None:
+    """Load the study `name` from the records under `output_dir`; None where it has no plan there."""
     folder = output_dir / "studies" / name
     plan = read_json(folder / "plan.json")
     if plan is None:
@@ -67,12 +61,12 @@ def gather_study(output_dir: Path, name: str) -> Study | None:
     configs = {run.row["key"]: run.config["config"] for run in done if run.config and "config" in run.config}
     plan = _placeless({**plan, "environment": _environment(runs)})
     runs_table = with_levels(number(rows, scores), plan)
-    others = gather_robustness(folder, {run.row["key"] for run in done})
+    others = load_robustness(folder, {run.row["key"] for run in done})
     trials = read_trials(folder / "trials.csv")
     return Study(plan, runs_table, scores, trials, typed(_joined(curves, CURVES)), configs, others, _ceilings(done))
 
 
-def _ceilings(runs: list[Run]) -> pd.DataFrame:
+def _ceilings(runs: list[RecordedRun]) -> pd.DataFrame:
     """The ceiling of every test image at each input size, from the first runs that have measured it."""
     found: dict[str, pd.DataFrame] = {}
     for run in runs:
@@ -82,7 +76,7 @@ def _ceilings(runs: list[Run]) -> pd.DataFrame:
     return pd.concat(found.values(), ignore_index=True)[list(CEILINGS)] if found else empty(CEILINGS)
 
 
-def _scored(runs: list[Run]) -> pd.DataFrame:
+def _scored(runs: list[RecordedRun]) -> pd.DataFrame:
     """The scores of the finished runs; a run whose scores cannot be read is no longer finished."""
     finished = [run for run in runs if run.folder is not None]
     scores, broken = read_all_scores([run.folder for run in finished if run.folder is not None])
@@ -121,26 +115,26 @@ def read_trials(path: Path) -> pd.DataFrame:
         ) from None
 
 
-def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> Run:
+def _run(runs_dir: Path, cell: dict[str, Any], seed: int) -> RecordedRun:
     """Read what is known of a cell's run with a seed."""
     key = str(cell.get("runs", {}).get(str(seed)) or "")
     row = {"cell": cell["cell"], "seed": seed, "key": key, "state": "missing", "reason": "not begun"}
     row["rate"] = cell.get("rate")
     if not key:
         reason = "its learning rate is not known yet" if cell.get("rate") is None else "not planned"
-        return Run(row | {"reason": reason})
+        return RecordedRun(row | {"reason": reason})
     folder = runs_dir / Path(key).name
     state = run_state(folder)
     row |= _settings(state.config) | {"git_commit": state.saved.get("git_commit", "")}
     if state.name != "finished" or state.result is None:
-        return Run(row | _unfinished(state), config=state.saved)
+        return RecordedRun(row | _unfinished(state), config=state.saved)
     curve = _curve(state.epochs)
     row |= _result(state.result) | {"state": "finished", "reason": "", "val_rise": rise(curve.val_dice.to_numpy(float))}
     row |= {
         "val_dice_last": curve.val_dice.iloc[-1] if len(curve) else None,
         "scores_sha256": sha256_of(scores) if (scores := folder / "scores_last.csv").exists() else "",
     }
-    return Run(row, folder, curve, state.saved)
+    return RecordedRun(row, folder, curve, state.saved)
 
 
 def _unfinished(state: RunState) -> dict[str, str]:
@@ -183,7 +177,7 @@ def _joined(parts: list[pd.DataFrame], columns: tuple[str, ...]) -> pd.DataFrame
     return pd.concat(parts, ignore_index=True)[list(columns)] if parts else empty(columns)
 
 
-def _environment(runs: list[Run]) -> dict[str, str]:
+def _environment(runs: list[RecordedRun]) -> dict[str, str]:
     """The versions and processors that took part, by name; several, where runs differ, with commas."""
     found: dict[str, set[str]] = {}
     for run in runs:

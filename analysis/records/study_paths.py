@@ -1,4 +1,4 @@
-"""Where a study's records, committed results and pages are, and which studies there are."""
+"""Paths of studies: their records, committed results and pages; which studies there are, and one loaded from both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from analysis.records import committed
 from analysis.records.committed import merge_studies
 from analysis.records.files import write_atomically
-from analysis.records.gather import gather_study, planned
+from analysis.records.load_runs import load_recorded_study, planned_studies
 from analysis.records.output_files import OutputFiles
 from analysis.records.study_results import Study
 from registry import InputError, did_you_mean
@@ -22,8 +22,8 @@ NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*")
 
 
 @dataclass(frozen=True)
-class Places:
-    """The folders of the records and of the committed results, and the README that shows them."""
+class StudyPaths:
+    """The folders of records and of committed results, and the README whose folder has the pages."""
 
     output_dir: Path = Path("outputs")
     results: Path = RESULTS
@@ -70,32 +70,32 @@ def _holds(path: Path, content: bytes) -> bool:
         return False
 
 
-def study_names(places: Places, asked: str | None) -> list[str]:
+def study_names(paths: StudyPaths, asked: str | None) -> list[str]:
     """List the study asked for, or all that are known. Raises InputError for an unknown one, with the nearest name."""
-    known = sorted({*planned(places.output_dir), *committed.committed_studies(places.results)})
+    known = sorted({*planned_studies(paths.output_dir), *committed.committed_studies(paths.results)})
     if asked is None:
         return known
     if asked not in known or not NAME.fullmatch(asked):
         raise InputError(
-            f"There is no plan of a study '{asked}'{did_you_mean(asked, known)} under {places.output_dir / 'studies'} "
-            f"and no result under {places.results}. Begin it with: "
+            f"There is no plan of a study '{asked}'{did_you_mean(asked, known)} under {paths.output_dir / 'studies'} "
+            f"and no result under {paths.results}. Begin it with: "
             f"python run.py study {asked if NAME.fullmatch(asked) else 'NAME'}"
         )
     return [asked]
 
 
-def one_study(places: Places, asked: str | None, flag: str) -> str:
+def one_study(paths: StudyPaths, asked: str | None, flag: str) -> str:
     """The study asked for, or the only one there is. Raises InputError where there are several or none."""
-    known = study_names(places, asked)
+    known = study_names(paths, asked)
     if len(known) != 1:
         choices = f"it is one of {', '.join(known)}" if known else "there is none yet"
         raise InputError(f"{flag} is for one study, and {choices}. Type: python run.py report NAME {flag}")
     return known[0]
 
 
-def load_study(places: Places, name: str) -> Study:
+def load_study(paths: StudyPaths, name: str) -> Study:
     """Load the study as it is known now: its records, and the committed rows where the records lack the run."""
-    new, old = gather_study(places.output_dir, name), committed.read_study(places.results, name)
+    new, old = load_recorded_study(paths.output_dir, name), committed.read_study(paths.results, name)
     if new is not None and old is not None:
         return merge_studies(old, new)
     found = new or old
