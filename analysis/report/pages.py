@@ -38,6 +38,7 @@ from analysis.verdicts.answer import Answer, answer_study
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 
 FLAGSHIP = "models_x_losses"  # whose table the README shows
+ASIDE = ("stalls",)  # studies of the recipe: they have a page, but are none of the README's findings
 TABLES = {"--model": MODELS, "--loss": LOSSES, "--augment": AUGMENTATIONS, "--data": DATASETS}
 MARKER = re.compile(r"^<!-- (findings|choices|demo|walk [a-z_-]+) -->$", re.MULTILINE)
 
@@ -109,7 +110,9 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
     """The table of the flagship study, and a sentence for each study that has measured anything."""
     language = language_of(page, readme)
     answers = {
-        name: known.get(name) or committed_answer(results, name) for name in committed.committed_studies(results)
+        name: known.get(name) or committed_answer(results, name)
+        for name in committed.committed_studies(results)
+        if name not in ASIDE
     }
     order = sorted(answers, key=lambda name: name != FLAGSHIP)
     answers = {name: answers[name] for name in order if answers[name].measured}
