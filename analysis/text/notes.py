@@ -54,7 +54,9 @@ def limit_lines(answer: Answer, language: str) -> list[str]:
     """What the verdicts do not cover, what could be detected, and what the study file adds by hand."""
     words, observed = phrases("notes", language), observe_power(answer)
     lines = [words.validity()] if answer.effects else []
-    if observed and observed.factors:
+    if any(max(-c.low, c.high) == 1 for _, c in answer.comparisons()):
+        lines.append(words.cut())
+    if observed and observed.factors and max(observed.factors.values()) < 1:
         names = {escaped(factor_name(answer.study, f, language)): value for f, value in observed.factors.items()}
         lines.append(words.detectable(main=names, single=observed.cells if len(answer.study.varied) > 1 else None))
     return [*lines, *answer.study.reading.notes.get("limits", {}).get(language, [])]
