@@ -152,7 +152,7 @@ def test_a_run_keeps_its_scale_and_its_predictions_use_it(command, tmp_path):
 
     predictor = Predictor([from_path(run_folder(tmp_path / "out"))], "cpu")
     sample = inputs(root).samples[0]
-    assert np.array_equal(predictor.read(sample.image, keep_pixels=True).pixels, sample.read_image())
+    assert np.array_equal(predictor.display(predictor.read(sample.image))[0], sample.read_image())
 
 
 @pytest.mark.parametrize("content", [b"%!PS-Adobe-3.0 EPSF-3.0\n", b"%PDF-1.7\n", b"8BPS\0\1", b"icns\0\0\0\x20"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App
 
-from experiments.commands.flags import flag, setting
+from experiments.commands.flags import MaskPattern, flag, setting
 from experiments.config import types, values
 from experiments.config.schema import DATA_DIRS
 from registry import DATASETS
@@ -29,7 +29,7 @@ def verify_data(
     data: Annotated[str, flag(f"data set: {', '.join(DATASETS)} (default: carvana)", "Data")] = "carvana",
     data_dir: Annotated[Path | None, setting("data_dir")] = None,
     group_pattern: Annotated[str | None, setting("group_pattern")] = None,
-    mask_pattern: Annotated[str | None, setting("mask_pattern")] = None,
+    mask_pattern: MaskPattern = None,
     foreground: Annotated[types.Foreground | None, setting("foreground")] = None,
     mask_channel: Annotated[types.MaskChannel | None, setting("mask_channel")] = None,
     mask_exif: Annotated[types.MaskExif | None, setting("mask_exif")] = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from experiments.commands.flags import Device, OutputDir, TrackingUri, flag, many, setting, switch
+from experiments.commands.flags import Device, MaskPattern, OutputDir, TrackingUri, flag, many, setting, switch
 from experiments.config import types
 from registry import DATASETS, InputError
 
@@ -62,7 +62,7 @@ def evaluate(
     data: Annotated[str, flag(f"data set: {', '.join(DATASETS)} (default: folder)", "Data")] = "folder",
     data_dir: Annotated[Path | None, setting("data_dir")] = None,
     group_pattern: Annotated[str | None, setting("group_pattern")] = None,
-    mask_pattern: Annotated[str | None, setting("mask_pattern")] = None,
+    mask_pattern: MaskPattern = None,
     foreground: Annotated[types.Foreground | None, setting("foreground")] = None,
     mask_channel: Annotated[types.MaskChannel | None, setting("mask_channel")] = None,
     mask_exif: Annotated[types.MaskExif | None, setting("mask_exif")] = None,

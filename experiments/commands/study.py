@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from experiments.commands.flags import (
     DataDir,
     ExecutorFlags,
+    MaskPattern,
     OptunaStorage,
     OutputDir,
     Preset,
@@ -42,6 +43,7 @@ def study(
     ] = False,
     executor: ExecutorFlags | None = None,
     data_dir: DataDir = None,
+    mask_pattern: MaskPattern = None,
     workers: Workers = None,
     output_dir: OutputDir = Path("outputs"),
     tracking_uri: TrackingUri = None,
@@ -54,7 +56,7 @@ def study(
     from experiments.studies import study_file
 
     parsed = study_file.read_study(study_file.find_study_file(name))
-    machine = _machine(output_dir, data_dir, workers, tracking_uri, optuna_storage)
+    machine = _machine(output_dir, data_dir, mask_pattern or parsed.mask_pattern, workers, tracking_uri, optuna_storage)
     pool = _pool(executor)
     from analysis.records.places import RESULTS
     from experiments.studies import run_study
@@ -119,6 +121,7 @@ def robustness(
     ] = None,
     views: Annotated[types.Count, flag("images per test car that are corrupted, at most (default: 4)", "Data")] = 4,
     data_dir: DataDir = None,
+    mask_pattern: MaskPattern = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> int:
     """Score a study's networks on its test images under five corruptions, and on images from elsewhere.
@@ -137,7 +140,9 @@ def robustness(
     )
     from experiments.studies import robustness as scoring
 
-    return scoring.score_robustness(parsed, _machine(output_dir, data_dir), elsewhere, views)
+    return scoring.score_robustness(
+        parsed, _machine(output_dir, data_dir, mask_pattern or parsed.mask_pattern), elsewhere, views
+    )
 
 
 def tune(
@@ -147,6 +152,7 @@ def tune(
     extend: Extend = False,
     executor: ExecutorFlags | None = None,
     data_dir: DataDir = None,
+    mask_pattern: MaskPattern = None,
     workers: Workers = None,
     output_dir: OutputDir = Path("outputs"),
     tracking_uri: TrackingUri = None,
@@ -161,7 +167,7 @@ def tune(
     parsed = study_file.read_study(study_file.find_study_file(study))
     if parsed.tuning is None:
         raise InputError(f"The study {parsed.name} has no [tuning]: its learning rate is set.")
-    machine = _machine(output_dir, data_dir, workers, tracking_uri, optuna_storage)
+    machine = _machine(output_dir, data_dir, mask_pattern or parsed.mask_pattern, workers, tracking_uri, optuna_storage)
     pool = _pool(executor)
     from experiments.studies import run_study
 
@@ -171,14 +177,15 @@ def tune(
 def _machine(
     output_dir: Path,
     data_dir: Path | None = None,
+    mask_pattern: str | None = None,
     workers: int | None = None,
     tracking_uri: str | None = None,
     optuna_storage: str | None = None,
 ) -> dict[str, Any]:
     """The given fields of RuntimeConfig, checked."""
     given = {
-        "output_dir": output_dir, "data_dir": data_dir, "workers": workers, "tracking_uri": tracking_uri,
-        "optuna_storage": optuna_storage,
+        "output_dir": output_dir, "data_dir": data_dir, "mask_pattern": mask_pattern, "workers": workers,
+        "tracking_uri": tracking_uri, "optuna_storage": optuna_storage,
     }  # fmt: skip
     return values.read({name: value for name, value in given.items() if value is not None}).machine
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config.schema import RunConfig, RuntimeConfig
@@ -15,6 +17,7 @@ from experiments.data.cache import Pixels, ceiling
 from experiments.data.checks import raw_masks
 from experiments.data.groups import near_copies, ungrouped
 from experiments.data.images import read_headers
+from experiments.data.listing import Listing
 from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
 from experiments.data.samples import Sample, fingerprint
 from experiments.runtime import progress
@@ -74,6 +77,21 @@ def list_samples(config: RunConfig, machine: RuntimeConfig, check: Callable[[], 
     else:
         samples = entry.build(**options)
     return read_as(samples, Reading.of(vars(config)))
+
+
+def list_folder(data: str, folder: Path, group_pattern: str | None, mask_pattern: str | None) -> Listing:
+    """What lies in a data set's folder. A data set of one's own that cannot list is built instead.
+
+    Raises InputError for a pattern that the data set does not take.
+    """
+    entry, options = DATASETS[data], dict[str, Any](data_dir=folder)
+    given = {"group_pattern": (group_pattern, "groups"), "mask_pattern": (mask_pattern, "masks")}
+    for option, (pattern, what) in given.items():
+        if pattern is not None and option not in entry.options():
+            raise InputError(f"--{option.replace('_', '-')} is for --data folder; {data} knows its {what}.")
+        options |= {option: pattern} if pattern is not None else {}
+    list_files = getattr(importlib.import_module(entry.load().__module__), "listing", None)
+    return list_files(**options) if list_files else Listing(entry.build(**options))
 
 
 def read_as(samples: Sequence[Sample], reading: Reading) -> list[Sample]:
