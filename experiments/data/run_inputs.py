@@ -51,6 +51,11 @@ class RunInputs:
         chosen = getattr(self.parts, part)
         return ImageDataset(chosen, self.config.size, augmentation, self.config.seed, pixels, [row[s] for s in chosen])
 
+    def objects(self, part: str, pixels: Pixels) -> int:
+        """The number of images of a part whose mask, at the input size, is not empty."""
+        row = {sample: number for number, sample in enumerate(self.samples)}
+        return sum(bool(pixels.masks[row[sample]].any()) for sample in getattr(self.parts, part))
+
     def without_test(self) -> RunInputs:
         """The same without test samples: for whatever must not see them."""
         return dataclasses.replace(self, parts=dataclasses.replace(self.parts, test=[]))
@@ -156,15 +161,20 @@ def takes_pattern(data: str) -> bool:
     return "group_pattern" in DATASETS[data].options()
 
 
-def warn_before_training(inputs: RunInputs, pixels: Pixels) -> None:
+def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False) -> None:
     """Report, once, what makes the training of these decoded images pointless or its score too good.
 
     Empty masks in a whole part, objects that vanish at the input size, and near-duplicates across the split.
+    Raises InputError where early stopping or tuning would have to choose by validation images without object.
     """
     config, row = inputs.config, {sample: number for number, sample in enumerate(inputs.samples)}
-    for part, what in ((inputs.parts.train, "training"), (inputs.parts.val, "validation")):
-        if part and not any(pixels.masks[row[sample]].any() for sample in part):
-            _log_once(_nothing_to_find(config, part, what))
+    for part, what in (("train", "training"), ("val", "validation")):
+        if getattr(inputs.parts, part) and not inputs.objects(part, pixels):
+            sentence = _nothing_to_find(config, getattr(inputs.parts, part), what)
+            if part == "val" and (tuning or config.early_stopping):
+                instead = "Set the learning rate instead of tuning it." if tuning else "Leave out --early-stopping."
+                raise InputError(f"{sentence.removeprefix('WARNING: ')} {instead}")
+            _log_once(sentence)
     if (best := _mean_ceiling(config, inputs.parts.train)) < LOW_CEILING:
         _log_once(
             f"WARNING: at {config.size[0]}x{config.size[1]} the objects are too small to be seen: the training masks "

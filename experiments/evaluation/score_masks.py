@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of, pair_files
-from experiments.data.listing import unread_files, without_doubles
+from experiments.data.listing import unread_files, unusable_names, without_doubles
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.errors import disk_errors
@@ -41,7 +41,8 @@ def pair_masks(
             raise InputError(f"There is no folder {folder}. Name the folders of predicted and of true masks.")
     true_by_stem, problems = files_by_stem(truth)
     predicted_by_stem, collisions = files_by_stem(predictions)
-    skipped = [InputError(problem.text) for problem in [*problems, *collisions]]
+    unnamed = unusable_names([*truth.iterdir(), *predictions.iterdir()])
+    skipped = [InputError(problem.text) for problem in [*problems, *collisions, *unnamed]]
     if not true_by_stem:
         raise InputError(f"No masks under {truth}.")
     paired = pair_files(true_by_stem, predicted_by_stem)

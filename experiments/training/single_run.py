@@ -73,7 +73,9 @@ def show_result(
     width, height = result["size"]
     print(f"{_named(weights, result)}, scored at the images' original size.")
     other = "last" if weights == "best" else "best"
-    if abs((dice := result["test"][other]["dice"]) - test["dice"]) > NOTABLE:
+    if result.get("validation_without_object"):
+        print("No validation image has an object: validation Dice says nothing, and no epoch is the best.")
+    elif abs((dice := result["test"][other]["dice"]) - test["dice"]) > NOTABLE:
         print(f"{_named(other, result)}: test Dice {dice:.4f}.")
     print(
         f"Upper bound at {width}x{height} pixels: the ground truth, downscaled and upscaled again, "
