@@ -202,9 +202,12 @@ def _nothing_to_find(config: RunConfig, part: Sequence[Sample], what: str) -> st
             f"WARNING: at {config.size[0]}x{config.size[1]} no object of the {what} images is left: each covers less "
             "than half a pixel. Choose a larger --size."
         )
+    masks = (
+        f"all {len(part)} masks of the {what} images are" if len(part) > 1 else f"the mask of the only {what} image is"
+    )
     hint = f" (--foreground {' '.join(map(str, config.foreground))})" if config.foreground else ""
     return (
-        f"WARNING: all {len(part)} masks of the {what} images are empty{hint}: nothing can be learned from or chosen "
+        f"WARNING: {masks} empty{hint}: nothing can be learned from or chosen "
         "by them. Look at them: python run.py data verify."
     )
 

@@ -75,14 +75,14 @@ def evaluate(args: EvaluateArgs) -> int:
     def work(stop: Stop) -> int:
         scored = _score(args, trained, samples, stop, skipped)
         if not scored:
-            raise skipped[-1]
+            raise min(skipped, key=str)
         part = parts(trained, args.data, data_dir)
         rows = [{**image.rows[0], "set": part.get(str(image.rows[0]["image"]), "test")} for image in scored]
         with disk_errors(output, "another --output"), tempfile.TemporaryDirectory() as folder:
             _write(args, trained, fingerprint(samples), Path(folder), scored, rows)
             files.take(Path(folder))
         print(f"Written: {output}")
-        return report_skipped(skipped)
+        return report_skipped(sorted(skipped, key=str))
 
     return interruptible(work, "Nothing was written.")
 
