@@ -103,6 +103,8 @@ class Entry:
             )
         try:
             return self._make(options)
+        except InputError:  # a sentence that needs no more words
+            raise
         except ValueError as error:
             raise OptionError(f"The {self.kind} '{self.name}' refuses {_typed(options)}: {error}") from error
 

@@ -94,6 +94,10 @@ def main(arguments: list[str]) -> int:
     arguments = [
         re.sub(r"^(--[\w-]+=)?~(?=/|$)", lambda m: (m[1] or "") + os.path.expanduser("~"), a) for a in arguments
     ]
+    if "" in arguments or any(re.fullmatch(r"--[\w-]+=", word) for word in arguments):
+        return _complain(
+            "One of the arguments is empty: is a variable of the shell not set? Leave it out or fill it in."
+        )
     command, rest = app, arguments
     while rest and not rest[0].startswith("-") and rest[0] in command:
         command, rest = command[rest[0]], rest[1:]

@@ -309,3 +309,23 @@ def test_the_data_tools_do_not_import_torch(zips, tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]" and (tmp_path / "cars" / "train").is_dir()
+
+
+def test_zips_packed_again_are_read_where_nothing_is_ambiguous(command, tmp_path):
+    """A wrapping folder, capital endings, masks as PNG; what the system added is left out."""
+    wrapped = [("my cars/v2/train/a_01.JPG", b"x"), ("my cars/v2/train_masks/a_01_mask.PNG", b"y")]
+    path = zip_of(
+        tmp_path / "again.zip", [*wrapped, ("__MACOSX/my cars/train/b_01.jpg", b"z"), ("notes/read.me", b"n")]
+    )
+    code, shown, complaint = command("data", "import", path, "--data-dir", tmp_path / "cars")
+    assert code == 0 and "2 new images and masks" in shown, complaint
+    names = {p.relative_to(tmp_path / "cars").as_posix() for p in (tmp_path / "cars").rglob("*.*")}
+    assert names == {"train/a_01.jpg", "train_masks/a_01_mask.png"}
+    both = zip_of(tmp_path / "both.zip", [("one/train/a_01.jpg", b"x"), ("two/train/a_01.JPG", b"y")])
+    code, _, complaint = command("data", "import", both, "--data-dir", tmp_path / "other")
+    assert code == 2 and "would be one file" in complaint and not (tmp_path / "other").exists()
+    none = zip_of(tmp_path / "none.zip", [(f"pics/{n}.bmp", b"x") for n in range(4)])
+    code, _, complaint = command("data", "import", none, "--data-dir", tmp_path / "other")
+    assert code == 2 and "They hold pics/0.bmp, pics/1.bmp and 2 more." in complaint
+    code, _, complaint = command("data", "import", tmp_path, "--data-dir", tmp_path / "other")
+    assert code == 2 and "is a folder. Name the zips in it" in complaint

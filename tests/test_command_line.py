@@ -401,3 +401,11 @@ def test_no_encoding_of_the_terminal_ends_a_command(encoding, tmp_path):
             env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
         )  # fmt: skip
         assert b"Traceback" not in done.stderr and done.returncode in (0, 1, 2)
+
+
+@pytest.mark.parametrize(
+    "words", [("predict", ""), ("predict", "x", "--output", ""), ("--data-dir=",), ("score", "a", "", "--output", "b")]
+)
+def test_an_empty_argument_is_never_the_working_directory(command, words):
+    code, _, complaint = command(*words)
+    assert code == 2 and "is empty" in complaint and complaint.count("\n") == 1

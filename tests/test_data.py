@@ -272,3 +272,19 @@ def test_samples_sort_by_name():
     from pathlib import Path
 
     assert Sample(Path("x/a.jpg"), Path("m"), "g").name == "a.jpg"
+
+
+def test_carvana_files_unpacked_by_hand_may_end_in_capitals_and_masks_be_png(tmp_path):
+    for part in ("train", "train_masks"):
+        (tmp_path / part).mkdir()
+    for name in ("train/a_01.JPG", "train/b_01.jpeg", "train/c_01.jpg", "train/._c_01.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("a_01_mask.png", "b_01_mask.gif", "c_01_mask.gif", "c_01_mask.png"):
+        (tmp_path / "train_masks" / name).write_bytes(b"x")
+    found = carvana.listing(tmp_path)
+    assert [(s.image.name, s.mask.name, s.group) for s in found.samples] == [
+        ("a_01.JPG", "a_01_mask.png", "a"), ("b_01.jpeg", "b_01_mask.gif", "b"), ("c_01.jpg", "c_01_mask.gif", "c"),
+    ]  # fmt: skip
+    assert not found.problems and [problem.path.name for problem in found.left_out] == ["c_01_mask.png"]
+    (tmp_path / "train" / "a_01.jpg").write_bytes(b"x")
+    assert {problem.what for problem in carvana.listing(tmp_path).problems} == {"name twice"}

@@ -292,3 +292,22 @@ def test_published_scores_are_judged_by_data_set_and_seed(tmp_path):
     tables = read_score_tables(tmp_path / "s.csv", Columns("f1", ("encoder",), seed="seed", dataset="dataset"))
     (found,) = judge(tables, "", True, Question())
     assert found.winner_by_seed == {"0": "r50", "42": "r18"} and found.depends_on_seed and found.leaders_differ is False
+
+
+@pytest.mark.parametrize(("scale", "limit"), [(1, 1), (100, 100), (1000, None)])
+def test_an_interval_ends_at_the_largest_possible_difference(tmp_path, command, scale, limit):
+    rows = [("a", 0, 0.9), ("a", 1, 0.3), ("b", 0, 0.2), ("b", 1, 0.8)]
+    lines = [f"{cell},{seed},{scale * dice}\n" for cell, seed, dice in rows]
+    (tmp_path / "scores.csv").write_text("cell,seed,dice\n" + "".join(lines))
+    words = (tmp_path / "scores.csv", "--score", "dice", "--cell", "cell", "--seed", "seed")
+    (found,) = judged(command, *words)
+    (one,) = found["comparisons"]
+    assert one["verdict"] == "undecided"
+    if limit is None:
+        assert one["low"] < -1000 and not any("cut" in line for line in found["conditions"])
+        assert found["detectable"] > 1000
+    else:
+        assert (one["low"], one["high"]) == (-limit, limit) and found["detectable"] is None
+        assert f"±{limit}" in found["conditions"][-1]
+    code, shown, _ = command("judge", *words, "--accept", "a", "b")
+    assert code == 4 and ("cut at" in shown) == (limit is not None)

@@ -1,5 +1,7 @@
 """How files become pixels: formats, depths, class masks, alpha masks, EXIF; one rule for a whole data set."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -152,7 +154,7 @@ def test_a_run_keeps_its_scale_and_its_predictions_use_it(command, tmp_path):
 
     predictor = Predictor([from_path(run_folder(tmp_path / "out"))], "cpu")
     sample = inputs(root).samples[0]
-    assert np.array_equal(predictor.read(sample.image, keep_pixels=True).pixels, sample.read_image())
+    assert np.array_equal(predictor.display(predictor.read(sample.image))[0], sample.read_image())
 
 
 @pytest.mark.parametrize("content", [b"%!PS-Adobe-3.0 EPSF-3.0\n", b"%PDF-1.7\n", b"8BPS\0\1", b"icns\0\0\0\x20"])
@@ -377,3 +379,23 @@ def test_empty_parts_and_vanishing_objects_are_reported_before_training(command,
         Image.fromarray(scene(640, 480, number)[0]).save(root / "images" / f"p{number}.png")
     shown = command(*small(root, tmp_path / "b", data="folder", epochs=1))[1]
     assert "score a Dice of 0.00" in shown and "Choose a larger --size" in shown
+
+
+def test_validation_images_without_an_object_choose_nothing(command, tmp_path):
+    root = write_masks(tmp_path / "pairs", lambda mask, _: Image.fromarray(mask.astype(np.uint8) * 255))
+    for sample in inputs(root).parts.val:
+        Image.new("L", (64, 48)).save(sample.mask)
+    words = small(root, tmp_path / "out", data="folder", batch_size=4)
+    code, shown, complaint = command(*words)
+    assert code == 0 and "validation image" in shown, complaint
+    assert "No validation image has an object" in shown and "Best weights" not in shown and "  best\n" not in shown
+    folder = run_folder(tmp_path / "out")
+    assert json.loads((folder / "result.json").read_text())["validation_without_object"]
+    assert command("predict", root / "images", "--output-dir", tmp_path / "out")[0] == 2
+    assert command("predict", root / "images", "--output-dir", tmp_path / "out", "--run", folder.name)[0] == 0
+    for more, instead in (
+        (("--early-stopping", 2), "Leave out --early-stopping"),
+        (("--tune",), "instead of tuning it"),
+    ):
+        code, _, complaint = command(*words, *more)
+        assert code == 2 and instead in complaint and complaint.count("\n") == 1

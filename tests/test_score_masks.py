@@ -65,6 +65,24 @@ def shrink_one(masks):
     return "is 25x20 and"
 
 
+def damage_one(masks):
+    path = sorted((masks / "truth").iterdir())[2]
+    path.write_bytes(path.read_bytes()[:40])
+    return f"The mask {path}"
+
+
+def write_twice(masks):
+    path = sorted((masks / "good").iterdir())[2]
+    Image.open(path).save(path.with_suffix(".bmp"))
+    return "share the name"
+
+
+def remove_all(masks):
+    for path in (masks / "good").iterdir():
+        path.unlink()
+    return "has no prediction"
+
+
 def write_before(masks):
     (masks / "s.csv").write_text("mine")
     return "was not written by this project and is not replaced"
@@ -75,7 +93,16 @@ def no_folder(masks):
     return "There is no folder"
 
 
-@pytest.mark.parametrize("spoil", [remove_one, shrink_one, write_before, no_folder])
+@pytest.mark.parametrize("spoil", [remove_one, shrink_one, damage_one, write_twice])
+def test_a_mask_that_cannot_be_scored_is_named_and_skipped(masks, command, spoil):
+    sentence = spoil(masks)
+    code, shown, complaint = scored(command, masks)
+    assert code == 1 and "5 masks, mean Dice" in shown, complaint
+    assert complaint.count("Skipped: ") == 1 and sentence in complaint
+    assert len((masks / "s.csv").read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("spoil", [remove_all, write_before, no_folder])
 def test_what_cannot_be_scored_ends_in_one_sentence_and_writes_nothing(masks, command, spoil):
     sentence = spoil(masks)
     before = {path: path.read_bytes() for path in masks.rglob("*") if path.is_file()}

@@ -15,7 +15,8 @@ from experiments.runtime import files
 from experiments.studies import plan as study_plan
 from experiments.studies.study_file import STUDIES, parse_study, read_study
 from registry import InputError
-from tests.conftest import ROOT
+from tests.conftest import ROOT, run_folder
+from tests.strangers import write_strangers_folder
 from tests.test_command_line import HEAVY, imported_by
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -457,3 +458,32 @@ def test_a_study_without_a_file_is_read_from_the_plan_that_it_left(finished, mad
     }
     with pytest.raises(InputError, match=r"There is no study 'tinyy' \(did you mean 'tiny'\?\)"):
         study_of_plan("tinyy", output)
+
+
+def test_a_study_of_pairs_names_their_masks_in_its_file_or_on_the_command_line(command, tmp_path):
+    folder = write_strangers_folder(tmp_path / "pairs")
+    for mask in list((folder / "masks").iterdir()):
+        mask.rename(mask.with_name(f"{mask.stem.removesuffix('_mask')}_annotated{mask.suffix}"))
+    text = TOML.replace('"carvana"', '"folder"').replace('"bce", "dice"', '"bce"').replace("[0, 1]", "[0]")
+    (file := tmp_path / "tiny.toml").write_text(
+        text.replace("epochs = 2", "epochs = 1").replace('confirmatory = ["loss"]', "")
+    )
+    typed = words(file, folder, tmp_path / "outputs")
+    code, _, complaint = command(*typed)
+    assert code == 2 and "--mask-pattern" in complaint
+    pattern = ("--mask-pattern", "{name}_annotated")
+    assert command(*typed, "--dry-run", *pattern)[0] == 0
+    file.write_text(file.read_text().replace("[factors]", 'mask_pattern = "{name}_annotated"\n[factors]'))
+    code, _, complaint = command(*typed)
+    assert code == 0, complaint
+    key = run_folder(tmp_path / "outputs").name
+    where = ("--data-dir", folder, "--output-dir", tmp_path / "outputs")
+    for typed in (
+        ("evaluate", "--run", key, *pattern),
+        ("robustness", file, "--views", "1"),
+        ("predict", folder / "images", "--run", key),
+    ):
+        code, _, complaint = command(*typed, *(where if typed[0] != "predict" else where[2:]))
+        assert code == 0, complaint
+    code, _, complaint = command("evaluate", "--run", key, *where)
+    assert code == 2 and "--mask-pattern" in complaint

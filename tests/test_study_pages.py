@@ -257,3 +257,16 @@ def test_the_page_on_published_scores_says_what_a_plain_loop_over_them_gives():
     found = re.search(r"In (\d+) of 38 data sets the two highest means differ .* and in (\d+) the winner", page)
     assert int(found[2]) == depends == 24 and separated - 1 <= int(found[1]) <= separated == 6
     assert page.count("| ▲ |") == int(found[1]) and "monusac: the score 0.559432 stands in 16 runs" in page
+
+
+def test_no_interval_reaches_beyond_what_a_difference_of_dice_can_be(tmp_path):
+    nets = {"unet": -0.3, "attention_unet": -0.5}
+    write_study(tmp_path, models=nets, losses={"bce": 0.0, "dice": 0.1}, seeds=(0, 1), sd=0.25, tuned=False)
+    answer = answer_study(load_runs.load_recorded_study(tmp_path, "made"))
+    assert max(-c.low for _, c in answer.comparisons()) == 1 and answer.pairs is not None
+    assert all(-1 <= c.low <= c.high <= 1 for c in answer.pairs.comparisons.values())
+    for language in LANGUAGES:
+        page = study_page(answer, LEDGER, language, "", ())
+        spans = re.findall(r"[+−](\d\.\d+)(?: to |至| ~ )[+−](\d\.\d+)", page)
+        assert "±1" in page and spans and all(float(end) <= 1 for ends in spans for end in ends)
+        assert all(abs(float(n.replace("−", "-"))) <= 100 for n in re.findall(r"[+−]\d+\.\d+", page))

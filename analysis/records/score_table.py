@@ -65,7 +65,8 @@ def _read(path: Path, columns: Columns) -> pd.DataFrame:
         separator = max(",;\t", key=heading.count)
         frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
-        raise InputError(f"The table {path} cannot be read: {' '.join(str(error).split())}.") from None
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise InputError(f"The table {path} cannot be read: {reason}.") from None
     known = list(frame.columns)
     for name in columns.named:
         if name not in known:

@@ -6,6 +6,7 @@ analysis/results/medsegbench/scores.csv.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def published_page(results: Path, language: str) -> str:
         "depends": sum(one.depends_on_seed for one in found),
         "single": sizes.count(1),
         "excluding": sum(len(one.best_set) < len(one.means) for one in found),
-        "detectable": median(one.detectable for one in found if one.detectable is not None),
+        "detectable": median(math.inf if one.detectable is None else one.detectable for one in found),
     }
     parts = [
         f"# {words.title()}",

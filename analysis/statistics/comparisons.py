@@ -12,7 +12,7 @@ of practical equivalence: Schuirmann 1987, J. Pharmacokinet. Biopharm. 15:657; K
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Generic, TypeVar
 
@@ -44,6 +44,12 @@ class Comparison:
         return Comparison(
             -self.difference, -self.high, -self.low, self.p, OPPOSITE.get(self.verdict, self.verdict), self.exceeds_rope
         )
+
+    def within(self, limit: float) -> Comparison:
+        """The same with the interval cut at ±`limit`, the largest possible difference; without ends it stays so."""
+        if not np.isfinite([self.low, self.high]).all():
+            return self
+        return replace(self, low=max(self.low, -limit), high=min(self.high, limit))
 
 
 @dataclass(frozen=True)

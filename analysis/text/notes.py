@@ -56,7 +56,9 @@ def limit_lines(answer: Answer, language: str) -> list[str]:
     words, observed = phrases("notes", language), observe_power(answer)
     drawn = answer.study.plan.get("settings", {}).get("train_cars") if answer.study.paired else None
     lines = [words.validity(drawn=drawn, cars=of_cars(answer))] if answer.effects else []
-    if observed and observed.factors:
+    if any(max(-c.low, c.high) == 1 for _, c in answer.comparisons()):
+        lines.append(words.cut())
+    if observed and observed.factors and max(observed.factors.values()) < 1:
         names = {escaped(factor_name(answer.study, f, language)): value for f, value in observed.factors.items()}
         lines.append(words.detectable(main=names, single=observed.cells if len(answer.study.varied) > 1 else None))
     return [*lines, *answer.study.reading.notes.get("limits", {}).get(language, [])]

@@ -108,7 +108,7 @@ class Answer:
         return min((len(self.scores[cell.name]) for cell in self.judged), default=0)
 
     def comparisons(self) -> Iterator[tuple[Named, Comparison]]:
-        """Every planned contrast: averages first, then those within combinations."""
+        """Every planned contrast: averages first, then those within combinations. Intervals end at ±1, as Dice does."""
         for effects in self.effects:
             for level, comparison in effects.comparisons.items():
                 yield Named(effects.factor, level), comparison
@@ -189,6 +189,8 @@ def _answer(study: Study) -> Answer:
     effects = [table.factor_effects(factor) for factor in study.varied]
     within = [table.effects_within(factor, others) for factor, others in study.reading.within.items()]
     several, crossed = len(judged) > 1, len(study.varied) > 1
+    margin, paired = study.reading.cell_margin, study.paired
+    pairs = compare_all(judged, margin, level=level, paired_seeds=paired, rate_cost=cost) if several else None
     return Answer(
         study,
         cells,
@@ -199,8 +201,8 @@ def _answer(study: Study) -> Answer:
         interaction_test(table.at, study.paired, rate_cost=_by_levels(cost, table)) if crossed and several else None,
         _against_baseline(study, judged, level, cost),
         best_set(judged, level, paired_seeds=study.paired, rate_cost=cost) if judged else (),
-        compare_all(judged, study.reading.cell_margin, level=level, paired_seeds=study.paired, rate_cost=cost)
-        if several
+        replace(pairs, comparisons={names: one.within(1) for names, one in pairs.comparisons.items()})
+        if pairs
         else None,
     )
 
@@ -233,7 +235,8 @@ def _against_baseline(
     if baseline is None or len(judged) < 2:
         return {}
     paired, margin = study.paired, study.reading.cell_margin
-    return against_baseline(judged, baseline, margin, level=level, paired_seeds=paired, rate_cost=cost)
+    found = against_baseline(judged, baseline, margin, level=level, paired_seeds=paired, rate_cost=cost)
+    return {name: comparison.within(1) for name, comparison in found.items()}
 
 
 def _cell(study: Study, cell: Mapping[str, Any], eligibility: Eligibility, dice: Array | None) -> CellResult:

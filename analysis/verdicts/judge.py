@@ -11,7 +11,7 @@ The engine behind `run.py judge`. What may be said depends on what the table hol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -113,9 +113,12 @@ def _judge(name: str, cells: Mapping[str, pd.DataFrame], unit: str, seeded: bool
     names = _pairs(list(scores), ranked, question.baseline)
     estimates = [estimate(scores[a], scores[b], kind) for a, b in names]
     found = as_comparisons(stack(estimates), question.rope, question.higher_is_better, question.level)
+    limit = largest_difference(scores.values(), question)
     error = (1 - question.level) / len(names)
     pairs = [
-        Pair(a, b, one, _units_to_decide(part, kind, min(seeds[a], seeds[b]), groups, error, question.rope))
+        Pair(
+            a, b, one.within(limit), _units_to_decide(part, kind, min(seeds[a], seeds[b]), groups, error, question.rope)
+        )
         for (a, b), one, part in zip(names, found, estimates, strict=True)
     ]
     winners = _winner_by_seed(cells, sign) if seeded else {}
@@ -131,9 +134,9 @@ def _judge(name: str, cells: Mapping[str, pd.DataFrame], unit: str, seeded: bool
         best_set=_best_set(scores, kind, question),
         winner_by_seed=winners,
         leaders_differ=_leaders_differ(scores, ranked, kind, question),
-        detectable=_detectable(estimates, error),
+        detectable=_detectable(estimates, error, limit),
         repeats=_repeats(cells),
-        conditions=_conditions(kind, unit, seeds, groups, len(names), question),
+        conditions=[*_conditions(kind, unit, seeds, groups, len(names), question), *_cut(found, limit)],
     )
 
 
@@ -201,15 +204,37 @@ def _winner_by_seed(cells: Mapping[str, pd.DataFrame], sign: int) -> dict[str, s
     return winners
 
 
-def _detectable(estimates: Sequence[Estimate], error: float) -> float | None:
-    """The smallest difference found with 80 % power at the strictest level: the median over comparisons."""
+def largest_difference(scores: Iterable[Array], question: Question) -> float:
+    """The largest possible difference: 1 of scores from 0 to 1, 100 of percentages, else, and of losses, infinite."""
+    known = list(scores)
+    low, high = min(part.min() for part in known), max(part.max() for part in known)
+    if low < 0 or high > 100 or not question.higher_is_better:
+        return np.inf
+    return 1 if high <= 1 else 100
+
+
+def _cut(found: Sequence[Comparison], limit: float) -> list[str]:
+    """The sentence on intervals that would reach beyond what is possible."""
+    beyond = sum(bool(np.isfinite(one.low)) and max(-one.low, one.high) > limit for one in found)
+    text = (
+        f"Intervals are cut at ±{limit:g}, the largest difference of scores from 0 to {limit:g}; add seeds or groups."
+    )
+    return [text] if beyond else []
+
+
+def _detectable(estimates: Sequence[Estimate], error: float, limit: float) -> float | None:
+    """The smallest difference found with 80 % power at the strictest level: the median over comparisons.
+
+    None where nothing shows a spread, and where no possible difference would be found.
+    """
     found = []
     for part in estimates:
         spread = np.sqrt(part.seed_variance + part.car_variance)
         df = np.where(part.seed_variance >= part.car_variance, part.seed_df, part.car_df)
         if np.isfinite(spread) and spread > 0:
             found.append(float(part.half_width(error) + special.stdtrit(df, POWER) * spread))
-    return float(np.median(found)) if found else None
+    smallest = float(np.median(found)) if found else np.inf
+    return smallest if smallest < limit else None
 
 
 def _units_to_decide(part: Estimate, kind: str, seeds: int, groups: int, error: float, rope: float) -> int | None:

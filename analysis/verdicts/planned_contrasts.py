@@ -141,7 +141,11 @@ class ContrastTable:
         return reading.cell_margin if max(map(len, averaged)) == 1 else reading.margin
 
     def _judge(self, sums: Sequence[Mapping[Place, float]], margin: float) -> list[Comparison]:
-        return as_comparisons(stack([self._estimate(weights) for weights in sums]), margin, True, self.level)
+        found = as_comparisons(stack([self._estimate(weights) for weights in sums]), margin, True, self.level)
+        return [
+            one.within(round(sum(w for w in weights.values() if w > 0), 6))
+            for one, weights in zip(found, sums, strict=True)
+        ]
 
     def _estimate(self, weights: Mapping[Place, float]) -> Estimate:
         added = cost_of(self.cost, {self.cells[key]: weight for key, weight in weights.items()})

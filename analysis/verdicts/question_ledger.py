@@ -28,7 +28,7 @@ import pandas as pd
 
 from analysis.records.files import write_atomically
 from analysis.statistics.comparisons import Comparison, as_comparisons, stack
-from analysis.verdicts.judge import Question, estimate
+from analysis.verdicts.judge import Question, estimate, largest_difference
 from registry import InputError
 
 PLANNED = 20  # confirmations that a ledger can be charged with
@@ -136,7 +136,8 @@ def _confirm(
 
 def _compare(base: pd.DataFrame, candidate: pd.DataFrame, kind: str, question: Question, error: float) -> Comparison:
     part = estimate(candidate.to_numpy(float), base.to_numpy(float), kind)
-    return as_comparisons(stack([part]), question.rope, question.higher_is_better, 1 - error)[0]
+    found = as_comparisons(stack([part]), question.rope, question.higher_is_better, 1 - error)[0]
+    return found.within(largest_difference([base.to_numpy(float), candidate.to_numpy(float)], question))
 
 
 def _digest(base: pd.DataFrame, candidate: pd.DataFrame) -> str:

@@ -70,6 +70,7 @@ TrackingUri = Annotated[str | None, setting("tracking_uri")]
 Preset = Annotated[PresetName | None, flag("preset (default: the one that fits the available data)", "Training")]
 ConfigFile = Annotated[Path | None, flag("YAML or TOML file with settings; flags win over it", "Training")]
 DataDir = Annotated[Path | None, setting("data_dir")]
+MaskPattern = Annotated[str | None, setting("mask_pattern")]
 OptunaStorage = Annotated[str | None, setting("optuna_storage")]
 Device = Annotated[types.Device, flag("device; auto is CUDA, else MPS, else CPU (default: auto)", "Machine")]
 

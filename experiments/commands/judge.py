@@ -95,24 +95,24 @@ def score(
     Example: python run.py score predicted masks --output scores.csv --cell nnunet --seed 0
     """
     from experiments.evaluation.score_masks import pair_masks, score_masks, write_rows
-    from experiments.inference.input_files import report_left_out
+    from experiments.inference.input_files import report_skipped
     from experiments.runtime.interrupts import Stop, interruptible
     from experiments.runtime.output_files import OutputFiles
     from experiments.runtime.progress import progress_counter
 
     def work(stop: Stop) -> int:
-        samples, left_out = pair_masks(predictions, truth, group_pattern)
+        samples, left_out, skipped = pair_masks(predictions, truth, group_pattern)
         read = [path for sample in samples for path in sample.files]
         OutputFiles.beside(output).check([output.name], read)
         with progress_counter("scoring masks", stop.check) as show:
-            rows = score_masks(samples, cell or predictions.resolve().name, "" if seed is None else str(seed), show)
+            name = cell or predictions.resolve().name
+            rows = score_masks(samples, name, "" if seed is None else str(seed), show, skipped)
         write_rows(output, rows, append, read)
         mean = sum(float(row["dice"]) for row in rows) / len(rows)
         print(f"{len(rows)} masks, mean Dice {mean:.4f}. Written: {output}")
-        report_left_out(left_out, list_skipped)
         by_seed = "" if seed is None else " --seed seed"
         print(f"Next: python run.py judge {output} --score dice --cell cell{by_seed} --group group --image image")
-        return 0
+        return report_skipped(skipped, left_out, list_skipped)
 
     return interruptible(work)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from experiments.commands.flags import (
     DataDir,
     ExecutorFlags,
+    MaskPattern,
     OptunaStorage,
     OutputDir,
     Preset,
@@ -23,7 +24,10 @@ from experiments.commands.flags import (
 from experiments.config import types, values
 from registry import InputError
 
-MachineFlags: Any = setting_flags("data_dir", "workers", "output_dir", "tracking_uri", "optuna_storage")
+if TYPE_CHECKING:
+    from experiments.studies.definition import Study
+
+MachineFlags: Any = setting_flags("data_dir", "mask_pattern", "workers", "output_dir", "tracking_uri", "optuna_storage")
 GridFlags: Any = run_flags(without=("model", "loss", "augment", "seed", "early_stopping"))
 StudyName = Annotated[str, flag("name of a study in experiments/studies, or a .toml file")]
 DryRun = Annotated[bool, switch("print the plan and exit")]
@@ -52,7 +56,7 @@ def study(
     from experiments.studies import study_file
 
     parsed = study_file.read_study(study_file.find_study_file(name))
-    given, pool = parse_flags(machine).machine, _pool(executor)
+    given, pool = _with_pattern(parse_flags(machine).machine, parsed), _pool(executor)
     from analysis.records.study_paths import RESULTS
     from experiments.studies import run_study
 
@@ -114,6 +118,7 @@ def robustness(
     ] = None,
     views: Annotated[types.Count, flag("images per test car that are corrupted, at most (default: 4)", "Data")] = 4,
     data_dir: DataDir = None,
+    mask_pattern: MaskPattern = None,
     output_dir: OutputDir = Path("outputs"),
 ) -> int:
     """Score a study's networks on its test images under five corruptions, and on images from elsewhere.
@@ -132,8 +137,8 @@ def robustness(
     )
     from experiments.studies import robustness as scoring
 
-    machine = parse_flags(None, output_dir=output_dir, data_dir=data_dir).machine
-    return scoring.score_robustness(parsed, machine, elsewhere, views)
+    machine = parse_flags(None, output_dir=output_dir, data_dir=data_dir, mask_pattern=mask_pattern).machine
+    return scoring.score_robustness(parsed, _with_pattern(machine, parsed), elsewhere, views)
 
 
 def tune(
@@ -153,10 +158,15 @@ def tune(
     parsed = study_file.read_study(study_file.find_study_file(study))
     if parsed.tuning is None:
         raise InputError(f"The study {parsed.name} has no [tuning]: its learning rate is set.")
-    given, pool = parse_flags(machine).machine, _pool(executor)
+    given, pool = _with_pattern(parse_flags(machine).machine, parsed), _pool(executor)
     from experiments.studies import run_study
 
     return run_study.tune(parsed, given, pool, extend)
+
+
+def _with_pattern(machine: dict[str, Any], study: Study) -> dict[str, Any]:
+    """`machine` with the study's mask pattern where no flag gave one."""
+    return ({"mask_pattern": study.mask_pattern} if study.mask_pattern else {}) | machine
 
 
 def _pool(executor: ExecutorFlags | None) -> Any:

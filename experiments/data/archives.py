@@ -53,13 +53,22 @@ class Layout:
     prefix: str = ""  # put before the names of members that lack it
 
     def place(self, name: str) -> str:
-        """The path of a member below the target; empty where it is not wanted."""
-        inner = name.removeprefix(self.prefix)
-        return self.prefix + inner if self.wanted.fullmatch(inner) else ""
+        """The path of a member below the target, whatever visible folders it lies in; empty where it is not wanted."""
+        parts = name.split("/")
+        for number in range(len(parts)):
+            inner = "/".join(parts[number:])
+            if number and (not parts[number - 1] or parts[number - 1].startswith((".", "__"))):
+                return ""
+            if number and not inner.startswith(self.prefix):
+                continue
+            if self.wanted.fullmatch(inner := inner.removeprefix(self.prefix)):
+                base, dot, ending = inner.rpartition(".")
+                return self.prefix + base + dot + ending.lower()
+        return ""
 
 
 CARVANA = Layout(
-    re.compile(r"train/\w[\w.-]*\.jpg|train_masks/\w[\w.-]*_mask\.gif", re.ASCII),
+    re.compile(r"train/\w[\w.-]*\.(?i:jpe?g)|train_masks/\w[\w.-]*_mask\.(?i:gif|png)", re.ASCII),
     ("train", "train_masks"),
     "These zips hold neither train/NAME.jpg nor train_masks/NAME_mask.gif. "
     "Give Kaggle's train.zip and train_masks.zip.",
@@ -113,6 +122,8 @@ def unpack(
         imported = ImportResult()
         with contextlib.ExitStack() as opened:
             members = [m for path in archives for m in _members(path, layout, staging, imported.left_out, opened)]
+            if not members:
+                raise InputError(f"{layout.expected}{_holding(imported.left_out)}")
             _refuse_collisions(members, target, layout)
             _need_space(sum(m.size for m in members), target)
             for done, member in enumerate(members, start=1):
@@ -247,6 +258,8 @@ def _damage(shown: str, at: str = "") -> Iterator[None]:
 
 def _open(path: Path, shown: str) -> zipfile.ZipFile:
     """Open a zip file. Raises InputError for any other file."""
+    if path.is_dir():
+        raise InputError(f"{shown} is a folder. Name the zips in it, such as {path / 'train.zip'}.")
     if not path.is_file():
         raise InputError(f"There is no file {shown}. Give the path of Kaggle's train.zip or train_masks.zip.")
     try:
@@ -363,8 +376,12 @@ def _refuse_collisions(members: Sequence[Member], target: Path, layout: Layout) 
             raise InputError(
                 f"{member.shown} holds {name} where there is {there}, which differs only in case. Remove one."
             )
-    if not members:
-        raise InputError(layout.expected)
+
+
+def _holding(names: Sequence[str]) -> str:
+    """What archives hold of which nothing is wanted, as the end of a sentence."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return f" They hold {', '.join(names[:2])}{more}." if names else ""
 
 
 def _need_space(needed: int, folder: Path) -> None:

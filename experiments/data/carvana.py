@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 
-from experiments.data.listing import Listing, pair_up, require_folder, require_images, unread_files
+from experiments.data.listing import (
+    Listing,
+    Problem,
+    masks_without_image,
+    missing_mask,
+    require_folder,
+    require_images,
+    unread_files,
+    unusable_names,
+)
 from experiments.data.samples import Sample
 
 # 23 masks that participants of the competition found to be wrong and that were never replaced; the list circulates
@@ -42,13 +52,26 @@ def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) ->
         f"or try --data synthetic (looked in {root})."
     )
     images, masks = require_folder(root / "train", advice), require_folder(root / "train_masks", advice)
-    paired = pair_up(
-        require_images(images.glob("*.jpg"), images, advice),
-        masks.glob("*_mask.gif"),
-        lambda image: f"{image.stem}_mask.gif",
-        lambda image, mask: Sample(image, mask, image.stem.rpartition("_")[0] or image.stem),
-        (images, masks),
-    )
-    unread = unread_files(images, lambda p: p.suffix == ".jpg", "images are NAME.jpg here")
-    unread += unread_files(masks, lambda p: p.name.endswith("_mask.gif"), "masks are NAME_mask.gif here")
-    return Listing(paired.samples, paired.problems, paired.left_out + unread)
+    by_stem = {path.stem: path for form in ("*_mask.png", "*_mask.gif") for path in masks.glob(form)}  # GIF is Kaggle's
+    samples, problems, unpaired = list[Sample](), list[Problem](), dict(by_stem)
+    photos = require_images(filter(_is_photo, images.iterdir()), images, advice)
+    stems = Counter(image.stem for image in photos)
+    for image in photos:
+        mask = unpaired.pop(f"{image.stem}_mask", None)
+        if stems[image.stem] > 1:
+            text = (
+                f"{stems[image.stem]} images of {images} share the name '{image.stem}'. Rename or remove one of them."
+            )
+            problems.append(Problem(image, "name twice", text))
+        elif mask is None:
+            problems.append(missing_mask(image, masks))
+        else:
+            samples.append(Sample(image, mask, image.stem.rpartition("_")[0] or image.stem))
+    problems += unusable_names([path for folder in (images, masks) for path in folder.iterdir()])
+    unread = unread_files(images, _is_photo, "images are NAME.jpg here")
+    unread += unread_files(masks, set(by_stem.values()).__contains__, "masks are NAME_mask.gif here, or .png")
+    return Listing(samples, problems, masks_without_image(unpaired.values()) + unread)
+
+
+def _is_photo(path: Path) -> bool:
+    return path.suffix.lower() in (".jpg", ".jpeg") and not path.name.startswith(".") and not path.is_dir()

@@ -61,6 +61,12 @@ class Listing:
         return sorted(self.samples, key=lambda sample: sample.name)
 
 
+def without_doubles(samples: Iterable[Sample], problems: Iterable[Problem]) -> list[Sample]:
+    """The samples of which no file shares its name with another, so that it is clear which one is meant."""
+    twice = {problem.path.with_suffix("") for problem in problems if problem.what == "name twice"}
+    return [s for s in samples if s.image.with_suffix("") not in twice and s.mask.with_suffix("") not in twice]
+
+
 def require_folder(path: Path, advice: str) -> Path:
     """Return `path` if it is a folder; otherwise raise InputError with `advice`."""
     if not path.is_dir():

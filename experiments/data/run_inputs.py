@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from experiments.config.schema import RunConfig, RuntimeConfig
@@ -15,6 +17,7 @@ from experiments.data.cache import Pixels, ceiling
 from experiments.data.checks import raw_masks
 from experiments.data.groups import near_copies, ungrouped
 from experiments.data.images import read_headers
+from experiments.data.listing import Listing
 from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
 from experiments.data.samples import Sample, fingerprint
 from experiments.runtime import progress
@@ -48,6 +51,11 @@ class RunInputs:
         chosen = getattr(self.parts, part)
         return ImageDataset(chosen, self.config.size, augmentation, self.config.seed, pixels, [row[s] for s in chosen])
 
+    def objects(self, part: str, pixels: Pixels) -> int:
+        """The number of images of a part whose mask, at the input size, is not empty."""
+        row = {sample: number for number, sample in enumerate(self.samples)}
+        return sum(bool(pixels.masks[row[sample]].any()) for sample in getattr(self.parts, part))
+
     def without_test(self) -> RunInputs:
         """The same without test samples: for whatever must not see them."""
         return dataclasses.replace(self, parts=dataclasses.replace(self.parts, test=[]))
@@ -74,6 +82,21 @@ def list_samples(config: RunConfig, machine: RuntimeConfig, check: Callable[[], 
     else:
         samples = entry.build(**options)
     return read_as(samples, Reading.of(vars(config)))
+
+
+def list_folder(data: str, folder: Path, group_pattern: str | None, mask_pattern: str | None) -> Listing:
+    """What lies in a data set's folder. A data set of one's own that cannot list is built instead.
+
+    Raises InputError for a pattern that the data set does not take.
+    """
+    entry, options = DATASETS[data], dict[str, Any](data_dir=folder)
+    given = {"group_pattern": (group_pattern, "groups"), "mask_pattern": (mask_pattern, "masks")}
+    for option, (pattern, what) in given.items():
+        if pattern is not None and option not in entry.options():
+            raise InputError(f"--{option.replace('_', '-')} is for --data folder; {data} knows its {what}.")
+        options |= {option: pattern} if pattern is not None else {}
+    list_files = getattr(importlib.import_module(entry.load().__module__), "listing", None)
+    return list_files(**options) if list_files else Listing(entry.build(**options))
 
 
 def read_as(samples: Sequence[Sample], reading: Reading) -> list[Sample]:
@@ -138,15 +161,20 @@ def takes_pattern(data: str) -> bool:
     return "group_pattern" in DATASETS[data].options()
 
 
-def warn_before_training(inputs: RunInputs, pixels: Pixels) -> None:
+def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False) -> None:
     """Report, once, what makes the training of these decoded images pointless or its score too good.
 
     Empty masks in a whole part, objects that vanish at the input size, and near-duplicates across the split.
+    Raises InputError where early stopping or tuning would have to choose by validation images without object.
     """
     config, row = inputs.config, {sample: number for number, sample in enumerate(inputs.samples)}
-    for part, what in ((inputs.parts.train, "training"), (inputs.parts.val, "validation")):
-        if part and not any(pixels.masks[row[sample]].any() for sample in part):
-            _log_once(_nothing_to_find(config, part, what))
+    for part, what in (("train", "training"), ("val", "validation")):
+        if getattr(inputs.parts, part) and not inputs.objects(part, pixels):
+            sentence = _nothing_to_find(config, getattr(inputs.parts, part), what)
+            if part == "val" and (tuning or config.early_stopping):
+                instead = "Set the learning rate instead of tuning it." if tuning else "Leave out --early-stopping."
+                raise InputError(f"{sentence.removeprefix('WARNING: ')} {instead}")
+            _log_once(sentence)
     if (best := _mean_ceiling(config, inputs.parts.train)) < LOW_CEILING:
         _log_once(
             f"WARNING: at {config.size[0]}x{config.size[1]} the objects are too small to be seen: the training masks "
@@ -174,9 +202,12 @@ def _nothing_to_find(config: RunConfig, part: Sequence[Sample], what: str) -> st
             f"WARNING: at {config.size[0]}x{config.size[1]} no object of the {what} images is left: each covers less "
             "than half a pixel. Choose a larger --size."
         )
+    masks = (
+        f"all {len(part)} masks of the {what} images are" if len(part) > 1 else f"the mask of the only {what} image is"
+    )
     hint = f" (--foreground {' '.join(map(str, config.foreground))})" if config.foreground else ""
     return (
-        f"WARNING: all {len(part)} masks of the {what} images are empty{hint}: nothing can be learned from or chosen "
+        f"WARNING: {masks} empty{hint}: nothing can be learned from or chosen "
         "by them. Look at them: python run.py data verify."
     )
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.config.schema import DATA_DIRS
 from experiments.config.values import ParsedArgs
@@ -17,10 +15,10 @@ from experiments.data.groups import ungrouped
 from experiments.data.images import read_header
 from experiments.data.listing import Listing, Problem
 from experiments.data.reading import Reading, deep_ranges
-from experiments.data.run_inputs import determine_reading, read_as, takes_pattern
+from experiments.data.run_inputs import determine_reading, list_folder, read_as, takes_pattern
 from experiments.runtime import progress
 from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
-from registry import DATASETS, InputError
+from registry import InputError
 
 
 def verify_data(args: ParsedArgs) -> int:
@@ -49,18 +47,10 @@ def verify_data(args: ParsedArgs) -> int:
 
 
 def _listing(args: ParsedArgs) -> tuple[Listing, Path]:
-    """What lies in the data set's folder. A data set of one's own that cannot list is built instead."""
+    """What lies in the data set's folder, and the folder."""
     name = args.fields.get("data", "carvana")
-    entry, folder = DATASETS[name], args.machine.get("data_dir") or DATA_DIRS.get(name, Path("data"))
-    options: dict[str, Any] = {"data_dir": folder}
-    given = {"group_pattern": args.fields.get("group_pattern"), "mask_pattern": args.machine.get("mask_pattern")}
-    for option, what in (("group_pattern", "groups"), ("mask_pattern", "masks")):
-        if given[option] is not None and option not in entry.options():
-            raise InputError(f"--{option.replace('_', '-')} is for --data folder; {name} knows its {what}.")
-        if given[option] is not None:
-            options[option] = given[option]
-    list_files = getattr(importlib.import_module(entry.load().__module__), "listing", None)
-    return (list_files(**options) if list_files else Listing(entry.build(**options))), folder
+    folder = args.machine.get("data_dir") or DATA_DIRS.get(name, Path("data"))
+    return list_folder(name, folder, args.fields.get("group_pattern"), args.machine.get("mask_pattern")), folder
 
 
 def _split(args: ParsedArgs, listing: Listing) -> tuple[splitting.Split | None, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from torch import Tensor, nn
 
 from experiments.data.cache import ceiling
 from experiments.data.dataset import ImageDataset, as_input
-from experiments.data.samples import Sample
+from experiments.data.samples import Sample, describe_sizes, image_size
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.files import no_check, write_atomically
 from experiments.runtime.prefetch import default_workers, prefetch
+from registry import InputError
 
 COLUMNS = ("set", "group", "image", *(metric.name for metric in fields(Scores)))
 Row = dict[str, str | int | float]
@@ -53,6 +55,7 @@ def evaluate(
     batch_size: int = 8,
     workers: int | None = None,
     measure: Measure | None = None,
+    skip: Callable[[InputError], None] | None = None,
 ) -> Iterator[ScoredImage]:
     """Score every image with every model, in order.
 
@@ -64,14 +67,30 @@ def evaluate(
         batch_size: Images per forward pass.
         workers: Scoring threads; None for one per core, 16 at most.
         measure: Called with the first model's logits and the ground truth, both (H, W); stored as `measured`.
+        skip: Called with the reason for each pair that cannot be used, which is left out; without it, the reason is
+            raised.
     """
     workers = workers or default_workers()
 
-    def scored(item: tuple[int, list[Logits]]) -> ScoredImage:
-        return _score(dataset, *item, part, measure)
+    def scored(item: tuple[int, list[Logits]]) -> ScoredImage | None:
+        with _skipping(skip):
+            return _score(dataset, *item, part, measure)
+        return None
 
-    forward = _forward(models, dataset, device, batch_size)
-    return prefetch(scored, forward, workers, ahead=2 * max(batch_size, workers) + 1)
+    forward = _forward(models, dataset, device, batch_size, skip)
+    found = prefetch(scored, forward, workers, ahead=2 * max(batch_size, workers) + 1)
+    return (image for image in found if image is not None)
+
+
+@contextmanager
+def _skipping(skip: Callable[[InputError], None] | None) -> Iterator[None]:
+    """Hand an InputError to `skip`, if there is one."""
+    try:
+        yield
+    except InputError as error:
+        if skip is None:
+            raise
+        skip(error)
 
 
 @torch.no_grad()
@@ -106,21 +125,29 @@ def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Row], confir
 
 
 def _forward(
-    models: Sequence[nn.Module], dataset: ImageDataset, device: torch.device, batch_size: int
+    models: Sequence[nn.Module],
+    dataset: ImageDataset,
+    device: torch.device,
+    batch_size: int,
+    skip: Callable[[InputError], None] | None,
 ) -> Iterator[tuple[int, list[Logits]]]:
     """(index, logits (h, w) of each model) for each image."""
     for model in models:
         model.eval()
     for start in range(0, len(dataset), batch_size):
-        indices = range(start, min(start + batch_size, len(dataset)))
-        images = np.stack([dataset.image(i) for i in indices])
-        logits = [predict_logits(model, images, device) for model in models]
-        yield from ((i, [maps[row] for maps in logits]) for row, i in enumerate(indices))
+        images: dict[int, NDArray[np.uint8]] = {}
+        for i in range(start, min(start + batch_size, len(dataset))):
+            with _skipping(skip):
+                images[i] = dataset.image(i)
+        logits = [predict_logits(model, np.stack(list(images.values())), device) for model in models if images]
+        yield from ((i, [maps[row] for maps in logits]) for row, i in enumerate(images))
 
 
 def _score(dataset: ImageDataset, index: int, logits: list[Logits], part: str, measure: Measure | None) -> ScoredImage:
     sample = dataset.samples[index]
     truth = sample.read_mask()
+    if dataset.pixels is None and image_size(sample.image) != truth.shape[::-1]:  # else seen when they were decoded
+        raise InputError(describe_sizes(sample, truth.shape))
     enlarged = [enlarge(one, (truth.shape[1], truth.shape[0])) for one in logits]
     predictions = [one > 0 for one in enlarged]
     rows = [_row(sample, part, prediction, truth) for prediction in predictions]

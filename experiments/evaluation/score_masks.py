@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of, pair_files
-from experiments.data.listing import unread_files
+from experiments.data.listing import unread_files, unusable_names, without_doubles
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.errors import disk_errors
@@ -24,23 +24,25 @@ Row = dict[str, str | int | float]
 LeftOut = list[tuple[str, Path]]  # (reason, file)
 
 
-def pair_masks(predictions: Path, truth: Path, group_pattern: str | None = None) -> tuple[list[Sample], LeftOut]:
+def pair_masks(
+    predictions: Path, truth: Path, group_pattern: str | None = None
+) -> tuple[list[Sample], LeftOut, list[InputError]]:
     """Pair each ground truth with its prediction by name.
 
     Returns:
-        Samples (`image` is the ground truth, `mask` the prediction) by name, and what was left out of both folders.
+        Samples (`image` is the ground truth, `mask` the prediction) by name, what was left out of both folders, and
+        why true masks are skipped.
 
     Raises:
-        InputError: for folders that are missing or empty, names that collide, a ground truth without prediction, or a
-            pattern that does not match.
+        InputError: for folders that are missing or empty, no pair, or a pattern that does not match.
     """
     for folder in (predictions, truth):
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}. Name the folders of predicted and of true masks.")
     true_by_stem, problems = files_by_stem(truth)
     predicted_by_stem, collisions = files_by_stem(predictions)
-    for problem in [*problems, *collisions]:
-        raise InputError(problem.text)
+    unnamed = unusable_names([*truth.iterdir(), *predictions.iterdir()])
+    skipped = [InputError(problem.text) for problem in [*problems, *collisions, *unnamed]]
     if not true_by_stem:
         raise InputError(f"No masks under {truth}.")
     paired = pair_files(true_by_stem, predicted_by_stem)
@@ -49,30 +51,44 @@ def pair_masks(predictions: Path, truth: Path, group_pattern: str | None = None)
         predicted = paired.get(stem)
         group = group_of(path, pattern)
         if predicted is None:
-            raise InputError(f"{path} has no prediction in {predictions}. Add it, or remove the true mask.")
+            skipped.append(InputError(f"{path} has no prediction in {predictions}. Add it, or remove the true mask."))
+            continue
         if group is None:
             raise InputError(
                 f"--group-pattern '{group_pattern}' does not match {path.name}. Write one that matches all."
             )
         samples.append(Sample(path, predicted, group))
         used.add(predicted)
+    samples = without_doubles(samples, [*problems, *collisions])
+    if not samples:
+        raise skipped[0]
     folders = dict.fromkeys((predictions, truth))
     unread = [problem for folder in folders for problem in unread_files(folder, _is_read, "masks are images")]
     left_out = [("no mask", path) for path in sorted(set(predicted_by_stem.values()) - used)]
-    return samples, left_out + [(problem.what, problem.path) for problem in unread]
+    return samples, left_out + [(problem.what, problem.path) for problem in unread], skipped
 
 
 def _is_read(path: Path) -> bool:
     return path.suffix.lower() in FORMATS
 
 
-def score_masks(samples: Sequence[Sample], cell: str, seed: str, show: Callable[[int, int], None]) -> list[Row]:
-    """The scores of every pair, in order. Raises InputError for masks that cannot be read or differ in size."""
+def score_masks(
+    samples: Sequence[Sample], cell: str, seed: str, show: Callable[[int, int], None], skipped: list[InputError]
+) -> list[Row]:
+    """The scores of every pair, in order; for masks that cannot be read or differ in size, the reason in `skipped`.
+
+    Raises InputError where no pair is left.
+    """
     rows: list[Row] = []
-    for sample, scores in zip(samples, prefetch(_score, samples), strict=True):
+    for number, (sample, scores) in enumerate(zip(samples, prefetch(_score, samples), strict=True), 1):
+        show(number, len(samples))
+        if isinstance(scores, InputError):
+            skipped.append(scores)
+            continue
         named = {"cell": cell, "seed": seed, "set": "test", "group": sample.group, "image": sample.name}
         rows.append(named | {k: round(v, 7) if isinstance(v, float) else v for k, v in asdict(scores).items()})
-        show(len(rows), len(samples))
+    if not rows:
+        raise skipped[-1]
     return rows
 
 
@@ -117,11 +133,14 @@ def _existing(path: Path, rows: Sequence[Row], append: bool) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
-def _score(sample: Sample) -> Scores:
-    truth, prediction = read_mask(sample.image), read_mask(sample.mask)
+def _score(sample: Sample) -> Scores | InputError:
+    try:
+        truth, prediction = read_mask(sample.image), read_mask(sample.mask)
+    except InputError as unreadable:
+        return unreadable
     if truth.shape != prediction.shape:
         sizes = [f"{mask.shape[1]}x{mask.shape[0]}" for mask in (prediction, truth)]
-        raise InputError(
+        return InputError(
             f"{sample.mask} is {sizes[0]} and {sample.image} is {sizes[1]}: scores are taken at the ground truth's own "
             "size. Enlarge the predictions to it."
         )

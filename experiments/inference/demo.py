@@ -101,10 +101,10 @@ def answer(predictor: Predictor, path: Path) -> Answer:
     Raises InputError for a file that is not a complete image.
     """
     began = time.perf_counter()
-    image = predictor.read(path, keep_pixels=True)
+    image = predictor.read(path)
     mask = predictor.mask(image)()
     seconds = time.perf_counter() - began
-    assert image.pixels is not None
+    pixels, _ = predictor.display(image)
     width, height = image.size
     line = f"{seconds:.2f} s for {width}x{height} pixels; {mask.mean():.1%} of them are foreground"
-    return grey(mask), overlay(image.pixels, mask), cutout(image.pixels, mask), line
+    return grey(mask), overlay(pixels, mask), cutout(pixels, mask), line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +19,16 @@ from rich.table import Table
 from analysis.plots import training
 from analysis.records import run_files
 from experiments.config.resolve import find_device
-from experiments.config.schema import DATA_DIRS, RuntimeConfig
+from experiments.config.schema import DATA_DIRS
 from experiments.data.dataset import ImageDataset
-from experiments.data.run_inputs import list_samples
+from experiments.data.listing import Listing, without_doubles
+from experiments.data.reading import Reading
+from experiments.data.run_inputs import list_folder, read_as
 from experiments.data.samples import Sample, fingerprint
 from experiments.data.splits import read_parts
 from experiments.evaluation import calibration, evaluator
 from experiments.evaluation.evaluator import Row, ScoredImage
+from experiments.inference.input_files import report_skipped
 from experiments.inference.predictor import FlipEnsemble
 from experiments.inference.trained_model import TrainedModel, find_runs
 from experiments.runtime import progress
@@ -32,7 +36,7 @@ from experiments.runtime.errors import disk_errors
 from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop, interruptible
 from experiments.runtime.output_files import OutputFiles
-from registry import DATASETS, InputError
+from registry import InputError
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,8 @@ class EvaluateArgs:
 def evaluate(args: EvaluateArgs) -> int:
     """Write scores.csv and whatever else was requested, and print the means. Returns the exit code."""
     (trained,) = find_runs(args.run, [], args.output_dir)
-    if args.group_pattern is not None and "group_pattern" not in DATASETS[args.data].options():
-        raise InputError(f"--group-pattern is for --data folder; {args.data} defines its groups itself.")
     data_dir = args.data_dir or DATA_DIRS.get(args.data, Path("data"))
-    config = dataclasses.replace(trained.config, data=args.data, group_pattern=args.group_pattern, **dict(args.reading))
-    samples = list_samples(config, RuntimeConfig(data_dir=data_dir, mask_pattern=args.mask_pattern))
+    samples, skipped = _samples(args, trained, data_dir)
     output = args.output or args.output_dir / "evaluations" / f"{trained.key}-{fingerprint(samples)}"
 
     files = OutputFiles(output)
@@ -72,16 +73,36 @@ def evaluate(args: EvaluateArgs) -> int:
     files.check(_names(args), (path for sample in samples for path in sample.files))
 
     def work(stop: Stop) -> int:
-        scored = _score(args, trained, samples, stop)
+        scored = _score(args, trained, samples, stop, skipped)
+        if not scored:
+            raise min(skipped, key=str)
         part = parts(trained, args.data, data_dir)
         rows = [{**image.rows[0], "set": part.get(str(image.rows[0]["image"]), "test")} for image in scored]
         with disk_errors(output, "another --output"), tempfile.TemporaryDirectory() as folder:
             _write(args, trained, fingerprint(samples), Path(folder), scored, rows)
             files.take(Path(folder))
         print(f"Written: {output}")
-        return 0
+        return report_skipped(sorted(skipped, key=str))
 
     return interruptible(work, "Nothing was written.")
+
+
+def _samples(args: EvaluateArgs, trained: TrainedModel, data_dir: Path) -> tuple[list[Sample], list[InputError]]:
+    """The pairs to score, and why others are skipped. Raises InputError where no pair is left."""
+    listing = list_folder(args.data, data_dir, args.group_pattern, args.mask_pattern)
+    skipped = [InputError(problem.text) for problem in sorted(listing.problems)]
+    kept = []
+    for sample in without_doubles(listing.samples, listing.problems):
+        lost = next((path for path in sample.files if not path.is_file()), None)
+        if lost is None:
+            kept.append(sample)
+        else:
+            skipped.append(InputError(f"{lost} is a broken link or no ordinary file. Restore it, or remove the pair."))
+    if skipped and not kept:
+        raise skipped[0]
+    verify = f"--data {args.data} --data-dir {shlex.quote(str(data_dir))}"
+    config = dataclasses.replace(trained.config, data=args.data, group_pattern=args.group_pattern, **dict(args.reading))
+    return read_as(Listing(kept, [], listing.left_out).usable(verify), Reading.of(vars(config))), skipped
 
 
 def _names(args: EvaluateArgs) -> list[str]:
@@ -101,14 +122,17 @@ def parts(trained: TrainedModel, data: str, data_dir: Path) -> dict[str, str]:
     return read_parts(trained.path.parent)
 
 
-def _score(args: EvaluateArgs, trained: TrainedModel, samples: list[Sample], stop: Stop) -> list[ScoredImage]:
+def _score(
+    args: EvaluateArgs, trained: TrainedModel, samples: list[Sample], stop: Stop, skipped: list[InputError]
+) -> list[ScoredImage]:
     device = torch.device(find_device(args.device))
     model = (FlipEnsemble(trained.model()) if args.flips else trained.model()).to(device)
     measure = calibration.count_pixels if args.sweep or args.calibration else None
     dataset = ImageDataset(samples, trained.config.size)
     scored: list[ScoredImage] = []
     with progress.progress_counter("scoring images", stop.check) as show:
-        for image in evaluator.evaluate([model], dataset, device, workers=args.workers, measure=measure):
+        found = evaluator.evaluate([model], dataset, device, workers=args.workers, measure=measure, skip=skipped.append)
+        for image in found:
             scored.append(dataclasses.replace(image, predictions=[]))
             show(len(scored), len(samples))
     return scored

@@ -15,8 +15,9 @@ OUTLINE = (230, 159, 0)
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """The image (H, W, 3) with the object tinted blue inside an orange outline."""
-    picture = image.copy()
-    picture[mask] = (0.6 * image[mask] + 0.4 * np.array(TINT)).astype(np.uint8)
+    tinted = (0.6 * np.arange(256)[:, None] + 0.4 * np.array(TINT)).astype(np.uint8)  # (256, 3), by channel
+    picture = np.asarray(cv2.LUT(image, tinted[None]))
+    np.copyto(picture, image, where=~mask[..., None])
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     width = max(1, round(max(mask.shape) / 500))
     return np.asarray(cv2.drawContours(picture, outlines, -1, OUTLINE, width), np.uint8)

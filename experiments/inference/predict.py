@@ -6,6 +6,7 @@ import errno
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,24 +75,29 @@ def _check_outputs(args: PredictArgs, found: InputFiles, files: OutputFiles) -> 
     return replace(found, names=names, errors=errors)
 
 
+def _encoded(
+    args: PredictArgs, predictor: Predictor, image: InputImage, mask: NDArray[np.bool_]
+) -> Iterator[tuple[str, bytes]]:
+    """(ending, content) of each file of an image, one at a time: large images need much memory."""
+    yield ".png", encode(".png", grey(mask))
+    if args.overlay or args.cutout:
+        pixels, profile = predictor.display(image)
+        if args.overlay:
+            yield "_overlay.jpg", encode(".jpg", overlay(pixels, mask), profile)
+        if args.cutout:
+            yield "_cutout.png", encode(".png", cutout(pixels, mask), profile)
+
+
 def _predict(args: PredictArgs, found: InputFiles, files: OutputFiles, predictor: Predictor, stop: Stop) -> int:
     cut, names = math.log(args.threshold / (1 - args.threshold)), found.names
     skipped = list(found.errors)
 
     def write(image: InputImage, mask: NDArray[np.bool_]) -> InputError | None:
         stem = names[image.path]
-        pictures = [(".png", grey(mask))]
-        if args.overlay and image.pixels is not None:
-            pictures.append(("_overlay.jpg", overlay(image.pixels, mask)))
-        if args.cutout and image.pixels is not None:
-            pictures.append(("_cutout.png", cutout(image.pixels, mask)))
         try:
-            for ending, picture in pictures:
-                files.write(
-                    stem.with_name(stem.name + ending),
-                    encode(ending[-4:], picture, None if ending == ".png" else image.profile),
-                )
-        except InputError as error:  # a file that came into being meanwhile
+            for ending, content in _encoded(args, predictor, image, mask):
+                files.write(stem.with_name(stem.name + ending), content)
+        except InputError as error:  # a file that came into being meanwhile, an image that is not what it was
             return error
         except OSError as error:
             if error.errno not in UNFIT:
@@ -101,8 +107,7 @@ def _predict(args: PredictArgs, found: InputFiles, files: OutputFiles, predictor
 
     began = time.perf_counter()
     with disk_errors(files.folder, "another --output"), progress.progress_counter("predicting", stop.check) as show:
-        keep_pixels = args.overlay or args.cutout
-        results = predict_each(list(names), predictor, write, args.workers, cut, keep_pixels)
+        results = predict_each(list(names), predictor, write, args.workers, cut)
         for done, (_, result) in enumerate(results, 1):
             skipped += [result] if isinstance(result, InputError) else []
             show(done, len(names))

@@ -8,12 +8,14 @@ like an image of its own.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -24,10 +26,14 @@ from experiments.data.images import Scale, image_size, read_for_display, read_im
 from experiments.data.reading import Reading
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.inference.trained_model import TrainedModel
-from experiments.runtime.prefetch import default_workers, prefetch
+from experiments.runtime.prefetch import MemoryLimit, default_workers, prefetch
 from registry import InputError
 
 OVERLAP = 0.25  # of neighbouring tiles, at least, as a fraction of a tile
+MEMORY = (
+    1 << 30
+)  # bytes that images being read or written may need together, but no more than a quarter of what is free
+READING, WRITING, ENLARGED = 8, 14, 8  # bytes per pixel: to decode; for the pictures; before, for each network's logits
 
 Size = tuple[int, int]  # (width, height)
 Image = NDArray[np.uint8]
@@ -61,8 +67,7 @@ class InputImage:
     path: Path
     size: Size
     views: Mapping[Size, Image]  # by input size; empty for an image that is tiled
-    pixels: Image | None = None  # RGB (H, W, 3), as people see it
-    profile: bytes | None = None  # ICC profile of `pixels`
+    pixels: Image | None = None  # RGB (H, W, 3) of an image that is tiled
 
 
 class Predictor:
@@ -77,15 +82,22 @@ class Predictor:
         for model, _ in self.members:
             model.to(self.device).eval()
 
-    def read(self, path: Path, keep_pixels: bool = False) -> InputImage:
-        """Read an image for all networks. Raises InputError for a file that is not a complete image."""
-        size = image_size(path)
+    def read(self, path: Path, size: Size | None = None) -> InputImage:
+        """Read an image for all networks. Raises InputError for a file that is not a complete image.
+
+        Args:
+            path: The image.
+            size: Its (width, height), where that is known already.
+        """
+        size = size or image_size(path)
         if self.tile is not None and (size[0] > self.tile[0] or size[1] > self.tile[1]):
-            profile = read_for_display(path, self.intensity)[1] if keep_pixels else None
-            return InputImage(path, size, {}, read_image(path, intensity=self.intensity), profile)
+            return InputImage(path, size, {}, read_image(path, intensity=self.intensity))
         views = {input_size: load_image(path, input_size, self.intensity) for _, input_size in self.members}
-        pixels, profile = read_for_display(path, self.intensity) if keep_pixels else (None, None)
-        return InputImage(path, size, views, pixels, profile)
+        return InputImage(path, size, views)
+
+    def display(self, image: InputImage) -> tuple[Image, bytes | None]:
+        """The image as people see it, RGB (H, W, 3), and the ICC profile of its colours. Raises InputError."""
+        return read_for_display(image.path, self.intensity)
 
     def logits(self, views: Mapping[Size, Image]) -> list[Logits]:
         """Logits (h, w) of each network at its input size."""
@@ -143,25 +155,33 @@ def predict_each(
     finish: Callable[[InputImage, Mask], Result],
     workers: int | None = None,
     cut: float = 0.0,
-    keep_pixels: bool = False,
     size: Size | None = None,
 ) -> Iterator[tuple[Path, Result | InputError]]:
     """(path, `finish(image, mask)`) for each image, in order; for one that cannot be read, the reason.
 
-    Reading and finishing run in `workers` threads each (None: one per core) while the networks predict; only a few
-    images are in memory at a time.
+    Reading and finishing run in `workers` threads each (None: one per core) while the networks predict, as many at a
+    time as MEMORY allows: a thread waits until there is room for its image.
     """
     workers = workers or default_workers()
     ahead = 2 if predictor.tile else 2 * workers
+    memory = MemoryLimit(min(MEMORY, psutil.virtual_memory().available // 4))
 
     def read(path: Path) -> tuple[Path, InputImage | InputError]:
         try:
-            return path, predictor.read(path, keep_pixels)
+            known = image_size(path)
+            with memory.hold(known[0] * known[1] * READING):
+                return path, predictor.read(path, known)
         except InputError as unreadable:
             return path, unreadable
 
     def finishing(image: InputImage, mask: Callable[[], Mask]) -> Callable[[], Result]:
-        return lambda: finish(image, mask())
+        pixels = math.prod(size or image.size)
+
+        def work() -> Result:
+            with memory.hold(pixels * max(WRITING, ENLARGED * len(predictor.members))):
+                return finish(image, mask())
+
+        return work
 
     def finished(job: tuple[Path, Callable[[], Result] | InputError]) -> tuple[Path, Result | InputError]:
         path, work = job

@@ -142,7 +142,8 @@ def find_run(name: str, output_dir: Path) -> TrainedModel:
 def best_run(output_dir: Path) -> TrainedModel:
     """The finished run whose headline weights have the highest validation Dice on Carvana or, without any, anywhere.
 
-    Runs whose split leaks (`--split image`, `--split siblings`) do not count. Raises InputError if no run is finished.
+    Runs whose split leaks (`--split image`, `--split siblings`) do not count, nor do those without an object in their
+    validation images. Raises InputError if no run is left.
     """
     finished = [
         (dice, run)
@@ -153,7 +154,8 @@ def best_run(output_dir: Path) -> TrainedModel:
     ]
     if not finished:
         raise InputError(
-            f"No finished run with weights lies under {output_dir / 'runs'}. Train one: python run.py --model unet"
+            f"No finished run with weights that its validation Dice ranks lies under {output_dir / 'runs'}. "
+            "Name a run, or train one: python run.py --model unet"
         )
     carvana = [(dice, run) for dice, run in finished if run.config.get("data") == "carvana"]
     candidates = carvana or finished
@@ -182,9 +184,11 @@ def _validated_on(config: dict[str, Any]) -> str:
 def _validation_dice(folder: Path) -> float | None:
     """The validation Dice of a finished run's headline weights: of the last epoch, or the highest.
 
-    None where none is on record; the highest where the epochs are not.
+    None where none is on record, or no validation image has an object; the highest where the epochs are not.
     """
     result = read_json(folder / "result.json") or {}
+    if result.get("validation_without_object"):
+        return None
     try:
         if headline(result) == "last" and (epochs := run_files.read_json_lines(folder / "metrics.jsonl")):
             return float(epochs[-1]["val/dice"])

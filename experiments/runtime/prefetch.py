@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from typing import TypeVar
 
@@ -16,6 +18,26 @@ Result = TypeVar("Result")
 def default_workers() -> int:
     """Number of threads that read, decode or score images: one per core, 16 at most."""
     return min(16, os.cpu_count() or 1)
+
+
+class MemoryLimit:
+    """Lets threads work while what they need together is within `size` bytes; a single one may need more."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self._held, self._changed = size, 0, threading.Condition()
+
+    @contextmanager
+    def hold(self, size: int) -> Iterator[None]:
+        """Wait until `size` bytes are free, and hold them within the `with` block."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._held or self._held + size <= self.size)
+            self._held += size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held -= size
+                self._changed.notify_all()
 
 
 def prefetch(

@@ -79,6 +79,7 @@ class Study:
     seeds: tuple[int, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
     preset: str | None = None
+    mask_pattern: str | None = None  # of the file, where the command names none
     question: Mapping[str, str] = field(default_factory=lambda: {"en": "", "zh": ""})
     rope: float = ROPE
     confirmatory: tuple[str, ...] = ()

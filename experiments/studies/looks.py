@@ -117,6 +117,6 @@ def likely_more(found: Comparison, seeds: int, margin: float) -> int | None:
         reach = half * math.sqrt(seeds / total)
         return size > reach or size + reach <= margin
 
-    if not math.isfinite(half) or not decides(MOST_SEEDS):
+    if not math.isfinite(half) or max(-found.low, found.high) >= 1 or not decides(MOST_SEEDS):  # unknown, or cut
         return None
     return next(total for total in range(seeds, MOST_SEEDS + 1) if decides(total)) - seeds

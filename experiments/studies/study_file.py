@@ -67,6 +67,7 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
         design.seed_list,
         file.shared(),
         file.settings.preset,
+        file.settings.mask_pattern,
         question=file.question.model_dump(),
         rope=design.rope,
         confirmatory=tuple(dict.fromkeys(design.confirmatory)),

@@ -96,6 +96,7 @@ class SettingsTable(RunSettings):
     """The settings that are the same in every cell."""
 
     preset: Preset = None
+    mask_pattern: str | None = None  # where masks lie, like --mask-pattern: no setting of a run
 
 
 class LevelTable(RunSettings):
@@ -247,8 +248,8 @@ class StudyFile(TomlTable):
         return {factor: tuple(table.level() for table in tables) for factor, tables in self.factors.items()}
 
     def shared(self) -> dict[str, Any]:
-        """The settings of every cell, without the preset."""
-        return self.settings.model_dump(exclude_unset=True, exclude={"preset"})
+        """The settings of every cell, without the preset and what is none of a run."""
+        return self.settings.model_dump(exclude_unset=True, exclude={"preset", "mask_pattern"})
 
     @model_validator(mode="after")
     def _check_factors(self) -> StudyFile:

@@ -88,10 +88,10 @@ def train_epochs(job: TrainingJob, pixels: Pixels, state: State, loss: Any) -> N
         f"{len(parts.val)} to validate, {len(parts.test)} to test; {config.epochs} epochs of {len(batches)} steps."
     )
     pictured = {max(1, round(config.epochs * (i + 1) / PICTURES)) for i in range(PICTURES)} if job.pictures else set()
-    watch = progress.step_bar("training")
+    watch, chosen = progress.step_bar("training"), inputs.objects("val", pixels) > 0
     try:
         for epoch in train(state, batches, validation, loss, config, job.stop, watch):
-            _record_epoch(epoch, state, run_folder, config)
+            _record_epoch(epoch, state, run_folder, config, chosen)
             if epoch.number in pictured:
                 path = run_folder.folder / "pictures" / f"{VALIDATION}{epoch.number:03}.png"
                 pictures.save_validation(path, state, validation, run_folder.confirm)
@@ -117,8 +117,11 @@ def _was_stopped(stop: Stop) -> bool:
     return stop()
 
 
-def _record_epoch(epoch: Epoch, state: State, run_folder: RunFolder, config: RunConfig) -> None:
-    """Write an epoch's line, then the best weights, then the checkpoint that makes it count."""
+def _record_epoch(epoch: Epoch, state: State, run_folder: RunFolder, config: RunConfig, chosen: bool) -> None:
+    """Write an epoch's line, then the best weights, then the checkpoint that makes it count.
+
+    `chosen`: the validation images hold an object, so that their Dice says which epoch is best.
+    """
     line = {
         "epoch": epoch.number, "train/loss": epoch.train_loss, "val/loss": epoch.val_loss, "val/dice": epoch.val_dice,
         "val/iou": epoch.val_iou, "learning_rate": epoch.learning_rate,
@@ -133,5 +136,5 @@ def _record_epoch(epoch: Epoch, state: State, run_folder: RunFolder, config: Run
     progress.log(
         f"epoch {epoch.number:>3}/{config.epochs}  train loss {epoch.train_loss:.4f}  val loss {epoch.val_loss:.4f}  "
         f"val Dice {epoch.val_dice:.4f}  IoU {epoch.val_iou:.4f}  {epoch.images_per_second:.0f} images/s  "
-        f"{epoch.seconds:.1f} s{'  best' if epoch.is_best else ''}"
+        f"{epoch.seconds:.1f} s{'  best' if epoch.is_best and chosen else ''}"
     )

@@ -58,7 +58,8 @@ def evaluate_on_test(
     pictures.save_examples(examples, test, [one.dice for one in scored], predict, run_folder.confirm)
     drawn = training.curves_png(run_folder.epochs(), f"{config.model} with {config.loss}, seed {config.seed}")
     files.write_atomically(curves, drawn, confirm=run_folder.confirm)
-    return _result(inputs, state, run_folder, weights[0], scored, time.perf_counter() - began)
+    result = _result(inputs, state, run_folder, weights[0], scored, time.perf_counter() - began)
+    return result if inputs.objects("val", pixels) else {**result, "validation_without_object": True}
 
 
 def _result(
@@ -123,7 +124,8 @@ def _twin(state: State, weights: dict[str, Any]) -> nn.Module:
 
 def test_metrics(result: dict[str, Any]) -> dict[str, float]:
     """Metrics of a finished run by their MLflow names; `test/*` are those of the headline weights."""
-    scores = {"test": headline(result), "test_last": "last", "test_best": "best"}
+    scores = {"test": headline(result), "test_last": "last"}
+    scores |= {} if result.get("validation_without_object") else {"test_best": "best"}
     names = ("dice", "iou", "boundary_iou", "hd95_median")
     return {
         **{f"{group}/{name}": result["test"][weights][name] for group, weights in scores.items() for name in names},

@@ -140,7 +140,7 @@ def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module) -
     _refuse_other_data(inputs)
     with progress.progress_counter("decoding images", stop.check) as show:
         pixels = open_cache(inputs.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
-    warn_before_training(inputs, pixels)
+    warn_before_training(inputs, pixels, tuning=run_type is TRIAL)
     run_folder.begin(config, machine, sys.argv)
     run_folder.write("split.csv", splitting.manifest(inputs.parts))
     job.lease.confirm()  # or MLflow would show it as running again, when another process has finished it

@@ -37,8 +37,14 @@ def train_one(args: ParsedArgs) -> int:
         progress.log(sentence)
 
     def work(stop: Stop) -> int:
-        result = runner.run(load_run_inputs(config, machine, stop.check), stop, model=model, warn=warn)
-        show_result(result, machine, time.perf_counter() - began, away=bool(warnings), unit=config.unit)
+        inputs = load_run_inputs(config, machine, stop.check)
+        finished = (machine.runs_dir / inputs.config.key / "result.json").exists()
+        result = runner.run(inputs, stop, model=model, warn=warn)
+        show_result(result, machine, time.perf_counter() - began, config.unit)
+        if finished and machine.tracking_uri is not None:
+            print(f"Nothing was sent to MLflow now; to have it there: python run.py sync{machine.tracking_flag}")
+        elif not warnings:
+            print(f"Open it in MLflow: python run.py ui{machine.tracking_flag}")
         return 0
 
     return interruptible(work)
@@ -47,13 +53,8 @@ def train_one(args: ParsedArgs) -> int:
 NOTABLE = 0.001  # the other weights' Dice is printed where it differs by more than this
 
 
-def show_result(
-    result: dict[str, Any], machine: RuntimeConfig, seconds: float, away: bool = False, unit: str = "group"
-) -> None:
-    """Print the scores of a run as a table, and the command that opens it in MLflow, unless that is `away`.
-
-    `unit` is what a group of the data is called.
-    """
+def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float, unit: str = "group") -> None:
+    """Print the scores of a run as a table; `unit` is what a group of the data is called."""
     weights, cars = headline(result), result["cars"]
     test = result["test"][weights]
     number = f"{test['images']} unseen" if unit == "image" else f"{test['images']} images of {cars['test']} unseen"
@@ -73,7 +74,9 @@ def show_result(
     width, height = result["size"]
     print(f"{_named(weights, result)}, scored at the images' original size.")
     other = "last" if weights == "best" else "best"
-    if abs((dice := result["test"][other]["dice"]) - test["dice"]) > NOTABLE:
+    if result.get("validation_without_object"):
+        print("No validation image has an object at this size: their Dice says nothing, and no epoch is the best.")
+    elif abs((dice := result["test"][other]["dice"]) - test["dice"]) > NOTABLE:
         print(f"{_named(other, result)}: test Dice {dice:.4f}.")
     print(
         f"Upper bound at {width}x{height} pixels: the ground truth, downscaled and upscaled again, "
@@ -84,8 +87,6 @@ def show_result(
     if result["data"] == "synthetic":
         print("These are SYNTHETIC CARS: the scores say nothing about real images.")
     print(f"Run folder: {relative_to_cwd(machine.runs_dir) / result['key']}")
-    if not away:
-        print(f"Open it in MLflow: python run.py ui{machine.tracking_flag}")
 
 
 def _of_objects(test: dict[str, Any]) -> list[tuple[str, str]]:

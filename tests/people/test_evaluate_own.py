@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torchmetrics.functional.classification import binary_calibration_error
 
 from experiments.evaluation import calibration
@@ -155,3 +156,25 @@ def test_invalid_arguments_are_refused_in_one_sentence(evaluate, made_cars, tmp_
         code, _, complaint = evaluate(*words)
         assert code == 2 and sentence in complaint and len(complaint.strip().splitlines()) == 1
     assert not (tmp_path / "found").exists()
+
+
+def test_pairs_that_cannot_be_scored_are_named_and_skipped(evaluate, tmp_path):
+    folder = write_strangers_folder(tmp_path / "pairs")
+    images, masks = sorted((folder / "images").iterdir()), sorted((folder / "masks").iterdir())
+    images[0].write_bytes(images[0].read_bytes()[:60])
+    masks[1].write_bytes(b"")
+    masks[2].unlink()
+    with Image.open(masks[3]) as mask:
+        mask.crop((0, 0, 9, 7)).save(masks[3])
+    images[4].unlink()
+    images[4].symlink_to("nowhere")
+    (images[5].parent / f"{images[5].stem}.bmp").write_bytes(images[5].read_bytes())
+    code, shown, complaint = evaluate("--data-dir", folder)
+    assert code == 1 and "6 images in" in shown and len(rows(tmp_path / "found" / "scores.csv")) == 6
+    assert complaint.count("Skipped: ") == 6 and "Traceback" not in complaint
+    for path in masks[:6]:
+        path.unlink(missing_ok=True)
+    for path in masks[6:]:
+        path.write_bytes(b"no mask")
+    code, _, complaint = evaluate("--data-dir", folder, "--output", tmp_path / "none")
+    assert code == 2 and complaint.count("\n") == 1 and not (tmp_path / "none").exists()

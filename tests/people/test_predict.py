@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -343,3 +344,23 @@ def test_pretrained_weights_are_not_fetched_for_a_checkpoint_that_holds_all(tmp_
     model.normalize.mean += 0.1  # what the weights were trained with comes with them
     checkpoint.save(tmp_path / "aaa" / "last.ckpt", {"model": model.state_dict()})
     assert torch.equal(runs.load(tmp_path / "aaa").normalize.mean, model.normalize.mean)
+
+
+def test_what_large_images_need_together_is_bounded_whatever_the_number_of_workers(monkeypatch, trained, tmp_path):
+    for number in range(6):
+        Image.fromarray(scene(400, 300, number)[0]).save(tmp_path / f"{number}.jpg")
+    model = predictor.Predictor([runs.from_path(trained)], "cpu")
+    monkeypatch.setattr(predictor, "MEMORY", 2 * 400 * 300 * predictor.WRITING)
+    working, most = [], []
+
+    def finish(image, mask):
+        working.append(image.path)
+        most.append(len(working))
+        time.sleep(0.05)
+        working.remove(image.path)
+        return mask.shape
+
+    found = list(predictor.predict_each(sorted(tmp_path.glob("*.jpg")), model, finish, workers=6))
+    assert [shape for _, shape in found] == [(300, 400)] * 6 and max(most) == 2
+    monkeypatch.setattr(predictor, "MEMORY", 1)  # a single image is not kept waiting
+    assert len(list(predictor.predict_each(sorted(tmp_path.glob("*.jpg")), model, finish, workers=6))) == 6
