@@ -118,9 +118,8 @@ class LossEntry(Entry):
 
     def options(self) -> dict[str, inspect.Parameter]:
         parameters = _parameters(self.load())
-        return dict(
-            parameters if isinstance(self.load(), type) else parameters[2:]
-        )  # a class takes (logits, mask) when called
+        called_later = isinstance(self.load(), type)  # a class takes (logits, mask) when its object is called
+        return dict(parameters if called_later else parameters[2:])
 
     def _make(self, options: Mapping[str, Any]) -> Callable[..., Any]:
         """Return a callable `(logits, mask) -> scalar`; a class, such as an nn.Module, is instantiated."""

@@ -46,8 +46,10 @@ MOST_PAIRS = 40  # rows of differences
 
 @styled
 def heatmap(answer: Answer, language: str = "en") -> Figure | None:
-    """Draw each cell's mean Dice: the first factor's levels down, the second's across, a matrix for each level of the
-    others. Nothing is averaged; None with one factor, or with more than `FACETS` matrices."""
+    """Draw each cell's mean Dice: the first factor's levels down, the second's across, a matrix per level of others.
+
+    Nothing is averaged; None with one factor, or with more than `FACETS` matrices.
+    """
     factors = list(answer.study.varied)
     facets = list(product(*(answer.study.varied[factor] for factor in factors[2:])))
     if len(factors) < 2 or not answer.measured or len(facets) > FACETS:

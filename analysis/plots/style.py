@@ -1,5 +1,4 @@
-"""What the pictures of numbers share: no background, colours that are legible on white and on dark, text that stays
-text.
+"""Shared style of all plots: no background, colours legible on white and on dark pages, text that stays text.
 
 A picture is an SVG without a background, so it takes the page's. Colours are mid-tones: each has a contrast of at least
 3 against white and against GitHub's dark page, and the grey of the text at least 4.3 (WCAG 2.1, 1.4.11 and 1.4.3).
@@ -173,8 +172,7 @@ def wrap(text: str, width: float, size: float = SMALL) -> list[str]:
 
 
 def side_labels(axis: Axes, labels: Sequence[tuple[float, Sequence[str]]], **options: Any) -> None:
-    """Write labels of one or more lines left of an axis, each centred at its height; every line is a text of its own,
-    which ends at the axis with any font."""
+    """Write labels left of an axis, each centred at its height; each line is a text of its own and ends at the axis."""
     axis.set_yticks([])
     for place, lines in labels:
         for number, line in enumerate(lines):

@@ -75,9 +75,7 @@ def move_into_place(temporary: Path, path: Path, confirm: Callable[[], None]) ->
         confirm()  # removed by the process that took the run over
         raise
     finally:
-        temporary.unlink(
-            missing_ok=True
-        )  # not confirmed; or both names are links to one file, which rename leaves alone
+        temporary.unlink(missing_ok=True)  # not confirmed, or both names are links to one file, which rename leaves
 
 
 def relative_to_cwd(path: Path) -> Path:

@@ -7,7 +7,6 @@ entered here once, by its key; repeating a run with the same key reads nothing n
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 
 import pandas as pd
@@ -28,9 +27,7 @@ def read_ledger(results: Path) -> pd.DataFrame:
 
 def as_csv(ledger: pd.DataFrame) -> bytes:
     """The file of a ledger."""
-    buffer = io.StringIO()
-    ledger.to_csv(buffer, index=False, lineterminator="\n")
-    return buffer.getvalue().encode()
+    return ledger.to_csv(index=False, lineterminator="\n").encode()
 
 
 def entered(ledger: pd.DataFrame, study: Study) -> pd.DataFrame:

@@ -66,9 +66,7 @@ def check_html(paths: StudyPaths, html: Path) -> None:
 
 
 def check(paths: StudyPaths) -> int:
-    """Print what is not as the committed results give it (a page, a picture, a committed file); returns the exit code,
-    1 where anything is.
-    """
+    """Print each page, picture or file that is not what the committed results give; exit code 1 where there is any."""
     problems = pages.problems(paths.readme, paths.results)
     for problem in problems:
         print(problem, file=sys.stderr)

@@ -12,9 +12,9 @@ The estimator of sum_k w_k mu_k is the weighted sum of the cells' means. Its var
 bias by
 
     A = sum_k w_k^2 S_k^2 / n_k                     between seeds: S_k^2 is the variance of a cell's n_k means over cars
-    B = max(V - R, 0)                               cars beyond that: V = variance over cars of sum_k w_k ybar_k.c, /
-    cars;
-                                                    R = sum_k w_k^2 MS_k / (n_k cars), the residual that A holds already
+    B = max(V - R, 0)                               cars beyond that: V = variance over cars of sum_k w_k ybar_k.c,
+                                                    divided by cars; R = sum_k w_k^2 MS_k / (n_k cars), the residual
+                                                    that A holds already
 
 where MS_k is the residual mean square of the cell's two-way table. The interval's half width h at error rate alpha is
 
@@ -123,9 +123,7 @@ def t_quantile(alpha: ArrayLike, df: ArrayLike) -> Array:
 def summarise_cell(scores: ArrayLike) -> CellSummary:
     """A cell from its scores (..., seeds, cars)."""
     scores = np.asarray(scores, float)
-    base = scores[
-        ..., :1, :1
-    ]  # differences from one score are exact where scores are constant; means of scores are not
+    base = scores[..., :1, :1]  # differences from one score are exact where scores are constant; means are not
     off = scores - base
     seeds, cars = off.shape[-2:]
     by_seed, by_car = off.mean(-1), off.mean(-2)  # (..., seeds), (..., cars)

@@ -37,12 +37,8 @@ class Response:
     low: float  # 95 % interval of the rate (delta method), cut to the range that was tried
     high: float
     score: float  # the parabola's value at its top
-    expected_loss: (
-        float  # in the scores' unit: what so uncertain a rate costs on average; infinite where nothing shows it
-    )
-    at_edge: (
-        bool  # in the outer sixth of the range, or at its last stable rate: extend it for every cell, or no verdict
-    )
+    expected_loss: float  # in the scores' unit: the mean cost of so uncertain a rate; infinite where nothing shows it
+    at_edge: bool  # in the outer sixth of the range, or at its last stable rate: extend it, or no verdict
     rates: Array  # (points,) where the parabola was fitted, and its values there, for a figure
     curve: Array
 
@@ -133,9 +129,7 @@ def _parabola(x: Array, centre: Array, wide: Array) -> Array:
 
 
 def _reach(x: Array, centre: Array, wide: Array) -> Array:
-    """How far the weights reach from `centre` (...): SPAN of the range, but beyond the fourth nearest rate, times
-    `wide`.
-    """
+    """Reach of the weights from `centre` (...): SPAN of the range, at least beyond the fourth rate, times `wide`."""
     every = np.unique(x)
     fourth = np.sort(np.abs(every - centre[..., None]), -1)[..., 3]
     return np.maximum(SPAN * (every[-1] - every[0]), 1.2 * fourth) * wide
@@ -158,9 +152,7 @@ def checked_trials(rates: ArrayLike, scores: ArrayLike) -> tuple[Array, Array]:
 
 
 def _stable(x: Array, y: Array) -> tuple[Array, Array]:
-    """The trials of the stretch of rates around the best mean in which none diverged. Raises ValueError below four
-    rates.
-    """
+    """Trials of the stretch of rates around the best mean without divergence. Raises ValueError below four rates."""
     every = np.unique(x)
     mean = np.array([y[x == rate].mean() for rate in every])  # NaN where a trial diverged
     if np.isnan(mean).all():
@@ -177,9 +169,7 @@ def _stable(x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _noise(x: Array, y: Array, top: float, reach: float) -> tuple[float, int]:
-    """The standard deviation between trials of one rate, around the top, and its degrees of freedom (0: no rate was
-    repeated).
-    """
+    """Standard deviation between trials of one rate, around the top, and its degrees of freedom (0: none repeated)."""
     near = [y[x == rate] for rate in np.unique(x) if abs(rate - top) < reach]
     df = sum(len(trials) - 1 for trials in near)
     squares = sum(float(((trials - trials.mean()) ** 2).sum()) for trials in near)

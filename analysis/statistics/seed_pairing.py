@@ -1,6 +1,4 @@
-"""Whether cells correlate from seed to seed, and whether to pair runs by seed: measured, printed, used only where it
-helps.
-"""
+"""Whether cells correlate from seed to seed, and whether pairing runs by seed narrows the intervals."""
 
 from __future__ import annotations
 
@@ -13,9 +11,7 @@ from scipy import stats
 
 from analysis.statistics.estimator import Array, t_quantile
 
-BEYOND_DOUBT = (
-    0.01  # stricter than usual: a wrong choice costs every interval of the family half its degrees of freedom
-)
+BEYOND_DOUBT = 0.01  # strict: a wrong choice costs every interval of the family half its degrees of freedom
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,7 @@ def seed_correlation(cells: Mapping[Any, Array]) -> SeedCorrelation:
 
 
 def pairing_helps(cells: Sequence[Array]) -> bool:
-    """Decide whether to pair runs by seed: the family's correlation is beyond doubt and its gain outweighs the lost
-    degrees of freedom.
+    """Whether to pair runs by seed: the correlation is beyond doubt and outweighs the lost degrees of freedom.
 
     A pair of cells with n seeds has 2 (n - 1) degrees of freedom unpaired and n - 1 paired; pairing multiplies the
     variance by 1 - correlation.

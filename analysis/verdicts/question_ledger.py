@@ -6,8 +6,7 @@ charges confirmations only:
 
     screening      the first call of a candidate: is it promising? Costs nothing and accepts nothing.
     confirmation   a promising candidate with seeds that were not seen before: these alone are compared with the base,
-    at
-                   (1 - level) / 20. At most 20 confirmations are charged to a ledger.
+                   at (1 - level) / 20. At most 20 confirmations are charged to a ledger.
 
 Whatever the screening looked at, a confirmation rejects a true "no better" with at most (1 - level) / 20, also with one
 base shared by all questions, so that a ledger accepts anything false with at most 1 - level. The repeated use of one
@@ -78,7 +77,7 @@ def decide_with_ledger(
             {"base": names[0], "candidate": names[1], "data": digest, "exit": decision.code,
              "sentence": decision.sentence, "seeds": [str(seed) for seed in candidate.index], **entry}
         )  # fmt: skip
-        _write(path, ledger)
+        write_atomically(path, json.dumps(ledger, indent=1).encode())
     return decision
 
 
@@ -160,10 +159,6 @@ def _read(path: Path, question: Question) -> dict[str, Any]:
     if abs(level - question.level) > 1e-9:
         raise InputError(f"The ledger {path} was begun at level {level:g}: leave out --level, or name a new file.")
     return ledger
-
-
-def _write(path: Path, ledger: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(ledger, indent=1).encode())
 
 
 @contextlib.contextmanager

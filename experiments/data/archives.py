@@ -321,9 +321,7 @@ def _write(member: Member, path: Path, limit: int = MAX_PICTURE_BYTES) -> None:
 
 
 def _unpacked(member: Member) -> Iterator[bytes]:
-    """The content of a member, in chunks. Raises InputError if the archive cannot be read; writing errors stay
-    OSErrors.
-    """
+    """Yield a member in chunks. Raises InputError if the archive cannot be read; errors of writing stay OSErrors."""
     with contextlib.ExitStack() as stack:
         with _damage(member.shown, member.name):
             packed = member.open()

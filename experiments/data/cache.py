@@ -35,9 +35,8 @@ from experiments.runtime.leases import wait_for_lock
 from experiments.runtime.prefetch import prefetch
 from registry import InputError
 
-NAME = re.compile(
-    r"^([0-9a-z]+-\d+x\d+(?:-[0-9a-f]{8})?)(\.lock|\.building-.*)?$"
-)  # what this module puts into the cache folder
+# What this module puts into the cache folder.
+NAME = re.compile(r"^([0-9a-z]+-\d+x\d+(?:-[0-9a-f]{8})?)(\.lock|\.building-.*)?$")
 FORMAT = 2  # of the files; a cache with another number is built again
 FILES = ("images.u8", "masks.u8")
 RESERVE = 64e6  # bytes left for what else a run writes meanwhile

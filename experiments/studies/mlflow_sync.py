@@ -1,5 +1,4 @@
-"""Upload to MLflow what it lacks of the runs on disk. The disk is the truth, so this is possible at any time, and
-repeatable.
+"""Upload to MLflow what it lacks of the runs on disk, at any time and repeatably: the disk is the truth.
 
 A run in MLflow is found by its tag `key`, and left alone where it has everything that its folder has.
 把磁盘上有、而 MLflow 里缺的内容补传上去；磁盘上的记录为准，所以任何时候都可以补传，重复执行也不会产生重复的运行。

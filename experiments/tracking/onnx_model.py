@@ -11,8 +11,7 @@ from experiments.tracking.tracker import Session, session
 
 
 def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mapping[str, str]) -> None:
-    """Write an ONNX graph of one input and one output as an MLflow model: no pickle, and none of this project's code in
-    it.
+    """Write an ONNX graph of one input and one output as an MLflow model, without a pickle or code of this project.
 
     `photographs` is an input (N, 3, H, W); the signature leaves N, H and W free.
     """

@@ -113,8 +113,10 @@ def summary_run(client: Any, uri: str, output_dir: Path, tags: Mapping[str, str]
 
 
 def leave_out(client: Any, experiment: str, study: str, keys: Set[str]) -> None:
-    """Runs that an earlier plan of this study had, and that are not among `keys`, lose their part in it: a comparison
-    of the study's runs would mix two plans otherwise."""
+    """Remove the study's tags from runs of an earlier plan, those that are not among `keys`.
+
+    A comparison of the study's runs would mix two plans otherwise.
+    """
     here, page = [], ""
     while page is not None:  # all of them first: a page would lose its place when tags are deleted
         found = client.search_runs([experiment], f"tags.`study.{study}` = 'true'", page_token=page or None)
@@ -147,8 +149,10 @@ def _pictured(name: str) -> str | tuple[str, int]:
 
 
 def open_store(uri: str, output_dir: Path) -> tuple[Any, str]:
-    """A client, and the id of the experiment; both are made once, under a lock: two processes that first open one
-    sqlite file at the same time ruin it."""
+    """Open a store: a client, and the id of the experiment, both made under a lock.
+
+    Two processes that first open one sqlite file at the same time ruin it.
+    """
     set_up()
     output_dir.mkdir(parents=True, exist_ok=True)
     once = lock(uri, output_dir)
@@ -201,9 +205,7 @@ def _follow(database: Path, before: str, now: str) -> None:
 
 
 def lock(uri: str, output_dir: Path) -> Path:
-    """What is locked while something is made in the store that must be made once: beside a sqlite file, whichever
-    folder runs go to.
-    """
+    """The lock for what must be created once in a store: beside a sqlite file, else in the output folder."""
     place = local_path(uri)
     return place.with_suffix(".lock") if place is not None and place.name else output_dir / "mlflow.lock"
 

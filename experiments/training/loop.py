@@ -14,7 +14,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ class State:
     step: int = 0  # steps done in the next one
     best_epoch: int = 0
     best_dice: float = -1.0
-    seconds: float = field(default=0.0)  # of the finished epochs, over all sessions
+    seconds: float = 0.0  # of the finished epochs, over all sessions
     spent: float = 0.0  # on the next one, in interrupted sessions
     trained: float = 0.0  # of these, without validation
 
@@ -131,14 +131,10 @@ def start(model: nn.Module, config: RunConfig) -> State:
     optimizer = kind(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(config.device, enabled=autocast is torch.float16)
     zero = torch.zeros((), device=device)
-    compiled = _compiled(model, config.compile)
-    return State(device, autocast, compiled, optimizer, scaler, loss_sum=zero.clone(), broken=zero.clone())
-
-
-def _compiled(model: nn.Module, how: str) -> nn.Module:
-    if how == "off":
-        return model
-    return torch.compile(model, mode="reduce-overhead" if how == "graphs" else "default")  # type: ignore[return-value]
+    if config.compile != "off":
+        mode = "reduce-overhead" if config.compile == "graphs" else "default"
+        model = torch.compile(model, mode=mode)  # type: ignore[assignment]
+    return State(device, autocast, model, optimizer, scaler, loss_sum=zero.clone(), broken=zero.clone())
 
 
 def network(model: nn.Module) -> nn.Module:
@@ -281,7 +277,8 @@ def validate(
     for at in range(0, len(dataset), batch_size):
         if stop():
             raise Interrupted
-        images, masks = _stacked(dataset, range(at, min(at + batch_size, len(dataset))))
+        pairs = [dataset.augmented(0, i) for i in range(at, min(at + batch_size, len(dataset)))]
+        images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
         masks = as_target(masks, state.device)
         logits = forward(state, as_input(images, state.device))
         counts.append(_counts(logits > 0, masks > 0))
@@ -291,11 +288,6 @@ def validate(
     iou = _ratio(overlap, predicted + true - overlap)
     cars = [sample.group for sample in dataset.samples]
     return float(torch.stack(losses).sum()) / len(dataset), _by_car(dice, cars), _by_car(iou, cars)
-
-
-def _stacked(dataset: ImageDataset, indices: range) -> tuple[Tensor, Tensor]:
-    drawn = [dataset.augmented(0, i) for i in indices]
-    return torch.from_numpy(np.stack([d[0] for d in drawn])), torch.from_numpy(np.stack([d[1] for d in drawn]))
 
 
 def _counts(prediction: Tensor, truth: Tensor) -> Tensor:

@@ -77,8 +77,11 @@ class Shell:
 
 @dataclass(frozen=True)
 class Body:
-    """N quads. A piece that the car may hide has a plane: from beyond it (eye . normal > offset) the piece is drawn in
-    `layer`, from elsewhere in `far_layer`."""
+    """N quads.
+
+    A piece that the car may hide has a plane: from beyond it (eye . normal > offset) the piece is drawn in `layer`,
+    from elsewhere in `far_layer`.
+    """
 
     quads: np.ndarray  # (N, 4, 3)
     normals: np.ndarray  # (N, 3), outward; 0 for the antenna, which has no back
