@@ -158,7 +158,7 @@ def test_the_repository_holds_no_data_or_weights():
 def locked(name):
     """The packages of a lock file: {name: version}, each of which has a hash."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert "://" not in text  # the address of an index would be that of whoever wrote the file
+    assert "://" not in text  # the address of an index would be the author's own
     entries = re.findall(
         r"^([a-z0-9][a-z0-9._-]*)==([^\s;]+)[^\\\n]*((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", text, re.M
     )

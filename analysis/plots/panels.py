@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Okabe & Ito (2008): told apart by colour-blind readers; orange: missed, blue: false, in RGB
+# Okabe & Ito (2008), distinct to colour-blind readers; orange: missed, blue: false, in RGB
 MISSED, FALSE = (230, 159, 0), (0, 114, 178)
 
 WIDTH = 240  # of one picture, in pixels

@@ -108,7 +108,7 @@ def line_styles(cells: Sequence[tuple[str, ...]]) -> list[LineStyle]:
     main = max(range(len(factors)), key=lambda at: len(factors[at]))
     rest = list(dict.fromkeys(cell[:main] + cell[main + 1 :] for cell in cells))
     at = [(factors[main].index(cell[main]), rest.index(cell[:main] + cell[main + 1 :])) for cell in cells]
-    if len(factors[main]) > len(COLOURS) or len(rest) > len(MARKERS):  # too many of either: told apart by number
+    if len(factors[main]) > len(COLOURS) or len(rest) > len(MARKERS):  # too many of either: numbered instead
         at = [(number % len(COLOURS), number // len(COLOURS)) for number in range(len(cells))]
     return [
         {

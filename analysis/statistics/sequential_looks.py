@@ -1,6 +1,6 @@
 """Looking at a growing study: the error rate at which each look may be taken.
 
-Whoever looks after every seed and stops at the first verdict takes the best of several chances. At the nominal 5 % a
+Looking after every seed and stopping at the first verdict takes the best of several chances. At the nominal 5 % per
 look, eight looks (3 to 10 seeds) call two equal cells different in 14 % of studies. `look_level` gives the constant
 nominal level at which the probability of a false verdict over all looks is 1 - level (Pocock 1977, Biometrika 64:191,
 there for known variances), found by simulation, since the looks' t statistics have few and estimated degrees of

@@ -23,6 +23,7 @@ from analysis.verdicts.answer import Answer
 
 OTHER = {"en": ("zh", "中文"), "zh": ("en", "English")}
 SUFFIX = {"en": "", "zh": ".zh"}  # of a picture's name
+REDUCED = "384x256"  # the copy of Carvana that `data reduce` makes
 
 
 @dataclass(frozen=True)
@@ -159,13 +160,16 @@ def _commands(answer: Answer, language: str) -> Iterator[str]:
     """How the study is carried out and reported."""
     study, name, words = answer.study, answer.study.name, phrases("study", language)
     data = str(study.plan.get("settings", {}).get("data", ""))
-    reduced = (study.plan.get("photographs") or {}).get("sizes") == ["384x256"]  # the copy that `data reduce` makes
-    place = f" --data-dir data/{data}{'_384x256' if reduced else ''}" if data == "carvana" else ""
+    sizes = (study.plan.get("photographs") or {}).get("sizes", [])
+    reduced = data == "carvana" and sizes == [REDUCED]
+    place = f" --data-dir data/{data}{f'_{REDUCED}' if reduced else ''}" if data == "carvana" else ""
     file = STUDY_FILES / f"{name}.toml"
     lines = [f"python run.py study {name}{place}"] if file.exists() else []
     lines += [f"python run.py robustness {name}{place}{_elsewhere(study)}"] if len(study.robustness) else []
     yield "```bash\n" + "\n".join([*lines, f"python run.py report {name}"]) + "\n```"
     weights = re.findall(r'"(weights/[^"]+)"', file.read_text(encoding="utf-8")) if file.exists() else []
+    if reduced:
+        yield words.reduced(folder=f"data/{data}_{REDUCED}")
     if weights:
         yield words.weights(files=sorted(set(weights)))
 

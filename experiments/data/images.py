@@ -117,7 +117,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def read_header(path: Path) -> Header | None:
-    """The image's header; None for a file that cannot be opened, which whoever decodes it will refuse."""
+    """The image's header; None for a file that cannot be opened, which decoding will refuse."""
     return _header(path, *_size_and_time(path))
 
 

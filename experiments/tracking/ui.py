@@ -45,8 +45,8 @@ def is_loopback(host: str) -> bool:
 def warning(host: str, port: int) -> str:
     """What is said before others are let in."""
     return (
-        f"WARNING: MLflow listens on {host}:{port} without a password: whoever reaches that address can read, change "
-        "and delete runs. Safer: leave out --host, and from the other machine type "
+        f"WARNING: MLflow listens on {host}:{port} without a password: anyone who reaches that address can read, "
+        "change and delete runs. Safer: leave out --host, and from the other machine type "
         f"ssh -L {port}:{LOOPBACK}:{port} THIS-MACHINE."
     )
 
