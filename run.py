@@ -89,15 +89,22 @@ def print_completion(shell: tools.Shell, /) -> int:
     return 0
 
 
-def main(arguments: list[str]) -> int:
-    """Run a command: exit code 0 done, 1 a run failed, 2 wrong input, 130/143 interrupted, 141 output pipe closed."""
-    arguments = [
-        re.sub(r"^(--[\w-]+=)?~(?=/|$)", lambda m: (m[1] or "") + os.path.expanduser("~"), a) for a in arguments
-    ]
+def _expanded(arguments: list[str]) -> list[str]:
+    """The arguments with ~ as the home folder. Raises InputError for an empty one, which would be this folder."""
     if "" in arguments or any(re.fullmatch(r"--[\w-]+=", word) for word in arguments):
-        return _complain(
+        raise InputError(
             "One of the arguments is empty: is a variable of the shell not set? Leave it out or fill it in."
         )
+    home = os.path.expanduser("~")
+    return [re.sub(r"^(--[\w-]+=)?~(?=/|$)", lambda m: (m[1] or "") + home, word) for word in arguments]
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command: exit code 0 done, 1 a run failed, 2 wrong input, 130/143 interrupted, 141 output pipe closed."""
+    try:
+        arguments = _expanded(arguments)
+    except InputError as error:
+        return _complain(str(error))
     command, rest = app, arguments
     while rest and not rest[0].startswith("-") and rest[0] in command:
         command, rest = command[rest[0]], rest[1:]

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from experiments.data import cache, carvana, folder
+from experiments.data.run_inputs import as_samples
 from experiments.data.samples import Sample, fingerprint, read_image, read_mask
 from registry import InputError
 
@@ -288,3 +289,13 @@ def test_carvana_files_unpacked_by_hand_may_end_in_capitals_and_masks_be_png(tmp
     assert not found.problems and [problem.path.name for problem in found.left_out] == ["c_01_mask.png"]
     (tmp_path / "train" / "a_01.jpg").write_bytes(b"x")
     assert {problem.what for problem in carvana.listing(tmp_path).problems} == {"name twice"}
+
+
+def test_a_data_function_may_return_pairs_or_triples_and_nothing_else(tmp_path):
+    pair, triple = (tmp_path / "a.png", str(tmp_path / "a_mask.png")), ("b.png", "c.png", "g")
+    assert [(s.image.name, s.mask.name, s.group) for s in as_samples("mine:pets", (x for x in (pair, triple)))] == [
+        ("a.png", "a_mask.png", "a"), ("b.png", "c.png", "g"),
+    ]  # fmt: skip
+    for found in (None, 3, "ab", ["a"], [("a",)], [(1, 2)], {"a": "b"}, []):
+        with pytest.raises(InputError, match="mine:pets"):
+            as_samples("mine:pets", found)

@@ -394,7 +394,7 @@ def test_validation_images_without_an_object_choose_nothing(command, tmp_path):
     assert command("predict", root / "images", "--output-dir", tmp_path / "out")[0] == 2
     assert command("predict", root / "images", "--output-dir", tmp_path / "out", "--run", folder.name)[0] == 0
     for more, instead in (
-        (("--early-stopping", 2), "Leave out --early-stopping"),
+        (("--early-stopping", 2), "Type --early-stopping 0"),
         (("--tune",), "instead of tuning it"),
     ):
         code, _, complaint = command(*words, *more)

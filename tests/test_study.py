@@ -437,7 +437,8 @@ def test_a_plan_is_not_replaced_silently(finished, made_cars, command, tmp_path)
         code, _, complaint = command(*words(other, made_cars, output))
         assert code == 2 and f"differs in {said} (" in complaint and "Add --extend" in complaint
         assert place.read_bytes() == before
-        assert command(*words(other, made_cars, output), "--dry-run")[0] == 0
+        code, _, complaint = command(*words(other, made_cars, output), "--dry-run")
+        assert code == 0 and f"differs in {said} (" in complaint
     plan = study_plan.build(read_study(other), {"data_dir": made_cars, "output_dir": output})
     refuse_replaced(plan, extend=True)
     copy = place.with_name("plan.1.json")

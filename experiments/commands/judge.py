@@ -94,6 +94,8 @@ def score(
 
     Example: python run.py score predicted masks --output scores.csv --cell nnunet --seed 0
     """
+    import shlex
+
     from experiments.evaluation.score_masks import pair_masks, score_masks, write_rows
     from experiments.inference.input_files import report_skipped
     from experiments.runtime.interrupts import Stop, interruptible
@@ -111,7 +113,8 @@ def score(
         mean = sum(float(row["dice"]) for row in rows) / len(rows)
         print(f"{len(rows)} masks, mean Dice {mean:.4f}. Written: {output}")
         by_seed = "" if seed is None else " --seed seed"
-        print(f"Next: python run.py judge {output} --score dice --cell cell{by_seed} --group group --image image")
+        where = shlex.quote(str(output))
+        print(f"Next: python run.py judge {where} --score dice --cell cell{by_seed} --group group --image image")
         return report_skipped(skipped, left_out, list_skipped)
 
     return interruptible(work)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import App
 
 from experiments.commands.flags import OutputDir, switch
+from experiments.config.schema import RuntimeConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,8 @@ def list_runs(*, output_dir: OutputDir = Path("outputs")) -> int:
         f"{_count(len(listed), 'run')}{f' ({states})' if listed else ''}: {megabytes(sum(run.size for run in listed))}."
     )
     cached = cache.disk_size(output_dir / "cache")
-    print(f"Cache: {megabytes(cached)}{'; free it with: python run.py runs clean-cache' if cached else ''}.")
+    free = f"; free it with: python run.py runs clean-cache{RuntimeConfig(output_dir=output_dir).output_flag}"
+    print(f"Cache: {megabytes(cached)}{free if cached else '.'}")
     return 0
 
 

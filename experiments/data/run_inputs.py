@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,7 +81,7 @@ def list_samples(config: RunConfig, machine: RuntimeConfig, check: Callable[[], 
             samples = entry.build(**options, progress=show)
     else:
         samples = entry.build(**options)
-    return read_as(samples, Reading.of(vars(config)))
+    return read_as(as_samples(config.data, samples), Reading.of(vars(config)))
 
 
 def list_folder(data: str, folder: Path, group_pattern: str | None, mask_pattern: str | None) -> Listing:
@@ -96,7 +96,31 @@ def list_folder(data: str, folder: Path, group_pattern: str | None, mask_pattern
             raise InputError(f"--{option.replace('_', '-')} is for --data folder; {data} knows its {what}.")
         options |= {option: pattern} if pattern is not None else {}
     list_files = getattr(importlib.import_module(entry.load().__module__), "listing", None)
-    return list_files(**options) if list_files else Listing(entry.build(**options))
+    return list_files(**options) if list_files else Listing(as_samples(data, entry.build(**options)))
+
+
+def as_samples(data: str, found: Any) -> list[Sample]:
+    """What a data set's function returned, as samples: these themselves, or (image, mask) or (image, mask, group).
+
+    Raises InputError for anything else, and for nothing.
+    """
+    wanted = "it should return a list of Sample, or of (image, mask) or (image, mask, group) with paths"
+    if not isinstance(found, Iterable) or isinstance(found, (str, bytes, Mapping)):
+        raise InputError(f"The data set '{data}' returns {type(found).__name__}; {wanted}.")
+    samples = []
+    for entry in found:
+        if isinstance(entry, Sample):
+            samples.append(entry)
+        elif (
+            isinstance(entry, (tuple, list)) and len(entry) in (2, 3) and all(isinstance(x, str | Path) for x in entry)
+        ):
+            image, mask, *group = entry
+            samples.append(Sample(Path(image), Path(mask), str(*group) or Path(image).stem))
+        else:
+            raise InputError(f"The data set '{data}' returns {type(entry).__name__} entries; {wanted}.")
+    if not samples:
+        raise InputError(f"The data set '{data}' returns no images. Check --data-dir.")
+    return samples
 
 
 def read_as(samples: Sequence[Sample], reading: Reading) -> list[Sample]:
@@ -172,7 +196,7 @@ def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False
         if getattr(inputs.parts, part) and not inputs.objects(part, pixels):
             sentence = _nothing_to_find(config, getattr(inputs.parts, part), what)
             if part == "val" and (tuning or config.early_stopping):
-                instead = "Set the learning rate instead of tuning it." if tuning else "Leave out --early-stopping."
+                instead = "Set the learning rate instead of tuning it." if tuning else "Type --early-stopping 0."
                 raise InputError(f"{sentence.removeprefix('WARNING: ')} {instead}")
             _log_once(sentence)
     if (best := _mean_ceiling(config, inputs.parts.train)) < LOW_CEILING:

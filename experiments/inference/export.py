@@ -71,7 +71,7 @@ def export(
     output = output or Path("exports") / (f"{trained.key}.onnx" if kind == "onnx" else trained.key)
     files = OutputFiles.beside(output) if kind == "onnx" else OutputFiles(output)
     if kind == "mlflow" and output.exists() and not files.owns("MLmodel"):
-        raise InputError(f"{output} exists already. Remove it, or name another --output.")
+        raise InputError(f"{output} exists already and is not replaced. Name another --output.")
     files.check([output.name] if kind == "onnx" else MLFLOW_FILES, trained.path.parent.iterdir())
     images, description = comparison(trained, photographs, size)
     model = Deployed(trained.model()).eval()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,7 +125,7 @@ def find_run(name: str, output_dir: Path) -> TrainedModel:
         unknown = f"There is no run '{name}'{did_you_mean(name, keys)}"
         raise InputError(
             f"{several if matches else unknown} under {runs}. "
-            f"List them: python run.py runs --output-dir {output_dir}; or use --run best."
+            f"List them: python run.py runs --output-dir {shlex.quote(str(output_dir))}; or use --run best."
         )
     folder = runs / matches[0]
     if not (folder / BEST).exists() and not (folder / "result.json").exists():  # last.ckpt may be of a part of an epoch

@@ -21,6 +21,7 @@ from experiments.studies.plan import Plan, PlannedCell, build
 from experiments.studies.study_folder import write_plan
 from experiments.tracking import tracker
 from experiments.training.single_run import train_one
+from registry import InputError
 
 
 def run_study(
@@ -52,11 +53,21 @@ def run_study(
         if not dry_run:
             study_folder.refuse_replaced(plan, extend)
             study_folder.record_store(plan)
+        elif not extend:
+            _note_refusal(plan)
         power = cost.planned_power(plan)
         display.print_plan(plan, power, ended_trials)
         return 0 if dry_run else _run(plan, power, stop, pool)
 
     return interrupts.interruptible(work)
+
+
+def _note_refusal(plan: Plan) -> None:
+    """Print why the command would be refused without `--dry-run`, if it would be."""
+    try:
+        study_folder.refuse_replaced(plan, extend=False)
+    except InputError as differs:
+        progress.note(str(differs))
 
 
 def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = None, extend: bool = False) -> int:
