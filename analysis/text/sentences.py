@@ -243,6 +243,8 @@ class Writer:
         if {c.verdict for c in found} != {"undecided"} or not all(map(finite, found)):
             return []
         largest = max(max(abs(c.low), abs(c.high)) for c in found)
+        if largest >= 1:  # as with two seeds: no two Dice differ by more
+            return []
         several = len(self.answer.study.varied) > 1
         return [self.words.averages_ruled_out(largest=largest) if several else self.words.ruled_out(largest=largest)]
 
