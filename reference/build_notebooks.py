@@ -25,6 +25,9 @@ HERE = Path(__file__).parent
 LANGUAGES = {"en": "", "zh": ".zh-CN"}  # the ending of a notebook's name
 LONGEST = 3600  # seconds a cell may take, on a busy machine
 CELL = re.compile(r"^# %%(.*)\n", re.MULTILINE)
+BREAK = re.compile(  # within a Chinese paragraph, where it would be shown as a space
+    "(?<=[\u4e00-\u9fff])\n(?=[\u4e00-\u9fff])|(?<=[\u3000-\u303f\uff00-\uffef])\n(?=[^\n#*>$<|0-9-])"
+)
 FOLDED = {
     "jupyter": {"source_hidden": True},
     "cellView": "form",
@@ -46,7 +49,7 @@ def cells(source: str, language: str) -> list[nbformat.NotebookNode]:
         if words[:1] == ["[markdown]"]:
             if words[1:] in ([], [language]):
                 prose = re.sub(r"^# ?", "", body.strip(), flags=re.MULTILINE)
-                made.append(nbformat.v4.new_markdown_cell(prose))
+                made.append(nbformat.v4.new_markdown_cell(BREAK.sub("", prose)))
         else:
             code = re.sub(r"^# !", "!", body.strip(), flags=re.MULTILINE)
             folded = copy.deepcopy(FOLDED) if "fold" in words else {}

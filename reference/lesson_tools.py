@@ -28,7 +28,8 @@ def synthetic_cars(folder: Path, cars: int = 15) -> list[Sample]:
 
 def tensors(samples: Sequence[Sample], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Images (N, 3, H, W) in [0, 1] and masks (N, 1, H, W) of 0 and 1, at `size` = (width, height)."""
-    images, masks = zip(*ImageDataset(samples, size))
+    dataset = ImageDataset(samples, size)
+    images, masks = zip(*[dataset[row] for row in range(len(dataset))])
     return torch.stack(images), torch.stack(masks)
 
 
