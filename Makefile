@@ -42,8 +42,8 @@ walk: .venv/runtime # runs the walkthrough of docs/en and records its output; af
 	.venv/bin/python reference/walk.py
 	.venv/bin/python -m analysis.report.pages
 
-notebook: .venv/development # runs reference/u-net-pytorch.ipynb and writes its outputs
-	.venv/bin/python reference/execute.py
+notebook: .venv/development # runs reference/lesson.py and writes the notebooks in both languages
+	.venv/bin/python -m reference.build_notebooks
 
 lint: .venv/development
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy .

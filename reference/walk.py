@@ -28,7 +28,11 @@ def steps(page: str) -> dict[str, str]:
 
 def execute(block: str) -> str:
     """Run `block` in a shell in the project's folder and return its output. Raises SystemExit if it fails."""
-    here = {**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+    here = {
+        **os.environ,
+        "PATH": f"{ROOT / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONUNBUFFERED": "1",
+    }
     shell = subprocess.Popen(
         ["bash", "-euc", block], cwd=ROOT, env=here, text=True, encoding="utf-8", start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

@@ -342,6 +342,13 @@ def test_what_is_said_of_a_study_sentence_by_sentence(case, language):
         assert sentences == due
 
 
+def test_no_bound_is_named_that_no_two_scores_can_exceed():
+    """As where two seeds leave an interval wider than the scale of Dice."""
+    wide, narrow = (made(ALONE, {"loss": {"dice": seen(0.001, half)}}, seeds=2) for half in (2.0, 0.5))
+    assert not any("outside the 95% intervals" in sentence for sentence in answer_sentences(wide, "en"))
+    assert any("outside the 95% intervals" in sentence for sentence in answer_sentences(narrow, "en"))
+
+
 def words_of(sentence):
     return len(sentence.split())
 
