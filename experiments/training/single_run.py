@@ -58,7 +58,8 @@ def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float, 
     weights, cars = headline(result), result["cars"]
     test = result["test"][weights]
     number = f"{test['images']} unseen" if unit == "image" else f"{test['images']} images of {cars['test']} unseen"
-    print(f"\n{result['model']} with {result['loss']}: {number} {result['data']} {unit}s")
+    data = "" if result["data"] == "folder" else f"{result['data']} "
+    print(f"\n{result['model']} with {result['loss']}: {number} {data}{unit}s")
     table = Table(show_header=False)
     for name, value in (
         ("test Dice", f"{test['dice']:.4f}"),
