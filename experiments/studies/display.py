@@ -41,7 +41,8 @@ def _design_rows(plan: Plan, ended_trials: int) -> list[tuple[str, str]]:
     unit = f"{config.unit}s"
     states = [state for state, _ in run_states(plan).values()]
     counts = ", ".join(f"{states.count(name)} {name}" for name in MARKS if name in states)
-    budget = f"{config.epochs} epochs of {plan.cells[0].steps} steps, no early stopping, the last weights are compared"
+    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
+    budget = f"{epochs} of {plan.cells[0].steps} steps, no early stopping, the last weights are compared"
     rows = [
         *((name, ", ".join(level.label for level in levels)) for name, levels in study.factors.items()),
         ("data", f"{config.data}: {train} {unit} to train on, {val} to validate, {test} to test (first cell)"),
