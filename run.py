@@ -14,7 +14,7 @@ import re
 import select
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 (whoever types this may have an older one)
+if sys.version_info < (3, 11):  # noqa: UP036 (someone who types this may have an older one)
     print(f"Python 3.11 or later is needed; this is {sys.version.split()[0]}.", file=sys.stderr)
     raise SystemExit(2)
 try:

@@ -49,7 +49,7 @@ def test_what_looks_like_an_image_and_cannot_be_read_is_named_and_the_exit_code_
     (photos / "photos" / "without_suffix").write_bytes(b"\xff\xd8\xff and no image")
     os.symlink("nowhere.png", photos / "photos" / "link.png")
     if hasattr(os, "mkfifo"):
-        os.mkfifo(photos / "photos" / "pipe.png")  # whoever opens it waits for ever
+        os.mkfifo(photos / "photos" / "pipe.png")  # opening it would block for ever
     code, shown, complaint = predict("photos", "photos/*")  # each image once
     assert code == 1 and "3 masks in" in shown
     for name in ("IMG_1.heic", "raw.CR2", "without_suffix", "link.png"):

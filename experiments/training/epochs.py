@@ -83,10 +83,10 @@ def train_epochs(job: TrainingJob, pixels: Pixels, state: State, loss: Any) -> N
     batches = Batches(
         training, config.batch_size, machine.workers or 0, pin_memory=config.device == "cuda", steps=config.epoch_steps
     )
+    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
     progress.log(
         f"{config.model} with {config.loss}, run {config.key}: {len(parts.train)} images to train on, "
-        f"{len(parts.val)} to validate, {len(parts.test)} to test; {config.epochs} epoch{'s' if config.epochs > 1 else ''} of "
-        f"{len(batches)} steps."
+        f"{len(parts.val)} to validate, {len(parts.test)} to test; {epochs} of {len(batches)} steps."
     )
     pictured = {max(1, round(config.epochs * (i + 1) / PICTURES)) for i in range(PICTURES)} if job.pictures else set()
     watch, chosen = progress.step_bar("training"), inputs.objects("val", pixels) > 0
