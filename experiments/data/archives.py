@@ -63,7 +63,7 @@ class Layout:
                 continue
             if self.wanted.fullmatch(inner := inner.removeprefix(self.prefix)):
                 base, dot, ending = inner.rpartition(".")
-                return self.prefix + base + dot + ending.lower()
+                return self.prefix + (base + dot + ending.lower() if dot else ending)
         return ""
 
 

@@ -183,10 +183,6 @@ def predict_each(
 
         return work
 
-    def finished(job: tuple[Path, Callable[[], Result] | InputError]) -> tuple[Path, Result | InputError]:
-        path, work = job
-        return path, work if isinstance(work, InputError) else work()
-
     def predicted() -> Iterator[tuple[Path, Callable[[], Result] | InputError]]:
         for path, image in prefetch(read, paths, workers, ahead):
             if isinstance(image, InputError):
@@ -194,7 +190,12 @@ def predict_each(
             else:
                 yield path, finishing(image, predictor.mask(image, cut, size))
 
-    return prefetch(finished, predicted(), workers, ahead)
+    return prefetch(_finished, predicted(), workers, ahead)
+
+
+def _finished(job: tuple[Path, Callable[[], Result] | InputError]) -> tuple[Path, Result | InputError]:
+    path, work = job
+    return path, work if isinstance(work, InputError) else work()
 
 
 def blend(
