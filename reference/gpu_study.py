@@ -7,7 +7,7 @@
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/REPOSITORY/blob/main/reference/gpu-study.ipynb)
 # or [Colab](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/reference/gpu-study.ipynb)
 #
-# [`full_size`](../docs/en/studies/full_size.md) compares four networks and four losses at 384×256 and width 64: 80 runs
+# [`full_size`](../docs/en/designs.md#full_size-and-classic) compares four networks and four losses at 384×256 and width 64: 80 runs
 # and 80 tuning trials. Nobody has measured how long they take. They need not fit into one session, or on one account:
 # finished runs in the repository count as done, and every session adds some.
 #
@@ -29,7 +29,7 @@
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/REPOSITORY/blob/main/reference/gpu-study.zh-CN.ipynb)
 # 或 [Colab](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/reference/gpu-study.zh-CN.ipynb) 中打开
 #
-# [`full_size`](../docs/zh/studies/full_size.md) 在 384×256、宽度 64 下比较四种网络和四种损失函数：80 次训练、80 次调参试验，
+# [`full_size`](../docs/zh/designs.md#full_size-与-classic) 在 384×256、宽度 64 下比较四种网络和四种损失函数：80 次训练、80 次调参试验，
 # 需要多长时间尚未测量过。不必在一次会话或一个账号内做完：仓库中已有的结果算作完成，每次会话都能再补上一些。
 #
 # 在 Kaggle 上：选择 GPU，打开网络连接，添加竞赛 *Carvana Image Masking Challenge* 的数据（须先接受其规则），然后依次运行六个单元格。

@@ -175,7 +175,7 @@ def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
     others = [f"{value:g}" for value in values if value != 0]
     objects = " ".join(others) if len(others) < 3 else others[0]
     what = f"{held}; a mask without classes holds 0 and 1, or 0 and 255."
-    return f"{what} Name the values of the object, such as --foreground {objects}."
+    return f"{what} Name all values that are the object in any of the masks, such as --foreground {objects}."
 
 
 def _colours(picture: Image.Image) -> list[str]:
