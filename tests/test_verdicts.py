@@ -274,4 +274,5 @@ def test_study_json_keeps_the_plan_byte_for_byte():
         path = RESULTS / name / "study.json"
         study = committed.read_study(RESULTS, name)
         assert committed.study_files(study)["study.json"] == path.read_bytes()
-        assert "labels" not in json.loads(path.read_bytes())
+        planned_with_labels = name == "stalls"  # the others are older than labels, which are laid over their plans
+        assert ("labels" in json.loads(path.read_bytes())) == planned_with_labels
