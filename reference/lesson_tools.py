@@ -138,6 +138,7 @@ def unet_diagram(width: int, size: tuple[int, int]) -> None:
     """Draw a U-Net of four halvings with the shapes of its feature maps, for an input of `size` = (width, height)."""
     _, axis = plt.subplots(figsize=(9, 4.2), layout="constrained")
     box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "linewidth": 1.4}
+    skip = {"color": "#999999", "linestyle": "--", "shrinkA": 42, "shrinkB": 42}
 
     def level(x: float, depth: int, colour: str) -> None:
         shape = f"{width * 2**depth} × {size[1] // 2**depth} × {size[0] // 2**depth}"
@@ -161,16 +162,7 @@ def unet_diagram(width: int, size: tuple[int, int]) -> None:
         level(8 - depth, depth, ORANGE)
         arrow((depth, -depth), (depth + 1, -depth - 1), color=BLUE)
         arrow((7 - depth, -depth - 1), (8 - depth, -depth), color=ORANGE)
-        text = f"skip {depth + 1}"
-        arrow(
-            (depth, -depth),
-            (8 - depth, -depth),
-            text,
-            color="#999999",
-            linestyle="--",
-            shrinkA=42,
-            shrinkB=42,
-        )
+        arrow((depth, -depth), (8 - depth, -depth), f"skip {depth + 1}", **skip)
     level(4, 4, "black")
     axis.text(0, 0.55, f"image 3 × {size[1]} × {size[0]}", ha="center")
     axis.text(8, 0.55, f"logits 1 × {size[1]} × {size[0]}", ha="center")

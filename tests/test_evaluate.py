@@ -68,7 +68,7 @@ def test_logits_are_enlarged_and_then_thresholded(held_out):
 
 
 def test_memory_does_not_grow_with_the_number_of_images(made_cars, monkeypatch):
-    """However many photographs there are, only so many are ahead of the one that is handed out."""
+    """However many photographs there are, only so many are read ahead of the one in use."""
     begun, kept, ahead = [], evaluator._score, []
     monkeypatch.setattr(evaluator, "_score", lambda *given: begun.append(1) or kept(*given))
     photographs = ImageDataset(carvana.build(made_cars), (48, 32))

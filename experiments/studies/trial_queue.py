@@ -72,7 +72,7 @@ class TrialQueue:
             )
 
     def trials(self) -> list[tuple[Trial, bool]]:
-        """Every trial that was handed out, and whether it has ended."""
+        """Every trial that was begun, and whether it has ended."""
         with self._naming_failures():
             return [(self._trial(frozen), frozen.state.is_finished()) for frozen in self._handed_out()]
 
@@ -84,7 +84,7 @@ class TrialQueue:
     def next(self, skip: Callable[[Trial], bool] = lambda trial: False) -> Iterator[tuple[Trial, Lease] | None]:
         """The trial to run now, leased to this process; None when none is left or other workers have the rest.
 
-        Call `tell` before the block ends; a trial without an end is handed out again, unless `skip` says no.
+        Call `tell` before the block ends; a trial without an end is given again, unless `skip` says no.
         """
         with ExitStack() as leases:
             with self._locked():

@@ -64,7 +64,7 @@ class RunFolder:
         if saved != config.to_dict():
             raise InputError(
                 f"{self.folder / 'config.json'} was changed since the run began "
-                f"({_difference(config.to_dict(), saved)}). Change it back, or give the run up: rm -r {self.folder}"
+                f"({_difference(config.to_dict(), saved)}). Change it back, or discard the run: rm -r {self.folder}"
             )
 
     def verify_checksums(self) -> None:
@@ -158,7 +158,7 @@ class RunFolder:
         if [row.get("epoch") for row in rows] != list(range(1, last + 1)):
             raise InputError(
                 f"{self.folder / name} does not hold the epochs 1 to {last}, once each: it was changed since. Put it "
-                f"back from a copy, or give the run up and train it again: rm -r {self.folder}"
+                f"back from a copy, or discard the run and train it again: rm -r {self.folder}"
             )
 
     def drop_weights(self) -> None:
