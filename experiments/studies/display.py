@@ -15,6 +15,7 @@ from experiments.studies.study_folder import run_states
 from experiments.studies.trial_queue import learning_rate_grid
 from experiments.studies.trials import place_in_network
 
+MOST_SEEDS = 5  # next to each other: more would be cut in a terminal of 80 columns
 MARKS = {"done": "", "running": "running", "failed": "FAILED", "missing": "-"}
 
 
@@ -144,11 +145,14 @@ def print_status(plan: Plan, ended_trials: int) -> None:
     """Print the matrix of cells and seeds, and why runs failed."""
     states = run_states(plan)
     title = f"The study {plan.study.name}: Dice of the last weights on test {plan.cells[0].config.unit}s"
-    table = Table("cell", *(f"seed {seed}" for seed in plan.seeds), title=title, title_justify="left")
-    for cell in plan.cells:
-        row = [states[cell, seed] for seed in plan.seeds]
-        table.add_row(cell.id, *(detail if state == "done" else MARKS[state] for state, detail in row))
-    Console().print(table)
+    print(title)
+    for first in range(0, len(plan.seeds), MOST_SEEDS):
+        seeds = plan.seeds[first : first + MOST_SEEDS]
+        table = Table("cell", *(f"seed {seed}" for seed in seeds))
+        for cell in plan.cells:
+            row = [states[cell, seed] for seed in seeds]
+            table.add_row(cell.id, *(detail if state == "done" else MARKS[state] for state, detail in row))
+        Console().print(table)
     counts = [state for state, _ in states.values()]
     print(", ".join(f"{counts.count(name)} {name}" for name in MARKS))
     if plan.looks_taken:
