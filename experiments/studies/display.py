@@ -86,14 +86,18 @@ def _open_comparison(left: OpenComparison) -> str:
 def _tuning(plan: Plan, ended_trials: int) -> str:
     tuning = plan.study.tuning
     assert tuning is not None
-    committed = _committed_trials(plan)
     pooled = " fitted together for each network," if tuning.fit == "pooled" else ""
     return (
         f"every cell gets the same {plan.budget} trials ({tuning.sampler}: {tuning.points} learning rates from "
         f"{tuning.low:g} to {tuning.high:g} x seeds {', '.join(map(str, tuning.seeds))}),{pooled} on validation "
-        f"{plan.cells[0].config.unit}s only; {ended_trials} of {plan.budget * len(plan.cells)} have ended"
-        f"{f', and {committed} more are committed' if committed else ''}"
+        f"{plan.cells[0].config.unit}s only; {_ended(plan, ended_trials)}"
     )
+
+
+def _ended(plan: Plan, ended_trials: int) -> str:
+    committed = _committed_trials(plan)
+    more = f", and {committed} more are committed" if committed else ""
+    return f"{ended_trials} of {plan.budget * len(plan.cells)} have ended{more}"
 
 
 def _committed_trials(plan: Plan) -> int:
@@ -160,7 +164,7 @@ def print_status(plan: Plan, ended_trials: int) -> None:
     elif plan.study.looks:
         print(f"The first look is after {plan.study.looks[0]} seeds of every cell.")
     if plan.study.tuning:
-        print(f"tuning: {ended_trials} of {plan.budget * len(plan.cells)} trials have ended")
+        print(f"tuning: of the trials {_ended(plan, ended_trials)}")
     for (cell, seed), (state, detail) in states.items():
         if state in ("failed", "running"):
             print(f"{cell.id}, seed {seed}: {state} ({detail})")
