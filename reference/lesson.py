@@ -36,7 +36,7 @@
 # 中打开 · 在 CPU 上只需几分钟，除本项目外无需下载任何东西
 #
 # **学完之后**，你会训练出一个 U-Net，它能在从未见过的汽车的图像中把汽车分割出来；网络、损失函数、训练循环、注意力门，
-# 每一部分都由你亲手写出。你还会看到，为什么每个模型只训练一次，就分不出哪一个更好。
+# 每一部分都由你亲手写出。你还会看到，为什么每个模型只训练一次，并不能说明哪一个更好。
 #
 # 1. [先看结果](#1.-先看结果)
 # 2. [图像与掩码](#2.-图像与掩码)
@@ -50,7 +50,7 @@
 # 10. [真的更好吗？](#10.-真的更好吗？)
 # 11. [练习](#11.-练习)
 #
-# 你写出的每一部分都会与本项目中对应的模块对照。每个 `assert` 都是文中的一个论断：改一改代码，看看哪一个不再成立。
+# 你写出的每一部分都会与本项目中对应的模块对照。每个 `assert` 都对应文中的一个论断：改一改代码，看看哪一个不再成立。
 # 代码、输出和图中的文字用英文，两种语言的笔记本共用同一套代码和输出。
 
 # %% fold
@@ -202,8 +202,8 @@ for name, divided in (("by car", parts), ("by image", leaky)):
 # %% [markdown] zh
 # ## 4. 数据增强
 #
-# 每次增强都得到一张“本来也可能拍到”的图像。移动图像的变换也移动掩码；改变光线的变换不改变掩码。每行是一种策略
-# （`--augment`），第一列是原图。
+# 每次增强都得到一张“本来也可能拍到”的图像。几何变换同时作用于掩码；改变光照的变换不改变掩码。每行是一种策略（`--augment`），
+# 第一列是原图。
 
 # %%
 from experiments.data import augment
@@ -224,7 +224,7 @@ show(pictures, titles, width=8.0)
 # worker processes.
 
 # %% [markdown] zh
-# 一次增强只取决于（随机种子、epoch、图像）。所以重复训练得到相同的结果，与工作进程的数量无关。
+# 一次增强只取决于随机种子、epoch 和图像。所以无论有多少工作进程，重复训练的结果都相同。
 
 # %%
 policy = AUGMENTATIONS["geometric"].build()
@@ -242,8 +242,8 @@ assert (once == again).all() and (once != later).any()
 # %% [markdown] zh
 # ## 5. 网络
 #
-# Ronneberger、Fischer、Brox，2015，[arXiv:1505.04597](https://arxiv.org/abs/1505.04597)。编码器把特征图一次次减半，直到一个像素
-# 已看到图像的大部分，知道那里“是什么”。解码器再逐级放大，跳跃连接送来仍记得“在哪里”的特征图。框中依次是通道数 × 高 × 宽。
+# Ronneberger、Fischer、Brox，2015，[arXiv:1505.04597](https://arxiv.org/abs/1505.04597)。编码器把特征图的边长逐级减半，直到一个
+# 像素的感受野覆盖图像的大部分，编码了那里“是什么”。解码器再逐级放大，跳跃连接则送来仍保留着“在哪里”的特征图。框中依次是通道数 × 高 × 宽。
 
 # %%
 from reference.lesson_tools import unet_diagram
@@ -282,7 +282,7 @@ print(tuple(x.shape), "->", tuple(double_conv(3, WIDTH)(x).shape))
 # each time.
 
 # %% [markdown] zh
-# **编码器**：一个基本块，把它的特征图留下来（跳跃连接），再用最大池化减半；共四次。通道数每次加倍。
+# **编码器**：一个基本块，把它的特征图留下备用（跳跃连接），再用最大池化将边长减半；共四次。通道数每次加倍。
 
 # %%
 channels = [WIDTH * 2**level for level in range(5)]  # 8, 16, 32, 64, 128
@@ -303,8 +303,8 @@ print("bottleneck", tuple(x.shape))
 # second way asks for the input pixels whose gradient is not 0.
 
 # %% [markdown] zh
-# **运行之前先猜一猜：** 瓶颈处的一个像素，在每个方向上能看到图像的多少个像素？第一种方法是数：每个 3×3 卷积增加 2 步，
-# 每次池化增加 1 步，池化之后步长加倍。第二种方法是看哪些输入像素的梯度不为 0。
+# **运行之前先猜一猜：** 瓶颈处的一个像素，在每个方向上能看到图像的多少个像素（感受野有多大）？第一种方法是逐层累加：
+# 每个 3×3 卷积增加 2 步，每次池化增加 1 步，池化之后步长加倍。第二种方法是看哪些输入像素的梯度不为 0。
 
 # %%
 seen, step = 1, 1
@@ -340,7 +340,7 @@ print("logits", tuple(logits.shape))
 # multiple of 16, because a map of odd size could not be halved and doubled back.
 
 # %% [markdown] zh
-# 同样的内容写成一个类，再加上图像进入网络时的两步：颜色从 [0, 1] 变到 [-1, 1]；用镜像填充到 16 的倍数，因为奇数大小的特征图
+# 同样的内容写成一个类，再加上图像进入网络时的两步：颜色从 [0, 1] 变到 [-1, 1]；用镜像填充到 16 的倍数，因为边长为奇数的特征图
 # 减半后再加倍，就回不到原来的大小。
 
 
@@ -374,7 +374,7 @@ class StepByStep(nn.Module):
 # Is it the network of section 1? Its weights are copied into yours, and both see an image of an awkward size.
 
 # %% [markdown] zh
-# 它就是第 1 节的网络吗？把那里的权重复制过来，让两者看同一张大小不规整的图像。
+# 它就是第 1 节的网络吗？把那里的权重复制过来，再给两者输入同一张尺寸不规整的图像。
 
 # %%
 theirs = first.state_dict()
@@ -472,9 +472,9 @@ assert missed["bce", 5] < 0.1 * missed["bce", 20]
 # learning rate that suits BCE need not suit it.
 
 # %% [markdown] zh
-# 漏掉小圆，Dice 的损失与漏掉大圆一样，BCE 却几乎为零。
+# 漏掉小圆时，Dice 的损失与漏掉大圆时几乎相同，BCE 的损失却接近 0。
 #
-# 推动权重的不是损失值，而是梯度。下图是汽车上一个像素的梯度，从“肯定是背景”（logit −6）到“肯定是汽车”（6）。
+# 决定权重如何更新的不是损失值，而是梯度。下图是汽车上一个像素的梯度，从“肯定是背景”（logit −6）到“肯定是汽车”（6）。
 # 像素一旦分类正确，`focal` 的梯度就迅速减小，所以适合 BCE 的学习率未必适合它。
 
 # %%
@@ -615,9 +615,9 @@ print(f"median HD95 {np.median([one.hd95 for one in scores]):.1f} pixels")
 # %% [markdown] zh
 # ## 9. 注意力门
 #
-# 跳跃连接把一切都送过去，背景也不例外。注意力门（Oktay 等，2018，
-# [arXiv:1804.03999](https://arxiv.org/abs/1804.03999)）把跳跃连接与解码器中较粗一级的特征图 `g` 相比较，再用一张取值在 0 到 1
-# 之间的图 α 去乘跳跃连接：
+# 跳跃连接会传递所有信息，连背景也不例外。注意力门（Oktay 等，2018，
+# [arXiv:1804.03999](https://arxiv.org/abs/1804.03999)）把跳跃连接与解码器中较粗一级的特征图 `g` 相比较，再将它乘以一张取值
+# 在 0 到 1 之间的图 α：
 #
 # $$\alpha = \mathrm{sigmoid}\left(\psi\left(\mathrm{relu}(\theta(\mathrm{skip}) + \varphi(g))\right)\right)$$
 
@@ -664,7 +664,7 @@ attention_curve = train(attention, LOSSES["bce_dice"].build())
 # Where do its gates look? The maps α of one test image, from the coarsest gate to the finest: bright is open.
 
 # %% [markdown] zh
-# 门在看哪里？下面是一张测试图像的 α 图，从最粗的门到最细的门，亮处表示打开。
+# 注意力门关注哪里？下面是一张测试图像的 α 图，从最粗的门到最细的门，亮处表示打开。
 
 # %%
 from models.attention_unet import attention_maps
@@ -693,7 +693,7 @@ plt.show()
 # **Guess before you run:** can you say from the two scores which network is better? What will `compare` say?
 
 # %% [markdown] zh
-# 门在开始时几乎全开（α 处处约为 0.95），与此不同的地方都是学来的。这样的图只画出了一个系数，并不能证明门有用：
+# 训练开始时门几乎全开（α 处处约为 0.95），与此不同之处都是训练中学到的。这样的图只画出了一个系数，并不能证明门有用：
 # 如果 α 处处都是 0.5，也没有任何损失，因为下一个卷积的权重可以大一倍。
 #
 # ## 10. 真的更好吗？
@@ -723,7 +723,7 @@ assert one_seed.verdict == "undecided"
 # **Guess before you run:** how many different winners will the five seeds find?
 
 # %% [markdown] zh
-# **由此什么也看不出来。** 换一个种子，数字就会变，而变多少，这里看不到。所以只有一个种子时，无论差异多大，
+# **由此无法判断哪个更好。** 换一个种子，数字就会变，而变多少，这里看不到。所以只有一个种子时，无论差异多大，
 # 结论都是 `undecided`（尚无定论）。
 #
 # 数字会变多少？两个很小的网络、两种损失函数、五个种子：共二十次训练，每次几秒钟。每个点是一次训练，
@@ -843,7 +843,7 @@ print(
 #
 # <details><summary>答案</summary>
 #
-# 它的梯度较小，用普通的梯度下降时步子也就较小。Adam 会除以梯度的大小，抵消大部分影响，但抵消不了梯度大小在训练中的变化。
+# 它的梯度较小，用普通的梯度下降时，更新的步幅也就较小。Adam 会除以梯度的大小，抵消大部分影响，但抵消不了梯度大小在训练中的变化。
 # 公平的比较要为每种损失函数各自调学习率。
 #
 # </details>
@@ -860,8 +860,8 @@ print(
 #
 # <details><summary>答案</summary>
 #
-# 不能。测试图像中的车在训练中出现过，分数里有一部分是记忆；换成没见过的汽车，同一个网络就没有这种帮助。泄漏能让分数虚高多少，
-# 取决于训练集中有多大比例泄漏：在 Carvana 上的[测量结果](../docs/zh/studies/leak.md)。
+# 不说明。测试图像中的车在训练中出现过，分数里有一部分是记忆；换成没见过的汽车，同一个网络就没有这种帮助。泄漏会使分数虚高多少，
+# 取决于泄漏的图像在训练集中占多大比例：在 Carvana 上的[测量结果](../docs/zh/studies/leak.md)。
 #
 # </details>
 #

@@ -189,7 +189,7 @@ def test_the_hero_numbers_the_winner_of_each_seed_and_says_how_many_there_were(e
     assert sorted(" ".join(numbers).split()) == ["1", "2", "3", "4", "5"]
     dots = sum(len(line.get_xdata()) for line in hero(answer).axes[0].lines if line.get_marker() == "o")
     assert dots == len(answer.study.finished) == 80
-    assert "3 次尝试都选出同一个“冠军”" in read_lines(every_answer["pretraining"], "hero", "zh")
+    assert "3 个种子得出同一个“冠军”" in read_lines(every_answer["pretraining"], "hero", "zh")
 
 
 def read_lines(answer, picture, language):

@@ -319,7 +319,7 @@ def test_a_cell_whose_rate_lies_at_the_edge_gets_no_verdict(made, tmp_path):
     english, chinese = (" ".join(answer_sentences(found, language)) for language in ("en", "zh"))
     assert "With Dice loss, Dice is higher with Attention U-Net" in english  # an average over one combination
     assert "No verdict on Attention U-Net with BCE: the best learning rate lay at the edge" in english
-    assert "Attention U-Net + BCE 没有结论：最优学习率落在搜索范围的边缘" in chinese
+    assert "Attention U-Net · BCE 没有结论：最优学习率落在搜索范围的边缘" in chinese
 
 
 def test_committed_runs_stay_where_the_records_lack_them(made, tmp_path, command, place):

@@ -186,9 +186,9 @@ SAID = {
          "对损失函数取平均，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0003"
          "（95% 置信区间 −0.0008 ~ +0.0014），差异不显著。",
          "对网络取平均，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0008（−0.0003 ~ +0.0019），差异不显著。",
-         "就这些平均值而言，0.0019 以上的差异在 95% 区间之外，更小的差异不能排除。",
-         "如果每种组合只训练一次，3 次尝试会选出 2 个不同的“冠军”。",
-         "若必须选择，可选 U-Net + BCE + Dice：平均 Dice 最高（0.9831），但最佳的也可能是另外 3 种组合之一。"],
+         "就这些平均值而言，大于 0.0019 的差异在 95% 置信区间之外，更小的差异不能排除。",
+         "如果每种组合只用一个种子训练，3 个种子会得出 2 个不同的“冠军”。",
+         "若必须选择，可选“U-Net · BCE + Dice”：平均 Dice 最高（0.9831），但最佳的也可能是另外 3 种组合之一。"],
     ),
     clear_winner: (
         ["At 96×64, with 5 seeds and 1,125 training steps, loss made a difference.",
@@ -197,8 +197,8 @@ SAID = {
          "Take Dice loss: it is clearly the best of the 2 combinations (mean Dice 0.9820)."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，损失函数有显著影响。",
          "与 BCE 相比，Dice 损失的测试 Dice 高 0.0120（95% 置信区间 0.0090 ~ 0.0150），差异显著。",
-         "如果每种组合只训练一次，5 次尝试会选出 2 个不同的“冠军”。",
-         "推荐 Dice 损失：它明显优于其余 1 种组合（平均 Dice 0.9820）。"],
+         "如果每种组合只用一个种子训练，5 个种子会得出 2 个不同的“冠军”。",
+         "推荐“Dice 损失”：它明显优于另一种组合（平均 Dice 0.9820）。"],
     ),
     equivalent: (
         ["At 96×64, with 5 seeds and 1,125 training steps, network and loss made no practical difference.",
@@ -210,12 +210,12 @@ SAID = {
          "Had each combination been trained once, two different winners would have come out of five tries.",
          "If you must choose, take Attention U-Net with BCE + Dice: its mean Dice is highest (0.9803), though any "
          "other may be the best."],
-        ["输入 96×64、5 个随机种子、训练 1,125 步时，网络和损失函数没有实际影响。",
+        ["输入 96×64、5 个随机种子、训练 1,125 步时，网络和损失函数均没有实际影响。",
          "对损失函数取平均，Attention U-Net 与 U-Net 的测试 Dice 等效，仅相差 0.0002"
          "（95% 置信区间 −0.0003 ~ +0.0007）。",
          "对网络取平均，BCE 与 BCE + Dice 的测试 Dice 等效，仅相差 0.0001（−0.0003 ~ +0.0005）。",
-         "如果每种组合只训练一次，5 次尝试会选出 2 个不同的“冠军”。",
-         "若必须选择，可选 Attention U-Net + BCE + Dice：平均 Dice 最高（0.9803），"
+         "如果每种组合只用一个种子训练，5 个种子会得出 2 个不同的“冠军”。",
+         "若必须选择，可选“Attention U-Net · BCE + Dice”：平均 Dice 最高（0.9803），"
          "但最佳的也可能是另外 3 种组合之一。"],
     ),
     many_levels: (
@@ -228,14 +228,14 @@ SAID = {
          "Had each combination been trained once, two different winners would have come out of five tries.",
          "If you must choose, take U-Net with Dice loss: its mean Dice is highest (0.9801), though another one may "
          "be the best."],
-        ["输入 96×64、5 个随机种子、训练 1,125 步时，网络和损失函数有显著影响。",
+        ["输入 96×64、5 个随机种子、训练 1,125 步时，网络和损失函数均有显著影响。",
          "对损失函数取平均，与 ResNet U-Net 相比，U-Net 的测试 Dice 高 0.0029"
          "（95% 置信区间 0.0013 ~ 0.0045），差异显著。",
          "与 U-Net 相比，Attention U-Net 和 mine:net 的测试 Dice 均无显著差异（区间都在 −0.0014 ~ +0.0012 之内）。",
          "对网络取平均，与 Dice 损失相比，BCE 的测试 Dice 高 0.0009（0.0003 ~ 0.0015），差异显著。",
          "未发现因素之间的交互作用（p = 0.45）。",
-         "如果每种组合只训练一次，5 次尝试会选出 2 个不同的“冠军”。",
-         "若必须选择，可选 U-Net + Dice 损失：平均 Dice 最高（0.9801），但最佳的也可能是另外 1 种组合。"],
+         "如果每种组合只用一个种子训练，5 个种子会得出 2 个不同的“冠军”。",
+         "若必须选择，可选“U-Net · Dice 损失”：平均 Dice 最高（0.9801），但最佳的也可能是另外 1 种组合。"],
     ),
     interacting: (
         ["At 96×64, with 5 seeds and 1,125 training steps, the effect of loss depends on network.",
@@ -248,8 +248,8 @@ SAID = {
          "On average, Dice is higher with BCE + Dice than with BCE, by 0.0013 (0.0007 to 0.0019)."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，损失函数的影响取决于网络。",
          "因素之间存在交互作用（p < 0.001），平均值会掩盖各组合之间的差别。",
-         "U-Net 时，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0026（95% 置信区间 0.0015 ~ 0.0037），差异显著。",
-         "Attention U-Net 时，BCE + Dice 与 BCE 的测试 Dice 等效，仅相差 0.0000（−0.0006 ~ +0.0006）。",
+         "在 U-Net 的条件下，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0026（95% 置信区间 0.0015 ~ 0.0037），差异显著。",
+         "在 Attention U-Net 的条件下，BCE + Dice 与 BCE 的测试 Dice 等效，仅相差 0.0000（−0.0006 ~ +0.0006）。",
          "这两个效应相差 0.0026（0.0016 ~ 0.0036），差异显著。",
          "对损失函数取平均，Attention U-Net 与 U-Net 之差在 ±0.001 以内（区间 −0.0001 ~ +0.0009）。",
          "平均而言，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0013（0.0007 ~ 0.0019），差异显著。"],
@@ -265,10 +265,11 @@ SAID = {
          "Dice is clearly higher with 32 cars than with 8 cars, by 0.029 (0.017 to 0.042).",
          "Averaged over starts and cars, Dice is 0.0023 higher with 1800 than with 450 (−0.0019 to +0.0065): no clear "
          "difference."],
-        ["输入 96×64、5 个随机种子、训练 1,125 步时，start 和 cars 有显著影响。",
+        ["输入 96×64、5 个随机种子、训练 1,125 步时，start 和 cars 均有显著影响。",
          "因素之间存在交互作用（p = 0.011），平均值会掩盖各组合之间的差别。",
-         "8 cars 时，与 random 相比，ImageNet 的测试 Dice 高 0.030（95% 置信区间 0.009 ~ 0.052），差异显著。",
-         "32 cars 和 189 cars 时，与 random 相比，ImageNet 的测试 Dice 均无显著差异（区间都在 −0.005 ~ +0.017 之内）。",
+         "在 8 cars 的条件下，与 random 相比，ImageNet 的测试 Dice 高 0.030（95% 置信区间 0.009 ~ 0.052），差异显著。",
+         "在 32 cars 和 189 cars 的条件下，与 random 相比，ImageNet 的测试 Dice 均无显著差异"
+         "（区间都在 −0.005 ~ +0.017 之内）。",
          "平均而言，与 random 相比，ImageNet 的测试 Dice 高 0.0152（0.0084 ~ 0.0220），差异显著。",
          "对 start 和 steps 取平均，与 8 cars 相比，189 cars 的测试 Dice 高 0.044（0.023 ~ 0.065），差异显著。",
          "与 8 cars 相比，32 cars 的测试 Dice 高 0.029（0.017 ~ 0.042），差异显著。",
@@ -278,11 +279,11 @@ SAID = {
         ["‡ One of 12 runs stalled (Attention U-Net with BCE + Dice); without it, one comparison changes from "
          "undecided to "
          "equivalent."],
-        ["‡ 12 次训练中有 1 次停滞（Attention U-Net + BCE + Dice）；去掉后有 1 项比较由“差异不显著”变为“等效”。"],
+        ["‡ 12 次训练中有 1 次停滞（Attention U-Net · BCE + Dice）；去掉后有 1 项比较由“差异不显著”变为“等效”。"],
     ),
     rising: (
         ["† Validation Dice was still rising at the end for U-Net with BCE and U-Net with BCE + Dice."],
-        ["† 训练结束时验证集 Dice 仍在上升：U-Net + BCE 和 U-Net + BCE + Dice。"],
+        ["† 训练结束时验证集 Dice 仍在上升：U-Net · BCE 和 U-Net · BCE + Dice。"],
     ),
     partial: (
         ["So far (10 of 12 runs), at 96×64, with 3 seeds and 1,125 training steps, loss made no clear difference.",
@@ -291,17 +292,18 @@ SAID = {
          "No verdict on Attention U-Net with BCE + Dice: not all runs are finished.",
          "These comparisons were not fixed before the runs and are exploratory."],
         ["目前（12 次训练中已完成 10 次），输入 96×64、3 个随机种子、训练 1,125 步时，损失函数没有显著影响。",
-         "U-Net 时，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0008（95% 置信区间 −0.0003 ~ +0.0019），差异不显著。",
-         "Attention U-Net + BCE + Dice 没有结论：训练尚未全部完成。",
+         "在 U-Net 的条件下，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0008"
+         "（95% 置信区间 −0.0003 ~ +0.0019），差异不显著。",
+         "Attention U-Net · BCE + Dice 没有结论：训练尚未全部完成。",
          "这些比较没有在训练之前写入计划，属于探索性分析。"],
     ),
     failed: (
         ["With BCE + Dice, Dice is clearly higher with Attention U-Net than with U-Net, by 0.0050 (95% CI 0.0040 to "
          "0.0060).",
          "No verdict on U-Net with BCE: a run failed."],
-        ["BCE + Dice 时，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0050"
+        ["在 BCE + Dice 的条件下，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0050"
          "（95% 置信区间 0.0040 ~ 0.0060），差异显著。",
-         "U-Net + BCE 没有结论：有训练失败。"],
+         "U-Net · BCE 没有结论：有训练失败。"],
     ),
     one_seed: (
         ["At 96×64, with one seed and 1,125 training steps, there is no verdict: one seed does not show how far the "
@@ -309,7 +311,7 @@ SAID = {
          "would fall.",
          "If you must choose, take Dice loss: its mean Dice is highest (0.9801), though the other may be the best."],
         ["输入 96×64、1 个随机种子、训练 1,125 步时，还没有结论：只有一个随机种子，看不出换一个种子会相差多少。",
-         "若必须选择，可选 Dice 损失：平均 Dice 最高（0.9801），但最佳的也可能是另外那一种组合。"],
+         "若必须选择，可选“Dice 损失”：平均 Dice 最高（0.9801），但最佳的也可能是另外那一种组合。"],
     ),
     unmeasured: (
         ["Nothing has been measured yet at 96×64, with 5 seeds and 5 epochs: 0 of 10 runs are finished."],
@@ -319,7 +321,7 @@ SAID = {
         ["Seeds were added after results had been seen (from 3 to 5), so false findings are more likely than 5%.",
          "Take Dice loss: it is clearly the best of the 2 combinations (mean Dice 0.9801)."],
         ["在看到结果之后增加了随机种子（由 3 个增至 5 个），假阳性的概率高于 5%。",
-         "推荐 Dice 损失：它明显优于其余 1 种组合（平均 Dice 0.9801）。"],
+         "推荐“Dice 损失”：它明显优于另一种组合（平均 Dice 0.9801）。"],
     ),
     looked_at: (
         ["Dice is 0.0010 higher with Dice loss than with BCE (95% CI over all looks −0.0005 to +0.0025): no clear "

@@ -175,8 +175,9 @@ def _spent(answer: Answer, words: Phrases) -> str:
 def _named(answer: Answer, what: Named, language: str) -> str:
     """What a comparison is about, in words."""
     study, baseline = answer.study, answer.study.reading.baselines[what.factor]
-    text = f"{level_name(study, what.level, language)} − {level_name(study, baseline, language)}"
-    return f"{text} ({place_name(study, what.place, language)})" if what.place else text
+    levels = [level_name(study, level, language) for level in (what.level, baseline)]
+    place = place_name(study, what.place, language) if what.place else ""
+    return phrases("notes", language).difference(levels=levels, place=place)
 
 
 def _texts(column: pd.Series) -> list[str]:
