@@ -61,16 +61,15 @@ def test_help_names_every_choice(command):
     assert all(name in shown for table in (MODELS, LOSSES, AUGMENTATIONS, DATASETS, PRESETS) for name in table)
 
 
-def test_list_shows_every_choice_with_its_source(command, monkeypatch):
+@pytest.mark.parametrize(("language", "field"), [("en_GB.UTF-8", "summary"), ("zh_CN.UTF-8", "summary_zh")])
+def test_list_shows_every_choice_with_its_source_in_the_language_of_the_shell(command, monkeypatch, language, field):
     monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("LC_ALL", language)
     shown = "".join(command("list")[1].split())
     for table in (MODELS, LOSSES, AUGMENTATIONS, DATASETS):
         for entry in table.values():
-            assert (
-                entry.name in shown
-                and "".join(entry.summary_zh.split())[:4] in shown
-                and entry.source.split()[0] in shown
-            )
+            summary = "".join(getattr(entry, field).split())
+            assert entry.name in shown and summary[:4] in shown and entry.source.split()[0] in shown
 
 
 @pytest.mark.parametrize(

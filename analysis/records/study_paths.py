@@ -78,8 +78,8 @@ def study_names(paths: StudyPaths, asked: str | None) -> list[str]:
     if asked not in known or not NAME.fullmatch(asked):
         raise InputError(
             f"There is no plan of a study '{asked}'{did_you_mean(asked, known)} under {paths.output_dir / 'studies'} "
-            f"and no result under {paths.results}. Begin it with: "
-            f"python run.py study {asked if NAME.fullmatch(asked) else 'NAME'}"
+            f"and no result under {paths.results}. Begin one with: python run.py grid --name "
+            f"{asked if NAME.fullmatch(asked) else 'NAME'} --models … --losses …, or python run.py study NAME"
         )
     return [asked]
 

@@ -11,6 +11,7 @@ from cyclopts import App
 from experiments.commands.flags import ImageFlags, flag, parse_flags, setting_flags
 from experiments.config import types
 from experiments.config.schema import DATA_DIRS
+from experiments.runtime.progress import count
 from registry import DATASETS
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def make(
     def work(show: Show) -> list[str]:
         write_cars(data_dir, cars, seed, size, show)
         return [
-            f"{data_dir} holds {cars} synthetic car{'s' if cars > 1 else ''}: "
+            f"{data_dir} holds {count(cars, 'synthetic car')}: "
             f"{16 * cars} images of {size[0]}x{size[1]} with their masks.",
             f"Train on them: python run.py --data synthetic --data-dir {data_dir}",
         ]

@@ -11,6 +11,7 @@ from cyclopts import App
 
 from experiments.commands.flags import OutputDir, switch
 from experiments.config.schema import RuntimeConfig
+from experiments.runtime.progress import count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +43,7 @@ def list_runs(*, output_dir: OutputDir = Path("outputs")) -> int:
         print(f"No runs under {output_dir / 'runs'}. Train one: python run.py --model unet --loss bce_dice")
     states = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in listed).most_common())
     print(
-        f"{_count(len(listed), 'run')}{f' ({states})' if listed else ''}: {megabytes(sum(run.size for run in listed))}."
+        f"{count(len(listed), 'run')}{f' ({states})' if listed else ''}: {megabytes(sum(run.size for run in listed))}."
     )
     cached = cache.disk_size(output_dir / "cache")
     free = f"; free it with: python run.py runs clean-cache{RuntimeConfig(output_dir=output_dir).output_flag}"
@@ -90,7 +91,7 @@ def prune(
         print(f"Nothing to free: no finished run under {output_dir / 'runs'} has more than its weights.")
         return 0
     size = megabytes(sum(run.size for run in prunable))
-    print(f"{_count(len(prunable), 'finished run')}: {size} of optimizer states and previous checkpoints.")
+    print(f"{count(len(prunable), 'finished run')}: {size} of optimizer states and previous checkpoints.")
     if not (yes or _confirmed(f"Free {size}? [y/N] ")):
         print("Nothing was changed." if sys.stdin.isatty() else "Nothing was changed: add --yes to free them.")
         return 0
@@ -122,10 +123,6 @@ def _table(listed: Sequence[ListedRun]) -> Table:
         state = f"{run.state}: {run.reason}" if run.reason else run.state
         table.add_row(run.key, *settings, state, "-" if run.dice is None else f"{run.dice:.4f}", megabytes(run.size))
     return table
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def megabytes(size: int) -> str:

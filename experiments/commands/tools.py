@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -108,14 +109,14 @@ def draw(
 
 
 def list_choices() -> int:
-    """Show every model, loss, augmentation and data set with its source.
+    """Show every model, loss, augmentation and data set with its source; in Chinese where the shell's language is.
 
     Example: python run.py list
     """
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console, chinese = Console(), (os.environ.get("LC_ALL") or os.environ.get("LANG") or "").startswith("zh")
     for flag_name, choices in (
         ("--model", MODELS),
         ("--loss", LOSSES),
@@ -123,9 +124,9 @@ def list_choices() -> int:
         ("--data", DATASETS),
     ):
         table = Table(title=flag_name, title_justify="left")
-        for name in ("name", "what it is", "中文", "source"):
+        for name in ("name", "说明" if chinese else "what it is", "source"):
             table.add_column(name, overflow="fold")
         for entry in choices.values():
-            table.add_row(entry.name, entry.summary, entry.summary_zh, entry.source)
+            table.add_row(entry.name, entry.summary_zh if chinese else entry.summary, entry.source)
         console.print(table)
     return 0

@@ -21,6 +21,8 @@ def train(
     """Train one model with one loss and score it on test images.
 
     Example: python run.py --model attention_unet --loss bce_dice --model-kwargs width=32
+
+    On your own images/ and masks/ in pairs: python run.py --data folder --data-dir pairs --size 256x256
     """
     args = parse_flags(flags, config, preset=preset, output_dir=output_dir, tracking_uri=tracking_uri)
     if tuning and tuning.tune:

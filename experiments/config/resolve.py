@@ -10,6 +10,7 @@ from experiments.config.schema import DATA_DIRS, PRESETS, RunConfig, RuntimeConf
 from experiments.config.values import ParsedArgs, check_tracking_uri
 from experiments.runtime.environment import processor
 from experiments.runtime.files import sha256_of
+from experiments.runtime.progress import count
 from registry import DATASETS, LOSSES, MODELS, InputError
 
 
@@ -106,9 +107,7 @@ def _device(name: str, notices: list[str]) -> str:
     device = find_device(name)
     if name == "auto" and device == "cpu":
         threads = torch.get_num_threads()
-        notices.append(
-            f"No GPU found: training on the CPU ({processor()}) with {threads} thread{'s' if threads > 1 else ''}."
-        )
+        notices.append(f"No GPU found: training on the CPU ({processor()}) with {count(threads, 'thread')}.")
     return device
 
 

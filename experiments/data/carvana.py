@@ -47,6 +47,8 @@ def build(data_dir: Path | str = "data/carvana") -> list[Sample]:
 def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) -> Listing:
     """List the pairs under `data_dir`. Raises InputError, with `advice`, if a folder or every image is missing."""
     root = Path(data_dir)
+    if advice is None and (root / "images").is_dir() and (root / "masks").is_dir():
+        advice = "It holds images/ and masks/, so type --data folder."
     advice = advice or (
         "Get them with: python run.py data download carvana, name another folder with --data-dir, "
         f"or try --data synthetic (looked in {root})."

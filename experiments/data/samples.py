@@ -81,19 +81,34 @@ CHANGED_IN_USE = (
 
 def fingerprint(samples: Sequence[Sample]) -> str:
     """16 hexadecimal digits that identify the data: names, groups and bytes of images and masks, not their folders."""
-    return _fingerprint(tuple((s, tuple((path, *_stat(path)) for path in s.files)) for s in samples))
+    digests = _digests(_files_with_stat(samples))
+    lines = [f"{s.name}\t{s.group}\t{image}\t{mask}\n" for s, (image, mask) in zip(samples, digests, strict=True)]
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+def image_digests(samples: Sequence[Sample]) -> list[str]:
+    """The SHA-256 of each image's file."""
+    return [image for image, _ in _digests(_files_with_stat(samples))]
+
+
+FilesWithStat = tuple[tuple[Sample, tuple[tuple[Path, int, int], ...]], ...]
+
+
+def _files_with_stat(samples: Sequence[Sample]) -> FilesWithStat:
+    return tuple((s, tuple((path, *_stat(path)) for path in s.files)) for s in samples)
 
 
 @functools.lru_cache(maxsize=8)  # a study needs the same data again and again; a changed file changes the cache key
-def _fingerprint(stats: tuple[tuple[Sample, tuple[tuple[Path, int, int], ...]], ...]) -> str:
+def _digests(stats: FilesWithStat) -> list[tuple[str, str]]:
+    """The SHA-256 of each sample's image and mask."""
     with ThreadPoolExecutor(4) as pool:
         digests = pool.map(sha256_of, (path for _, files in stats for path, _, _ in files))
-        lines = []
+        found = []
         for sample, files in stats:
             image, *parts = ((path.name, next(digests)) for path, _, _ in files)
             mask = parts[0][1] if files[1:] and files[1][0] == sample.mask else _digest_of(parts)
-            lines.append(f"{sample.name}\t{sample.group}\t{image[1]}\t{mask}\n")
-    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()[:16]
+            found.append((image[1], mask))
+    return found
 
 
 def _digest_of(parts: Sequence[tuple[str, str]]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -134,12 +134,14 @@ def some_views(test: Sequence[Sample], views: int) -> list[Sample]:
     return [sample for sample in test if sample in keep]
 
 
-def manifest(parts: Split) -> str:
-    """The split as a CSV of `image,part`, which `read_manifest` reads."""
+def manifest(parts: Split, digests: Mapping[Sample, str] | None = None) -> str:
+    """The split as a CSV of `image,part`, which `read_manifest` reads; with `digests` also `group,sha256`."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(("image", "part"))
-    rows.writerows((s.name, name) for name in PARTS for s in getattr(parts, name))
+    rows.writerow(("image", "part") if digests is None else ("image", "part", "group", "sha256"))
+    for name in PARTS:
+        for s in getattr(parts, name):
+            rows.writerow((s.name, name) if digests is None else (s.name, name, s.group, digests[s]))
     return text.getvalue()
 
 
@@ -152,7 +154,8 @@ def read_manifest(path: Path, samples: Sequence[Sample]) -> Split:
     by_name = {s.name: s for s in samples}
     parts: dict[str, list[Sample]] = {name: [] for name in PARTS}
     part_of: dict[str, str] = {}
-    for image, part in _rows(path).items():
+    for row in _rows(path):
+        image, part = row["image"], row["part"]
         if image not in by_name:
             raise InputError(
                 f"The manifest {path} names {image}, which is not in the data. Correct the name or remove the line."
@@ -172,31 +175,51 @@ def read_manifest(path: Path, samples: Sequence[Sample]) -> Split:
     return Split(**parts)
 
 
-def read_parts(folder: Path) -> dict[str, str]:
-    """The part (train, val or test) of each image in the `split.csv` of a run's folder; empty if it cannot be read."""
+@dataclass(frozen=True)
+class UsedImages:
+    """What a run's `split.csv` says of its images: the part (train, val or test) by name, by SHA-256 and by group.
+
+    Runs of earlier versions recorded names only. A group of which any image was trained on counts as train.
+    """
+
+    by_name: Mapping[str, str]
+    by_digest: Mapping[str, str]
+    by_group: Mapping[str, str]
+
+
+def read_used_images(folder: Path) -> UsedImages:
+    """Read the `split.csv` of a run's folder; empty if it cannot be read."""
     try:
-        return _rows(folder / "split.csv")
+        rows = _rows(folder / "split.csv")
     except InputError:
-        return {}
+        rows = []
+    rows.sort(key=lambda row: PARTS.index(row["part"]), reverse=True)  # train is last, so that it wins
+    return UsedImages(
+        {row["image"]: row["part"] for row in rows},
+        {row["sha256"]: row["part"] for row in rows if row.get("sha256")},
+        {row["group"]: row["part"] for row in rows if row.get("group")},
+    )
 
 
-def _rows(path: Path) -> dict[str, str]:
-    """The part of each image that a manifest names."""
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The lines of a manifest, each with its image and part."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             if not {"image", "part"} <= set(table.fieldnames or ()):
                 raise InputError(f"The manifest {path} needs a first line with the columns image,part.")
-            rows = [(row["image"], (row["part"] or "").strip()) for row in table]
+            rows = [{**row, "part": (row["part"] or "").strip()} for row in table]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(
             f"The manifest {path} cannot be read ({error}). Give --split-file a CSV of image,part."
         ) from None
-    for image, part in rows:
-        if part not in PARTS:
-            raise InputError(f"The manifest {path} assigns {image} to '{part}'; a part is train, val or test.")
-    names = [image for image, _ in rows]
+    for row in rows:
+        if row["part"] not in PARTS:
+            raise InputError(
+                f"The manifest {path} assigns {row['image']} to '{row['part']}'; a part is train, val or test."
+            )
+    names = [row["image"] for row in rows]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"The manifest {path} names {twice} twice. Keep one line per image.")
-    return dict(rows)
+    return rows

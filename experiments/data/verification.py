@@ -18,6 +18,7 @@ from experiments.data.reading import Reading, deep_ranges
 from experiments.data.run_inputs import determine_reading, list_folder, read_as, takes_pattern
 from experiments.runtime import progress
 from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
+from experiments.runtime.progress import count
 from registry import InputError
 
 
@@ -106,7 +107,7 @@ def _summarise(report: DatasetReport, part: dict[str, str]) -> None:
     groups = len({pair.sample.group for pair in report.pairs})
     sizes = [f"{width}x{height}" for width, height in report.sizes]
     shown = f"{sizes[0]} to {sizes[-1]} ({len(sizes)} sizes)" if len(sizes) > 1 else "".join(sizes) or "no size"
-    line = f"{len(report.pairs)} images with masks in {groups} groups, {shown}"
+    line = f"{count(len(report.pairs), 'image')} with masks in {count(groups, 'group')}, {shown}"
     if report.foreground:
         low, mean, high = (
             min(report.foreground),
@@ -122,6 +123,6 @@ def _verdict(problems: Sequence[Problem], folder: Path) -> int:
     if not problems:
         print(f"Nothing is wrong with {folder}.")
         return 0
-    kinds = ", ".join(f"{count} {what}" for what, count in Counter(problem.what for problem in problems).most_common())
-    print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in {folder}: {kinds}.")
+    kinds = ", ".join(f"{n} {what}" for what, n in Counter(problem.what for problem in problems).most_common())
+    print(f"{count(len(problems), 'problem')} in {folder}: {kinds}.")
     return 1

@@ -25,9 +25,9 @@ from experiments.data.listing import Listing, without_doubles
 from experiments.data.reading import Reading
 from experiments.data.run_inputs import list_folder, read_as
 from experiments.data.samples import Sample, fingerprint
-from experiments.data.splits import read_parts
 from experiments.evaluation import calibration, evaluator
 from experiments.evaluation.evaluator import Row, ScoredImage
+from experiments.inference import seen_images
 from experiments.inference.input_files import report_skipped
 from experiments.inference.predictor import FlipEnsemble
 from experiments.inference.trained_model import TrainedModel, find_runs
@@ -36,6 +36,7 @@ from experiments.runtime.errors import disk_errors
 from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop, interruptible
 from experiments.runtime.output_files import OutputFiles
+from experiments.runtime.progress import count
 from registry import InputError
 
 
@@ -76,7 +77,7 @@ def evaluate(args: EvaluateArgs) -> int:
         scored = _score(args, trained, samples, stop, skipped)
         if not scored:
             raise min(skipped, key=str)
-        part = parts(trained, args.data, data_dir)
+        part = seen_images.parts(trained, args.data, data_dir, samples)
         rows = [{**image.rows[0], "set": part.get(str(image.rows[0]["image"]), "test")} for image in scored]
         with disk_errors(output, "another --output"), tempfile.TemporaryDirectory() as folder:
             _write(args, trained, fingerprint(samples), Path(folder), scored, rows)
@@ -89,7 +90,7 @@ def evaluate(args: EvaluateArgs) -> int:
 
 def _samples(args: EvaluateArgs, trained: TrainedModel, data_dir: Path) -> tuple[list[Sample], list[InputError]]:
     """The pairs to score, and why others are skipped. Raises InputError where no pair is left."""
-    listing = list_folder(args.data, data_dir, args.group_pattern, args.mask_pattern)
+    listing = _listing(args, trained, data_dir)
     skipped = [InputError(problem.text) for problem in sorted(listing.problems)]
     kept = []
     for sample in without_doubles(listing.samples, listing.problems):
@@ -105,21 +106,19 @@ def _samples(args: EvaluateArgs, trained: TrainedModel, data_dir: Path) -> tuple
     return read_as(Listing(kept, [], listing.left_out).usable(verify), Reading.of(vars(config))), skipped
 
 
+def _listing(args: EvaluateArgs, trained: TrainedModel, data_dir: Path) -> Listing:
+    """What lies in the folder; grouped as the run's images were, where nothing else is said and all names allow it."""
+    if args.group_pattern is None and args.data == trained.config.data and trained.config.group_pattern:
+        listing = list_folder(args.data, data_dir, trained.config.group_pattern, args.mask_pattern)
+        if all(problem.what != "no group" for problem in listing.problems):
+            return listing
+    return list_folder(args.data, data_dir, args.group_pattern, args.mask_pattern)
+
+
 def _names(args: EvaluateArgs) -> list[str]:
     """The files that `_write` writes."""
     sweep = ["sweep.csv", "sweep.png"] if args.sweep else []
     return ["scores.csv", "evaluation.json", *sweep, *(["reliability.csv", "reliability.png"] * args.calibration)]
-
-
-def parts(trained: TrainedModel, data: str, data_dir: Path) -> dict[str, str]:
-    """The part (train, val or test) that images of these names had in the run, if they are the same images.
-
-    Carvana's names are unique. A user's own images count as the run's if they lie in the folder that it used.
-    """
-    same_folder = Path(trained.machine.get("data_dir") or "").resolve() == data_dir.resolve()
-    if data != trained.config.data or not (same_folder or data == "carvana"):
-        return {}
-    return read_parts(trained.path.parent)
 
 
 def _score(
@@ -166,13 +165,17 @@ def _summarise(output: Path) -> dict[str, Any]:
     shown = Table(show_header=False)
     for name in ("dice", "iou", "precision", "recall", "boundary_iou"):
         shown.add_row(name.replace("_", " "), f"{means[name]:.4f}")
-    shown.add_row("HD95, median", f"{means['hd95_median']:.1f} px ({means['hd95_failures']} failures)")
-    print(f"\n{means['images']} images in {means['cars']} groups, each at its own size")
+    shown.add_row("HD95, median", f"{means['hd95_median']:.1f} px ({count(means['hd95_failures'], 'failure')})")
+    images, groups = count(means["images"], "image"), count(means["cars"], "group")
+    print(f"\n{images} in {groups}, each at its own size")
     Console().print(shown)
     if learned == len(table):
-        print("WARNING: data leakage - these images were used for training or model selection.")
+        print("WARNING: data leakage - these images, or others of their groups, were used for training or selection.")
     elif learned:
-        print(f"Excluded: {learned} images that the run used for training or model selection (see the column set).")
+        print(
+            f"Excluded: {count(learned, 'image')} used for training or model selection, or of a group that was (see "
+            "the column set)."
+        )
     return {"scores": means, "left_out": learned % len(table), "fair": learned < len(table)}
 
 

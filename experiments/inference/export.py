@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from experiments.config.schema import RuntimeConfig
 from experiments.data.cache import load_image
 from experiments.data.run_inputs import list_samples
-from experiments.data.splits import read_parts
+from experiments.data.splits import read_used_images
 from experiments.data.synthetic.cars import write_cars
 from experiments.inference.input_files import gather_images
 from experiments.inference.trained_model import TrainedModel, find_runs
@@ -214,7 +214,7 @@ def comparison(
 
 def _validation_images(trained: TrainedModel) -> list[Path]:
     """The run's validation images that are still where they were."""
-    data_dir, part = Path(trained.machine.get("data_dir") or ""), read_parts(trained.path.parent)
+    data_dir, part = Path(trained.machine.get("data_dir") or ""), read_used_images(trained.path.parent).by_name
     if not part or not data_dir.is_dir():
         return []
     try:

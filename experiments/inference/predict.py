@@ -22,6 +22,7 @@ from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
 from experiments.runtime.interrupts import Stop, interruptible
 from experiments.runtime.output_files import LONGEST_NAME, OutputFiles, refuse_shared_names
+from experiments.runtime.progress import count
 from registry import InputError
 
 
@@ -113,5 +114,5 @@ def _predict(args: PredictArgs, found: InputFiles, files: OutputFiles, predictor
             show(done, len(names))
     seconds = time.perf_counter() - began
     written = len(names) + len(found.errors) - len(skipped)
-    print(f"{written} masks in {files.folder}, {written / seconds:.1f} images per second.")
+    print(f"{count(written, 'mask')} in {files.folder}, {written / seconds:.1f} images per second.")
     return report_skipped(skipped, found.left_out, args.list_skipped)

@@ -30,6 +30,11 @@ def quiet() -> Iterator[None]:
         _quiet.reset(before)
 
 
+def count(number: int, noun: str) -> str:
+    """A number with its noun: "1 image", "2 images"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def log_to_stderr(text: str) -> None:
     """Print a status line to stderr; stdout may be machine-readable."""
     print(text, file=sys.stderr, flush=True)

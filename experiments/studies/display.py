@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from experiments.runtime.progress import count
 from experiments.studies import cost
 from experiments.studies.cost import PlannedPower
 from experiments.studies.looks import OpenComparison, open_comparisons_of
@@ -42,8 +43,8 @@ def _design_rows(plan: Plan, ended_trials: int) -> list[tuple[str, str]]:
     unit = f"{config.unit}s"
     states = [state for state, _ in run_states(plan).values()]
     counts = ", ".join(f"{states.count(name)} {name}" for name in MARKS if name in states)
-    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
-    budget = f"{epochs} of {plan.cells[0].steps} steps, no early stopping, the last weights are compared"
+    epochs, steps = count(config.epochs, "epoch"), count(plan.cells[0].steps, "step")
+    budget = f"{epochs} of {steps}, no early stopping, the last weights are compared"
     rows = [
         *((name, ", ".join(level.label for level in levels)) for name, levels in study.factors.items()),
         ("data", f"{config.data}: {train} {unit} to train on, {val} to validate, {test} to test (first cell)"),
@@ -79,7 +80,7 @@ def _open_comparison(left: OpenComparison) -> str:
     if left.more is None:
         more = "no number of seeds is likely to decide it"
     else:
-        more = f"about {left.more} seed{'' if left.more == 1 else 's'} more"
+        more = f"about {count(left.more, 'seed')} more"
     return f"{left.factor} {left.level} against {left.baseline} ({more})"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from experiments.data.run_inputs import RunInputs
 from experiments.runtime import progress
 from experiments.runtime.interrupts import Interrupted, Stop
 from experiments.runtime.leases import Lease
+from experiments.runtime.progress import count
 from experiments.tracking.upload import RUNNING, RunUpload
 from experiments.training import checkpoint, pictures
 from experiments.training.loop import Epoch, State, network, train
@@ -22,6 +24,7 @@ from experiments.training.run_snapshot import VALIDATION, snapshot
 from registry import AUGMENTATIONS, InputError
 
 PICTURES = 5  # epochs after which validation images are drawn
+FEW_STEPS, USUAL_STEPS = 200, 1000  # below the first a run says so; the second is what networks of this size need
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,19 @@ class TrainingJob:
             self.upload.update(run)
 
 
+def _announce(inputs: RunInputs, steps: int) -> None:
+    """Say what will be trained on what for how long, and whether that is short."""
+    config, parts = inputs.config, inputs.parts
+    progress.log(
+        f"{config.model} with {config.loss}, run {config.key}: {count(len(parts.train), 'image')} to train on, "
+        f"{len(parts.val)} to validate, {len(parts.test)} to test; {count(config.epochs, 'epoch')} of "
+        f"{count(steps, 'step')}."
+    )
+    if config.epochs * steps < FEW_STEPS:
+        epochs = math.ceil(USUAL_STEPS / steps)
+        progress.log(f"That is little training: --epochs {epochs} would give about {USUAL_STEPS:,} steps.")
+
+
 def resume(state: State, run_folder: RunFolder, config: RunConfig) -> None:
     """Load the newest valid checkpoint; without one, training starts from the beginning."""
     saved, damages = checkpoint.newest(run_folder.folder)
@@ -77,17 +93,13 @@ def resume(state: State, run_folder: RunFolder, config: RunConfig) -> None:
 def train_epochs(job: TrainingJob, pixels: Pixels, state: State, loss: Any) -> None:
     """Train to the last epoch and record each. Raises Interrupted, Busy (lease lost), and what training raises."""
     inputs, run_folder = job.inputs, job.run_folder
-    config, machine, parts = inputs.config, inputs.machine, inputs.parts
+    config, machine = inputs.config, inputs.machine
     training = inputs.dataset("train", pixels, AUGMENTATIONS[config.augment].build())
     validation = inputs.dataset("val", pixels)
     batches = Batches(
         training, config.batch_size, machine.workers or 0, pin_memory=config.device == "cuda", steps=config.epoch_steps
     )
-    epochs = f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"
-    progress.log(
-        f"{config.model} with {config.loss}, run {config.key}: {len(parts.train)} images to train on, "
-        f"{len(parts.val)} to validate, {len(parts.test)} to test; {epochs} of {len(batches)} steps."
-    )
+    _announce(inputs, len(batches))
     pictured = {max(1, round(config.epochs * (i + 1) / PICTURES)) for i in range(PICTURES)} if job.pictures else set()
     watch, chosen = progress.step_bar("training"), inputs.objects("val", pixels) > 0
     try:

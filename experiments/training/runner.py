@@ -21,7 +21,7 @@ from experiments.config.schema import RunConfig, RuntimeConfig
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels, open_cache
 from experiments.data.run_inputs import RunInputs, warn_before_training
-from experiments.data.samples import CHANGED_IN_USE, fingerprint
+from experiments.data.samples import CHANGED_IN_USE, fingerprint, image_digests
 from experiments.runtime import progress
 from experiments.runtime.errors import Diverged, RunFailed, disk_error_message
 from experiments.runtime.interrupts import Interrupted, Stop
@@ -142,7 +142,8 @@ def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module) -
         pixels = open_cache(inputs.samples, config.size, machine.cache_dir, config.data_fingerprint, show)
     warn_before_training(inputs, pixels, tuning=run_type is TRIAL)
     run_folder.begin(config, machine, sys.argv)
-    run_folder.write("split.csv", splitting.manifest(inputs.parts))
+    digests = dict(zip(inputs.samples, image_digests(inputs.samples), strict=True))
+    run_folder.write("split.csv", splitting.manifest(inputs.parts, digests))
     job.lease.confirm()  # or MLflow would show it as running again, when another process has finished it
     status, metrics, tags = "FAILED", {}, {}
     try:

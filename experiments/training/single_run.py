@@ -17,6 +17,7 @@ from experiments.data.splits import LEAKING
 from experiments.runtime import progress
 from experiments.runtime.files import relative_to_cwd
 from experiments.runtime.interrupts import Stop, interruptible
+from experiments.runtime.progress import count
 from experiments.training import runner
 from experiments.training.initial_weights import with_initial_weights
 
@@ -57,16 +58,17 @@ def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float, 
     """Print the scores of a run as a table; `unit` is what a group of the data is called."""
     weights, cars = headline(result), result["cars"]
     test = result["test"][weights]
-    number = f"{test['images']} unseen" if unit == "image" else f"{test['images']} images of {cars['test']} unseen"
     data = "" if result["data"] == "folder" else f"{result['data']} "
-    print(f"\n{result['model']} with {result['loss']}: {number} {data}{unit}s")
+    number = count(test["images"] if unit == "image" else cars["test"], f"unseen {data}{unit}")
+    number = number if unit == "image" else f"{count(test['images'], 'image')} of {number}"
+    print(f"\n{result['model']} with {result['loss']}: {number}")
     table = Table(show_header=False)
     for name, value in (
         ("test Dice", f"{test['dice']:.4f}"),
         *_of_objects(test),
         ("test IoU", f"{test['iou']:.4f}"),
         ("test boundary IoU", f"{test['boundary_iou']:.4f}"),
-        ("test HD95, median", f"{test['hd95_median']:.1f} px ({test['hd95_failures']} failures)"),
+        ("test HD95, median", f"{test['hd95_median']:.1f} px ({count(test['hd95_failures'], 'failure')})"),
         ("parameters", f"{result['parameters']:,}"),
         ("time", f"training {result['seconds']['training']:.0f} s, total {seconds:.0f} s"),
     ):
