@@ -12,6 +12,7 @@ import pytest
 
 from experiments.data.samples import Sample
 from experiments.runtime import files
+from experiments.studies import display
 from experiments.studies import plan as study_plan
 from experiments.studies.study_file import STUDIES, parse_study, read_study
 from registry import InputError
@@ -220,6 +221,15 @@ def test_a_dry_run_prints_the_plan_and_runs_nothing(file, made_cars, tmp_path, c
     assert "an estimate, from a timed handful of steps" in said and "guessed, not measured" in said
     assert "a cell against the baseline's: a difference of" in said and "probability" in said
     assert not (tmp_path / "out").exists() or not {p.name for p in (tmp_path / "out").iterdir()} - {"cache"}
+
+
+def test_a_plan_without_detectable_differences_says_what_its_verdicts_are():
+    """One test car is no reason for `undecided`: the seeds are compared on it."""
+    from analysis.statistics import compare
+
+    seed, car = [[0.9, 0.91, 0.9]], [[0.9], [0.91], [0.9]]
+    assert compare(seed, [[0.1, 0.1, 0.1]]).verdict == "undecided" and "undecided" in display.no_power(1, "car")
+    assert compare(car, [[0.1], [0.11], [0.1]]).verdict == "better" and "undecided" not in display.no_power(3, "car")
 
 
 def test_the_runs_go_seed_by_seed_and_the_plan_names_their_keys(finished):

@@ -81,7 +81,8 @@ def compare(
     """Compare two cells from their scores (seeds, cars), of the same cars in the same order.
 
     Args:
-        a: scores (seeds, cars); one seed gives an infinite interval and `undecided`, as one car does.
+        a: scores (seeds, cars); one seed gives an infinite interval and `undecided`. With one car, seeds alone are
+            compared (Welch), and the verdict holds for this car only.
         b: scores (seeds, cars); its number of seeds may differ. Equal rows are the same runs: 0, p 1, `equivalent`.
         rope: the region of practical equivalence is ±rope, in the scores' unit.
         higher_is_better: decides which sign is `better`; the difference is a - b in either case.

@@ -137,13 +137,20 @@ def _power_rows(plan: Plan, power: PlannedPower) -> list[tuple[str, str]]:
     text = f"{unit}s {spread['car']:.4f}, seeds {spread['seed']:.4f}, rest {spread['residual']:.4f}: {source}"
     rows = [("spread of a difference", text)]
     if limits["pair"] is None and limits["equivalent"] is None:
-        return [*rows, ("can detect", "nothing: with one seed or one test car every verdict is undecided")]
+        return [*rows, ("can detect", no_power(len(plan.seeds), unit))]
     smallest = {"a cell against the baseline's": limits["pair"]}
     smallest |= {f"{name}, over all else": value for name, value in limits["main"].items()}
     text = "\n".join(f"{name}: a difference of {value:.4f}" for name, value in smallest.items() if value is not None)
     margin = plan.study.cell_rope or plan.study.rope
     equivalent = f"are found equivalent (within {margin:g}) with probability {limits['equivalent']:.2f}"
     return [*rows, ("can detect (80 % power)", text or "there is one cell only"), ("two equal cells", equivalent)]
+
+
+def no_power(seeds: int, unit: str) -> str:
+    """Say why a plan states no detectable difference: it has one seed, or one test group."""
+    if seeds < 2:
+        return "nothing: with one seed every verdict is undecided"
+    return f"not known: with one test {unit}, verdicts compare seeds alone and hold for this {unit} only"
 
 
 def print_status(plan: Plan, ended_trials: int) -> None:
