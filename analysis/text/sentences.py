@@ -30,6 +30,11 @@ def answer_sentences(answer: Answer, language: str) -> list[str]:
     return Writer(answer, language).sentences()
 
 
+def advice(answer: Answer, language: str) -> str:
+    """The last of these sentences, what to take; empty where none is to be taken."""
+    return "".join(Writer(answer, language).choice())
+
+
 def finding(answer: Answer, language: str) -> str:
     """The study in one sentence: its first clear effect, or that none was found."""
     writer = Writer(answer, language)
@@ -94,7 +99,7 @@ class Writer:
         if not answer.effects or answer.seeds < 2:
             reason = "one seed" if len(answer.judged) > 1 and answer.seeds == 1 else "too few"
             first = self.words.no_verdict(reason=reason, **self._opening())
-            return [first, *self._unjudged(), *self._choice()]
+            return [first, *self._unjudged(), *self.choice()]
         first = self.words.headline(**self._headline(), **self._opening())
         return [
             first,
@@ -104,7 +109,7 @@ class Writer:
             *self._marks(),
             *self._unjudged(),
             *self._status(),
-            *self._choice(),
+            *self.choice(),
         ]
 
     def _opening(self) -> dict[str, Any]:
@@ -304,7 +309,7 @@ class Writer:
             and not all(e.confirmatory for e in effects)
         )
 
-    def _choice(self) -> list[str]:
+    def choice(self) -> list[str]:
         """What to take if one must choose: the highest mean of the cells that cannot be excluded as the best.
 
         Nothing where the study compares ways to measure (a split, a data set), of which none is to be taken.

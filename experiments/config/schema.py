@@ -122,7 +122,7 @@ class RunConfig:
     seed: CountOrZero = setting(0, "seed of the initial weights, batch order and augmentation")
     split: SplitBy | str = setting(  # or "file:" and the hash of --split-file
         "car",
-        "split by group (car) or by image; siblings and strangers (with and without other views of test cars) measure leaks",
+        "split by group (car) or image; siblings and strangers (with and without other views of test cars) show leaks",
         "Data",
     )
     fold: Fold | None = setting(None, "cross-validation over groups: fold K of N, counted from 0", "Data")
