@@ -7,7 +7,7 @@ With cells' means x, the projection T onto what an additive model cannot fit, an
 
 is compared with the F distribution; D is T's diagonal, L the diagonal of 1 / (seeds - 1). Variances come from the
 seeds, so the test speaks of these test images. With the unequal variances seen here a Wald test is wrong in 12 to 40
-% of 4 x 4 tables and a pooled F test in 8 %; this one in 2 to 4 %.
+% of 4 x 4 tables and a pooled F test in 8 %; this one in at most 5 %.
 
 Reference:
     Brunner, Dette, Munk 1997, JASA 92:1494 (independent cells); Box 1954, Ann. Math. Statist. 25:484 (matched seeds).
