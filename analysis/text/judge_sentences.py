@@ -65,9 +65,8 @@ def summary(judgement: Judgement, question: Question) -> list[str]:
         lines.append(f"{depends} ({told}{more}).")
     if judgement.detectable is not None:
         size = f"{judgement.detectable:.{digits(judgement)}f}"
-        lines.append(
-            f"A difference of {size} or more would have been found with 80 % power (in half of the comparisons)."
-        )
+        where = " in half of the comparisons" if len(judgement.pairs) > 1 else ""
+        lines.append(f"A difference of {size} or more would have been found with 80 % power{where}.")
     return [*lines, *(repeated(one) for one in judgement.repeats)]
 
 

@@ -99,7 +99,9 @@ class Answer:
 
     @property
     def exploratory(self) -> bool:
-        """Whether any factor's comparisons were not planned as they are made."""
+        """Whether any factor's comparisons were not planned as they are made or, before there are any, will be."""
+        if not self.effects:
+            return not set(self.study.reading.baselines) <= self.study.reading.confirmatory
         return not (self.effects and all(effects.confirmatory and effects.complete for effects in self.effects))
 
     @property
