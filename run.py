@@ -136,7 +136,7 @@ def main(arguments: list[str]) -> int:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         return 141
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
         if (sentence := disk_error_message(error)) is None:
             raise
         return _complain(sentence, 1 if "full" in sentence else 2)

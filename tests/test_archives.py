@@ -223,10 +223,14 @@ def test_what_a_killed_import_left_is_removed_by_the_next(zips, tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     mine = tmp_path / "cars" / ".importing-by-hand"
+    users = tmp_path / "cars" / f".importing-{gone.pid}{gone.pid}" / "train" / "mine.jpg"  # of no process either
+    users.parent.mkdir(parents=True)
+    users.write_bytes(b"precious")
     for left in (tmp_path / "cars" / f".importing-{gone.pid}" / "unpacked", mine, tmp_path / "cars" / ".importing-1"):
         left.mkdir(parents=True)
     unpack(zips, tmp_path / "cars")
-    assert {path.name for path in (tmp_path / "cars").glob(".*")} == {".importing-by-hand", ".importing-1"}
+    kept = {".importing-by-hand", ".importing-1", users.parent.parent.name}
+    assert {path.name for path in (tmp_path / "cars").glob(".*")} == kept and users.read_bytes() == b"precious"
 
 
 def test_a_move_that_fails_half_way_is_undone(zips, tmp_path, monkeypatch):

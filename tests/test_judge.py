@@ -2,7 +2,9 @@
 
 import csv
 import json
+import re
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -190,6 +192,8 @@ def one_cell(text):
         (twice, "hold two scores of the same thing"),
         (one_image_less, "has no score of p7 / p7_1"),
         (one_cell, "has one cell only, net0 + bce"),
+        (lambda text: text.replace("\n", ",0.7\n").replace(",0.7\n", "\n", 1), "fields, and the heading has"),
+        (lambda text: re.sub(r"0\.\d+$", "1e308", text, count=1, flags=re.MULTILINE), "'1e308' is too large"),
     ],
 )
 def test_a_wrong_table_ends_in_one_sentence(table, command, change, sentence):
@@ -212,6 +216,21 @@ def test_a_wrong_table_ends_in_one_sentence(table, command, change, sentence):
 def test_wrong_flags_end_in_one_sentence(table, command, words, sentence):
     code, _, complaint = command("judge", str(table), *words)
     assert code == 2 and sentence in complaint and complaint.count("\n") == 1
+
+
+def test_columns_may_have_any_name(tmp_path, command):
+    rng, path = np.random.default_rng(0), tmp_path / "odd.csv"
+    rows = [f"{cell},{seed},{group},{rng.random():.3f}" for cell in "ab" for seed in "123" for group in "xy"]
+    path.write_text("\n".join(["row,value,column,score text", *rows]) + "\n")
+    words = ("--score", "score text", "--cell", "row", "--seed", "value", "--group", "column")
+    code, shown, complaint = command("judge", str(path), *words)
+    assert code == 0 and "3 seeds, 2 groups" in shown, complaint
+
+
+def test_accept_writes_the_files_that_are_asked_for(table, command, tmp_path):
+    words = ("--accept", "net2 + bce", "net0 + bce", "--json", tmp_path / "j.json", "--html", tmp_path / "h.html")
+    assert command("judge", str(table), *FULL, *words)[0] == 0
+    assert json.loads((tmp_path / "j.json").read_text())["datasets"] and (tmp_path / "h.html").exists()
 
 
 def test_accept_exits_by_the_verdict(table, command):
@@ -242,6 +261,24 @@ def test_a_ledger_screens_then_confirms_on_new_seeds_and_charges_that_alone(tmp_
     assert stages == ["screened", "confirmed"]
 
 
+def test_the_same_scores_asked_in_the_other_direction_are_another_question(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "ledger.json"
+    base, worse = runs(rng, 0, 5), runs(rng, -5, 5)
+    upside_down = Question(higher_is_better=False)
+    assert decide_with_ledger(("b", "c"), base, worse, "seeds", upside_down, path).code == 4  # promising
+    assert decide_with_ledger(("b", "c"), base, worse, "seeds", Question(), path).code == 3
+
+
+def test_a_ledger_behind_a_link_is_written_where_it_lies(tmp_path):
+    rng, link = np.random.default_rng(0), tmp_path / "link.json"
+    link.symlink_to(tmp_path / "ledger.json")
+    decide_with_ledger(("b", "c"), runs(rng, 0, 5), runs(rng, -2, 5), "seeds", Question(), link)
+    assert link.is_symlink() and json.loads((tmp_path / "ledger.json").read_text())["questions"]
+    for name in (".", "/"):
+        with pytest.raises(InputError, match="is no file"):
+            decide_with_ledger(("b", "c"), runs(rng, 0, 5), runs(rng, 1, 5), "seeds", Question(), Path(name))
+
+
 def test_a_candidate_that_is_not_promising_costs_nothing(tmp_path):
     rng, path = np.random.default_rng(0), tmp_path / "ledger.json"
     found = decide_with_ledger(("b", "c"), runs(rng, 0, 5), runs(rng, -2, 5), "seeds", Question(), path)
@@ -263,6 +300,10 @@ def test_a_damaged_ledger_and_one_of_another_level_are_refused(tmp_path):
     path.write_text("{")
     with pytest.raises(InputError, match="cannot be read"):
         decide_with_ledger(("b", "c"), runs(rng, 0, 5), runs(rng, 1, 5), "seeds", Question(), path)
+    for damage in ('{"level": NaN, "questions": []}', '{"level": 0.95, "questions": [{"seeds": 5}]}', "[" * 100000):
+        path.write_text(damage)
+        with pytest.raises(InputError, match="cannot be read"):
+            decide_with_ledger(("b", "c"), runs(rng, 0, 5), runs(rng, 1, 5), "seeds", Question(), path)
     path.write_text('{"format": 1, "level": 0.9, "questions": []}')
     with pytest.raises(InputError, match=r"begun at level 0\.9"):
         decide_with_ledger(("b", "c"), runs(rng, 0, 5), runs(rng, 1, 5), "seeds", Question(), path)

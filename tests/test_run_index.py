@@ -117,15 +117,20 @@ def test_caches_being_built_stay_and_torn_ones_go_and_what_is_no_cache_is_not_to
     for name in ("aa-8x8", "aa-8x8.building-dead", "bb-8x8.building-now", "my photographs", "notes-8x8x8"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "images.u8").write_bytes(b"12345")
+    (tmp_path / "cc-8x8").mkdir()
+    (tmp_path / "cc-8x8" / "of the user.txt").write_text("precious")
     with FileLock(tmp_path / "bb-8x8.lock"):
         assert clean_cache(tmp_path) == (10, ["bb-8x8"])
         assert {p.name for p in tmp_path.iterdir()} == {
             "bb-8x8.building-now",
             "bb-8x8.lock",
+            "cc-8x8",
             "my photographs",
             "notes-8x8x8",
         }
+    assert (tmp_path / "cc-8x8" / "of the user.txt").exists()
     assert clean_cache(tmp_path) == (5, []) and {p.name for p in tmp_path.iterdir()} == {
+        "cc-8x8",
         "my photographs",
         "notes-8x8x8",
     }

@@ -66,9 +66,37 @@ def test_groups_of_the_same_names_in_other_data_are_warned_of(run, tmp_path, cap
     assert "other images of groups with these names: p1." in said
 
 
-def test_a_run_of_an_earlier_version_is_known_by_names_in_its_own_folder(run, tmp_path):
+def test_new_images_of_a_known_group_are_left_out_under_any_name_of_the_group(run, tmp_path):
+    write_pair(tmp_path / "pairs", "p1_7", 10)
+    assert parts(run, "folder", tmp_path / "pairs", folder.build(tmp_path / "pairs", r"p(\d)_"))["p1_7.png"] == "train"
+
+
+def test_what_the_run_behind_init_learned_from_counts(run, tmp_path):
+    """Of a run that began with these weights and tests p1, on which they were trained."""
+    samples = folder.build(tmp_path / "pairs", PATTERN)
+    by_group = {group: [s for s in samples if s.group == group] for group in ("p1", "p2", "p3")}
+    digests = dict(zip(samples, image_digests(samples), strict=True))
+    (tmp_path / "later").mkdir()
+    later = Split(by_group["p3"], by_group["p2"], by_group["p1"])
+    (tmp_path / "later" / "split.csv").write_text(manifest(later, digests))
+    machine = {"data_dir": str(tmp_path / "pairs"), "init_file": str(run.path)}
+    assert found(TrainedModel(tmp_path / "later" / "last.ckpt", run.config, machine), tmp_path / "pairs") == {
+        "p1_0.png": "train", "p1_1.png": "train", "p2_0.png": "val", "p3_0.png": "train",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", [None, b"image,part\np1_0.png,Train\n", b"\xff\xfe"])
+def test_without_a_readable_split_nobody_knows_and_it_is_said(run, tmp_path, capsys, damage):
+    path = run.path.parent / "split.csv"
+    path.unlink() if damage is None else path.write_bytes(damage)
+    assert found(run, tmp_path / "pairs") == {}
+    assert "WARNING: there is no readable split.csv" in capsys.readouterr().out
+
+
+def test_a_run_of_an_earlier_version_is_known_by_names_in_its_own_folder(run, tmp_path, capsys):
     rows = [line.split(",")[:2] for line in (run.path.parent / "split.csv").read_text().splitlines()]
     (run.path.parent / "split.csv").write_text("".join(f"{image},{part}\n" for image, part in rows))
     assert found(run, tmp_path / "pairs")["p1_0.png"] == "train"
     shutil.copytree(tmp_path / "pairs", tmp_path / "copy")
     assert found(run, tmp_path / "copy") == {}
+    assert "WARNING: the run learned from images with these names: p1_0.png, p1_1.png" in capsys.readouterr().out

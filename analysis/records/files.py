@@ -22,7 +22,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """Return the JSON object in a file; None where the file is missing, unreadable or holds anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
 

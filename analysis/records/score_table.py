@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pandas as pd
 from registry import InputError, did_you_mean
 
 JOIN = " + "  # between the values of several --cell columns
-CELL = "\0cell"  # no column of a file is called so
+CELL, ROW, TEXT, COLUMN, VALUE, UNIT = "\0cell", "\0row", "\0text", "\0column", "\0value", "\0unit"  # never a file's
+LARGEST = 1e100  # above it means and variances overflow
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def read_score_tables(path: Path, columns: Columns) -> Tables:
     frame = _numbers(frame, path)
     _refuse_duplicates(frame, columns, path)
     unit = columns.group or columns.image
-    frame["unit"] = frame[unit] if unit else ""
+    frame[UNIT] = frame[unit] if unit else ""
     names = frame[columns.dataset] if columns.dataset else pd.Series("", index=frame.index)
     tables: Tables = {}
     for name, part in frame.groupby(names, sort=False):
@@ -62,7 +65,9 @@ def _read(path: Path, columns: Columns) -> pd.DataFrame:
     try:
         with open(path, encoding="utf-8-sig") as file:
             heading = file.readline()
-        separator = max(",;\t", key=heading.count)
+            separator = max(",;\t", key=heading.count)
+            file.seek(0)
+            _refuse_other_lengths(csv.reader(file, delimiter=separator), path)
         frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -78,26 +83,40 @@ def _read(path: Path, columns: Columns) -> pd.DataFrame:
     return frame
 
 
+def _refuse_other_lengths(rows: Iterator[list[str]], path: Path) -> None:
+    """Raise InputError for a row with more or fewer fields than the heading, whose columns would be shifted."""
+    try:
+        heading = next(rows, [])
+        for number, row in enumerate(rows, 2):
+            if row and len(row) != len(heading):
+                raise InputError(
+                    f"{path}, row {number}: {len(row)} fields, and the heading has {len(heading)}. Correct it."
+                )
+    except csv.Error:  # an open quote, say, of which pandas speaks
+        return
+
+
 def _long(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
-    """One row per score: its cell's name in `CELL`, its text in `score`; the file's row number is kept."""
-    frame = frame.assign(row=np.arange(2, len(frame) + 2))
+    """One row per score: its cell's name in `CELL`, its text in `TEXT`; the file's row number is kept."""
+    frame = frame.assign(**{ROW: np.arange(2, len(frame) + 2)})
     if not columns.wide:
         cell = frame[list(columns.cells)].agg(JOIN.join, axis=1)
-        return frame.assign(**{CELL: cell, "score text": frame[columns.score], "column": columns.score})
-    parts = [frame.assign(**{CELL: name, "score text": frame[name], "column": name}) for name in columns.wide]
+        return frame.assign(**{CELL: cell, TEXT: frame[columns.score], COLUMN: columns.score})
+    parts = [frame.assign(**{CELL: name, TEXT: frame[name], COLUMN: name}) for name in columns.wide]
     return pd.concat(parts, ignore_index=True)
 
 
 def _numbers(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
-    scores = pd.to_numeric(frame["score text"], errors="coerce").astype(float)
-    wrong = frame[~np.isfinite(scores)]
+    scores = pd.to_numeric(frame[TEXT], errors="coerce").astype(float)
+    wrong = frame[~(scores.abs() <= LARGEST)]
     if len(wrong):
         first = wrong.iloc[0]
+        what = "no finite number" if not np.isfinite(scores[wrong.index[0]]) else "too large"
         raise InputError(
-            f"{path}, row {first.row}: the {first.column} '{first['score text']}' is no finite number. "
+            f"{path}, row {first[ROW]}: the {first[COLUMN]} '{first[TEXT]}' is {what}. "
             "Correct it, or leave the row out."
         )
-    return frame.assign(value=scores)
+    return frame.assign(**{VALUE: scores})
 
 
 def _refuse_duplicates(frame: pd.DataFrame, columns: Columns, path: Path) -> None:
@@ -112,7 +131,9 @@ def _refuse_duplicates(frame: pd.DataFrame, columns: Columns, path: Path) -> Non
         f"Name the column that tells them apart with {' or '.join(missing)}" if missing else "Leave one of them out"
     )
     told = ", ".join(str(second[key]) for key in keys)
-    raise InputError(f"{path}: rows {first.row} and {second.row} hold two scores of the same thing ({told}). {advice}.")
+    raise InputError(
+        f"{path}: rows {first[ROW]} and {second[ROW]} hold two scores of the same thing ({told}). {advice}."
+    )
 
 
 def _refuse_unlike(part: pd.DataFrame, columns: Columns, name: str) -> None:
@@ -135,5 +156,5 @@ def _refuse_unlike(part: pd.DataFrame, columns: Columns, name: str) -> None:
 
 def _by_seed_and_group(rows: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     seed = rows[columns.seed] if columns.seed else pd.Series("", index=rows.index)
-    table = rows.groupby([seed, "unit"], sort=False).value.mean().unstack()
+    table = rows.groupby([seed, UNIT], sort=False)[VALUE].mean().unstack()
     return table[sorted(table.columns)]

@@ -34,6 +34,10 @@ PLANNED = 20  # confirmations that a ledger can be charged with
 PROMISING = 0.2  # two-sided p below which a higher mean is worth a confirmation
 FEWEST, MOST = 3, 20  # new seeds that a confirmation asks for
 ACCEPTED, REJECTED, UNDECIDED = 0, 3, 4  # exit codes
+ENTRY: dict[str, Any] = {
+    "base": str, "candidate": str, "data": str, "seeds": list, "stage": str, "exit": int, "sentence": str,
+    "error": (int, float),
+}  # fmt: skip
 CODES = {"better": ACCEPTED, "equivalent": REJECTED, "worse": REJECTED, "undecided": UNDECIDED}
 
 
@@ -66,9 +70,10 @@ def decide_with_ledger(
         raise InputError(
             "--ledger needs a seed column: confirmations are made on seeds that were not seen. Add --seed."
         )
+    path = _resolved(path)
     with _locked(path):
         ledger = _read(path, question)
-        digest = _digest(base, candidate)
+        digest = _digest(base, candidate, question)
         known = next((entry for entry in ledger["questions"] if entry["data"] == digest), None)
         if known is not None:  # the same data asked twice are one question
             return Decision(known["exit"], known["sentence"], _compare(base, candidate, kind, question, known["error"]))
@@ -139,12 +144,24 @@ def _compare(base: pd.DataFrame, candidate: pd.DataFrame, kind: str, question: Q
     return found.within(largest_difference([base.to_numpy(float), candidate.to_numpy(float)], question))
 
 
-def _digest(base: pd.DataFrame, candidate: pd.DataFrame) -> str:
-    """SHA-256 of the scores, whatever the order of their rows."""
-    hashed = hashlib.sha256()
+def _digest(base: pd.DataFrame, candidate: pd.DataFrame, question: Question) -> str:
+    """SHA-256 of the scores, whatever the order of their rows, and of what is asked of them where that is unusual."""
+    asked = (question.higher_is_better, question.rope)
+    hashed = hashlib.sha256(b"" if asked == (True, Question.rope) else repr(asked).encode())
     for table in (base, candidate):
         hashed.update(b"".join(sorted(row.tobytes() for row in table.to_numpy(float))) + b"|")
     return hashed.hexdigest()
+
+
+def _resolved(path: Path) -> Path:
+    """The file behind links, which is the one to replace. Raises InputError where it is no file."""
+    try:
+        found = path.resolve()
+    except (OSError, RuntimeError):  # a link to itself
+        found = Path()
+    if not found.name or found.is_dir():
+        raise InputError(f"--ledger {path} is no file. Name one, such as ledger.json.")
+    return found
 
 
 def _read(path: Path, question: Question) -> dict[str, Any]:
@@ -153,8 +170,9 @@ def _read(path: Path, question: Question) -> dict[str, Any]:
     try:
         ledger = json.loads(path.read_text(encoding="utf-8"))
         questions, level = ledger["questions"], float(ledger["level"])
-        assert all({"base", "candidate", "data", "seeds", "stage", "exit"} <= set(entry) for entry in questions)
-    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        assert 0 < level < 1
+        assert all(isinstance(entry.get(name), kind) for entry in questions for name, kind in ENTRY.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
         raise InputError(f"The ledger {path} cannot be read. Restore it from a copy, or name a new file.") from None
     if abs(level - question.level) > 1e-9:
         raise InputError(f"The ledger {path} was begun at level {level:g}: leave out --level, or name a new file.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,28 +47,29 @@ def judge(
     from analysis.records.score_table import Columns, read_score_tables
     from analysis.verdicts import judge as verdicts
 
-    _refuse_flags(bool(wide), bool(cell), bool(score), level, ledger is not None and accept is None)
+    _refuse_flags(bool(wide), bool(cell), bool(score), level, rope, ledger is not None and accept is None)
     files = _output_files(scores, json, html)
     columns = Columns(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
     tables = read_score_tables(scores, columns)
     question = verdicts.Question(baseline, rope, not lower_is_better, level)
     unit, seeded = "group" if group else "image" if image else "", seed is not None
-    if accept:
-        return _accept(accept, tables, unit, seeded, question, ledger)
+    code = _accept(accept, tables, unit, seeded, question, ledger, json == "-") if accept else 0
     judgements = verdicts.judge(tables, unit, seeded, question)
     if html:
         _write(files["--html"], html, _page(scores, judgements, question))
-    if json and json != "-":
-        _write(files["--json"], Path(json), _as_json(judgements) + "\n")
+    if "--json" in files:
+        _write(files["--json"], Path(str(json)), _as_json(judgements) + "\n")
     if json == "-":
         print(_as_json(judgements))
-    else:
+    elif not accept:
         _show(judgements, question)
-    return 0
+    return code
 
 
-def _refuse_flags(wide: bool, cell: bool, score: bool, level: float, ledger_alone: bool) -> None:
-    """Raise InputError for flags that do not go together."""
+def _refuse_flags(wide: bool, cell: bool, score: bool, level: float, rope: float, ledger_alone: bool) -> None:
+    """Raise InputError for flags that do not go together, or values that mean nothing."""
+    if not math.isfinite(rope):
+        raise InputError("--rope takes a number, the largest difference that does not matter.")
     if wide and (cell or score):
         raise InputError("--wide names the columns of scores itself: leave out --score and --cell.")
     if not wide and not (cell and score):
@@ -107,7 +109,7 @@ def score(
         read = [path for sample in samples for path in sample.files]
         OutputFiles.beside(output).check([output.name], read)
         with progress_counter("scoring masks", stop.check) as show:
-            name = cell or predictions.resolve().name
+            name = (cell or predictions.resolve().name).encode("utf-8", "replace").decode("utf-8")
             rows = score_masks(samples, name, "" if seed is None else str(seed), show, skipped)
         write_rows(output, rows, append, read)
         mean = sum(float(row["dice"]) for row in rows) / len(rows)
@@ -148,8 +150,12 @@ def _write(files: Any, path: Path, text: str) -> None:
         files.write(path.name, text.encode("utf-8"))
 
 
-def _accept(names: tuple[str, str], tables: Any, unit: str, seeded: bool, question: Any, ledger: Path | None) -> int:
+def _accept(
+    names: tuple[str, str], tables: Any, unit: str, seeded: bool, question: Any, ledger: Path | None, json_too: bool
+) -> int:
+    """Decide on the candidate and say so: on stderr where stdout holds JSON."""
     import dataclasses
+    import sys
 
     from analysis.text.judge_sentences import interval
     from analysis.verdicts.judge import judge as judge_tables
@@ -168,12 +174,11 @@ def _accept(names: tuple[str, str], tables: Any, unit: str, seeded: bool, questi
     judgement = judge_tables(pair, unit, seeded, dataclasses.replace(question, baseline=base))[0]
     arguments = cells[base], cells[candidate], judgement.kind, question
     decision = decide_with_ledger(names, *arguments, ledger) if ledger else decide(*arguments)
-    print(f"{candidate} - {base}: {interval(decision.comparison, 4, question.level)}")
-    print(decision.sentence)
-    for condition in judgement.conditions:
-        print(condition)
+    lines = [f"{candidate} - {base}: {interval(decision.comparison, 4, question.level)}", decision.sentence]
+    lines += judgement.conditions
     if ledger:
-        print("Repeated use of one test set lies outside the ledger's guarantee: change it from time to time.")
+        lines.append("Repeated use of one test set lies outside the ledger's guarantee: change it from time to time.")
+    print("\n".join(lines), file=sys.stderr if json_too else sys.stdout)
     return decision.code
 
 
@@ -243,7 +248,6 @@ def _overview(judgements: list[Any], text: Any) -> Any:
 
 def _as_json(judgements: list[Any]) -> str:
     import json
-    import math
 
     def number(value: float | None) -> float | None:
         return value if value is not None and math.isfinite(value) else None

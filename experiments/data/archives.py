@@ -12,6 +12,7 @@ import filecmp
 import functools
 import gzip
 import os
+import platform
 import re
 import shutil
 import stat
@@ -36,6 +37,7 @@ DISK_RESERVE = 64e6  # bytes that stay free on the disk
 CHUNK = 2**20
 HIDDEN = re.compile(r"(^|/)(\.|__MACOSX/)")
 STAGING = ".importing-"  # followed by the process id
+OWNER = ".of-an-import"  # in it: the name of the machine
 Progress = Callable[[int, int], None]  # (done, total)
 
 
@@ -119,6 +121,7 @@ def unpack(
     staging = target / f"{STAGING}{os.getpid()}"
     try:
         staging.mkdir(parents=True)
+        (staging / OWNER).write_text(platform.node(), encoding="utf-8")
         imported = ImportResult()
         with contextlib.ExitStack() as opened:
             members = [m for path in archives for m in _members(path, layout, staging, imported.left_out, opened)]
@@ -187,6 +190,8 @@ class _Bounded:
 
 def _tar_members(path: Path, layout: Layout, left_out: list[str], opened: contextlib.ExitStack) -> Iterator[Member]:
     """What is wanted of a tar, compressed with gzip or not; every header is checked before the next is read."""
+    if not path.is_file():
+        raise InputError(f"There is no file {path}. Give the path of the archive.")
     limit, claimed = MAX_RATIO * path.stat().st_size, 0
     with _damage(str(path)):
         file = opened.enter_context(path.open("rb"))
@@ -344,8 +349,11 @@ def _remove_abandoned(target: Path) -> None:
 
 
 def _is_staging(folder: Path) -> bool:
-    """Whether a folder holds nothing but what an import unpacks."""
+    """Whether a folder is of an import on this machine and holds nothing but what that unpacks, or holds no file."""
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()]
+    if names and (OWNER not in names or (folder / OWNER).read_text("utf-8", "replace") != platform.node()):
+        return False
+    names = [name for name in names if name != OWNER]
     inner = [name.removeprefix("unpacked/") for name in names if name not in INNER_ZIPS]
     return all(any(layout.place(name) == name for layout in LAYOUTS) for name in inner)
 

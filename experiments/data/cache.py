@@ -132,14 +132,24 @@ def clean_cache(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list
                     continue
                 for path in _entries(cache_dir):
                     if path.name == name or path.name.startswith(f"{name}.building-"):
-                        freed += disk_size(path)
-                        shutil.rmtree(path)
+                        freed += _delete_own_files(path)
                 Path(lock.lock_file).unlink(missing_ok=True)
         except Timeout:
             left.append(name)
     if cache_dir.is_dir() and not cache_dir.is_symlink() and not _entries(cache_dir):
         cache_dir.rmdir()
     return freed, left
+
+
+def _delete_own_files(cache: Path) -> int:
+    """Delete the files of a cache, and its folder unless something else lies in it; returns the bytes freed."""
+    freed = 0
+    for path in [cache / name for name in (*FILES, "cache.json")]:
+        freed += path.lstat().st_size if path.exists() else 0
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it holds a file of somebody else's
+        cache.rmdir()
+    return freed
 
 
 def disk_size(path: Path) -> int:

@@ -50,7 +50,8 @@ def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) ->
     if advice is None and (root / "images").is_dir() and (root / "masks").is_dir():
         advice = "It holds images/ and masks/, so type --data folder."
     advice = advice or (
-        f"Get Carvana with: python run.py data download carvana, or name its folder with --data-dir (looked in {root})."
+        "Get Carvana with: python run.py data download carvana, or name its folder with --data-dir (looked in "
+        f"{root}). A single run can do without: --data synthetic."
     )
     images, masks = require_folder(root / "train", advice), require_folder(root / "train_masks", advice)
     by_stem = {path.stem: path for form in ("*_mask.png", "*_mask.gif") for path in masks.glob(form)}  # GIF is Kaggle's

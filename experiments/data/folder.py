@@ -19,6 +19,7 @@ from experiments.data.images import HEIC, NO_HEIC, heic_available
 from experiments.data.listing import (
     Listing,
     Problem,
+    is_special,
     is_system_file,
     masks_without_image,
     require_folder,
@@ -190,7 +191,7 @@ def _unread(folder: Path, endings: str) -> list[Problem]:
 
 def _is_read(path: Path) -> bool:
     formats = FORMATS | HEIC if heic_available() else FORMATS
-    return path.suffix.lower() in formats and not path.name.startswith(".")
+    return path.suffix.lower() in formats and not path.name.startswith(".") and not is_special(path)
 
 
 def files_by_stem(folder: Path) -> tuple[dict[str, Path], list[Problem]]:

@@ -153,6 +153,11 @@ def is_system_file(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in SYSTEM_FILES
 
 
+def is_special(path: Path) -> bool:
+    """Whether a path is a pipe, a socket or a device, which would be waited for."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def looks_like_image(path: Path) -> bool:
     """Whether a file's suffix or its first bytes are those of an image, of any format."""
     kind = mimetypes.guess_type(path.name, strict=False)[0] or ""

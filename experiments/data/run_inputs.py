@@ -20,7 +20,9 @@ from experiments.data.images import read_headers
 from experiments.data.listing import Listing
 from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
 from experiments.data.samples import Sample, fingerprint
+from experiments.data.used_images import read_used_images
 from experiments.runtime import progress
+from experiments.runtime.progress import count
 from registry import DATASETS, InputError
 
 if TYPE_CHECKING:  # they need torch, which `data verify` does not
@@ -192,6 +194,7 @@ def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False
     Raises InputError where early stopping or tuning would have to choose by validation images without object.
     """
     config, row = inputs.config, {sample: number for number, sample in enumerate(inputs.samples)}
+    _warn_of_initial_weights(inputs)
     for part, what in (("train", "training"), ("val", "validation")):
         if getattr(inputs.parts, part) and not inputs.objects(part, pixels):
             sentence = _nothing_to_find(config, getattr(inputs.parts, part), what)
@@ -211,6 +214,19 @@ def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False
     if leak := near_copies(pixels.images, rows, parts, [sample.name for sample, _ in listed]):
         leak += f" {PATTERN if takes_pattern(config.data) else MANIFEST}"
         _log_once(leak)
+
+
+def _warn_of_initial_weights(inputs: RunInputs) -> None:
+    """Say if the run that --init names learned from this run's validation or test images."""
+    if inputs.machine.init_file is None:
+        return
+    used = read_used_images(inputs.machine.init_file.parent)
+    known = used.parts([*inputs.parts.val, *inputs.parts.test])
+    if learned := sum(part != "test" for part in known.values()):
+        _log_once(
+            f"WARNING: the weights of --init have learned from {count(learned, 'image')} of this run's validation and "
+            "test images: its scores are too high. Keep the split of the run that they come from."
+        )
 
 
 def _mean_ceiling(config: RunConfig, train: Sequence[Sample]) -> float:

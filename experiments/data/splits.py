@@ -154,7 +154,7 @@ def read_manifest(path: Path, samples: Sequence[Sample]) -> Split:
     by_name = {s.name: s for s in samples}
     parts: dict[str, list[Sample]] = {name: [] for name in PARTS}
     part_of: dict[str, str] = {}
-    for row in _rows(path):
+    for row in manifest_rows(path):
         image, part = row["image"], row["part"]
         if image not in by_name:
             raise InputError(
@@ -175,33 +175,7 @@ def read_manifest(path: Path, samples: Sequence[Sample]) -> Split:
     return Split(**parts)
 
 
-@dataclass(frozen=True)
-class UsedImages:
-    """What a run's `split.csv` says of its images: the part (train, val or test) by name, by SHA-256 and by group.
-
-    Runs of earlier versions recorded names only. A group of which any image was trained on counts as train.
-    """
-
-    by_name: Mapping[str, str]
-    by_digest: Mapping[str, str]
-    by_group: Mapping[str, str]
-
-
-def read_used_images(folder: Path) -> UsedImages:
-    """Read the `split.csv` of a run's folder; empty if it cannot be read."""
-    try:
-        rows = _rows(folder / "split.csv")
-    except InputError:
-        rows = []
-    rows.sort(key=lambda row: PARTS.index(row["part"]), reverse=True)  # train is last, so that it wins
-    return UsedImages(
-        {row["image"]: row["part"] for row in rows},
-        {row["sha256"]: row["part"] for row in rows if row.get("sha256")},
-        {row["group"]: row["part"] for row in rows if row.get("group")},
-    )
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
+def manifest_rows(path: Path) -> list[dict[str, str]]:
     """The lines of a manifest, each with its image and part."""
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

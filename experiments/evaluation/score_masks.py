@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of, pair_files
-from experiments.data.listing import unread_files, unusable_names, without_doubles
+from experiments.data.listing import is_special, unread_files, unusable_names, without_doubles
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.errors import disk_errors
@@ -69,7 +69,7 @@ def pair_masks(
 
 
 def _is_read(path: Path) -> bool:
-    return path.suffix.lower() in FORMATS
+    return path.suffix.lower() in FORMATS and not is_special(path)
 
 
 def score_masks(

@@ -25,6 +25,7 @@ from experiments.data.listing import Listing, without_doubles
 from experiments.data.reading import Reading
 from experiments.data.run_inputs import list_folder, read_as
 from experiments.data.samples import Sample, fingerprint
+from experiments.data.splits import LEAKING
 from experiments.evaluation import calibration, evaluator
 from experiments.evaluation.evaluator import Row, ScoredImage
 from experiments.inference import seen_images
@@ -110,8 +111,12 @@ def _listing(args: EvaluateArgs, trained: TrainedModel, data_dir: Path) -> Listi
     """What lies in the folder; grouped as the run's images were, where nothing else is said and all names allow it."""
     if args.group_pattern is None and args.data == trained.config.data and trained.config.group_pattern:
         listing = list_folder(args.data, data_dir, trained.config.group_pattern, args.mask_pattern)
-        if all(problem.what != "no group" for problem in listing.problems):
+        if not (unlike := [problem.path for problem in listing.problems if problem.what == "no group"]):
             return listing
+        progress.log(
+            f"The run's --group-pattern '{trained.config.group_pattern}' does not match {unlike[0].name}: each image "
+            "is a group of its own here. Give a --group-pattern for these names."
+        )
     return list_folder(args.data, data_dir, args.group_pattern, args.mask_pattern)
 
 
@@ -146,7 +151,8 @@ def _write(
     rows: Sequence[Row],
 ) -> None:
     evaluator.write_scores(output / "scores.csv", rows)
-    summary = _summarise(output)
+    known = any(row["set"] != "test" for row in rows)
+    summary = _summarise(output, trained.config.split if known and trained.config.split in LEAKING else "")
     kept = [image for image, row in zip(scored, rows, strict=True) if not summary["fair"] or row["set"] == "test"]
     if args.sweep:
         summary["sweep"] = _sweep(output, kept)
@@ -156,8 +162,11 @@ def _write(
     write_atomically(output / "evaluation.json", json.dumps(summary, indent=1).encode())
 
 
-def _summarise(output: Path) -> dict[str, Any]:
-    """Print and return the means over the images that the run did not learn from or, without any, over all."""
+def _summarise(output: Path, leaking: str) -> dict[str, Any]:
+    """Print and return the means over the images that the run did not learn from or, without any, over all.
+
+    `leaking`: how the run's own data were split, where the split leaks and images that it knew are among these.
+    """
     table = run_files.read_score_table(output / "scores.csv")
     learned = int((table.set != "test").sum())
     unseen = table[table.set == "test"] if learned < len(table) else table
@@ -165,10 +174,12 @@ def _summarise(output: Path) -> dict[str, Any]:
     shown = Table(show_header=False)
     for name in ("dice", "iou", "precision", "recall", "boundary_iou"):
         shown.add_row(name.replace("_", " "), f"{means[name]:.4f}")
-    shown.add_row("HD95, median", f"{means['hd95_median']:.1f} px ({count(means['hd95_failures'], 'failure')})")
-    images, groups = count(means["images"], "image"), count(means["cars"], "group")
+    shown.add_row("HD95, median", f"{means['hd95_median']:.1f} px ({count(int(means['hd95_failures']), 'failure')})")
+    images, groups = count(int(means["images"]), "image"), count(int(means["cars"]), "group")
     print(f"\n{images} in {groups}, each at its own size")
     Console().print(shown)
+    if leaking:
+        print(f"WARNING: data leakage - the run was trained with --split {leaking}, on other images of these groups.")
     if learned == len(table):
         print("WARNING: data leakage - these images, or others of their groups, were used for training or selection.")
     elif learned:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from experiments.config.schema import RuntimeConfig
 from experiments.data.cache import load_image
 from experiments.data.run_inputs import list_samples
-from experiments.data.splits import read_used_images
 from experiments.data.synthetic.cars import write_cars
+from experiments.data.used_images import read_used_images
 from experiments.inference.input_files import gather_images
 from experiments.inference.trained_model import TrainedModel, find_runs
 from experiments.runtime.errors import RunFailed, disk_errors

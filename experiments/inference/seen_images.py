@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from experiments.data.samples import Sample, image_digests
-from experiments.data.splits import read_used_images
+from experiments.data.samples import Sample
+from experiments.data.used_images import UsedImages, read_used_images
 from experiments.inference.trained_model import TrainedModel
 from experiments.runtime import progress
 
@@ -17,31 +17,47 @@ def parts(trained: TrainedModel, data: str, data_dir: Path, samples: Sequence[Sa
     """The part (train, val or test) that each image had in the run, by name; those that it did not know are left out.
 
     An image is known by the bytes of its file or, where it lies in the run's own folder, by its name (Carvana's names
-    are unique anywhere). An unknown image among known ones has the part of its group. Where no image is known, groups
-    of the same name are only warned of: `p02` may be another patient there.
+    are unique anywhere). What the run before `--init` learned from counts as well. Where any image of a group was
+    learned from, its unknown images count as learned from. Where no image is known, equal names are only warned of:
+    `p02` may be another patient there.
     """
     used = read_used_images(trained.path.parent)
-    same_folder = Path(trained.machine.get("data_dir") or "").resolve() == data_dir.resolve()
-    by_name = used.by_name if data == trained.config.data and (same_folder or data == "carvana") else {}
-    digests = image_digests(samples) if used.by_digest else [""] * len(samples)
-    found = {
-        sample.name: part
-        for sample, digest in zip(samples, digests, strict=True)
-        if (part := used.by_digest.get(digest) or by_name.get(sample.name))
-    }
-    learned = {group for group, part in used.by_group.items() if part != "test"}
-    if found:
-        siblings = [s for s in samples if s.name not in found and s.group in learned]
-        return found | {s.name: used.by_group[s.group] for s in siblings}
-    _warn_of_names(sorted({s.group for s in samples} & learned), "" if data == trained.config.data else data)
-    return found
-
-
-def _warn_of_names(groups: Sequence[str], other_data: str) -> None:
-    """Say which groups are named like groups that the run learned from."""
-    if groups and not other_data:
-        names = ", ".join(groups[:SHOWN]) + (", …" if len(groups) > SHOWN else "")
+    if not used.by_name:
         progress.log(
-            f"The run learned from other images of groups with these names: {names}. If they are the same, these "
-            "scores are too high: leave those images out."
+            f"WARNING: there is no readable split.csv beside {trained.path}, so nobody knows which images the run "
+            "learned from: if any is among these, the scores are too high."
+        )
+    same_data = data == trained.config.data
+    same_folder = Path(trained.machine.get("data_dir") or "").resolve() == data_dir.resolve()
+    found = used.parts(samples, trust_names=same_data and (same_folder or data == "carvana"))
+    before = read_used_images(Path(trained.machine["init_file"]).parent) if trained.machine.get("init_file") else None
+    for name, part in (before.parts(samples) if before else {}).items():
+        if part != "test":
+            found.setdefault(name, part)
+            found[name] = part if found[name] == "test" else found[name]
+    if not found and same_data:
+        _warn_of_names(used, samples)
+    return found | _siblings(found, used, samples)
+
+
+def _siblings(found: Mapping[str, str], used: UsedImages, samples: Sequence[Sample]) -> dict[str, str]:
+    """The parts of unknown images in groups that the run learned from, where any image is known."""
+    if not found:
+        return {}
+    learned = {group: part for group, part in used.by_group.items() if part != "test"}
+    learned |= {s.group: found[s.name] for s in samples if found.get(s.name, "test") != "test"}
+    return {s.name: learned[s.group] for s in samples if s.name not in found and s.group in learned}
+
+
+def _warn_of_names(used: UsedImages, samples: Sequence[Sample]) -> None:
+    """Say which groups or images are named like those that the run learned from."""
+    groups = sorted({s.group for s in samples if used.by_group.get(s.group, "test") != "test"})
+    images = [s.name for s in samples if not used.by_digest and used.by_name.get(s.name, "test") != "test"]
+    names = groups or images
+    if names:
+        shown = ", ".join(names[:SHOWN]) + (", …" if len(names) > SHOWN else "")
+        what = "other images of groups with these names" if groups else "images with these names"
+        progress.log(
+            f"WARNING: the run learned from {what}: {shown}. If they are the same, these scores are too high: leave "
+            "those images out."
         )

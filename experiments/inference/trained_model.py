@@ -16,6 +16,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from torch import nn
@@ -30,6 +31,7 @@ from experiments.training import checkpoint, run_index
 from registry import MODELS, InputError, did_you_mean
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+LARGEST_SIDE = 100_000  # of a network's input, in pixels
 WEIGHTS = {BEST: ", best weights by validation", LAST: ", last weights"}
 
 
@@ -91,12 +93,28 @@ def from_path(path: Path) -> TrainedModel:
         known = {field.name for field in dataclasses.fields(RunConfig)}
         values = {name: value for name, value in saved["config"].items() if name in known}
         values |= {name: tuple(values[name]) for name in ("size", "fold") if values.get(name)}
-        return TrainedModel(path, RunConfig(**values), saved.get("machine") or {})
+        machine = saved.get("machine") or {}
+        _check_types(values, machine)
+        return TrainedModel(path, RunConfig(**values), machine)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
             f"There is no config.json of a run next to {path}; the config is required to rebuild the model. "
             "Copy it there from the run's folder."
         ) from None
+
+
+def _check_types(config: dict[str, Any], machine: dict[str, Any]) -> None:
+    """Raise TypeError for what no run writes, which would fail only once all images are scored."""
+    kinds: dict[str, Any] = {
+        "model": str, "loss": str, "data": str, "model_kwargs": dict, "loss_kwargs": dict, "size": tuple,
+        "group_pattern": (str, NoneType), "foreground": (list, tuple, NoneType),
+    }  # fmt: skip
+    wrong = [name for name, kind in kinds.items() if name in config and not isinstance(config[name], kind)]
+    size = config.get("size", (1, 1))
+    if wrong or len(size) != 2 or not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in size):
+        raise TypeError(", ".join(wrong or ["size"]))
+    if not all(isinstance(place, (str, NoneType)) for place in machine.values()):
+        raise TypeError("machine")
 
 
 def headline_file(folder: Path) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from registry import InputError
 
+PATHLIB = ("Symlink loop", "Could not determine home")
+LONGEST_SHOWN = 80  # characters of a path that is too long
+
 
 class RunFailed(RuntimeError):
     """A run could not be finished (diverged, out of memory, disk full); the text says why and what helps."""
@@ -27,11 +30,14 @@ def on_one_line(sentence: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in sentence)
 
 
-def disk_error_message(error: OSError, place: object = None) -> str | None:
-    """One sentence for a full or read-only disk; None for any other error.
+def disk_error_message(error: OSError | RuntimeError, place: object = None) -> str | None:
+    """One sentence for a full or read-only disk, or a path that no disk takes; None for any other error.
 
     `place` is named if the error itself names no file.
     """
+    if isinstance(error, RuntimeError):  # pathlib's, for a link to itself and for the home of an unknown user
+        text = str(error).rstrip(".")
+        return f"{text}. Name another path." if text.startswith(PATHLIB) else None
     where = error.filename or place or "the output folder"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full ({where}). Free some space and repeat the command: it resumes."
@@ -39,6 +45,9 @@ def disk_error_message(error: OSError, place: object = None) -> str | None:
         return (
             f"{where} cannot be written ({error.strerror}). Choose another --output-dir, or let this user write there."
         )
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        shown = str(where) if len(str(where)) <= LONGEST_SHOWN else f"{str(where)[:LONGEST_SHOWN]}…"
+        return f"{shown} is no usable path ({error.strerror}). Name another."
     return None
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from experiments.runtime.errors import on_one_line
+
 _quiet = ContextVar("quiet", default=False)
 
 
@@ -37,7 +39,7 @@ def count(number: int, noun: str) -> str:
 
 def log_to_stderr(text: str) -> None:
     """Print a status line to stderr; stdout may be machine-readable."""
-    print(text, file=sys.stderr, flush=True)
+    print(on_one_line(text), file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:

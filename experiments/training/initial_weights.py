@@ -88,4 +88,12 @@ def _read(path: Path) -> dict[str, Tensor]:
             state = read_weights(path)
         except ValueError as error:
             raise InputError(f"--init: {error}") from None
-    return {name.removeprefix("module."): value for name, value in state.items()}  # of DataParallel
+    try:
+        tensors = {name.removeprefix("module."): value for name, value in state.items()}  # of DataParallel
+        digest_of(tensors)
+    except (AttributeError, RuntimeError, NotImplementedError, TypeError, UnicodeError):
+        raise InputError(
+            f"--init: {path} holds tensors that cannot be read (sparse, without data, or with names that are no text). "
+            "Save an ordinary state dict."
+        ) from None
+    return tensors

@@ -207,7 +207,8 @@ def _places(machine: RuntimeConfig) -> dict[str, Any]:
     """The paths of the inputs: they tell two commands apart although they do not change the result."""
     paths = {"data_dir": machine.data_dir, "split_file": machine.split_file, "weights_file": machine.weights_file}
     places = {name: str(path.absolute()) if path else None for name, path in paths.items()}
-    return places | ({"mask_pattern": machine.mask_pattern} if machine.mask_pattern else {})
+    places |= {"mask_pattern": machine.mask_pattern} if machine.mask_pattern else {}
+    return places | ({"init_file": str(machine.init_file)} if machine.init_file else {})
 
 
 def _difference(old: dict[str, Any] | None, new: dict[str, Any] | None) -> str:

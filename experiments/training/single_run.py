@@ -59,7 +59,8 @@ def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float, 
     weights, cars = headline(result), result["cars"]
     test = result["test"][weights]
     data = "" if result["data"] == "folder" else f"{result['data']} "
-    number = count(test["images"] if unit == "image" else cars["test"], f"unseen {data}{unit}")
+    seen = "test" if result["split"] in LEAKING else "unseen"
+    number = count(test["images"] if unit == "image" else cars["test"], f"{seen} {data}{unit}")
     number = number if unit == "image" else f"{count(test['images'], 'image')} of {number}"
     print(f"\n{result['model']} with {result['loss']}: {number}")
     table = Table(show_header=False)
