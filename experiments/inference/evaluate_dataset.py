@@ -68,9 +68,10 @@ def evaluate(args: EvaluateArgs) -> int:
     output = args.output or args.output_dir / "evaluations" / f"{trained.key}-{fingerprint(samples)}"
 
     files = OutputFiles(output)
-    if output.resolve() in {path.parent.resolve() for sample in samples for path in sample.files}:
+    folders = {path.parent.resolve() for sample in samples for path in sample.files}
+    if any(output.resolve().is_relative_to(folder) for folder in folders):
         raise InputError(
-            f"{output} holds the images or masks: the plots would be taken for some. Name another --output."
+            f"{output} lies among the images or masks: the plots would be taken for some. Name another --output."
         )
     files.check(_names(args), (path for sample in samples for path in sample.files))
 

@@ -64,8 +64,8 @@ def _seems_to_end_in_sigmoid(model: nn.Module) -> bool:
 
 def _parts(batch: int, accumulate: int) -> list[int]:
     """The sizes of the micro-batches of a batch, where they differ from it."""
-    sizes = {len(part) for part in torch.arange(batch).chunk(min(accumulate, batch))}
-    return sorted(sizes - {batch})
+    each = -(-batch // min(accumulate, batch))  # as torch.chunk divides
+    return sorted({each, batch % each or each} - {batch})
 
 
 def _advice(config: RunConfig, part: int) -> str:
