@@ -71,7 +71,8 @@ def evaluate(args: EvaluateArgs) -> int:
     folders = {path.parent.resolve() for sample in samples for path in sample.files}
     if any(output.resolve().is_relative_to(folder) for folder in folders):
         raise InputError(
-            f"{output} holds the images or masks, or lies below them: the plots would be taken for some. Name another --output."
+            f"{output} holds the images or masks, or lies below them: the plots would be taken for some. "
+            "Name another --output."
         )
     files.check(_names(args), (path for sample in samples for path in sample.files))
 
