@@ -223,14 +223,16 @@ def test_what_a_killed_import_left_is_removed_by_the_next(zips, tmp_path):
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         gone.wait()
     mine = tmp_path / "cars" / ".importing-by-hand"
-    users = tmp_path / "cars" / f".importing-{gone.pid}{gone.pid}" / "train" / "mine.jpg"  # of no process either
-    users.parent.mkdir(parents=True)
-    users.write_bytes(b"precious")
+    users = [tmp_path / "cars" / f".importing-{n}" / "train" / "mine.jpg" for n in (99999999, 10**30)]  # of no process
+    for path in users:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"precious")
     for left in (tmp_path / "cars" / f".importing-{gone.pid}" / "unpacked", mine, tmp_path / "cars" / ".importing-1"):
         left.mkdir(parents=True)
     unpack(zips, tmp_path / "cars")
-    kept = {".importing-by-hand", ".importing-1", users.parent.parent.name}
-    assert {path.name for path in (tmp_path / "cars").glob(".*")} == kept and users.read_bytes() == b"precious"
+    kept = {".importing-by-hand", ".importing-1", *(path.parent.parent.name for path in users)}
+    assert {path.name for path in (tmp_path / "cars").glob(".*")} == kept
+    assert all(path.read_bytes() == b"precious" for path in users)
 
 
 def test_a_move_that_fails_half_way_is_undone(zips, tmp_path, monkeypatch):

@@ -149,12 +149,11 @@ def test_an_invalid_argument_is_refused_in_one_sentence_that_says_what_to_type(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["report", "--results-dir", "/no/such/folder"], "There is no folder /no/such/folder"),
         (["data", "verify", "--data", "folder", "--data-dir", 300 * "x"], "is no usable path"),
         (["judge", "scores.csv", "--score", "s", "--cell", "c", "--json", 300 * "x"], "is no usable path"),
         (["data", "verify", "--data", "folder", "--data-dir", "loop"], "loop"),
     ],
-    ids=["no results", "long folder", "long file", "a link to itself"],
+    ids=["long folder", "long file", "a link to itself"],
 )
 def test_paths_that_no_disk_takes_end_in_one_sentence(command, tmp_path, monkeypatch, words, sentence):
     monkeypatch.chdir(tmp_path)

@@ -175,8 +175,7 @@ def test_no_image_is_opened_but_through_the_one_door():
 
 
 def test_heic_is_read_by_its_package(tmp_path):
-    import pillow_heif
-
+    pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is optional")
     path, photo = tmp_path / "photo.heic", scene(64, 48, 0)[0]
     pillow_heif.from_bytes("RGB", (64, 48), photo.tobytes()).save(path, quality=100)
     assert np.abs(read_image(path).astype(int) - photo).mean() < 6

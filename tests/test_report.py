@@ -456,6 +456,15 @@ def test_without_any_study_the_report_says_how_to_begin_one(tmp_path, command, p
     assert code == 0 and "There is no study" in shown and "python run.py study" in shown
 
 
+def test_a_results_folder_that_is_not_there_does_not_empty_the_readme(made, tmp_path, command, place):
+    shutil.copytree(made, tmp_path / "outputs")
+    command("report", "made", *place)
+    before = (tmp_path / "README.md").read_bytes()
+    words = ["none" if word == tmp_path / "outputs" or word == str(tmp_path / "outputs") else word for word in place]
+    words[words.index("--results-dir") + 1] = tmp_path / "nope"
+    assert command("report", *words)[0] == 0 and (tmp_path / "README.md").read_bytes() == before
+
+
 def test_a_page_with_a_study_that_cannot_be_read_does_not_hide_what_else_is_wrong(made, tmp_path, command, place):
     shutil.copytree(made, tmp_path / "outputs")
     command("report", "made", *place)

@@ -185,9 +185,7 @@ SLOW = pytest.mark.slow
 
 
 # Five steps an epoch: killed in the first epoch, at its end, in the last, at the end.
-@pytest.mark.parametrize(
-    "step", [pytest.param(1, marks=SLOW), pytest.param(4, marks=SLOW), 8, pytest.param(10, marks=SLOW)]
-)
+@pytest.mark.parametrize("step", [pytest.param(step, marks=SLOW) for step in (1, 4, 8, 10)])
 @pytest.mark.usefixtures("same_threads", "stocked")
 @pytest.mark.fault(1)
 def test_a_killed_run_ends_like_an_undisturbed_one(finished, made_cars, tmp_path, command, step):

@@ -458,6 +458,7 @@ def test_a_worker_killed_between_ask_and_its_rate_costs_no_trial(tmp_path, sampl
         assert len(found) == len(set(found)) == 8
 
 
+@pytest.mark.slow
 @pytest.mark.fault(17)
 def test_two_workers_never_get_the_same_last_trial(tmp_path, monkeypatch):
     """The second comes when the first has counted the trials and not yet asked for its own."""

@@ -36,11 +36,11 @@ def report_studies(paths: StudyPaths, study: str | None, latex: bool, html: Path
     """Report a study, or all of them, and render the pages; returns the answers by study."""
     pages.read_page(paths.readme)  # a missing README is reported before anything is written
     names = [one_study(paths, study, f"--html {html}")] if html is not None else study_names(paths, study)
-    if not names and not paths.results.is_dir():
-        raise InputError(f"There is no folder {paths.results}. Name another with --results-dir.")
     if not names:
         print(f"There is no study under {paths.output_dir / 'studies'} or {paths.results}.", end=" ")
         print("Begin one with: python run.py study NAME")
+        if not paths.results.is_dir():  # a mistyped folder must not empty the README's findings
+            return {}
     pages.check_study_pages(paths.readme, names)
     reported = {name: answer_study(load_study(paths, name)) for name in names}
     drawn = {name: draw_pictures(found) for name, found in reported.items()}

@@ -37,6 +37,7 @@ DISK_RESERVE = 64e6  # bytes that stay free on the disk
 CHUNK = 2**20
 HIDDEN = re.compile(r"(^|/)(\.|__MACOSX/)")
 STAGING = ".importing-"  # followed by the process id
+LONGEST_PID = 10  # digits: a longer one is of no process
 OWNER = ".of-an-import"  # in it: the name of the machine
 Progress = Callable[[int, int], None]  # (done, total)
 
@@ -344,7 +345,7 @@ def _remove_abandoned(target: Path) -> None:
     """Remove staging folders of imports that were killed before they could clean up."""
     for path in target.glob(f"{STAGING}*"):
         number = path.name.removeprefix(STAGING)
-        if number.isdigit() and not psutil.pid_exists(int(number)) and _is_staging(path):
+        if number.isdigit() and len(number) < LONGEST_PID and not psutil.pid_exists(int(number)) and _is_staging(path):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -57,6 +57,7 @@ def test_a_name_with_a_line_end_is_refused_on_one_line(tmp_path, command, letter
     )
 
 
+@pytest.mark.slow
 @pytest.mark.fault(27)
 @QUICK
 @given(st.dictionaries(NAMES, VALUES, max_size=5))
@@ -75,6 +76,7 @@ CONFIGS = st.one_of(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.fault(27)
 @QUICK
 @given(CONFIGS, st.sampled_from([".yaml", ".toml", ".yml"]))
@@ -104,6 +106,7 @@ STUDY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.fault(27)
 @QUICK
 @given(st.fixed_dictionaries({}, optional=STUDY), st.sampled_from([(), *[(name,) for name in STUDY]]))

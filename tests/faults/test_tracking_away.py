@@ -246,6 +246,7 @@ def test_a_server_that_dies_midway_costs_no_epoch_and_gets_the_rest_later(made_c
         assert "1 there already" in sync(command, output, address)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.fault(21)
 def test_a_locked_store_does_not_hold_a_run_up(made_cars, tmp_path, fresh, command):
     output = tmp_path / "outputs"
@@ -323,6 +324,7 @@ def test_a_figure_of_an_epoch_that_is_trained_again_is_not_sent_twice(made_cars,
     assert len([name for name in files if name.endswith(".png") and name.startswith("images")]) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.fault(20)
 def test_what_is_damaged_is_left_out_of_an_upload_and_the_rest_is_not(made_cars, tmp_path, fresh, command):
     output = tmp_path / "outputs"
