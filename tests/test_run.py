@@ -381,7 +381,7 @@ def test_a_disk_that_fills_up_while_a_checkpoint_is_written_is_named(
     assert digests(run_folder(tmp_path)) == digests(run_folder(finished))
 
 
-@pytest.mark.parametrize("model", ["attention_unet", "resnet_unet"])
+@pytest.mark.parametrize("model", ["attention_unet", pytest.param("resnet_unet", marks=SLOW)])
 def test_the_other_models_train_as_well(made_cars, tmp_path, command, model):
     options = {"attention_unet": ["width=4"], "resnet_unet": ["encoder=resnet18", "pretrained=false"]}[model]
     words = small(made_cars, tmp_path, model=model, epochs=1)

@@ -290,6 +290,7 @@ def test_a_killed_study_ends_with_the_records_of_an_undisturbed_one(finished, ma
     assert scores(tmp_path) == scores(finished[0])
 
 
+@pytest.mark.slow
 @pytest.mark.fault(4)
 def test_an_interrupted_study_says_so_and_resumes(finished, made_cars, tmp_path, command, shared):
     from tests.test_run import signalled
