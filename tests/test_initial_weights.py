@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from experiments.config.schema import RunConfig, RuntimeConfig
-from experiments.training import checkpoint
+from experiments.training import checkpoint, initial_weights
 from experiments.training.initial_weights import digest_of, load_initial_weights, with_initial_weights
 from models.unet import unet
 from registry import InputError
@@ -94,3 +94,21 @@ def test_a_checkpoint_that_was_saved_again_is_no_cut_one(tmp_path):
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "own.ckpt").read_bytes()[:-200])
     with pytest.raises(checkpoint.Damaged, match="cut short"):
         checkpoint.load(tmp_path / "cut.ckpt")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {3: torch.ones(2)},
+        {"w\udcff": torch.ones(2)},
+        {"w": torch.ones(2).to_sparse()},
+        {"w": torch.ones(2, device="meta")},
+        {"w": torch.ones(2, dtype=torch.complex64).conj()},
+    ],
+    ids=["number", "surrogate", "sparse", "meta", "conjugate"],
+)
+def test_odd_tensors_are_refused_in_one_sentence(odd, monkeypatch, tmp_path):
+    monkeypatch.setattr(initial_weights, "read_weights", lambda path: odd)
+    (tmp_path / "odd.pth").write_bytes(b"")
+    with pytest.raises(InputError, match="cannot be read"):
+        initial_weights._read(tmp_path / "odd.pth")

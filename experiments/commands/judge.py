@@ -53,8 +53,8 @@ def judge(
     tables = read_score_tables(scores, columns)
     question = verdicts.Question(baseline, rope, not lower_is_better, level)
     unit, seeded = "group" if group else "image" if image else "", seed is not None
+    judgements = verdicts.judge(tables, unit, seeded, question) if json or html or not accept else []
     code = _accept(accept, tables, unit, seeded, question, ledger, json == "-") if accept else 0
-    judgements = verdicts.judge(tables, unit, seeded, question)
     if html:
         _write(files["--html"], html, _page(scores, judgements, question))
     if "--json" in files:
