@@ -186,8 +186,8 @@ def _summarise(output: Path, leaking: str) -> dict[str, Any]:
         print("WARNING: data leakage - these images, or others of their groups, were used for training or selection.")
     elif learned:
         print(
-            f"Excluded: {count(learned, 'image')} used for training or model selection, or of a group that was (see "
-            "the column set)."
+            f"Excluded: {count(learned, 'image')} that the run was trained or selected on, or whose group was (column "
+            "'set' of scores.csv)."
         )
     return {"scores": means, "left_out": learned % len(table), "fair": learned < len(table)}
 

@@ -64,7 +64,7 @@ def _announce(inputs: RunInputs, steps: int) -> None:
     )
     if config.epochs * steps < FEW_STEPS:
         epochs = math.ceil(USUAL_STEPS / steps)
-        progress.log(f"That is little training: --epochs {epochs} would give about {USUAL_STEPS:,} steps.")
+        progress.log(f"That is very little training: --epochs {epochs} would give about {USUAL_STEPS:,} steps.")
 
 
 def resume(state: State, run_folder: RunFolder, config: RunConfig) -> None:
