@@ -139,7 +139,8 @@ def test_three_factors_give_a_matrix_for_each_level_of_the_third_and_effects_in_
     assert [grid.title for grid in matrices(answer, "en")] == ["450", "1800"]
     assert "vs." not in " ".join(matrices(answer, "en")[0].headings)
     within, others = effect_grids(answer, "en")
-    assert within.headings == ["cars", "ImageNet − random"] and len(within.rows) == 4
+    assert within.headings == ["cars", "ImageNet − random", "effect − effect at 8 cars"] and len(within.rows) == 4
+    assert [row[2].head for row in within.rows] == ["–", "▼ −2.42", "▼ −3.12", ""]
     assert str(within.rows[0][1]) == "▲ +3.02 [+0.85, +5.19]" and within.rows[-1][0].head == "on average"
     assert [row[0].head for row in others.rows] == ["32 cars − 8 cars", "189 cars − 8 cars", "1800 − 450"]
 

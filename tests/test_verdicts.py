@@ -13,6 +13,10 @@ from analysis.records.study_paths import RESULTS
 from analysis.records.study_reading import read_study_reading
 from analysis.records.study_results import by_car
 from analysis.statistics import against_baseline, compare, look_level
+from analysis.statistics.comparisons import as_comparisons, planned_contrast
+from analysis.statistics.estimator import stack
+from analysis.text.sentences import answer_sentences
+from analysis.text.tables import effect_grids
 from analysis.verdicts.answer import Named, answer_study, at_look, last_look, open_comparisons
 from tests.made_study import LOSSES, MODELS, write_study
 
@@ -133,6 +137,38 @@ def test_effects_within_another_factor_and_their_difference(tmp_path):
     assert within.comparisons["dice", ("unet",)].difference == pytest.approx(apart[0], abs=1e-12)
     assert within.difference.difference == pytest.approx(apart[0] - apart[1], abs=1e-12)
     assert within.difference.verdict == "better"
+
+
+def test_an_effect_elsewhere_is_compared_with_the_effect_at_the_baselines(tmp_path):
+    """Three combinations: each effect minus that at the baselines, which are not the first combination."""
+    models = {"attention_unet": 0.0, "unet": 0.0, "resnet_unet": 0.0}
+    design = {"seeds": list(range(4)), "rope": 0.001, "simple_effects": ["loss"], "confirmatory": ["loss"]}
+    design["baseline"] = {"model": "unet", "loss": "bce"}
+    study = made(tmp_path, models=models, losses={"bce": 0.0, "dice": 0.0}, seeds=range(4), design=design)
+    for seed in range(4):
+        study = shifted(study, "resnet_unet-dice", seed, 0.005)
+    answer = answer_study(study)
+    (within,) = answer.within
+    assert within.reference == ("unet",) and list(within.differences) == [("attention_unet",), ("resnet_unet",)]
+    assert within.difference is None
+    scores = by_car(study)
+    effect = {m: scores[f"{m}-dice"].mean() - scores[f"{m}-bce"].mean() for m in models}
+    for (model,), comparison in within.differences.items():
+        assert comparison.difference == pytest.approx(effect[model] - effect["unet"], abs=1e-12)
+    assert within.differences["resnet_unet",].verdict == "better"
+    assert within.differences["attention_unet",].verdict != "better"
+    cells = [
+        [scores[f"{m}-dice"], scores[f"{m}-bce"], scores["unet-dice"], scores["unet-bce"]]
+        for (m,) in within.differences
+    ]
+    by_hand = stack([planned_contrast(four, [1, -1, -1, 1]) for four in cells])
+    for one, other in zip(within.differences.values(), as_comparisons(by_hand, 0.002, True, 0.95), strict=True):
+        assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-12)
+    (grid,) = effect_grids(answer, "en")
+    assert grid.headings[-1] == "effect − effect at U-Net" and grid.rows[0][-1].head == "–" and len(grid.rows) == 4
+    sentences = " ".join(answer_sentences(answer, "en"))
+    assert "Compared with U-Net, this effect is 0.00" in sentences and "larger with ResNet" in sentences, sentences
+    assert "与 U-Net 相比，这一效应在 ResNet" in "".join(answer_sentences(answer, "zh"))
 
 
 def test_matched_seeds_are_compared_as_pairs(tmp_path):

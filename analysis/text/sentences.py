@@ -201,7 +201,23 @@ class Writer:
                     )  # fmt: skip
         if part.difference and part.difference.verdict in CLEAR:
             lines.append(self.words.difference(comparison=part.difference))
+        if len(part.differences) > 1:
+            lines += self._differences(part)
         return lines
+
+    def _differences(self, part: EffectsWithin) -> list[str]:
+        """Where an effect is clearly larger or smaller than at the baselines."""
+        reference = place_name(self.answer.study, part.reference, self.language)
+        found = []
+        for verdict in CLEAR:
+            at = [
+                (place_name(self.answer.study, place, self.language), c if verdict == "better" else c.mirrored())
+                for place, c in part.differences.items()
+                if c.verdict == verdict
+            ]
+            if at:
+                found.append(str(self.words.effect_differs(verdict=verdict, at=at, reference=reference)))
+        return found
 
     def _sentence(
         self, levels: Sequence[str], baseline: str, comparisons: Sequence[Comparison], verdict: str, margin: float,
@@ -347,8 +363,8 @@ def fields_of(answer: Answer, factor: str) -> set[str]:
 
 def _shows(part: EffectsWithin, interacts: bool) -> bool:
     """Whether the effects within combinations are part of the answer: where they differ, and one level is compared."""
-    if part.difference is not None:
-        return part.difference.verdict in CLEAR
+    if part.differences:
+        return (interacts and len(part.differences) > 1) or _any(part.differences.values(), CLEAR)
     return interacts and len({level for level, _ in part.comparisons}) == 1
 
 

@@ -121,7 +121,12 @@ def _effects_within(answer: Answer, part: EffectsWithin, averages: Mapping[str, 
     ]
     rows.append([TableCell(words.average, bold=True), *(_difference(averages.get(level)) for level in levels)])
     others = " · ".join(factor_name(study, other, language) for other in part.within)
-    return Grid([others, *(f"{name} − {baseline}" for name in names.values())], rows, title)
+    headings = [others, *(f"{name} − {baseline}" for name in names.values())]
+    if len(part.differences) > 1:  # of two combinations, the text says it
+        headings.append(words.minus_reference(reference=at[part.reference]))
+        for place, row in zip([*places, None], rows, strict=True):
+            row.append(_difference(part.differences.get(place)) if place else TableCell())
+    return Grid(headings, rows, title)
 
 
 def caption(answer: Answer, language: str) -> str:

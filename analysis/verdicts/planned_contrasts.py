@@ -9,7 +9,7 @@ uncertain learning rates cost is added; where the seed also draws the training g
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from analysis.records.study_results import Study
 from analysis.statistics.comparisons import Comparison, as_comparisons, planned_contrast
@@ -49,8 +49,8 @@ class FactorEffects:
 class EffectsWithin:
     """What the levels of a factor change within each combination of the factors `within`, averaged over the rest.
 
-    `comparisons` are level minus baseline, by level and combination. `difference` is that of the effects at the first
-    and the last combination, where there is one effect at each of two.
+    `comparisons` are level minus baseline, by level and combination. Where one level is compared, `differences` are the
+    effect at each other combination minus that at the first, which is the baselines' own where it was judged.
     """
 
     factor: str
@@ -58,7 +58,18 @@ class EffectsWithin:
     within: tuple[str, ...]
     comparisons: Mapping[tuple[str, Place], Comparison]
     margin: float
-    difference: Comparison | None = None
+    differences: Mapping[Place, Comparison] = field(default_factory=dict)
+
+    @property
+    def difference(self) -> Comparison | None:
+        """The effect at the first combination minus that at the other, where there are two."""
+        found = list(self.differences.values())
+        return found[0].mirrored() if len(found) == 1 else None
+
+    @property
+    def reference(self) -> Place:
+        """The combination whose effect the others' are compared with."""
+        return next(iter(self.comparisons))[1]
 
 
 class ContrastTable:
@@ -98,7 +109,7 @@ class ContrastTable:
         """The effects of a factor within each combination of other factors; None where none can be judged."""
         within = tuple(name for name in within if name in self.factors and name != factor)
         baseline, keys = self.study.reading.baselines[factor], dict[tuple[str, Place], tuple[Place, ...]]()
-        for place in dict.fromkeys(self._project(levels, within) for levels in self.planned.values()):
+        for place in self._places(within):
             for level in self._levels(factor, baseline):
                 shared = self._shared(factor, level, baseline)
                 if here := tuple(levels for levels in shared if self._project(levels, within) == place):
@@ -108,12 +119,18 @@ class ContrastTable:
         sums = [self._effect(factor, level, baseline, places) for (level, _), places in keys.items()]
         margin = self._margin(keys.values())
         found = dict(zip(keys, self._judge(sums, margin), strict=True))
-        difference = None
-        if len(sums) == 2 and len({level for level, _ in keys}) == 1:
-            apart = {key: weight - sums[1].get(key, 0.0) for key, weight in sums[0].items()}
-            apart |= {key: -weight for key, weight in sums[1].items() if key not in apart}
-            (difference,) = self._judge([apart], margin)
-        return EffectsWithin(factor, baseline, within, found, margin, difference)
+        differences = dict[Place, Comparison]()
+        if len(sums) > 1 and len({level for level, _ in keys}) == 1:
+            apart = [_minus(one, sums[0]) for one in sums[1:]]
+            differences = dict(zip([place for _, place in keys][1:], self._judge(apart, margin), strict=True))
+        return EffectsWithin(factor, baseline, within, found, margin, differences)
+
+    def _places(self, within: Sequence[str]) -> list[Place]:
+        """The planned combinations of some factors, that of their baselines first."""
+        baselines = self.study.reading.baselines
+        first = tuple(baselines.get(factor, "") for factor in self.factors if factor in within)
+        planned = dict.fromkeys(self._project(levels, within) for levels in self.planned.values())
+        return sorted(planned, key=lambda place: place != first)
 
     def _levels(self, factor: str, baseline: str) -> list[str]:
         return [level for level in self.study.factors[factor] if level != baseline]
@@ -151,3 +168,8 @@ class ContrastTable:
         added = cost_of(self.cost, {self.cells[key]: weight for key, weight in weights.items()})
         cells = [self.at[key] for key in weights]
         return planned_contrast(cells, list(weights.values()), self.study.paired, added)
+
+
+def _minus(a: Mapping[Place, float], b: Mapping[Place, float]) -> dict[Place, float]:
+    """The weights of the difference of two contrasts."""
+    return {key: a.get(key, 0.0) - b.get(key, 0.0) for key in {**a, **b}}
