@@ -333,8 +333,10 @@ def test_a_study_with_staggered_trials_tunes_all_its_cells_and_shows_their_toler
 
 def test_too_few_trials_for_a_networks_shape_are_refused_before_any_is_run(made_cars, tmp_path, command):
     table = '[tuning]\nlow = 1e-3\nhigh = 3e-2\npoints = 3\nseeds = [100]\nfit = "pooled"\n'
-    code, _, errors = command(*words(study_file(tmp_path, table), made_cars, tmp_path / "out"))
-    assert code == 2 and "raise points" in errors and not list((tmp_path / "out").glob("trials/*"))
+    asked = words(study_file(tmp_path, table), made_cars, tmp_path / "out")
+    for line in (["study", *asked[1:], "--dry-run"], asked):
+        code, _, errors = command(*line)
+        assert code == 2 and "raise points" in errors and not (tmp_path / "out" / "studies").exists()
 
 
 def asked(folder, tuning, count, name="a/b"):

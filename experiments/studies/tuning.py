@@ -47,7 +47,6 @@ class Search:
 
     def __post_init__(self) -> None:
         assert self.plan.study.tuning is not None
-        _refuse_too_few_trials(self.plan, self.plan.study.tuning)
         self.plan.rounds, self.plan.rates = [], {}
         self._add(self.plan.study.tuning)
 
@@ -114,7 +113,12 @@ def tune(plan: Plan, executor: Executor, session: tracker.Session) -> None:
 
 
 def load_rates(plan: Plan) -> int:
-    """Fill `plan.rates` if all trials have ended; how many have. Runs no trial, and creates no storage."""
+    """Fill `plan.rates` if all trials have ended; how many have. Runs no trial, and creates no storage.
+
+    Raises InputError where the trials of a network would be too few to fit.
+    """
+    if plan.study.tuning is not None:
+        _refuse_too_few_trials(plan, plan.study.tuning)
     if plan.study.tuning is None or not has_storage(plan.machine.output_dir):
         return 0
     search = Search(plan)
@@ -165,8 +169,8 @@ def _refuse_too_few_trials(plan: Plan, tuning: Tuning) -> None:
     fewest = math.ceil((cells + 3) / cells)  # a level for each cell, a top, a curvature and one to spare
     if tuning.fit == "pooled" and tuning.budget < fewest:
         raise InputError(
-            f"[tuning] gives each cell {tuning.budget} trials, but a network with {cells} cells needs {fewest} each: "
-            "raise points."
+            f"[tuning] gives each cell {progress.count(tuning.budget, 'trial')}, but a network with "
+            f"{progress.count(cells, 'cell')} needs {fewest} each: raise points."
         )
 
 
