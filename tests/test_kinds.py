@@ -51,6 +51,15 @@ def test_the_committed_files_give_the_same_table_and_other_studies_have_none(stu
     assert kind_grids(answer_study(study), "en") == [] and "ceilings.csv" not in committed.study_files(study)
 
 
+def test_kinds_have_labels_although_only_the_images_know_them():
+    tables = {"factors": {"loss": ["bce", "dice"]}, "labels": {"stain": {"en": "stained", "zh": "染色"}}}
+    tables["design"] = {"seeds": [0, 1], "kinds": "^([a-z]+)_"}
+    assert parse_study("made", tables, "made.toml").labels["stain"]
+    del tables["design"]["kinds"]
+    with pytest.raises(InputError, match=r"\[labels\] names 'stain'"):
+        parse_study("made", tables, "made.toml")
+
+
 @pytest.mark.parametrize(("pattern", "sentence"), [("[", "regular expression"), ("abc", "a group in parentheses")])
 def test_a_pattern_without_a_group_is_refused(pattern, sentence):
     tables = {"factors": {"loss": ["bce", "dice"]}, "design": {"seeds": [0, 1], "kinds": pattern}}

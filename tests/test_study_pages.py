@@ -271,3 +271,37 @@ def test_no_interval_reaches_beyond_what_a_difference_of_dice_can_be(tmp_path):
         spans = re.findall(r"[+−](\d\.\d+)(?: to |至| ~ )[+−](\d\.\d+)", page)
         assert "±1" in page and spans and all(float(end) <= 1 for ends in spans for end in ends)
         assert all(abs(float(n.replace("−", "-"))) <= 100 for n in re.findall(r"[+−]\d+\.\d+", page))
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"photographs": 48, "groups": 12}, {"en": "48 images of 12 groups", "zh": "12 个分组的 48 张图像"}),
+        ({"photographs": 48, "groups": 48}, {"en": "48 images; scored on 48 test images", "zh": "在 48 张测试图像上"}),
+    ],
+)
+def test_a_page_calls_the_groups_of_images_what_they_are(made, counts, said):
+    """Cars are cars; of other data an image that is its own group is an image."""
+    runs = made.study.runs.assign(data="folder")
+    study = replace(made.study, runs=runs, plan=made.study.plan | {"photographs": counts})
+    for language in LANGUAGES:
+        page = study_page(replace(made, study=study), LEDGER, language, "", ())
+        assert said[language] in page
+        assert not re.search(r"\bcars?\b|辆|汽车", page.split("## Commands")[0].split("## 命令")[0])
+
+
+def test_a_study_of_own_pairs_names_them_and_says_how_to_get_them(made):
+    data = {
+        "name": {"en": "my cells", "zh": "我的细胞"},
+        "dir": "data/cells",
+        "source": {"en": "From us.", "zh": "由我们提供。"},
+    }
+    runs = made.study.runs.assign(data="folder")
+    study = replace(
+        made.study, runs=runs, plan=made.study.plan | {"name": "two_by_two", "settings": {"data": "folder"}}
+    )
+    study.__dict__["reading"] = replace(made.study.reading, notes={"data": data})
+    for language in LANGUAGES:
+        page = study_page(replace(made, study=study), LEDGER, language, "", ())
+        assert data["name"][language] in page and data["source"][language] in page
+        assert "python run.py study two_by_two --data-dir data/cells\n" in page

@@ -30,7 +30,7 @@ class StudyReading:
         labels: how factors and levels are written: plain text, or text by language.
         question: what the study asks, by language.
         kinds: a regular expression whose first group is the kind of a test image, by its name.
-        notes: paragraphs by hand that no record gives: "limits", by language.
+        notes: what no record gives: "limits", paragraphs by language; "data", where a study's own pairs come from.
     """
 
     baselines: Mapping[str, str]
@@ -42,7 +42,7 @@ class StudyReading:
     labels: Mapping[str, Any] = field(default_factory=dict)
     question: Mapping[str, str] = field(default_factory=dict)
     kinds: str | None = None
-    notes: Mapping[str, Mapping[str, list[str]]] = field(default_factory=dict)
+    notes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def read_study_reading(plan: Mapping[str, Any], study_files: Path = STUDY_FILES) -> StudyReading:

@@ -95,6 +95,16 @@ class Study:
         return tuple(self.plan.get("design", {}).get("looks", ()))
 
     @property
+    def unit(self) -> str:
+        """What a group of images is: "car", "image" where each is its own, else "group"."""
+        sets = {*self.finished.data} or {str(self.plan.get("settings", {}).get("data", ""))}
+        if sets <= {"carvana", "synthetic"}:
+            return "car"
+        known = self.plan.get("photographs") or {}
+        alone = known.get("photographs") is not None and known.get("photographs") == known.get("groups")
+        return "image" if alone else "group"
+
+    @property
     def varied(self) -> dict[str, list[str]]:
         """The factors with several levels."""
         return {factor: levels for factor, levels in self.factors.items() if len(levels) > 1}

@@ -17,7 +17,7 @@ def method_lines(answer: Answer, language: str) -> list[str]:
     """How the study was done, in five lines: data, training, learning rates, comparisons, cost."""
     study, words, plan = answer.study, phrases("notes", language), answer.study.plan
     settings = plan.get("settings", {})
-    lines = [_data(answer, words), _training(answer, words)]
+    lines = [_data(answer, words, language), _training(answer, words)]
     tuning = plan.get("tuning")
     rates = sorted(set(study.finished.rate.dropna())) or [r for r in [settings.get("learning_rate")] if r]
     lines.append(
@@ -43,7 +43,7 @@ def method_lines(answer: Answer, language: str) -> list[str]:
                 planned=[] if answer.exploratory else planned,
                 paired=study.paired,
                 looks=list(study.looks),
-                cars=of_cars(answer),
+                unit=answer.study.unit,
             )
         )
     if len(study.finished) or len(study.trials):
@@ -55,7 +55,7 @@ def limit_lines(answer: Answer, language: str) -> list[str]:
     """What the verdicts do not cover, what could be detected, and what the study file adds by hand."""
     words, observed = phrases("notes", language), observe_power(answer)
     drawn = answer.study.plan.get("settings", {}).get("train_cars") if answer.study.paired else None
-    lines = [words.validity(drawn=drawn, cars=of_cars(answer))] if answer.effects else []
+    lines = [words.validity(drawn=drawn, unit=answer.study.unit)] if answer.effects else []
     if any(max(-c.low, c.high) == 1 for _, c in answer.comparisons()):
         lines.append(words.cut())
     if observed and observed.factors and max(observed.factors.values()) < 1:
@@ -87,7 +87,7 @@ def sensitivity_lines(answer: Answer, ledger: pd.DataFrame, language: str) -> li
     if len(done) and done.device.nunique() > 1:
         lines.append(words.devices(devices=_texts(done.device)))
     lines += [
-        words.readings(groups=groups, runs=runs, studies=n, cars=of_cars(answer))
+        words.readings(groups=groups, runs=runs, studies=n, unit=answer.study.unit)
         for groups, runs, n in times_read(ledger, study)
     ]
     kept = [str(cell["cell"]) for cell in study.cells if cell.get("kept")]
@@ -103,7 +103,7 @@ def power_rows(answer: Answer, language: str) -> list[tuple[str, float | None, f
         return []
     rows = [
         (text, guessed.get(name), getattr(observed.spread, name) if observed else None)
-        for name, text in words.spread.items()
+        for name, text in ({"car": words.between_groups(unit=answer.study.unit)} | words.spread).items()
     ]
     for factor in answer.study.varied:
         name = words.detectable_main(factor=factor_name(answer.study, factor, language))
@@ -111,27 +111,22 @@ def power_rows(answer: Answer, language: str) -> list[tuple[str, float | None, f
     return [*rows, (words.detectable_pair, planned.get("pair"), observed.cells if observed else None)]
 
 
-def of_cars(answer: Answer) -> bool:
-    """Whether the groups of the images are cars."""
-    sets = _texts(answer.study.finished.data) or [str(answer.study.plan.get("settings", {}).get("data", ""))]
-    return set(sets) <= {"carvana", "synthetic"}
-
-
-def _data(answer: Answer, words: Phrases) -> str:
+def _data(answer: Answer, words: Phrases, language: str) -> str:
     """How large the data are, what was scored and in which pixels."""
     study, scores = answer.study, answer.study.scores
     known = study.plan.get("photographs") or {}
     sets = _texts(study.finished.data) or [str(study.plan.get("settings", {}).get("data", ""))]
+    named = study.reading.notes.get("data", {}).get("name", {})
     return str(
         words.data(
-            data=[escaped(words.datasets.get(name, name)) for name in sets],
+            data=[escaped(named.get(language) or words.datasets.get(name, name)) for name in sets],
             images=known.get("photographs"),
             groups=known.get("groups"),
             test_images=scores.image.nunique(),
             test_groups=scores.group.nunique(),
             native=[size.replace("x", "×") for size in known.get("sizes", [])],
             sizes=setting(answer)["sizes"],
-            cars=of_cars(answer),
+            unit=answer.study.unit,
         )
     )
 
@@ -148,7 +143,8 @@ def _training(answer: Answer, words: Phrases) -> str:
         words.training(
             **{name: setting(answer)[name] for name in ("steps", "epochs", "seeds")},
             batch=shared("batch_size"),
-            cars=shared("train_cars"),
+            groups=shared("train_cars"),
+            unit=answer.study.unit,
             augment=words.augmentations.get(shared("augment"), shared("augment")),
             optimizer=words.optimizers.get(shared("optimizer"), shared("optimizer")),
             schedule=shared("schedule"),

@@ -147,7 +147,7 @@ def _details(answer: Answer, ledger: pd.DataFrame, language: str) -> Iterator[Se
     if answer.measured:
         against = words.against_note(margin=answer.study.reading.cell_margin) if answer.against_baseline else ""
         gap = " " if language == "en" else ""
-        explained = f"{words.scores_note()}{gap}{against}".strip()
+        explained = f"{words.scores_note(unit=answer.study.unit)}{gap}{against}".strip()
         yield Section(words.scores, [tables.score_grid(answer, language), explained, pictures["cost"]])
         training = [tables.training_grid(answer, language), words.training_note()]
         yield Section(words.training, [*training, pictures["responses"], pictures["validation"]])
@@ -164,14 +164,18 @@ def _commands(answer: Answer, language: str) -> Iterator[str]:
     data = str(study.plan.get("settings", {}).get("data", ""))
     sizes = (study.plan.get("photographs") or {}).get("sizes", [])
     reduced = data == "carvana" and sizes == [REDUCED]
-    place = f" --data-dir data/{data}{f'_{REDUCED}' if reduced else ''}" if data == "carvana" else ""
+    own = study.reading.notes.get("data", {})
+    folder = f"data/{data}{f'_{REDUCED}' if reduced else ''}" if data == "carvana" else own.get("dir", "")
+    place = f" --data-dir {folder}" if folder else ""
     file = STUDY_FILES / f"{name}.toml"
     lines = [f"python run.py study {name}{place}"] if file.exists() else []
     lines += [f"python run.py robustness {name}{place}{_elsewhere(study)}"] if len(study.robustness) else []
     yield "```bash\n" + "\n".join([*lines, f"python run.py report {name}"]) + "\n```"
     weights = re.findall(r'"(weights/[^"]+)"', file.read_text(encoding="utf-8")) if file.exists() else []
     if reduced:
-        yield words.reduced(folder=f"data/{data}_{REDUCED}")
+        yield words.reduced(folder=folder)
+    if source := own.get("source", {}).get(language):
+        yield str(source)
     if weights:
         yield words.weights(files=sorted(set(weights)))
 

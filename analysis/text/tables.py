@@ -133,8 +133,8 @@ def caption(answer: Answer, language: str) -> str:
     """What the numbers of a matrix are."""
     groups = max((scores.shape[1] for scores in answer.scores.values()), default=0)
     seeds = answer.seeds or max((cell.eligibility.seeds for cell in answer.cells), default=0)
-    several, cars = len(answer.study.varied) > 1, set(answer.study.finished.data) <= {"carvana", "synthetic"}
-    return str(phrases("tables", language).caption(seeds=seeds, groups=groups, several=several, cars=cars))
+    several, unit = len(answer.study.varied) > 1, answer.study.unit
+    return str(phrases("tables", language).caption(seeds=seeds, groups=groups, several=several, unit=unit))
 
 
 def legend(answer: Answer, language: str) -> str:

@@ -233,6 +233,21 @@ class TuningTable(TomlTable):
         return self
 
 
+class DataNote(TomlTable):
+    """Where a study's own pairs come from: their name, a folder for the commands, and how to get them."""
+
+    name: dict[Literal["en", "zh"], str] = {}
+    dir: str = ""
+    source: dict[Literal["en", "zh"], str] = {}
+
+
+class NotesTable(TomlTable):
+    """What no record knows; shown on the study's page."""
+
+    limits: dict[Literal["en", "zh"], list[str]] = {}
+    data: DataNote = DataNote()
+
+
 class StudyFile(TomlTable):
     """A whole study file; the checks that concern several tables are here."""
 
@@ -242,7 +257,7 @@ class StudyFile(TomlTable):
     design: DesignTable
     tuning: TuningTable | None = None
     labels: dict[str, Label] = {}
-    notes: dict[Literal["limits"], dict[Literal["en", "zh"], list[str]]] = {}  # shown on the study's page
+    notes: NotesTable = NotesTable()
 
     def levels(self) -> dict[str, tuple[Level, ...]]:
         return {factor: tuple(table.level() for table in tables) for factor, tables in self.factors.items()}
@@ -280,7 +295,9 @@ class StudyFile(TomlTable):
         _refuse_unknown("[design.baseline]", list(design.baseline), list(levels))
         for factor, label in design.baseline.items():
             _refuse_unknown(f"[design.baseline] {factor}", [str(label)], [level.label for level in levels[factor]])
-        _refuse_unknown("[labels]", list(self.labels), [*levels, *(one.label for of in levels.values() for one in of)])
+        if not design.kinds:  # only the images know the kinds, which may have labels, too
+            known = [*levels, *(one.label for of in levels.values() for one in of)]
+            _refuse_unknown("[labels]", list(self.labels), known)
         cells = math.prod(map(len, levels.values()))
         if design.pilot and design.pilot.cells > cells:
             raise ValueError(f"[design.pilot] cells is {design.pilot.cells}, but the study has {cells}")
