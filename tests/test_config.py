@@ -193,3 +193,13 @@ def test_a_value_of_a_config_file_is_refused_with_the_message_of_the_flag(name, 
     with pytest.raises(InputError) as refused:
         values.typed(name, value)
     assert sentence in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "warned"), [("bf16", False, True), ("bf16", True, False), ("fp32", False, False)]
+)
+def test_bf16_on_a_cpu_without_it_is_pointed_out(precision, fast, warned, monkeypatch):
+    monkeypatch.setattr(resolving, "_bf16_pays", lambda: fast)
+    fields = {"data": "synthetic", "device": "cpu", "precision": precision}
+    config, _, notices = resolve(ParsedArgs(fields, {}, "demo"))
+    assert config.precision == precision and any("slower in bf16" in notice for notice in notices) == warned

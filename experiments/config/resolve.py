@@ -41,7 +41,7 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
         notices.append(f"MLflow: {without_password(uri)}, by MLFLOW_TRACKING_URI.")
     options, weights, weights_file = _weights(options)
     values["device"] = _device(values.get("device", "auto"), notices)
-    values["precision"] = _precision(values.get("precision", "auto"), values["device"])
+    values["precision"] = _precision(values.get("precision", "auto"), values["device"], notices)
     threads = _threads() if values["device"] == "cpu" else 0
     if machine.get("workers") is None:
         machine["workers"] = 0 if values["device"] == "cpu" else max(1, min(8, (os.cpu_count() or 2) - 1))
@@ -123,12 +123,14 @@ def find_device(name: str) -> str:
     return name
 
 
-def _precision(name: str, device: str) -> str:
+def _precision(name: str, device: str, notices: list[str]) -> str:
     """bf16 where the hardware multiplies it, fp16 with scaling on older GPUs, else fp32."""
     import torch
 
     if name == "fp16" and device != "cuda":
         raise InputError(f"--precision fp16 needs a CUDA GPU; on {device} type --precision fp32 or bf16.")
+    if name == "bf16" and device == "cpu" and not _bf16_pays():
+        notices.append("This CPU is two to ten times slower in bf16 than in fp32 (--precision).")
     if name != "auto":
         return name
     if device == "cuda":
