@@ -252,11 +252,11 @@ def _within(answer: Answer, found: EffectsWithin, language: str) -> Iterator[tup
     if found.difference is not None:
         first, *_, last = places.values()
         groups.append(Contrasts("", [(f"{first} − {last}", found.difference)], found.margin))
-    elif found.differences:
-        pairs = [(f"{places[place]} − {places[found.reference]}", one) for place, one in found.differences.items()]
-        groups.append(Contrasts("", pairs, found.margin))
     reach = [max(abs(end) for end in limits_of([group])) for group in groups]
     if max(reach) <= FREE * min(reach):
+        if len(found.differences) > 1:  # beside effects of other sizes, they are in the table alone
+            pairs = [(f"{places[place]} − {places[found.reference]}", one) for place, one in found.differences.items()]
+            groups.append(Contrasts("", pairs, found.margin))
         yield title, groups
     else:
         yield from zip([title, *[""] * (len(groups) - 1)], [[group] for group in groups], strict=True)
