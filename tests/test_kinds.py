@@ -3,6 +3,7 @@
 import pytest
 
 from analysis.records import committed, load_runs
+from analysis.records.study_reading import read_study_reading
 from analysis.text.kinds import kind_grids
 from analysis.text.wording import LANGUAGES
 from analysis.verdicts.answer import answer_study
@@ -52,11 +53,15 @@ def test_the_committed_files_give_the_same_table_and_other_studies_have_none(stu
 
 
 def test_kinds_have_labels_although_only_the_images_know_them():
-    tables = {"factors": {"loss": ["bce", "dice"]}, "labels": {"stain": {"en": "stained", "zh": "染色"}}}
+    tables = {"factors": {"loss": ["bce", "dice"]}, "kinds": {"stain": {"en": "stained", "zh": "染色"}}}
     tables["design"] = {"seeds": [0, 1], "kinds": "^([a-z]+)_"}
     assert parse_study("made", tables, "made.toml").labels["stain"]
+    assert read_study_reading({"name": "nuclei_models_x_losses"}).labels["stain"] == {
+        "en": "stained tissue",
+        "zh": "染色组织",
+    }
     del tables["design"]["kinds"]
-    with pytest.raises(InputError, match=r"\[labels\] names 'stain'"):
+    with pytest.raises(InputError, match=r"\[kinds\] needs kinds in \[design\]"):
         parse_study("made", tables, "made.toml")
 
 

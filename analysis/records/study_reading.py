@@ -68,7 +68,7 @@ def read_study_reading(plan: Mapping[str, Any], study_files: Path = STUDY_FILES)
         },
         confirmatory=frozenset(_confirmatory(design, today if file else design, factors, baselines)),
         named=frozenset(_named(design, today if file else design)),
-        labels={**plan.get("labels", {}), **file.get("labels", {})},
+        labels={**plan.get("labels", {}), **file.get("labels", {}), **file.get("kinds", {})},
         question={**plan.get("question", {}), **file.get("question", {})},
         kinds=today.get("kinds", design.get("kinds")),
         notes=file.get("notes", {}),

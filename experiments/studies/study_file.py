@@ -78,7 +78,7 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
         looks=design.looks,
         draw_training_cars=design.draw_training_cars,
         kinds=design.kinds,
-        labels=dict(file.labels),
+        labels={**file.labels, **file.kinds},
         pilot=Pilot(pilot.cells, pilot.seeds) if pilot else None,
         guess=design.guess.model_dump(),
         tuning=Tuning(**tuning.model_dump() | {"seeds": tuple(tuning.seeds)}) if tuning else None,

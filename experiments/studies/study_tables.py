@@ -257,6 +257,7 @@ class StudyFile(TomlTable):
     design: DesignTable
     tuning: TuningTable | None = None
     labels: dict[str, Label] = {}
+    kinds: dict[str, Label] = {}  # labels of kinds of images, whose names only the images know
     notes: NotesTable = NotesTable()
 
     def levels(self) -> dict[str, tuple[Level, ...]]:
@@ -295,9 +296,9 @@ class StudyFile(TomlTable):
         _refuse_unknown("[design.baseline]", list(design.baseline), list(levels))
         for factor, label in design.baseline.items():
             _refuse_unknown(f"[design.baseline] {factor}", [str(label)], [level.label for level in levels[factor]])
-        if not design.kinds:  # only the images know the kinds, which may have labels, too
-            known = [*levels, *(one.label for of in levels.values() for one in of)]
-            _refuse_unknown("[labels]", list(self.labels), known)
+        _refuse_unknown("[labels]", list(self.labels), [*levels, *(one.label for of in levels.values() for one in of)])
+        if self.kinds and not design.kinds:
+            raise ValueError("[kinds] needs kinds in [design]: the pattern that tells the kinds of images apart")
         cells = math.prod(map(len, levels.values()))
         if design.pilot and design.pilot.cells > cells:
             raise ValueError(f"[design.pilot] cells is {design.pilot.cells}, but the study has {cells}")

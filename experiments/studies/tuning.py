@@ -117,9 +117,10 @@ def load_rates(plan: Plan) -> int:
 
     Raises InputError where the trials of a network would be too few to fit.
     """
-    if plan.study.tuning is not None:
-        _refuse_too_few_trials(plan, plan.study.tuning)
-    if plan.study.tuning is None or not has_storage(plan.machine.output_dir):
+    if plan.study.tuning is None:
+        return 0
+    _refuse_too_few_trials(plan, plan.study.tuning)
+    if not has_storage(plan.machine.output_dir):
         return 0
     search = Search(plan)
     while not search.left() and search.choose_rates():
