@@ -172,6 +172,8 @@ def lay_out_data(folder, cars, monkeypatch):
         shutil.make_archive(str(folder / name), "zip", cars, name)
     (folder / "split.csv").write_text(splits.manifest(splits.split(carvana.build(cars))))
     write_pairs(folder / "pairs", names=[f"{letter}_{n}" for letter in "abcd" for n in range(2)])
+    nuclei = [f"{kind}_{n}" for kind in ("fluo", "grey", "stain") for n in range(8)]
+    write_pairs(folder / "data" / "nuclei_pairs", names=nuclei)
     hub = types.SimpleNamespace(competition_download=lambda handle, path: str(folder / path))
     monkeypatch.setitem(sys.modules, "kagglehub", hub)
     monkeypatch.chdir(folder)
