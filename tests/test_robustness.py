@@ -10,9 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from analysis.records import load_runs
+from analysis.records import committed, load_runs
 from analysis.records.robustness_files import read_file
-from analysis.text.robustness import differences, robustness_grids
+from analysis.records.study_paths import RESULTS
+from analysis.text.advice import caveats
+from analysis.text.robustness import differences, robustness_grids, turned_round
+from analysis.text.sentences import finding
 from analysis.text.wording import points
 from analysis.verdicts.answer import answer_study
 from experiments.data import folder
@@ -179,6 +182,20 @@ def test_the_mark_of_each_condition_agrees_with_its_interval(scored):
 
 
 @pytest.mark.slow
+def test_the_answer_names_the_corruptions_under_which_another_level_is_better_than_the_one_to_take():
+    answer = answer_study(committed.read_study(RESULTS, "augmentation"))
+    found = differences(answer, "augment")
+    kinds = [kind for kind in found if kind in CORRUPTIONS]
+    strong = {kind: found[kind]["strong"] for kind in kinds}
+    sure = [kind for kind, c in strong.items() if c.difference > 0 and c.p <= 0.05 / len(kinds)]
+    assert 0 < len(sure) < sum(c.verdict == "better" for c in strong.values())
+    ((level, best, gains),) = turned_round(answer, {"augment": "none"})
+    assert (level, best) == ("none", "strong") and gains == {kind: strong[kind].difference for kind in sure}
+    assert not list(turned_round(answer, {"augment": "photometric"}))  # under no corruption worse than none
+    (sentence,) = caveats(answer, "en")
+    assert "Under contrast and noise, though," in sentence and sentence in finding(answer, "en")
+
+
 def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_condition(scored):
     found = answer_study(load_runs.load_recorded_study(scored[0] / "outputs", "tiny"))
     due = differences(found, "loss")

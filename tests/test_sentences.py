@@ -14,6 +14,7 @@ from analysis.records.study_paths import RESULTS
 from analysis.records.study_results import CURVES, RUN, SCORES, TRIALS, Study, empty, typed
 from analysis.statistics.comparisons import Comparison
 from analysis.statistics.interaction_test import InteractionTest
+from analysis.text.advice import advice
 from analysis.text.sentences import answer_sentences, cell_verdict, finding
 from analysis.text.wording import LANGUAGES, TEMPLATES, environment, phrases
 from analysis.verdicts.answer import Answer, CellResult, Named, Sensitivity, answer_study
@@ -250,8 +251,9 @@ SAID = {
          "On average, Dice is higher with BCE + Dice than with BCE, by 0.0013 (0.0007 to 0.0019)."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，损失函数的影响取决于网络。",
          "因素之间存在交互作用（p < 0.001），平均值会掩盖各组合之间的差别。",
-         "在 U-Net 的条件下，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0026（95% 置信区间 0.0015 ~ 0.0037），差异显著。",
-         "在 Attention U-Net 的条件下，BCE + Dice 与 BCE 的测试 Dice 等效，仅相差 0.0000（−0.0006 ~ +0.0006）。",
+         "在“U-Net”这一条件下，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0026"
+         "（95% 置信区间 0.0015 ~ 0.0037），差异显著。",
+         "在“Attention U-Net”这一条件下，BCE + Dice 与 BCE 的测试 Dice 等效，仅相差 0.0000（−0.0006 ~ +0.0006）。",
          "这两个效应相差 0.0026（0.0016 ~ 0.0036），差异显著。",
          "对损失函数取平均，Attention U-Net 与 U-Net 之差在 ±0.001 以内（区间 −0.0001 ~ +0.0009）。",
          "平均而言，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0013（0.0007 ~ 0.0019），差异显著。"],
@@ -271,11 +273,12 @@ SAID = {
          "difference."],
         ["输入 96×64、5 个随机种子、训练 1,125 步时，start 和 cars 均有显著影响。",
          "因素之间存在交互作用（p = 0.011），平均值会掩盖各组合之间的差别。",
-         "在 8 cars 的条件下，与 random 相比，ImageNet 的测试 Dice 高 0.030（95% 置信区间 0.009 ~ 0.052），差异显著。",
-         "在 32 cars 和 189 cars 的条件下，与 random 相比，ImageNet 的测试 Dice 均无显著差异"
+         "在“8 cars”这一条件下，与 random 相比，ImageNet 的测试 Dice 高 0.030"
+         "（95% 置信区间 0.009 ~ 0.052），差异显著。",
+         "在“32 cars 和 189 cars”这一条件下，与 random 相比，ImageNet 的测试 Dice 均无显著差异"
          "（区间都在 −0.005 ~ +0.017 之内）。",
-         "与 8 cars 相比，这一效应在 32 cars 的条件下小 0.024（0.004 ~ 0.044），"
-         "在 189 cars 的条件下小 0.031（0.011 ~ 0.051），差异显著。",
+         "与 8 cars 相比，这一效应在“32 cars”这一条件下小 0.024（0.004 ~ 0.044），"
+         "在“189 cars”这一条件下小 0.031（0.011 ~ 0.051），差异显著。",
          "平均而言，与 random 相比，ImageNet 的测试 Dice 高 0.0152（0.0084 ~ 0.0220），差异显著。",
          "对 start 和 steps 取平均，与 8 cars 相比，189 cars 的测试 Dice 高 0.044（0.023 ~ 0.065），差异显著。",
          "与 8 cars 相比，32 cars 的测试 Dice 高 0.029（0.017 ~ 0.042），差异显著。",
@@ -298,7 +301,7 @@ SAID = {
          "No verdict on Attention U-Net with BCE + Dice: not all runs are finished.",
          "These comparisons were not fixed before the runs and are exploratory."],
         ["目前（12 次训练中已完成 10 次），输入 96×64、3 个随机种子、训练 1,125 步时，损失函数没有显著影响。",
-         "在 U-Net 的条件下，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0008"
+         "在“U-Net”这一条件下，与 BCE 相比，BCE + Dice 的测试 Dice 高 0.0008"
          "（95% 置信区间 −0.0003 ~ +0.0019），差异不显著。",
          "Attention U-Net · BCE + Dice 没有结论：训练尚未全部完成。",
          "这些比较没有在训练之前写入计划，属于探索性分析。"],
@@ -307,7 +310,7 @@ SAID = {
         ["With BCE + Dice, Dice is clearly higher with Attention U-Net than with U-Net, by 0.0050 (95% CI 0.0040 to "
          "0.0060).",
          "No verdict on U-Net with BCE: a run failed."],
-        ["在 BCE + Dice 的条件下，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0050"
+        ["在“BCE + Dice”这一条件下，与 U-Net 相比，Attention U-Net 的测试 Dice 高 0.0050"
          "（95% 置信区间 0.0040 ~ 0.0060），差异显著。",
          "U-Net · BCE 没有结论：有训练失败。"],
     ),
@@ -334,7 +337,7 @@ SAID = {
          "difference.",
          "One comparison is still open after 4 of at most 8 seeds."],
         ["与 BCE 相比，Dice 损失的测试 Dice 高 0.0010"
-         "（考虑多次期中查看的 95% 置信区间 −0.0005 ~ +0.0025），差异不显著。",
+         "（考虑多次期中分析的 95% 置信区间 −0.0005 ~ +0.0025），差异不显著。",
          "4 个种子之后（最多 8 个），仍有 1 项比较尚无定论。"],
     ),
 }  # fmt: skip
@@ -414,6 +417,16 @@ def test_a_study_of_ways_to_measure_recommends_none():
     factors = {"split": ["car", "image"], "model": ["unet", "attention_unet"]}
     effects = {"split": {"image": seen(0.003, 0.001)}, "model": {"attention_unet": seen(0.0002, 0.0005)}}
     assert not any("take" in sentence for sentence in answer_sentences(made(factors, effects), "en"))
+
+
+def test_what_nobody_can_choose_is_named_and_the_choice_is_among_its_equals():
+    factors = {"train_cars": ["8", "189"], "model": ["unet", "attention_unet"]}
+    answer = made(factors, {}, dice=(0.95, 0.96, 0.97, 0.98), best=("8+attention_unet", "189+attention_unet"))
+    words = "Take Attention U-Net: with 189, it is clearly the best of the 2 combinations (mean Dice 0.9800)."
+    assert advice(answer, "en") == [words]
+    assert advice(answer, "zh") == [
+        "推荐“Attention U-Net”：在“189”这一条件下，它明显优于另一种组合（平均 Dice 0.9800）。"
+    ]
 
 
 TOPICS = sorted({path.name.split(".")[0] for path in TEMPLATES.glob("*.j2")})

@@ -18,6 +18,7 @@ from analysis.report.latex import latex_table
 from analysis.text.markdown import Grid, grid_table
 from analysis.text.notes import method_lines
 from analysis.text.robustness import robustness_grids
+from analysis.text.sentences import finding
 from analysis.text.study_page import study_page, study_sections
 from analysis.text.tables import caption, effect_grids, legend, matrices, pair_table, score_grid, training_grid
 from analysis.text.wording import LANGUAGES
@@ -163,6 +164,8 @@ def test_latex_has_the_same_matrix(made):
     text = latex_table(made)
     assert r"\textbf{" in text and text.count(r"\toprule") == 1 and "▲" not in text and "±" not in text
     assert all(cell.head in text for row in matrices(made, "en")[0].rows[:2] for cell in row[1:3])
+    (above,) = re.findall(r"\\caption\{(.*)\}", text)
+    assert finding(made, "en")[:30] in above and len(above) < 700
 
 
 def test_the_details_hold_rates_scores_and_cost_of_every_cell(made):

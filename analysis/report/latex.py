@@ -1,11 +1,11 @@
-"""The table of a study for a paper that loads booktabs, its answer as the caption."""
+"""The table of a study for a paper that loads booktabs, its finding in the caption."""
 
 from __future__ import annotations
 
 import pandas as pd
 
 from analysis.text.markdown import Grid, TableCell
-from analysis.text.sentences import answer_sentences
+from analysis.text.sentences import finding_and_status
 from analysis.text.tables import caption, legend, matrices
 from analysis.verdicts.answer import Answer
 
@@ -17,7 +17,7 @@ SYMBOLS = {
 
 def latex_table(answer: Answer) -> str:
     """The matrix, or one below the other; whatever names hold is escaped by pandas. Marks take amssymb."""
-    texts = [*answer_sentences(answer, "en"), caption(answer, "en").replace("**", ""), legend(answer, "en")]
+    texts = [*finding_and_status(answer, "en"), caption(answer, "en").replace("**", ""), legend(answer, "en")]
     lines = [
         "\\begin{table}[t]",
         f"\\caption{{{_escaped(' '.join(filter(None, texts)).strip())}}}",

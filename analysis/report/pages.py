@@ -120,11 +120,13 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
     if shown is None:
         return phrases("choices", language).no_findings()
     lines = [
-        f"- [{escaped(question_of(answer, language))}]({_seen_from(page, page_path(readme, name, language))}) "
-        f"{escaped(finding(answer, language))}"
+        f"- [{escaped(question_of(answer, language))}]({_seen_from(page, page_path(readme, name, language))})\n"
+        f"  {escaped(finding(answer, language))}"
         for name, answer in answers.items()
     ]
-    return "\n\n".join([blocks_table(answer_blocks(shown, language), language), "\n".join(lines)])
+    planned = [name for name, answer in answers.items() if not answer.exploratory]
+    status = phrases("choices", language).planned(names=planned, others=len(answers) - len(planned))
+    return "\n\n".join([blocks_table(answer_blocks(shown, language), language), "\n".join(lines), status])
 
 
 def choices(language: str) -> str:
@@ -132,8 +134,9 @@ def choices(language: str) -> str:
     words, parts = phrases("choices", language), []
     for flag, table in TABLES.items():
         summaries = {name: entry.summary if language == "en" else entry.summary_zh for name, entry in table.items()}
-        rows = [(f"`{name}`", summaries[name], entry.source) for name, entry in table.items()]
-        parts.append(f"**{words.flags[flag]}** (`{flag}`)\n\n{table_of(words.headings, rows)}")
+        sources = {name: words.own if entry.source == "this project" else entry.source for name, entry in table.items()}
+        rows = [(f"`{name}`", summaries[name], sources[name]) for name in table]
+        parts.append(f"{words.heading(flag=flag)}\n\n{table_of(words.headings, rows)}")
     return "\n\n".join(parts)
 
 

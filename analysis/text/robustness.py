@@ -7,7 +7,7 @@ is exploratory.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -62,6 +62,35 @@ def robustness_grids(answer: Answer, language: str) -> list[Grid]:
             against = words.against(baseline=level_name(study, baseline, language))
             grids.append(Grid([against, *names], rows, factor_name(study, factor, language)))
     return [grid for grid in grids if grid.rows]
+
+
+def turned_round(answer: Answer, taken: Mapping[str, str]) -> Iterator[tuple[str, str, dict[str, float]]]:
+    """Where clean images mislead: of each factor the level to take, another, and the corruptions that favour the other.
+
+    Args:
+        taken: by factor, the level to take.
+
+    Yields:
+        The level taken; the level that beats it under most corruptions; by corruption, its difference to the baseline
+        minus that of the level taken. Only verdicts against the baseline count (the level taken is the baseline, and
+        the other better; or the level taken is worse, and the other is the baseline) that stand when p, adjusted
+        within a corruption, is adjusted over all corruptions too (Bonferroni).
+    """
+    for factor, baseline in answer.study.reading.baselines.items():
+        if factor not in taken:
+            continue
+        found, level = differences(answer, factor), taken[factor]
+        kinds = [kind for kind in corruptions(answer.study.scores_by_condition) if kind in found]
+        won: dict[str, dict[str, float]] = {}
+        for other in answer.study.factors[factor]:
+            column, sign, verdict = (other, 1, "better") if level == baseline else (level, -1, "worse")
+            if other != level and baseline in (level, other):
+                against = {kind: found[kind][column] for kind in kinds if column in found[kind]}
+                stands = {kind for kind, c in against.items() if c.verdict == verdict and c.p * len(kinds) <= 1 - LEVEL}
+                won[other] = {kind: sign * c.difference for kind, c in against.items() if kind in stands}
+        best = max(won, key=lambda other: (len(won[other]), sum(won[other].values())), default="")
+        if best and won[best]:
+            yield level, best, won[best]
 
 
 def _cell(comparison: Comparison | None) -> TableCell:

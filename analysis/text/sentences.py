@@ -10,19 +10,19 @@ import functools
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from analysis.statistics.comparisons import Comparison
-from analysis.text.wording import Phrases, factor_name, finite, level_name, listed, phrases, place_name
+from analysis.text.advice import advice, caveats
+from analysis.text.wording import GAP, Phrases, factor_name, finite, level_name, listed, phrases, place_name
 from analysis.verdicts.answer import Answer, CellResult, Sensitivity
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
 
 CLEAR = ("better", "worse")
 VERDICTS = ("better", "worse", "equivalent", "undecided")
 SINGLY = 3  # comparisons of one verdict that get a sentence each
-NO_CHOICE = ("split", "data", "data_dir", "fold", "train_cars")  # settings that nobody is free to choose for a task
 
 
 def answer_sentences(answer: Answer, language: str) -> list[str]:
@@ -30,16 +30,19 @@ def answer_sentences(answer: Answer, language: str) -> list[str]:
     return Writer(answer, language).sentences()
 
 
-def advice(answer: Answer, language: str) -> str:
-    """The last of these sentences, what to take; empty where none is to be taken."""
-    return "".join(Writer(answer, language).choice())
-
-
 def finding(answer: Answer, language: str) -> str:
-    """The study in one sentence: its first clear effect, or that none was found."""
+    """The study in a sentence, its first clear effect or that none was found, and one more where it does not hold."""
     writer = Writer(answer, language)
     first = writer.sentences()[0]
-    return writer.first_clear or first
+    return GAP[language].join(
+        filter(None, [writer.first_clear or first, writer.elsewhere, *caveats(answer, language)[:1]])
+    )
+
+
+def finding_and_status(answer: Answer, language: str) -> list[str]:
+    """The finding, and whether it was planned: what stands above a table that leaves its page."""
+    status = Writer(answer, language).status() if answer.effects and answer.seeds > 1 else []
+    return [finding(answer, language), *status]
 
 
 def cell_verdict(answer: Answer, name: str, language: str) -> str:
@@ -86,6 +89,7 @@ class Writer:
     language: str
     interval_explained: bool = False
     first_clear: str = ""  # the first sentence that states a clear effect
+    elsewhere: str = ""  # where that effect holds within some combinations: what is found at the last of them
 
     @property
     def words(self) -> Phrases:
@@ -99,7 +103,7 @@ class Writer:
         if not answer.effects or answer.seeds < 2:
             reason = "one seed" if len(answer.judged) > 1 and answer.seeds == 1 else "too few"
             first = self.words.no_verdict(reason=reason, **self._opening())
-            return [first, *self._unjudged(), *self.choice()]
+            return [first, *self._unjudged(), *advice(answer, self.language)]
         first = self.words.headline(**self._headline(), **self._opening())
         return [
             first,
@@ -108,8 +112,9 @@ class Writer:
             *self._winners(),
             *self._marks(),
             *self._unjudged(),
-            *self._status(),
-            *self.choice(),
+            *self.status(),
+            *advice(answer, self.language),
+            *caveats(answer, self.language),
         ]
 
     def _opening(self) -> dict[str, Any]:
@@ -190,6 +195,7 @@ class Writer:
         """The effect of a factor at each combination of some others; of several levels only the clear ones."""
         study, lines = self.answer.study, list[str]()
         for level in dict.fromkeys(level for level, _ in part.comparisons):
+            before, known = len(lines), self.first_clear
             at = [(place, c) for (other, place), c in part.comparisons.items() if other == level]
             for verdict in VERDICTS:
                 same = [(place, c) for place, c in at if c.verdict == verdict]
@@ -199,6 +205,8 @@ class Writer:
                         self._sentence([level], part.baseline, [c for _, c in group], verdict, part.margin,
                                        place=listed(places, self.language))
                     )  # fmt: skip
+            if self.first_clear != known and len(lines) > before + 1:
+                self.elsewhere = lines[-1]
         if part.difference and part.difference.verdict in CLEAR:
             lines.append(self.words.difference(comparison=part.difference))
         if len(part.differences) > 1:
@@ -303,7 +311,7 @@ class Writer:
                 lines.append(self.words.unjudged(kind=kind, names=some, number=len(cells), of=len(self.answer.cells)))
         return lines
 
-    def _status(self) -> list[str]:
+    def status(self) -> list[str]:
         """Whether the comparisons were planned, and whether the study has come to its end."""
         answer, design = self.answer, self.answer.study.plan.get("design", {})
         lines = []
@@ -325,40 +333,11 @@ class Writer:
             and not all(e.confirmatory for e in effects)
         )
 
-    def choice(self) -> list[str]:
-        """What to take if one must choose: the highest mean of the cells that cannot be excluded as the best.
-
-        Nothing where the study compares ways to measure (a split, a data set), of which none is to be taken.
-        """
-        answer = self.answer
-        fields = {factor: fields_of(answer, factor) for factor in answer.study.varied}
-        if any({"split", "data", "data_dir", "fold"} & names for names in fields.values()):
-            return []
-        free = [factor for factor, names in fields.items() if not names or not names <= set(NO_CHOICE)]
-        open_cells = [cell for cell in answer.judged if cell.name in answer.best] or answer.judged
-        if len(answer.judged) < 2 or not free or not open_cells:
-            return []
-        top = max(open_cells, key=lambda cell: cell.dice)
-        name = place_name(answer.study, [top.levels[factor] for factor in free], self.language)
-        others = len(open_cells) - 1
-        return [self.words.choice(name=name, dice=top.dice, open=others, number=len(answer.judged))]
-
     def _factor(self, factor: str) -> str:
         return factor_name(self.answer.study, factor, self.language)
 
     def _cells(self, cells: Iterable[CellResult]) -> str:
         return listed([combination(self.answer, cell, self.language) for cell in cells], self.language)
-
-
-def fields_of(answer: Answer, factor: str) -> set[str]:
-    """The settings that a factor's levels set, read off two cells that differ in nothing else."""
-    cells = [cell for cell in answer.study.cells if cell.get("levels")]
-    for a, b in itertools.combinations(cells, 2):
-        apart = {name for name, level in a["levels"].items() if b["levels"].get(name) != level}
-        if apart == {factor}:
-            settings: Sequence[Mapping[str, Any]] = (a.get("settings", {}), b.get("settings", {}))
-            return {name for name in {*settings[0], *settings[1]} if settings[0].get(name) != settings[1].get(name)}
-    return set()
 
 
 def _shows(part: EffectsWithin, interacts: bool) -> bool:

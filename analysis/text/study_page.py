@@ -14,10 +14,11 @@ import pandas as pd
 from analysis.records.study_reading import STUDY_FILES
 from analysis.records.study_results import Study
 from analysis.text import notes, tables
+from analysis.text.advice import advice
 from analysis.text.kinds import kind_grids
 from analysis.text.markdown import Grid, TableCell, escaped, grid_table
 from analysis.text.robustness import CLEAN, STRENGTH, robustness_grids
-from analysis.text.sentences import advice, answer_sentences
+from analysis.text.sentences import answer_sentences
 from analysis.text.wording import GAP, phrases, score
 from analysis.verdicts.answer import Answer
 
@@ -54,7 +55,7 @@ def question_of(answer: Answer, language: str) -> str:
 def answer_paragraph(answer: Answer, language: str) -> str:
     """The answer in Markdown; its first sentence and what to take are in bold."""
     first, *others = answer_sentences(answer, language)
-    bold = (first, advice(answer, language))
+    bold = (first, *advice(answer, language))
     marked = [f" **{escaped(text)}** " if text in bold else escaped(text) for text in (first, *others)]
     return GAP[language].join(marked).replace("  ", " ").strip()  # GitHub wants a space beside a bold 。
 
