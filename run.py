@@ -30,7 +30,7 @@ try:
     from experiments.commands.tools import bench, draw, list_choices
     from experiments.commands.tracking import sync, ui
     from experiments.commands.train import train
-    from experiments.runtime.errors import RunFailed, disk_error_message, on_one_line
+    from experiments.runtime.errors import DISK_FULL, RunFailed, disk_error_message, on_one_line
     from registry import InputError, did_you_mean
 except ModuleNotFoundError as missing:
     print(f"The package {missing.name} is missing. Type: pip install -r requirements.txt", file=sys.stderr)
@@ -139,7 +139,7 @@ def main(arguments: list[str]) -> int:
     except (OSError, RuntimeError) as error:
         if (sentence := disk_error_message(error)) is None:
             raise
-        return _complain(sentence, 1 if "full" in sentence else 2)
+        return _complain(sentence, 1 if sentence.startswith(DISK_FULL) else 2)
     except KeyboardInterrupt:
         return _complain("Interrupted. Re-run the command to resume.", 130)
 

@@ -108,7 +108,9 @@ import json, pathlib, sys, time
 began = time.perf_counter()
 import run
 out = pathlib.Path(sys.argv[1])
+store = f"sqlite:///{out / 'outputs' / 'mlflow.db'}"  # MLFLOW_TRACKING_URI may name the user's own
 flags = ["--data", "carvana", "--data-dir", str(out / "cars"), "--output-dir", str(out / "outputs"), "--preset", "demo",
+         "--tracking-uri", store,
          "--size", "48x32", "--epochs", "1", "--model", "unet", "--model-kwargs", "width=4", "--loss", "bce_dice"]
 for seed in sys.argv[2:]:
     code = run.main([*flags, "--seed", seed])

@@ -51,12 +51,12 @@ def report(
         from experiments.studies import reproduce as verifying
 
         return verifying.command(paths, study, verify, data_dir)
+    if check:
+        return command.check(paths)
     if photographs is not None:
         from experiments.studies import qualitative_figure
 
         qualitative_figure.command(paths, study, photographs, credit)
-    if check:
-        return command.check(paths)
     reported = command.report_studies(paths, study, latex, html)
     if tag or tracking_uri is not None:
         from experiments.studies import mlflow_sync

@@ -62,7 +62,8 @@ def clean_cache(*, output_dir: OutputDir = Path("outputs")) -> int:
     from experiments.training import run_index
 
     folder = output_dir / "cache"
-    used = {run.cache for run in run_index.list_runs(output_dir / "runs") if run.state == "running"}
+    listed = [run for name in ("runs", "trials") for run in run_index.list_runs(output_dir / name)]
+    used = {run.cache for run in listed if run.state == "running"}
     with disk_errors(folder, "another --output-dir"):
         freed, left = cache.clean_cache(folder, spare=used)
     for name in left:

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from experiments.data import archives
 from experiments.data.archives import Layout
-from experiments.runtime.errors import RunFailed
+from experiments.runtime.errors import FULL, RunFailed
 from experiments.runtime.files import write_atomically
 from registry import InputError
 
@@ -199,7 +199,7 @@ def download_archive(remote: Remote, folder: Path, page: str, show: Show) -> Par
                 f"{remote.name} at {page}"
             ) from None
     except (OSError, http.client.HTTPException) as error:
-        if (isinstance(error, OSError) and error.filename is not None) or getattr(error, "errno", None) == 28:
+        if (isinstance(error, OSError) and error.filename is not None) or getattr(error, "errno", None) in FULL:
             raise  # the disk's
         reason = getattr(error, "reason", None) or error
         raise RunFailed(

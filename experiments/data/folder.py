@@ -79,18 +79,23 @@ def listing(
     paired = pair_files(image_by_place, mask_by_place, mask_pattern)
     missing = {place: path for place, path in image_by_place.items() if place not in paired}
     left_out = _without_masks(missing, paired, masks)
-    unused = {place: path for place, path in mask_by_place.items() if path not in set(paired.values())}
+    used = set(paired.values())
+    unused = {place: path for place, path in mask_by_place.items() if path not in used}
     problems += _missing(missing, left_out, unused, masks, mask_pattern)
     samples = []
+    ungrouped = [image for image in missing.values() if group_of(image, pattern) is None]
     for place, mask in paired.items():
         image, nested = image_by_place[place], "/" in place
         name = image.relative_to(images).as_posix() if nested else ""
         group = group_of(image, pattern, name)
         if group is None:
-            problems.append(_no_group(image, group_pattern))
+            ungrouped.append(image)
         else:
             samples.append(Sample(image, mask, group, place=name))
-    problems += [_no_group(image, group_pattern) for image in missing.values() if group_of(image, pattern) is None]
+    if ungrouped and not samples:
+        problems.append(_no_group(ungrouped[0], group_pattern, len(ungrouped)))
+    else:
+        problems += [_no_group(image, group_pattern) for image in sorted(ungrouped)]
     endings = f"files end in {' '.join(sorted(FORMATS))} here"
     unread = [problem for path in (images, masks) for problem in _unread(path, endings)]
     return Listing(samples, problems, masks_without_image(unused.values()) + list(left_out.values()) + unread)
@@ -231,6 +236,8 @@ def group_of(image: Path, pattern: re.Pattern[str] | None, place: str = "") -> s
     return ((match.group(1) if pattern.groups else match.group(0)) or own) if match else None
 
 
-def _no_group(image: Path, pattern: str | None) -> Problem:
+def _no_group(image: Path, pattern: str | None, of: int = 1) -> Problem:
+    """An image that the pattern does not match; `of`: how many images there are where it matches none."""
     mismatch = f"--group-pattern '{pattern}' does not match the image {image.name} of {image.parent}"
+    mismatch += f", nor any of the {of - 1} others" if of > 1 else ""
     return Problem(image, "no group", f"{mismatch}. Write one that matches every name.")

@@ -255,7 +255,7 @@ def _register_heic() -> None:
 def _first_bytes(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(32)
+            return file.read(132)
     except OSError:
         return b""
 
@@ -314,7 +314,8 @@ def _ordinary(values: NDArray[Any], path: Path) -> NDArray[np.uint8]:
 def _refusal(what: str, path: Path, error: Exception) -> str:
     """The sentence for a file that cannot be read."""
     first, reason = _first_bytes(path), str(error).lower()
-    foreign = next((name for magic, name in FOREIGN.items() if first.startswith(magic)), "")
+    starts = (first, first[128:])  # DICOM begins after 128 bytes of anything
+    foreign = next((name for magic, name in FOREIGN.items() if any(s.startswith(magic) for s in starts)), "")
     if not path.exists():
         return f"The {what} {path} is missing. Restore it, or remove its partner."
     if path.is_dir():

@@ -254,17 +254,15 @@ def _nothing_to_find(config: RunConfig, part: Sequence[Sample], what: str) -> st
 
 @functools.cache
 def _log_once(notice: str) -> None:
-    progress.log(notice)
+    print(notice, flush=True)  # not `progress.log`: also where runs are quiet, as in a study
 
 
 def _split(config: RunConfig, machine: RuntimeConfig, samples: list[Sample]) -> tuple[RunConfig, splits.Split]:
     if machine.split_file:
         parts = splits.read_manifest(machine.split_file, samples)
         config = dataclasses.replace(config, split=f"file:{_manifest_hash(parts)}")
-    elif config.split in splits.ARMS:
-        parts = splits.arm(samples, config.split, config.train_cars, config.fold)
     else:
-        parts = splits.split(samples, by=config.split, seed=config.seed, fold=config.fold)
+        parts = splits.divide(samples, config.split, config.seed, config.fold, config.train_cars)
     if config.train_draw == "seed" and (config.train_cars is None or config.split in splits.ARMS):
         raise InputError("--train-draw seed draws --train-cars N of the training cars, from --split car: add both.")
     if config.train_cars is not None and config.split not in splits.ARMS:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from experiments.data.images import image_size, read_image
 from experiments.data.masks import read_mask
 from experiments.data.reading import DEFAULT, Reading
 from experiments.runtime.files import sha256_of
+from registry import InputError
 
 __all__ = ["Reading", "Sample", "fingerprint", "image_size", "read_image", "read_mask"]
 
@@ -102,7 +104,7 @@ def _files_with_stat(samples: Sequence[Sample]) -> FilesWithStat:
 def _digests(stats: FilesWithStat) -> list[tuple[str, str]]:
     """The SHA-256 of each sample's image and mask."""
     with ThreadPoolExecutor(4) as pool:
-        digests = pool.map(sha256_of, (path for _, files in stats for path, _, _ in files))
+        digests = pool.map(_digest, (path for _, files in stats for path, _, _ in files))
         found = []
         for sample, files in stats:
             image, *parts = ((path.name, next(digests)) for path, _, _ in files)
@@ -116,6 +118,27 @@ def _digest_of(parts: Sequence[tuple[str, str]]) -> str:
     return hashlib.sha256("".join(f"{name}\t{digest}\n" for name, digest in parts).encode()).hexdigest()
 
 
+def _digest(path: Path) -> str:
+    with _readable(path):
+        return sha256_of(path)
+
+
 def _stat(path: Path) -> tuple[int, int]:
-    stat = path.stat()
+    with _readable(path):
+        stat = path.stat()
     return stat.st_size, stat.st_mtime_ns
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise InputError, with what to do, for a file that is gone or may not be read."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(
+            f"{path} is missing, or a link that leads nowhere. Restore it, or remove it with its partner."
+        ) from None
+    except PermissionError:
+        raise InputError(
+            f"{path} may not be read by this user. Change its permissions, or remove it with its partner."
+        ) from None

@@ -61,6 +61,13 @@ def split(samples: Sequence[Sample], by: str = "car", seed: int = 0, fold: tuple
     return Split(*([s for s in ranked if part[unit(s)] == name] for name in PARTS))
 
 
+def divide(
+    samples: Sequence[Sample], by: str, seed: int = 0, fold: tuple[int, int] | None = None, cars: int | None = None
+) -> Split:
+    """The split that --split names: an arm of the leak study, of `cars` training cars, or one by car or image."""
+    return arm(samples, by, cars, fold) if by in ARMS else split(samples, by=by, seed=seed, fold=fold)
+
+
 def _parts(n: int, fold: tuple[int, int] | None) -> list[str]:
     """The part of each rank: test first, then validation, then training, rotated by the fold."""
     start, test = 0, max(1, round(TEST_SHARE * n))

@@ -10,6 +10,8 @@ from pathlib import Path
 from registry import InputError
 
 PATHLIB = ("Symlink loop", "Could not determine home")
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, or of the user's share of it
+DISK_FULL = "The disk is full"
 LONGEST_SHOWN = 80  # characters of a path that is too long
 
 
@@ -39,8 +41,8 @@ def disk_error_message(error: OSError | RuntimeError, place: object = None) -> s
         text = str(error).rstrip(".")
         return f"{text}. Name another path." if text.startswith(PATHLIB) else None
     where = error.filename or place or "the output folder"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"The disk is full ({where}). Free some space and repeat the command: it resumes."
+    if error.errno in FULL:
+        return f"{DISK_FULL} ({where}). Free some space and repeat the command: it resumes."
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return (
             f"{where} cannot be written ({error.strerror}). Choose another --output-dir, or let this user write there."
@@ -58,8 +60,8 @@ def disk_errors(place: Path, instead: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or place
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunFailed(f"The disk is full ({where}). Free some space and repeat the command.") from None
+        if error.errno in FULL:
+            raise RunFailed(f"{DISK_FULL} ({where}). Free some space and repeat the command.") from None
         raise InputError(
             f"{where} cannot be written ({error.strerror}). Name {instead}, or let this user write there."
         ) from None

@@ -20,6 +20,7 @@ from experiments.runtime.errors import RunFailed
 from experiments.runtime.progress import log
 from experiments.studies import study_folder
 from experiments.studies.summary_runs import summarise_study
+from experiments.tracking.store import local_uri, store_uri
 from experiments.tracking.tracker import Session
 from experiments.tracking.tracker import session as connect
 from experiments.tracking.upload import RunSnapshot, RunUpload
@@ -48,7 +49,7 @@ def upload(output_dir: Path, uri: str | None) -> int:
     if not (output_dir / "runs").is_dir() and not (output_dir / "trials").is_dir():
         raise InputError(f"There are no runs under {output_dir}: name the folder with --output-dir.")
     studies, outcomes, warnings = read_studies(output_dir / "studies"), Counter[str](), list[str]()
-    with connect(uri, output_dir, warnings.append) as session:
+    with connect(store_uri(uri, output_dir), output_dir, warnings.append) as session:
         for run_type, folder in ((RUN, output_dir / "runs"), (TRIAL, output_dir / "trials")):
             places = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
             with progress.progress_counter(f"comparing {folder.name}") as show:
@@ -151,16 +152,17 @@ def _read_trials(trials: Path, found: Studies) -> None:
 
 
 def tag_verdicts(found: Answer, output_dir: Path, uri: str | None) -> None:
-    """Tag the study's runs in the store at `uri` (or under `output_dir`); runs of an earlier plan lose its tags.
+    """Tag the study's runs in MLflow's store (`store_uri` says which); runs of an earlier plan lose its tags.
 
     Raises InputError where there is no store.
     """
-    if uri is None and not (output_dir / "mlflow.db").exists():
+    place = store_uri(uri, output_dir)
+    if place == local_uri(output_dir) and not (output_dir / "mlflow.db").exists():
         raise InputError(
             f"There is no MLflow store under {output_dir}: name one with --tracking-uri, or leave out --tag."
         )
     name = found.study.name
-    with connect(uri, output_dir, log) as session:
+    with connect(place, output_dir, log) as session:
         for cell in found.cells:
             top = str(cell.name in found.best).lower()
             for key in cell.keys:

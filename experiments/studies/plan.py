@@ -140,7 +140,7 @@ def build(study: Study, machine: Mapping[str, Any], check: Callable[[], None] = 
         samples, digest = listed[data]
         base = split_inputs(dataclasses.replace(config, data_fingerprint=digest), runtime, samples)
         cells.append(PlannedCell(cell, base))
-    if "data_dir" in machine and len(listed) > 1:
+    if "data_dir" in machine and len({cell.base.config.data for cell in cells}) > 1:
         raise InputError("--data-dir names one folder, but the study compares several data sets: leave it out.")
     _refuse_unequal(study, cells)
     cells = _same_steps(cells)

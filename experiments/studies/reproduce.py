@@ -104,7 +104,13 @@ def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | Non
     """Where the run's inputs are: as asked, else as its record says, else in the default folder."""
     recorded = (read_json(output_dir / "runs" / key / "config.json") or {}).get("machine") or {}
     images = data_dir or recorded.get("data_dir") or DATA_DIRS.get(config.data, Path("data"))
-    split, weights = (Path(recorded[name]) if recorded.get(name) else None for name in ("split_file", "weights_file"))
+    names = ("split_file", "weights_file", "init_file")
+    split, weights, init = (Path(recorded[name]) if recorded.get(name) else None for name in names)
+    if config.init and init is None:
+        raise InputError(
+            f"The run {key} began from another run's weights, and no record here says which file: begin it with "
+            "python run.py and --init."
+        )
     if config.weights and weights is None:
         files = (path for path in sorted(WEIGHTS.glob("*")) if path.is_file())
         weights = next((path for path in files if sha256_of(path) == config.weights), None)
@@ -114,5 +120,6 @@ def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | Non
                 f"{config.weights} into the folder {WEIGHTS}/."
             )
     return RuntimeConfig(
-        data_dir=Path(images), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights
-    )
+        data_dir=Path(images), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights,
+        init_file=init, mask_pattern=recorded.get("mask_pattern"),
+    )  # fmt: skip

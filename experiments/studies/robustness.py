@@ -107,13 +107,18 @@ def _score(
     views: int,
     stop: Stop,
 ) -> None:
-    """Add to a condition's file the runs that it lacks; runs on the same images at the same size share the loading."""
+    """Add to a condition's file the runs that it lacks, or has on other images (of other `views`, or another folder).
+
+    Runs on the same images at the same size share the loading.
+    """
     path = plan.folder / PLACE / file_name(condition)
     known = read_file(path)
+    scored = known.groupby("key")["image"].agg(set)
     batches: dict[tuple[tuple[int, int], tuple[Sample, ...]], list[TrainedModel]] = {}
     for key, (trained, test) in runs.items():
-        if key not in set(known.key):
-            samples = tuple(_subset(test if others is None else others, views))
+        samples = tuple(_subset(test if others is None else others, views))
+        if scored.get(key) != {sample.name for sample in samples}:
+            known = known[known.key != key]
             batches.setdefault((trained.config.size, samples), []).append(trained)
     device = torch.device(find_device("auto"))
     rows: list[dict[str, Any]] = []
@@ -121,8 +126,8 @@ def _score(
         models = [trained.model().to(device) for trained in batch]
         dataset = CorruptedDataset(samples, size, condition if others is None else CLEAN)
         with progress.progress_counter(f"{condition}, {len(models)} networks", stop.check) as show:
-            for done, scored in enumerate(evaluator.evaluate(models, dataset, device, "test"), 1):
-                for trained, row in zip(batch, scored.rows, strict=True):
+            for done, image in enumerate(evaluator.evaluate(models, dataset, device, "test"), 1):
+                for trained, row in zip(batch, image.rows, strict=True):
                     rows.append({"key": trained.key, "condition": condition, **row})
                 show(done, len(samples))
     if rows:

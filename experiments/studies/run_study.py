@@ -77,6 +77,7 @@ def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = Non
     def work(stop: Stop) -> int:
         plan = build(study, machine, stop.check)
         ended_trials, count = tuning.load_rates(plan), len(plan.cells)
+        looks.load_looks(plan)
         study_folder.refuse_replaced(plan, extend)
         study_folder.record_store(plan)
         print(f"{count} cells x {plan.budget} trials each = {count * plan.budget}, {ended_trials} have ended.")

@@ -88,13 +88,20 @@ def parse_study(name: str, content: Mapping[str, Any], source: str) -> Study:
 def study_of_plan(name: str, output_dir: Path) -> Study:
     """A study without a file, such as one of `grid`, from the plan that it left: its cells as levels of one factor.
 
-    Raises InputError where there is no such plan, with the nearest name.
+    Raises InputError where there is no such plan, with the nearest name, or where it lacks a file that its runs had.
     """
     places = {path.parent.name: path for path in (output_dir / "studies").glob("*/plan.json")}
     plan = read_json(places[name]) if name in places else None
     if plan is None:
         known = sorted({*places, *(path.stem for path in STUDIES.glob("*.toml"))})
         raise InputError(f"There is no study '{name}'{did_you_mean(name, known)}. Studies: {', '.join(known)}.")
+
+    given = [plan["settings"], *(cell["settings"] for cell in plan["cells"])]
+    if any(str(s.get("split") or "").startswith("file:") or s.get("init") or s.get("weights") for s in given):
+        raise InputError(
+            f"The study {name} has no study file, and its plan does not name the files of --split-file, --init or "
+            "pretrained weights that its runs had: only a study with a file can be scored again."
+        )
 
     def typed(settings: Mapping[str, Any]) -> dict[str, Any]:
         return {key: values.typed(key, value) for key, value in settings.items() if value is not None}

@@ -76,7 +76,8 @@ def with_store(name: str, machine: Mapping[str, Any]) -> dict[str, Any]:
     if variable and uri != variable and given is None:
         progress.log(f"The study {name} stays in the MLflow store that it began in; --tracking-uri names another.")
     elif uri is not None and given is None:
-        progress.log(f"MLflow: {without_password(uri)}, by {store.URI_VARIABLE}.")
+        source = f"by {store.URI_VARIABLE}" if uri == variable else "where the study began"
+        progress.log(f"MLflow: {without_password(uri)}, {source}.")
     return {**machine, "tracking_uri": uri}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.tracking import store
+from experiments.tracking.store import local_uri, store_uri
 from experiments.tracking.tracker import Session, session
 
 
@@ -40,9 +41,10 @@ def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mappin
 
 def attach(folder: Path, key: str, output_dir: Path, uri: str | None) -> bool:
     """Put `folder` among the artifacts of the run with this key, as `model`; whether MLflow has such a run."""
-    if uri is None and not (output_dir / "mlflow.db").exists():
+    place = store_uri(uri, output_dir)
+    if place == local_uri(output_dir) and not (output_dir / "mlflow.db").exists():
         return False
-    with session(uri, output_dir, print) as opened:
+    with session(place, output_dir, print) as opened:
         sent: list[str] = []
         opened.submit(lambda: _attach(opened, folder, key, sent))
     return bool(sent)

@@ -78,7 +78,7 @@ class Session(WorkerThread):
 
     def __init__(self, uri: str | None, output_dir: Path, warn: Callable[[str], None]) -> None:
         store.set_up()
-        self.uri, self.output_dir, self._warn = store.store_uri(uri, output_dir), output_dir, warn
+        self.uri, self.output_dir, self._warn = uri or store.local_uri(output_dir), output_dir, warn
         self.lock = store.lock(self.uri, output_dir)  # held while something is created that must exist once
         self.client: Any = None
         self.experiment = ""

@@ -124,6 +124,7 @@ def start(model: nn.Module, config: RunConfig) -> State:
     """Move the model to its device in channels-last memory and create its optimizer; return the initial state."""
     if config.device == "cuda":
         _repeatable_cuda()
+        torch.cuda.reset_peak_memory_stats()  # of an earlier run in this process
     keep_freed_memory()
     device, autocast = torch.device(config.device), AUTOCAST[config.precision]
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

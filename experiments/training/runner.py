@@ -119,6 +119,9 @@ def _carry_out(job: TrainingJob, run_type: RunType, model: nn.Module) -> dict[st
     """Train and score; a full or failing disk raises RunFailed with advice."""
     try:
         return _train_and_finalize(job, run_type, model)
+    except Interrupted:
+        job.lease.confirm()  # another process may have taken it over, which nobody asked this one to stop for
+        raise
     except OSError as error:  # before there was a folder to record it in
         if (reason := disk_error_message(error, job.inputs.machine.output_dir)) is None:
             raise
@@ -160,7 +163,6 @@ def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module) -
         status, metrics = "FINISHED", run_type.metrics(result)
     except Interrupted:
         status = "KILLED"
-        job.lease.confirm()  # another process may have taken it over
         raise
     except (RunFailed, checkpoint.Damaged, torch.OutOfMemoryError, RuntimeError, MemoryError, OSError) as error:
         tags = {"diverged": str(isinstance(error, Diverged)).lower()}
@@ -185,7 +187,11 @@ def _record_failure(error: Exception, job: TrainingJob) -> None:
 
 def _refuse_other_data(inputs: RunInputs) -> None:
     """Raise RunFailed where the files no longer match the run's fingerprint, which may be days old in a study."""
-    if fingerprint(inputs.samples) != inputs.config.data_fingerprint:
+    try:
+        found = fingerprint(inputs.samples)
+    except InputError as error:  # a file is gone
+        raise RunFailed(str(error)) from None
+    if found != inputs.config.data_fingerprint:
         raise RunFailed(CHANGED_IN_USE.format(inputs.samples[0].image.parent))
 
 
