@@ -18,6 +18,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -194,6 +195,8 @@ def _accepts(annotation: Any, value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation in (bool, str):
         return isinstance(value, annotation)
+    if annotation is Path:
+        return isinstance(value, (str, Path))
     if annotation is types.NoneType or annotation is None:
         return value is None
     return True
@@ -206,7 +209,14 @@ def _describe(annotation: Any) -> str:
         return "one of " + ", ".join(map(str, typing.get_args(annotation)))
     if origin in (typing.Union, types.UnionType):
         return " or ".join(_describe(part) for part in typing.get_args(annotation))
-    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", types.NoneType: "none"}
+    plain = {
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        str: "a word",
+        Path: "a file",
+        types.NoneType: "none",
+    }
     return plain.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 

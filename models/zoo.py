@@ -99,7 +99,7 @@ def build(
 
 def _signature() -> inspect.Signature:
     """The signature of `build` with every option that a class of smp takes, so that a wrong name is known early."""
-    own = [p for p in inspect.signature(build).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    own = [p for p in inspect.signature(build, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
     names = dict.fromkeys(name for arch in ARCHITECTURES for name in _options_of(arch))
     return inspect.Signature(
         [*own, *(inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in names)]

@@ -1,5 +1,6 @@
 """The benchmark measures what it says: counts against a count by hand, ratios of turns, and every figure is there."""
 
+import dataclasses
 import itertools
 import json
 
@@ -109,3 +110,8 @@ def test_the_peak_of_a_matrix_product_is_of_the_right_size():
     """Within the possible: more than a megaflop a second and less than a petaflop."""
     assert 1e6 < roofline.matrix_peak("cpu", torch.float32, 256) < 1e15
     assert 1e6 < roofline.bandwidth("cpu", 8) < 1e13
+
+
+def test_a_loop_can_be_measured_more_often_than_its_preset_has_epochs():
+    own = step.own_loop(step.Workload(dataclasses.replace(WORK.config, epochs=1), steps=1))
+    assert all(own() > 0 for _ in range(3))

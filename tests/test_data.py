@@ -299,3 +299,35 @@ def test_a_data_function_may_return_pairs_or_triples_and_nothing_else(tmp_path):
     for found in (None, 3, "ab", ["a"], [("a",)], [(1, 2)], {"a": "b"}, []):
         with pytest.raises(InputError, match="mine:pets"):
             as_samples("mine:pets", found)
+
+
+def test_a_link_that_leads_nowhere_and_a_file_that_may_not_be_read_are_refused_in_a_sentence(tmp_path, monkeypatch):
+    write_pairs(tmp_path)
+    samples = folder.build(tmp_path)
+    samples[0].image.unlink()
+    samples[0].image.symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(InputError, match="is missing, or a link that leads nowhere"):
+        fingerprint(samples)
+
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("experiments.data.samples.sha256_of", denied)
+    with pytest.raises(InputError, match="may not be read by this user"):
+        fingerprint(samples[1:])
+
+
+def test_a_dicom_file_is_called_one(tmp_path):
+    (tmp_path / "a.png").write_bytes(bytes(128) + b"DICM" + bytes(64))
+    with pytest.raises(InputError, match="is a DICOM file"):
+        read_image(tmp_path / "a.png")
+
+
+def test_a_warning_before_training_is_printed_in_a_study_too(capsys):
+    from experiments.data import run_inputs
+    from experiments.runtime import progress
+
+    with progress.quiet():
+        run_inputs._log_once("WARNING: said once")
+        run_inputs._log_once("WARNING: said once")
+    assert capsys.readouterr().out == "WARNING: said once\n"

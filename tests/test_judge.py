@@ -352,3 +352,20 @@ def test_an_interval_ends_at_the_largest_possible_difference(tmp_path, command, 
         assert f"±{limit}" in found["conditions"][-1]
     code, shown, _ = command("judge", *words, "--accept", "a", "b")
     assert code == 4 and ("cut at" in shown) == (limit is not None)
+
+
+def test_a_confirmation_says_the_level_of_its_own_interval(tmp_path):
+    rng, path, question = np.random.default_rng(0), tmp_path / "ledger.json", Question(rope=0)
+    base, first = runs(rng, 0, 6), runs(rng, 4, 4)
+    assert decide_with_ledger(("base", "c"), base, first, "seeds", question, path).level == 0.95
+    both = pd.concat([first, runs(rng, 4, 5, first=4)])
+    for asked in range(2):  # the second time it is read from the ledger
+        confirmed = decide_with_ledger(("base", "c"), base, both, "seeds", question, path)
+        assert confirmed.level == pytest.approx(1 - 0.05 / PLANNED), asked
+
+
+def test_a_message_counts_the_rows_as_an_editor_does(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("model,dice\n\na,0.9\n\nb,much\n")
+    with pytest.raises(InputError, match="row 5: the dice 'much'"):
+        read_score_tables(path, Columns("dice", ("model",)))

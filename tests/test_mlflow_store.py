@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.studies.study_folder import record_store, with_store
-from experiments.tracking import store
+from experiments.tracking import store, tracker
 from registry import InputError
 from tests.conftest import small
 
@@ -81,6 +81,9 @@ def test_a_study_stays_in_the_store_that_it_began_in(tmp_path, monkeypatch, caps
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert begin("one") is None
     assert "stays in the MLflow store that it began in" in capsys.readouterr().out
+    opened = tracker.Session(None, tmp_path, print)
+    opened.close()
+    assert opened.uri == store.local_uri(tmp_path) and not opened.away  # the variable names a server that is not there
     assert begin("two") == "http://127.0.0.1:9"
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert begin("two") == "http://127.0.0.1:9"

@@ -137,3 +137,9 @@ def test_the_registry_needs_the_standard_library_alone():
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert all(name.startswith("_") for name in eval(shown)), shown
+
+
+@pytest.mark.parametrize(("model", "options"), [("resnet_unet", {"pretrained": 1}), ("smp", {"encoder": 50})])
+def test_an_option_of_another_type_is_refused_before_anything_is_built(model, options):
+    with pytest.raises(OptionError, match=next(iter(options))):
+        MODELS[model].build(**options)

@@ -20,6 +20,7 @@ from analysis.records import committed, load_runs, run_files, test_set_ledger
 from analysis.records.study_paths import StudyPaths
 from analysis.text.sentences import answer_sentences
 from analysis.verdicts.answer import answer_study
+from registry import InputError
 from tests.conftest import ROOT, report_flags
 from tests.made_study import made_config, write_run, write_study
 
@@ -514,3 +515,78 @@ def test_a_study_page_that_the_user_wrote_or_changed_is_not_replaced(made, tmp_p
     assert [command("report", "made", *place)[0] for _ in range(2)] == [0, 0]
     page.write_text(page.read_text() + "mine")
     assert command("report", "made", *place)[0] == 2 and page.read_text().endswith("mine")
+
+
+def test_a_committed_file_that_a_merge_broke_is_named_and_nothing_is_overwritten(tmp_path, command):
+    write_study(tmp_path / "outputs")
+    place = report_flags(tmp_path)
+    (tmp_path / "README.md").write_text("")
+    assert command("report", "made", *place)[0] == 0
+    for name in ("study.json", "configs.json"):
+        path = tmp_path / "results" / "made" / name
+        good = path.read_bytes()
+        path.write_text("<<<<<<< HEAD\n")
+        code, _, complaint = command("report", "made", *place)
+        assert code == 2 and f"{path} cannot be read" in complaint and path.read_text() == "<<<<<<< HEAD\n"
+        path.write_bytes(good)
+
+
+def test_runs_whose_scores_are_gone_are_refused_in_a_sentence(tmp_path):
+    write_study(tmp_path / "outputs")
+    study = load_runs.load_recorded_study(tmp_path / "outputs", "made")
+    files = committed.study_files(replace(study, scores=study.scores[study.scores.seed != 1]))
+    folder = tmp_path / "results" / "made"
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match="scores of 12 finished runs"):
+        committed.read_study(tmp_path / "results", "made")
+
+
+def test_robustness_of_one_condition_leaves_the_committed_rows_of_the_others(tmp_path):
+    write_study(tmp_path / "outputs")
+    study = load_runs.load_recorded_study(tmp_path / "outputs", "made")
+    key = study.runs.key.iloc[0]
+    rows = pd.DataFrame([{"key": key, "condition": name, "group": "g", "dice": 0.9} for name in ("clean", "noise 1")])
+    rows = rows.reindex(columns=study.robustness.columns)
+    newer = rows[:1].assign(dice=0.8)
+    merged = committed.merge_studies(replace(study, robustness=rows), replace(study, robustness=newer)).robustness
+    assert merged.set_index("condition").dice.to_dict() == {"clean": 0.8, "noise 1": 0.9}
+
+
+def test_a_page_that_lacks_only_its_last_line_end_is_named(tmp_path, command):
+    write_study(tmp_path / "outputs")
+    (tmp_path / "README.md").write_text("")
+    place = report_flags(tmp_path)
+    assert command("report", "made", *place)[0] == 0
+    page = tmp_path / "docs" / "en" / "studies" / "made.md"
+    page.write_text(page.read_text().rstrip("\n"))
+    code, shown, complaint = command("report", "--check", *place)
+    assert code == 1 and "made.md" in shown + complaint
+
+
+def test_a_page_without_the_end_of_a_marked_part_is_refused_in_a_sentence(tmp_path, command):
+    write_study(tmp_path / "outputs")
+    (tmp_path / "README.md").write_text("<!-- findings -->\n")
+    code, _, complaint = command("report", "made", *report_flags(tmp_path))
+    assert code == 2 and "needs the markers <!-- findings --> and <!-- /findings --> once" in complaint
+
+
+def test_a_study_whose_cells_share_no_test_car_has_no_verdict_and_no_traceback(tmp_path):
+    write_study(tmp_path / "outputs")
+    study = load_runs.load_recorded_study(tmp_path / "outputs", "made")
+    scores = study.scores.assign(group=study.scores.group.astype(str) + study.scores.cell.astype(str))
+    answer = answer_study(replace(study, scores=scores))
+    assert answer.judged == [] and answer.seeds == 0
+    assert "fewer than two combinations can be compared" in answer_sentences(answer, "en")[0]
+
+
+def test_a_matched_study_with_unlike_numbers_of_seeds_is_refused_in_a_sentence(tmp_path):
+    write_study(tmp_path / "outputs", design={"seeds": [0, 1, 2], "draw_training_cars": True})
+    study = load_runs.load_recorded_study(tmp_path / "outputs", "made")
+    plan = {**study.plan, "cells": [{**study.plan["cells"][0], "runs": {"0": "a", "1": "b"}}, *study.plan["cells"][1:]]}
+    lacking = (study.scores.cell == plan["cells"][0]["cell"]) & (study.scores.seed == 2)
+    gone = (study.runs.cell == plan["cells"][0]["cell"]) & (study.runs.seed == 2)
+    short = replace(study, plan=plan, scores=study.scores[~lacking], runs=study.runs[~gone])
+    with pytest.raises(InputError, match=r"matched by seed, and .* has 2 seeds where others have 3"):
+        answer_study(short)

@@ -167,3 +167,15 @@ def test_a_file_of_weights_is_found_again_by_its_bytes_whatever_it_is_called(tmp
         reproduce._machine(config, "0" * 16, tmp_path / "outputs", None)
     (tmp_path / "weights" / "b.pth").write_bytes(b"these")
     assert reproduce._machine(config, "0" * 16, tmp_path / "outputs", None).weights_file == Path("weights/b.pth")
+
+
+def test_verify_passes_on_what_the_record_says_of_masks_and_initial_weights(tmp_path):
+    folder = tmp_path / "runs" / "0123"
+    folder.mkdir(parents=True)
+    record = {"machine": {"mask_pattern": "{name}_m", "init_file": str(tmp_path / "start.ckpt")}}
+    (folder / "config.json").write_text(json.dumps(record))
+    config = RunConfig(data="folder", init="abc")
+    machine = reproduce._machine(config, "0123", tmp_path, None)
+    assert (machine.mask_pattern, machine.init_file) == ("{name}_m", tmp_path / "start.ckpt")
+    with pytest.raises(InputError, match="began from another run's weights"):
+        reproduce._machine(config, "4567", tmp_path, None)

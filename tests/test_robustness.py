@@ -130,6 +130,19 @@ def test_the_same_command_scores_only_what_is_missing(scored, command):
 
 
 @pytest.mark.slow
+def test_with_other_views_every_run_is_scored_again_on_the_same_images(scored, command):
+    folder, asked = scored
+    before = {path: path.read_bytes() for path in kept(folder)}
+    at = asked.index("--views")
+    assert command(*asked[:at], "--views", "1", *asked[at + 2 :])[0] == 0
+    clean = read_file(folder / "outputs" / "studies" / "tiny" / "robustness" / "clean.csv")
+    assert (clean.groupby(["key", "group"]).size() == 1).all()
+    assert command(*asked)[0] == 0
+    for path, content in before.items():
+        assert sorted(path.read_text().splitlines()) == sorted(content.decode().splitlines())
+
+
+@pytest.mark.slow
 def test_the_report_shows_it_and_the_committed_files_alone_give_it_again(scored, command, tmp_path):
     folder, _ = scored
     (tmp_path / "README.md").write_text("")

@@ -16,7 +16,7 @@ from analysis.statistics.comparisons import Comparison
 from analysis.statistics.interaction_test import InteractionTest
 from analysis.text.advice import advice
 from analysis.text.sentences import answer_sentences, cell_verdict, finding
-from analysis.text.wording import LANGUAGES, TEMPLATES, environment, phrases
+from analysis.text.wording import LANGUAGES, TEMPLATES, environment, phrases, span
 from analysis.verdicts.answer import Answer, CellResult, Named, Sensitivity, answer_study
 from analysis.verdicts.eligibility import Eligibility
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
@@ -467,3 +467,22 @@ def test_every_template_stands_in_both_languages_and_what_is_missing_raises():
 def test_no_line_of_a_template_is_longer_than_120_characters():
     for path in TEMPLATES.glob("*.j2"):
         assert all(len(line) <= 120 for line in path.read_text(encoding="utf-8").splitlines()), path.name
+
+
+def test_a_margin_is_written_as_it_is_and_an_infinite_interval_as_a_dash():
+    legend = phrases("tables", "en").legend
+    given = dict(verdicts=["equivalent"], marks={"equivalent": "="}, looks=False, averages=False, improving=False)
+    given |= {"stalled": False, "no_verdict": False, "missing": False}
+    assert "within ±0.05 or ±1.05)" in legend(margins=[100 * 0.0005, 100 * 0.0105], **given)
+    assert span(Comparison(0.1, -np.inf, np.inf, 1.0, "undecided", False), " to ") == "–"
+
+
+def test_nothing_is_recommended_where_one_combination_has_no_equal():
+    factors = {"train_cars": ["8", "189"], "model": ["unet", "attention_unet"]}
+    kinds = {"189+attention_unet": Eligibility("failed", "", 5, 4, 0.0)}
+    assert advice(made(factors, {}, dice=(0.95, 0.96, 0.98, 0.97), kinds=kinds), "en") == []
+
+
+def test_a_study_whose_baseline_was_not_measured_says_so():
+    answer = made({"loss": ["bce", "dice", "focal"]}, {}, kinds={"bce": Eligibility("failed", "", 5, 4, 0.0)})
+    assert "no baseline was measured to compare with" in answer_sentences(answer, "en")[0]

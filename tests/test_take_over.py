@@ -146,3 +146,20 @@ def test_a_run_is_not_finished_whose_epochs_are_not_there_once_each(tmp_path, ep
     with pytest.raises(InputError, match="once each"):
         record.finish({"epochs": 2})
     assert record.result() is None
+
+
+def test_a_run_that_was_taken_over_while_it_decoded_is_busy_not_interrupted(monkeypatch):
+    from types import SimpleNamespace
+
+    from experiments.runtime.interrupts import Interrupted
+    from experiments.training import runner
+
+    def taken():
+        raise Busy("Another process holds this run.")
+
+    def decoding(*_):
+        raise Interrupted
+
+    monkeypatch.setattr(runner, "_train_and_finalize", decoding)
+    with pytest.raises(Busy):
+        runner._carry_out(SimpleNamespace(lease=SimpleNamespace(confirm=taken)), None, None)

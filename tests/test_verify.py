@@ -292,3 +292,17 @@ def test_an_invalid_argument_of_the_data_tools_is_refused_in_one_sentence(
     assert code == 2 and sentence in complaint and not shown
     assert len(complaint.strip().splitlines()) == 1 and "Traceback" not in complaint
     assert {path.name for path in tmp_path.iterdir()} == {"pairs"}
+
+
+@pytest.mark.parametrize("arm", ["siblings", "strangers"])
+def test_the_arms_of_the_leak_study_are_no_fault_of_the_data(arm, made_cars, command):
+    code, shown, complaint = command("data", "verify", "--data", "carvana", "--data-dir", made_cars, "--split", arm)
+    assert code == 0 and "no split" not in shown + complaint
+
+
+def test_a_pattern_that_matches_no_image_is_one_problem(tmp_path, command):
+    write_strangers_folder(tmp_path)
+    code, shown, complaint = command(
+        "data", "verify", "--data", "folder", "--data-dir", tmp_path, "--group-pattern", "^nothing_(.)"
+    )
+    assert code == 1 and (shown + complaint).count("no group:") == 1 and "nor any of the" in shown + complaint

@@ -125,7 +125,8 @@ def differences(pairs: Sequence[Pair], rope: float) -> Figure:
     axis.set_yticks(range(len(shown)), [shorten(f"{pair.a} − {pair.b}", 56) for pair in shown])
     axis.set_ylim(len(shown) - 0.4, -0.6)
     axis.set_xlim(-reach, reach)
-    axis.set_xlabel("difference and its interval; band: too small to matter")
+    more = f"; the first {MOST_PAIRS} of {len(pairs)} pairs" if len(pairs) > MOST_PAIRS else ""
+    axis.set_xlabel(f"difference and its interval; band: too small to matter{more}")
     return figure
 
 

@@ -29,7 +29,7 @@ def robustness(answer: Answer, language: str = "en") -> Figure | None:
     kinds, cells = corruptions(dice), _cells(answer)
     if not kinds or not cells:
         return None
-    words = phrases("pictures", language)
+    words, conditions = phrases("pictures", language), phrases("tables", language).conditions
     places = sorted(name for name in dice if name != CLEAN and not STRENGTH.fullmatch(name))
     styles = _styles(answer, cells)
     panels = len(kinds) + len(places)
@@ -41,11 +41,11 @@ def robustness(answer: Answer, language: str = "en") -> Figure | None:
     handles: list[Any] = []
     for axis, kind in zip(axes, kinds, strict=False):
         handles = _corruption(axis, kind, dice, cells, styles)
-        axis.set_title(words.conditions.get(kind, kind), loc="left")
+        axis.set_title(conditions.get(kind, kind), loc="left")
         axis.set_xlabel(words.strength())
     for axis, place in zip(axes[len(kinds) :], places, strict=False):
         _place(axis, dice[place], cells, styles)
-        title = wrap(words.elsewhere(place=words.conditions.get(place, place)), (WIDTH / columns - 0.5) * 72, 9)
+        title = wrap(words.elsewhere(place=conditions.get(place, place)), (WIDTH / columns - 0.5) * 72, 9)
         axis.set_title("\n".join(title), loc="left")
     for axis in axes[panels:]:
         axis.set_visible(False)

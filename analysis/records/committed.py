@@ -63,7 +63,7 @@ def study_files(study: Study) -> dict[str, bytes]:
 def read_study(results: Path, name: str) -> Study | None:
     """Read a study from its files, None where there are none. Raises InputError for unreadable files."""
     folder = results / name
-    plan = read_json(folder / "study.json")
+    plan = _readable_json(folder / "study.json")
     if plan is None:
         return None
     try:
@@ -84,10 +84,23 @@ def read_study(results: Path, name: str) -> Study | None:
             f"The results in {folder} cannot be read ({' '.join(str(error).split())}). Restore them with "
             f"git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
         ) from None
-    configs = _unfolded(read_json(folder / "configs.json") or {})
+    configs = _unfolded(_readable_json(folder / "configs.json") or {})
     runs = with_levels(number(runs, scores), plan)
+    if lost := int(((runs.state == "finished") & runs.dice.isna()).sum()):
+        raise InputError(
+            f"{folder / 'scores.csv.gz'} has no scores of {lost} finished runs of runs.csv. Restore both with "
+            f"git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
+        )
     trials = read_trials(folder / "trials.csv")
     return Study(plan, runs, scores, trials, typed(curves), configs, robustness, ceilings, notices)
+
+
+def _readable_json(path: Path) -> dict[str, Any] | None:
+    """The content of a file; None where there is none. Raises InputError where it cannot be read, as after a merge."""
+    content = read_json(path)
+    if content is None and path.exists():
+        raise InputError(f"{path} cannot be read. Restore it with git checkout {path}, or correct it.")
+    return content
 
 
 def _runs(path: Path) -> tuple[pd.DataFrame, tuple[tuple[str, int], ...]]:
@@ -161,7 +174,9 @@ def merge_studies(old: Study, new: Study) -> Study:
     tables["runs"] = with_levels(tables["runs"], plan)
     keys = set(tables["runs"].key)
     configs = {key: config for key, config in {**old.configs, **new.configs}.items() if key in keys}
-    older = old.robustness[old.robustness.key.isin(keys - set(new.robustness.key))]
+    older, scored = old.robustness[old.robustness.key.isin(keys)], ["key", "condition"]
+    known = pd.MultiIndex.from_frame(new.robustness[scored])
+    older = older[~pd.MultiIndex.from_frame(older[scored]).isin(known)]
     robustness = _concatenated([older, new.robustness], new.robustness)
     robustness = robustness.sort_values(["key", "condition", "group"], ignore_index=True)
     ceilings = _concatenated([new.ceilings, old.ceilings], new.ceilings).drop_duplicates(["size", "image"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def _read(path: Path, columns: Columns) -> pd.DataFrame:
             heading = file.readline()
             separator = max(",;\t", key=heading.count)
             file.seek(0)
-            _refuse_other_lengths(csv.reader(file, delimiter=separator), path)
+            numbers = _row_numbers(csv.reader(file, delimiter=separator), path)
         frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
@@ -80,25 +81,28 @@ def _read(path: Path, columns: Columns) -> pd.DataFrame:
             )
     if not len(frame):
         raise InputError(f"{path} holds no rows, only a heading.")
-    return frame
+    return frame.assign(**{ROW: numbers if len(numbers) == len(frame) else np.arange(2, len(frame) + 2)})
 
 
-def _refuse_other_lengths(rows: Iterator[list[str]], path: Path) -> None:
-    """Raise InputError for a row with more or fewer fields than the heading, whose columns would be shifted."""
-    try:
+def _row_numbers(rows: Iterator[list[str]], path: Path) -> list[int]:
+    """The number in the file of each row that is not empty; the heading is row 1.
+
+    Raises InputError for a row with more or fewer fields than the heading, whose columns would be shifted.
+    """
+    numbers = []
+    with contextlib.suppress(csv.Error):  # an open quote, say, of which pandas speaks
         heading = next(rows, [])
         for number, row in enumerate(rows, 2):
             if row and len(row) != len(heading):
                 raise InputError(
                     f"{path}, row {number}: {len(row)} fields, and the heading has {len(heading)}. Correct it."
                 )
-    except csv.Error:  # an open quote, say, of which pandas speaks
-        return
+            numbers += [number] if row else []
+    return numbers
 
 
 def _long(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """One row per score: its cell's name in `CELL`, its text in `TEXT`; the file's row number is kept."""
-    frame = frame.assign(**{ROW: np.arange(2, len(frame) + 2)})
     if not columns.wide:
         cell = frame[list(columns.cells)].agg(JOIN.join, axis=1)
         return frame.assign(**{CELL: cell, TEXT: frame[columns.score], COLUMN: columns.score})

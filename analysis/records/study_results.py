@@ -70,6 +70,9 @@ class Study:
         for name, rows in scores.groupby("condition", sort=False):
             by_cell = rows.groupby("cell", observed=True)
             tables = {str(cell): part.pivot_table("dice", "seed", "group") for cell, part in by_cell}
+            if self.paired:  # a seed that not all have, as where the study went on since, has no partner
+                seeds = sorted(set.intersection(*(set(table.index) for table in tables.values())))
+                tables = {cell: table.loc[seeds] for cell, table in tables.items()}
             shared = sorted(set.intersection(*(set(table.dropna(axis=1).columns) for table in tables.values())))
             if shared:
                 found[str(name)] = {cell: table[shared].to_numpy(float) for cell, table in tables.items()}

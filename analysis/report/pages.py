@@ -16,6 +16,7 @@ What the steps of the walk print is kept in docs/walk; to renew it: make walk
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import sys
@@ -227,11 +228,11 @@ def _difference(page: Path, due: str, study: str) -> Iterator[str]:
     if not page.exists():
         yield f"There is no page {page}. {command}"
     elif (text := read_page(page)) != due:
-        lines = zip([*text.splitlines(), ""], [*due.splitlines(), ""], strict=False)
+        lines = itertools.zip_longest(text.splitlines(True), due.splitlines(True), fillvalue="")
         number, (line, expected) = next((n, pair) for n, pair in enumerate(lines, 1) if pair[0] != pair[1])
         yield (
             f"{page.name} ({page.parent.name}) differs from what the committed results give, from line {number} on: "
-            f"'{line[:80]}' should be '{expected[:80]}'. {command}"
+            f"'{line.rstrip()[:80]}' should be '{expected.rstrip()[:80]}'. {command}"
         )
 
 

@@ -30,6 +30,8 @@ def advice(answer: Answer, language: str) -> list[str]:
         sum(all(cell.levels[factor] == top.levels[factor] for factor in given) for cell in cells)
         for cells in (answer.judged, choice.open)
     )
+    if number < 2:
+        return []
     name, at = (
         place_name(answer.study, [top.levels[factor] for factor in factors], language) if factors else ""
         for factors in (choice.free, given)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from registry import InputError
+
 MARKED = ("▲", "▼", "=", "≈")  # cells that begin with a mark of a verdict
 
 
@@ -34,12 +36,12 @@ class Grid:
 
 
 def render(text: str, parts: Mapping[str, str]) -> str:
-    """Put each part between `<!-- NAME -->` and `<!-- /NAME -->`. Raises ValueError where a marker is missing."""
+    """Put each part between `<!-- NAME -->` and `<!-- /NAME -->`. Raises InputError where a marker is missing."""
     for name, part in parts.items():
         pattern = re.compile(rf"(<!-- {re.escape(name)} -->\n).*?(<!-- /{re.escape(name)} -->)", re.DOTALL)
         text, count = pattern.subn(lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text)  # type: ignore[misc]
         if count != 1:
-            raise ValueError(
+            raise InputError(
                 f"A page needs the markers <!-- {name} --> and <!-- /{name} --> once; they are there {count} times."
             )
     return text

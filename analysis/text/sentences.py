@@ -101,7 +101,7 @@ class Writer:
             planned, failed = len(answer.study.runs), int((answer.study.runs.state == "failed").sum())
             return [self.words.nothing_measured(planned=planned, failed=failed, **setting(answer))]
         if not answer.effects or answer.seeds < 2:
-            reason = "one seed" if len(answer.judged) > 1 and answer.seeds == 1 else "too few"
+            reason = "too few" if len(answer.judged) < 2 else "one seed" if answer.seeds == 1 else "no baseline"
             first = self.words.no_verdict(reason=reason, **self._opening())
             return [first, *self._unjudged(), *advice(answer, self.language)]
         first = self.words.headline(**self._headline(), **self._opening())

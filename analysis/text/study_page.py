@@ -170,7 +170,7 @@ def _commands(answer: Answer, language: str) -> Iterator[str]:
     place = f" --data-dir {folder}" if folder else ""
     file = STUDY_FILES / f"{name}.toml"
     lines = [f"python run.py study {name}{place}"] if file.exists() else []
-    lines += [f"python run.py robustness {name}{place}{_elsewhere(study)}"] if len(study.robustness) else []
+    lines += [f"python run.py robustness {name}{place}{flag}" for flag in _elsewhere(study)]
     yield "```bash\n" + "\n".join([*lines, f"python run.py report {name}"]) + "\n```"
     weights = re.findall(r'"(weights/[^"]+)"', file.read_text(encoding="utf-8")) if file.exists() else []
     if reduced:
@@ -181,8 +181,8 @@ def _commands(answer: Answer, language: str) -> Iterator[str]:
         yield words.weights(files=sorted(set(weights)))
 
 
-def _elsewhere(study: Study) -> str:
-    """The flag for images from elsewhere, where some were scored."""
+def _elsewhere(study: Study) -> list[str]:
+    """The flags of each command that scored the study's networks under corruptions and on images from elsewhere."""
     kinds = {match[1] for name in study.robustness.condition.unique() if (match := STRENGTH.fullmatch(name))}
     others = sorted(set(study.robustness.condition) - {CLEAN} - {f"{kind} {n}" for kind in kinds for n in (1, 2, 3)})
-    return f" --elsewhere data/{others[0]}" if others else ""
+    return [f" --elsewhere data/{other}" for other in others] or [""] * bool(len(study.robustness))

@@ -49,7 +49,7 @@ def phrases(topic: str, language: str) -> Phrases:
 def environment() -> Environment:
     """What the templates see."""
     made = Environment(loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, autoescape=False)
-    made.filters |= {"score": score, "signed": signed, "count": lambda n: f"{n:,}"}
+    made.filters |= {"score": score, "signed": signed, "count": lambda n: f"{n:,}", "plain": lambda n: f"{n:.3g}"}
     made.filters |= {"size": size, "span": span, "p": p_value, "word": word}
     return made
 
@@ -80,7 +80,9 @@ def size(comparison: Comparison) -> str:
 
 
 def span(comparison: Comparison, to: str) -> str:
-    """The interval of a difference; signs only where its ends differ in sign."""
+    """The interval of a difference, signs only where its ends differ in sign; a dash where there is none."""
+    if not finite(comparison):
+        return score(None)
     digits = decimals(comparison)
     ends = [round(end, digits) + 0.0 for end in (comparison.low, comparison.high)]
     form = f".{digits}f" if min(ends) >= 0 else f"+.{digits}f"

@@ -77,7 +77,7 @@ class Answer:
     level: float = LEVEL  # of the intervals: at a look, stricter than 0.95
     effects: list[FactorEffects] = field(default_factory=list)
     within: list[EffectsWithin] = field(default_factory=list)
-    interaction: InteractionTest | None = None  # None where fewer than two factors vary
+    interaction: InteractionTest | None = None  # None where there is nothing to test
     against_baseline: Mapping[str, Comparison] = field(default_factory=dict)  # single cells minus the baselines' cell
     best: tuple[str, ...] = ()  # the judged cells that cannot be excluded as the best
     pairs: Family[str] | None = None  # every two judged cells; only for pairs.csv
@@ -86,7 +86,8 @@ class Answer:
 
     @property
     def judged(self) -> list[CellResult]:
-        return [cell for cell in self.cells if cell.eligibility.judged]
+        """The cells with a verdict; none where no test group is common to all, as between folds."""
+        return [cell for cell in self.cells if cell.eligibility.judged and cell.name in self.scores]
 
     @property
     def measured(self) -> list[CellResult]:
@@ -186,11 +187,13 @@ def _answer(study: Study) -> Answer:
     eligibility_of, scores, level = eligibilities(study), by_car(study), level_of(study)
     cells = [_cell(study, cell, eligibility_of[cell["cell"]], scores.get(cell["cell"])) for cell in study.cells]
     judged = {cell.name: scores[cell.name] for cell in cells if cell.eligibility.judged and cell.name in scores}
+    _refuse_unpaired(study, judged)
     cost = _rate_cost(study)
     table = ContrastTable(study, judged, level, cost)
     effects = [table.factor_effects(factor) for factor in study.varied]
     within = [table.effects_within(factor, others) for factor, others in study.reading.within.items()]
-    several, crossed = len(judged) > 1, len(study.varied) > 1
+    several = len(judged) > 1
+    test = _interaction(study, table, cost) if several and len(study.varied) > 1 else None
     margin, paired = study.reading.cell_margin, study.paired
     pairs = compare_all(judged, margin, level=level, paired_seeds=paired, rate_cost=cost) if several else None
     return Answer(
@@ -200,13 +203,24 @@ def _answer(study: Study) -> Answer:
         level,
         [found for found in effects if found is not None],
         [found for found in within if found is not None],
-        interaction_test(table.at, study.paired, rate_cost=_by_levels(cost, table)) if crossed and several else None,
+        test,
         _against_baseline(study, judged, level, cost),
         best_set(judged, level, paired_seeds=study.paired, rate_cost=cost) if judged else (),
         replace(pairs, comparisons={names: one.within(1) for names, one in pairs.comparisons.items()})
         if pairs
         else None,
     )
+
+
+def _refuse_unpaired(study: Study, judged: Mapping[str, Array]) -> None:
+    """Raise InputError where runs are matched by seed and cells have unlike numbers of seeds."""
+    seeds = {name: len(scores) for name, scores in judged.items()}
+    if study.paired and len(set(seeds.values())) > 1:
+        fewest = min(seeds, key=lambda name: seeds[name])
+        raise InputError(
+            f"The runs of {study.name} are matched by seed, and {fewest} has {seeds[fewest]} seeds where others "
+            f"have {max(seeds.values())}. Finish its runs with: python run.py study {study.name}"
+        )
 
 
 def _rate_cost(study: Study) -> RateCost | None:
@@ -218,6 +232,12 @@ def _rate_cost(study: Study) -> RateCost | None:
             f"The learning rates of the study {study.name} cannot be judged: {error} "
             f"Finish its trials with: python run.py tune {study.name}"
         ) from None
+
+
+def _interaction(study: Study, table: ContrastTable, cost: RateCost | None) -> InteractionTest | None:
+    """The test of interaction; None where an additive model fits whatever was measured."""
+    test = interaction_test(table.at, study.paired, rate_cost=_by_levels(cost, table))
+    return test if test.df1 > 0 else None
 
 
 def _by_levels(cost: RateCost | None, table: ContrastTable) -> RateCost | None:

@@ -48,6 +48,7 @@ class Decision:
     code: int
     sentence: str
     comparison: Comparison
+    level: float  # of the comparison's interval
 
 
 def decide(base: pd.DataFrame, candidate: pd.DataFrame, kind: str, question: Question) -> Decision:
@@ -55,7 +56,8 @@ def decide(base: pd.DataFrame, candidate: pd.DataFrame, kind: str, question: Que
     comparison = _compare(base, candidate, kind, question, 1 - question.level)
     said = {ACCEPTED: "Accepted: better than the base.", REJECTED: f"Rejected: {comparison.verdict}."}
     code = CODES[comparison.verdict]
-    return Decision(code, said.get(code, "Undecided: neither better nor equivalent or worse is shown."), comparison)
+    sentence = said.get(code, "Undecided: neither better nor equivalent or worse is shown.")
+    return Decision(code, sentence, comparison, question.level)
 
 
 def decide_with_ledger(
@@ -76,7 +78,8 @@ def decide_with_ledger(
         digest = _digest(base, candidate, question)
         known = next((entry for entry in ledger["questions"] if entry["data"] == digest), None)
         if known is not None:  # the same data asked twice are one question
-            return Decision(known["exit"], known["sentence"], _compare(base, candidate, kind, question, known["error"]))
+            again = _compare(base, candidate, kind, question, known["error"])
+            return Decision(known["exit"], known["sentence"], again, 1 - known["error"])
         decision, entry = _answer(ledger, names, base, candidate, kind, question)
         ledger["questions"].append(
             {"base": names[0], "candidate": names[1], "data": digest, "exit": decision.code,
@@ -111,13 +114,13 @@ def _screen(
     entry = {"stage": "screened", "error": 1 - question.level}
     if not higher or comparison.p > PROMISING:
         sentence = "Rejected at screening: not promising. Nothing was charged to the ledger."
-        return Decision(REJECTED, sentence, comparison), entry
+        return Decision(REJECTED, sentence, comparison, question.level), entry
     seeds = min(max(FEWEST, len(candidate)), MOST)
     sentence = (
         f"Promising: run {seeds} more seeds of the candidate and ask again. "
         "Only seeds not seen before confirm it; nothing was charged to the ledger."
     )
-    return Decision(UNDECIDED, sentence, comparison), entry
+    return Decision(UNDECIDED, sentence, comparison, question.level), entry
 
 
 def _confirm(
@@ -128,14 +131,14 @@ def _confirm(
     comparison = _compare(base, unseen, kind, question, error)
     if charged >= PLANNED:
         sentence = f"All {PLANNED} confirmations of this ledger are spent: begin a new ledger on a new test set."
-        return Decision(UNDECIDED, sentence, comparison), {"stage": "refused", "error": error}
+        return Decision(UNDECIDED, sentence, comparison, 1 - error), {"stage": "refused", "error": error}
     code = CODES[comparison.verdict]
     result = {ACCEPTED: "Accepted", REJECTED: "Rejected", UNDECIDED: "Undecided"}[code]
     sentence = (
         f"{result}: {comparison.verdict} on {len(unseen)} seeds not seen before. "
         f"Confirmation {charged + 1} of {PLANNED} is charged to the ledger."
     )
-    return Decision(code, sentence, comparison), {"stage": "confirmed", "error": error}
+    return Decision(code, sentence, comparison, 1 - error), {"stage": "confirmed", "error": error}
 
 
 def _compare(base: pd.DataFrame, candidate: pd.DataFrame, kind: str, question: Question, error: float) -> Comparison:

@@ -174,7 +174,7 @@ def _accept(
     judgement = judge_tables(pair, unit, seeded, dataclasses.replace(question, baseline=base))[0]
     arguments = cells[base], cells[candidate], judgement.kind, question
     decision = decide_with_ledger(names, *arguments, ledger) if ledger else decide(*arguments)
-    lines = [f"{candidate} - {base}: {interval(decision.comparison, 4, question.level)}", decision.sentence]
+    lines = [f"{candidate} - {base}: {interval(decision.comparison, 4, decision.level)}", decision.sentence]
     lines += judgement.conditions
     if ledger:
         lines.append("Repeated use of one test set lies outside the ledger's guarantee: change it from time to time.")
