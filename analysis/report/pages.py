@@ -39,6 +39,7 @@ from analysis.verdicts.answer import Answer, answer_study
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 
 FLAGSHIP = "models_x_losses"  # whose table the README shows
+LONG = 300  # characters of a line of Markdown
 ASIDE = ("stalls",)  # studies of the recipe: they have a page, but are none of the README's findings
 TABLES = {"--model": MODELS, "--loss": LOSSES, "--augment": AUGMENTATIONS, "--data": DATASETS}
 MARKER = re.compile(r"^<!-- (findings|choices|demo|walk [a-z_-]+) -->$", re.MULTILINE)
@@ -120,11 +121,11 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
     shown = next(iter(answers.values()), None)
     if shown is None:
         return phrases("choices", language).no_findings()
-    lines = [
-        f"- [{escaped(question_of(answer, language))}]({_seen_from(page, page_path(readme, name, language))})\n"
-        f"  {escaped(finding(answer, language))}"
-        for name, answer in answers.items()
-    ]
+    lines = []
+    for name, answer in answers.items():
+        asked = f"- [{escaped(question_of(answer, language))}]({_seen_from(page, page_path(readme, name, language))})"
+        said = escaped(finding(answer, language))
+        lines.append(f"{asked} {said}" if len(asked) + len(said) < LONG else f"{asked}\n  {said}")
     planned = [name for name, answer in answers.items() if not answer.exploratory]
     status = phrases("choices", language).planned(names=planned, others=len(answers) - len(planned))
     return "\n\n".join([blocks_table(answer_blocks(shown, language), language), "\n".join(lines), status])
