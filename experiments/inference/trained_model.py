@@ -28,9 +28,9 @@ from experiments.data.splits import LEAKING
 from experiments.runtime.files import read_json
 from experiments.runtime.progress import log_to_stderr
 from experiments.training import checkpoint, run_index
+from experiments.training.run_folder import BEST, LAST, headline_file
 from registry import MODELS, InputError, did_you_mean
 
-BEST, LAST = "best.ckpt", "last.ckpt"
 LARGEST_SIDE = 100_000  # of a network's input, in pixels
 WEIGHTS = {BEST: ", best weights by validation", LAST: ", last weights"}
 
@@ -115,15 +115,6 @@ def _check_types(config: dict[str, Any], machine: dict[str, Any]) -> None:
         raise TypeError(", ".join(wrong or ["size"]))
     if not all(isinstance(place, (str, NoneType)) for place in machine.values()):
         raise TypeError("machine")
-
-
-def headline_file(folder: Path) -> str:
-    """Name the checkpoint of a run's headline weights; without a result its settings say which these will be."""
-    result = read_json(folder / "result.json")
-    if result is None:
-        config = (read_json(folder / "config.json") or {}).get("config")
-        result = {"headline": "best" if isinstance(config, dict) and config.get("early_stopping") else "last"}
-    return BEST if headline(result) == "best" else LAST
 
 
 def find_run(name: str, output_dir: Path) -> TrainedModel:

@@ -26,7 +26,7 @@ from experiments.data.corruptions import CLEAN, CONDITIONS, CORRUPTIONS, corrupt
 from experiments.data.dataset import ImageDataset
 from experiments.data.samples import Sample
 from experiments.evaluation import evaluator
-from experiments.inference.trained_model import LAST, TrainedModel
+from experiments.inference.trained_model import TrainedModel
 from experiments.runtime import interrupts, progress
 from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop
@@ -34,7 +34,7 @@ from experiments.studies.definition import Study
 from experiments.studies.looks import load_looks
 from experiments.studies.plan import Plan, build
 from experiments.studies.tuning import load_rates
-from experiments.training.run_folder import RunFolder
+from experiments.training.run_folder import LAST, RunFolder
 from registry import InputError
 
 

@@ -14,10 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from analysis.records.run_state import headline
 from experiments.config.schema import RunConfig, RuntimeConfig
-from experiments.runtime.files import read_json
 from experiments.training import checkpoint
+from experiments.training.run_folder import headline_file
 from models.weights import read_weights
 from registry import InputError
 
@@ -72,8 +71,7 @@ def _find(name: str, output_dir: Path) -> Path:
     if len(folders) != 1:
         what = f"{len(folders)} runs begin with it" if folders else "there is no such file or run"
         raise InputError(f"--init {name}: {what}. Give a file of weights, the folder of a run, or its key.")
-    result = read_json(folders[0] / "result.json") or {}
-    weights = folders[0] / ("best.ckpt" if headline(result) == "best" else "last.ckpt")
+    weights = folders[0] / headline_file(folders[0])
     if not weights.exists():
         raise InputError(f"--init {name}: the run has no {weights.name}. Name another run, or a file of weights.")
     return weights

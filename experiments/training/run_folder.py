@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records import run_files
-from analysis.records.run_state import changed_file
+from analysis.records.run_state import changed_file, headline
 from experiments.config.schema import RunConfig, RuntimeConfig, without_password
 from experiments.runtime import leases
 from experiments.runtime.environment import git_commit, versions
@@ -20,7 +20,17 @@ from experiments.runtime.files import name_file, no_check, read_json, sha256_of,
 from experiments.training import checkpoint
 from registry import InputError
 
+BEST, LAST = "best.ckpt", "last.ckpt"
 SEALED = ("metrics.jsonl", "scores_best.csv", "scores_last.csv")  # what result.json holds the SHA-256 of
+
+
+def headline_file(folder: Path) -> str:
+    """Name the checkpoint of a run's headline weights; without a result its settings say which these will be."""
+    result = read_json(folder / "result.json")
+    if result is None:
+        config = (read_json(folder / "config.json") or {}).get("config")
+        result = {"headline": "best" if isinstance(config, dict) and config.get("early_stopping") else "last"}
+    return BEST if headline(result) == "best" else LAST
 
 
 @dataclass(frozen=True)
