@@ -15,7 +15,7 @@ from analysis.records.robustness_files import read_file
 from analysis.records.study_paths import RESULTS
 from analysis.text.advice import caveats
 from analysis.text.robustness import differences, robustness_grids, turned_round
-from analysis.text.sentences import finding
+from analysis.text.sentences import findings
 from analysis.text.wording import points
 from analysis.verdicts.answer import answer_study
 from experiments.data import folder
@@ -206,7 +206,7 @@ def test_the_answer_names_the_corruptions_under_which_another_level_is_better_th
     assert (level, best) == ("none", "strong") and gains == {kind: strong[kind].difference for kind in sure}
     assert not list(turned_round(answer, {"augment": "photometric"}))  # under no corruption worse than none
     (sentence,) = caveats(answer, "en")
-    assert "Under contrast and noise, though," in sentence and sentence in finding(answer, "en")
+    assert "Under contrast and noise, though," in sentence and sentence == findings(answer, "en")[-1]
 
 
 def test_a_cell_of_an_earlier_plan_is_left_out_and_changes_nothing_under_any_condition(scored):

@@ -168,7 +168,7 @@ def test_an_effect_elsewhere_is_compared_with_the_effect_at_the_baselines(tmp_pa
     assert grid.headings[-1] == "effect − effect at U-Net" and grid.rows[0][-1].head == "–" and len(grid.rows) == 4
     sentences = " ".join(answer_sentences(answer, "en"))
     assert "Compared with U-Net, this effect is 0.00" in sentences and "larger with ResNet" in sentences, sentences
-    assert "与 U-Net 相比，这一效应在 ResNet" in "".join(answer_sentences(answer, "zh"))
+    assert "与 U-Net 相比，这一效应在“ResNet" in "".join(answer_sentences(answer, "zh"))
 
 
 def test_matched_seeds_are_compared_as_pairs(tmp_path):

@@ -30,11 +30,11 @@ from analysis.records.study_paths import README, RESULTS
 from analysis.report import published_scores
 from analysis.report.latex import latex_table
 from analysis.report.picture_files import altered_pictures
+from analysis.text import sentences
 from analysis.text.markdown import escaped, render, table_of
-from analysis.text.sentences import finding
 from analysis.text.study_page import answer_blocks, blocks_table, question_of, study_page
 from analysis.text.tables import pair_table
-from analysis.text.wording import LANGUAGES, phrases
+from analysis.text.wording import GAP, LANGUAGES, phrases
 from analysis.verdicts.answer import Answer, answer_study
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 
@@ -124,7 +124,7 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
     lines = []
     for name, answer in answers.items():
         asked = f"- [{escaped(question_of(answer, language))}]({_seen_from(page, page_path(readme, name, language))})"
-        said = escaped(finding(answer, language))
+        said = escaped(GAP[language].join(sentences.findings(answer, language)))
         lines.append(f"{asked} {said}" if len(asked) + len(said) < LONG else f"{asked}\n  {said}")
     planned = [name for name, answer in answers.items() if not answer.exploratory]
     status = phrases("choices", language).planned(names=planned, others=len(answers) - len(planned))

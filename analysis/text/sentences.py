@@ -16,7 +16,7 @@ from typing import Any
 
 from analysis.statistics.comparisons import Comparison
 from analysis.text.advice import advice, caveats
-from analysis.text.wording import GAP, Phrases, factor_name, finite, level_name, listed, phrases, place_name
+from analysis.text.wording import Phrases, factor_name, finite, level_name, listed, phrases, place_name
 from analysis.verdicts.answer import Answer, CellResult, Sensitivity
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
 
@@ -31,18 +31,22 @@ def answer_sentences(answer: Answer, language: str) -> list[str]:
 
 
 def finding(answer: Answer, language: str) -> str:
-    """The study in a sentence, its first clear effect or that none was found, and one more where it does not hold."""
+    """The study in one sentence: its first clear effect, or that none was found."""
+    return findings(answer, language)[0]
+
+
+def findings(answer: Answer, language: str) -> list[str]:
+    """The finding, then where it differs: at the last combination that has an effect of its own, under corruptions."""
     writer = Writer(answer, language)
     first = writer.sentences()[0]
-    return GAP[language].join(
-        filter(None, [writer.first_clear or first, writer.elsewhere, *caveats(answer, language)[:1]])
-    )
+    said = [writer.first_clear or first, writer.elsewhere, *caveats(answer, language)[:1]]
+    return [sentence for sentence in said if sentence]
 
 
 def finding_and_status(answer: Answer, language: str) -> list[str]:
     """The finding, and whether it was planned: what stands above a table that leaves its page."""
     status = Writer(answer, language).status() if answer.effects and answer.seeds > 1 else []
-    return [finding(answer, language), *status]
+    return [*findings(answer, language), *status]
 
 
 def cell_verdict(answer: Answer, name: str, language: str) -> str:
