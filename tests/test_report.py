@@ -590,3 +590,14 @@ def test_a_matched_study_with_unlike_numbers_of_seeds_is_refused_in_a_sentence(t
     short = replace(study, plan=plan, scores=study.scores[~lacking], runs=study.runs[~gone])
     with pytest.raises(InputError, match=r"matched by seed, and .* has 2 seeds where others have 3"):
         answer_study(short)
+
+
+def test_a_study_that_cannot_compare_anything_yet_is_none_of_the_findings(tmp_path, command):
+    plan = write_study(tmp_path / "outputs")
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- findings -->\n<!-- /findings -->\n")
+    for cell in plan["cells"][1:]:
+        for key in cell["runs"].values():
+            shutil.rmtree(tmp_path / "outputs" / "runs" / key)
+    assert command("report", "made", *report_flags(tmp_path))[0] == 0
+    assert "No study has been measured yet" in readme.read_text()

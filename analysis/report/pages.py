@@ -117,7 +117,7 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
         if name not in ASIDE
     }
     order = sorted(answers, key=lambda name: name != FLAGSHIP)
-    answers = {name: answers[name] for name in order if answers[name].measured}
+    answers = {name: answers[name] for name in order if _can_be_shown(answers[name])}
     shown = next(iter(answers.values()), None)
     if shown is None:
         return phrases("choices", language).no_findings()
@@ -129,6 +129,11 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
     planned = [name for name, answer in answers.items() if not answer.exploratory]
     status = phrases("choices", language).planned(names=planned, others=len(answers) - len(planned))
     return "\n\n".join([blocks_table(answer_blocks(shown, language), language), "\n".join(lines), status])
+
+
+def _can_be_shown(answer: Answer) -> bool:
+    """Whether a study has compared anything, or has come to its end without."""
+    return bool(answer.effects) or (bool(answer.measured) and all(cell.eligibility.judged for cell in answer.cells))
 
 
 def choices(language: str) -> str:

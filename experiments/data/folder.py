@@ -93,7 +93,7 @@ def listing(
         else:
             samples.append(Sample(image, mask, group, place=name))
     if ungrouped and not samples:
-        problems.append(_no_group(ungrouped[0], group_pattern, len(ungrouped)))
+        problems.append(_no_group(min(ungrouped), group_pattern, none=len(ungrouped) > 1))
     else:
         problems += [_no_group(image, group_pattern) for image in sorted(ungrouped)]
     endings = f"files end in {' '.join(sorted(FORMATS))} here"
@@ -236,8 +236,8 @@ def group_of(image: Path, pattern: re.Pattern[str] | None, place: str = "") -> s
     return ((match.group(1) if pattern.groups else match.group(0)) or own) if match else None
 
 
-def _no_group(image: Path, pattern: str | None, of: int = 1) -> Problem:
-    """An image that the pattern does not match; `of`: how many images there are where it matches none."""
+def _no_group(image: Path, pattern: str | None, none: bool = False) -> Problem:
+    """An image that the pattern does not match; `none`: it matches no other either."""
     mismatch = f"--group-pattern '{pattern}' does not match the image {image.name} of {image.parent}"
-    mismatch += f", nor any of the {of - 1} others" if of > 1 else ""
+    mismatch += ", nor any other" if none else ""
     return Problem(image, "no group", f"{mismatch}. Write one that matches every name.")

@@ -63,7 +63,7 @@ def _split(args: ParsedArgs, listing: Listing) -> tuple[splitting.Split | None, 
         if manifest:
             return splitting.read_manifest(manifest, listing.samples), ""
         by, seed, fold = fields.get("split", "car"), fields.get("seed", 0), fields.get("fold")
-        return splitting.divide(listing.samples, by, seed, fold, fields.get("train_cars")), ""
+        return splitting.divide(listing.samples, by, seed, fold), ""
     except InputError as error:
         return None, str(error)
 
