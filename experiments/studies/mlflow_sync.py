@@ -104,13 +104,12 @@ def _snapshot(run_folder: RunFolder, run_type: RunType, studies: Studies) -> Run
         tags, parent = studies.trials[key], studies.parents[key]
     if state.name == "damaged":
         return "changed since they were finished, left out" if state.result else "damaged, left out"
-    commit = {"mlflow.source.git.commit": state.saved["git_commit"]} if state.saved.get("git_commit") else {}
     diverged = {"diverged": str(bool(state.failure.get("diverged"))).lower()} if state.failure else {}
     status = {"finished": "FINISHED", "failed": "FAILED"}.get(state.name, "KILLED")
     metrics = run_type.metrics(state.result) if state.result else {}
     data_dir = Path((state.saved.get("machine") or {}).get("data_dir") or "")
     try:
-        return snapshot(run_folder, config, data_dir, {**tags, **commit, **diverged}, parent, status, metrics)
+        return snapshot(run_folder, config, data_dir, {**tags, **diverged}, parent, status, metrics)
     except (InputError, KeyError, TypeError, ValueError):
         return "damaged, left out"
 

@@ -15,7 +15,6 @@ from filelock import FileLock
 
 from experiments.config.schema import RunConfig
 from experiments.data.images import open_image
-from experiments.runtime.environment import git_commit
 from experiments.tracking import store
 from experiments.tracking.tracker import Session
 from registry import InputError
@@ -128,8 +127,7 @@ class RunUpload:
         tags = {
             "model": config.model, "loss": config.loss, "augment": config.augment, "data": config.data,
             "seed": str(config.seed), "key": run.key, "owner": store.owner(),
-            "mlflow.source.name": "run.py", "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": git_commit(),
-            **run.tags,
+            "mlflow.source.name": "run.py", "mlflow.source.type": "LOCAL", **run.tags,
         }  # fmt: skip
         if run.parent:
             tags["mlflow.parentRunId"] = self._parent_id(run)

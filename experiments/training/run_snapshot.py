@@ -29,6 +29,8 @@ def snapshot(
     result = run_folder.result() or {}
     if "test" in result:  # no trial has test scores
         tags = {**tags, "headline": headline(result)}
+    if commit := run_folder.saved().get("git_commit"):  # of the code that began the run, whoever resumed it
+        tags = {**tags, "mlflow.source.git.commit": commit}
     ended = max((path.stat().st_mtime for path in files), default=began)
     return RunSnapshot(
         config, data_dir, began, epochs, pictures, files, tags, parent, status, metrics or {}, ended

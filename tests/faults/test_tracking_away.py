@@ -299,7 +299,12 @@ def killed_in_the_third_epoch(cars, folder):
 @pytest.mark.fault(22)
 def test_epochs_that_a_kill_kept_from_mlflow_are_sent_on_resume(made_cars, tmp_path, fresh, command):
     output = killed_in_the_third_epoch(made_cars, tmp_path)
+    config = run_folder(output) / "config.json"
+    written = config.stat().st_mtime
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"git_commit": "0" * 40}))  # begun by other code
+    os.utime(config, (written, written))
     assert command(*small(made_cars, output, epochs=5, tracking_uri=fresh))[0] == 0
+    assert run_in(fresh).data.tags["mlflow.source.git.commit"] == "0" * 40
     ((status, _, _, _, metrics, files),) = picture_of(fresh)
     lines = [json.loads(line) for line in (run_folder(output) / "metrics.jsonl").read_text().splitlines()]
     assert status == "FINISHED" and metrics["val/dice"] == [(line["epoch"], line["val/dice"]) for line in lines]
