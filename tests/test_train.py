@@ -1,16 +1,19 @@
 """The loop: its schedule, its one flag, and that it can be stopped and taken up between any two steps."""
 
 import itertools
+import os
 import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from experiments.config.schema import RunConfig
 from experiments.data import cache, carvana
 from experiments.data.dataset import Batches, ImageDataset
+from experiments.runtime import environment
 from experiments.runtime.errors import RunFailed
 from experiments.runtime.interrupts import Interrupted
 from experiments.training.loop import learning_rate, network, start, train, validate
@@ -319,3 +322,12 @@ def test_steps_after_the_first_take_no_new_memory_from_the_system():
         for how in ("keep", "give back")
     )
     assert kept < 2000 < 8000 < given_back
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux counts anew")
+def test_a_run_does_not_report_the_peak_memory_of_an_earlier_one_in_its_process():
+    hundreds_of_mb = np.ones(400 << 17)  # 400 MiB
+    before = environment.peak_memory()
+    del hundreds_of_mb
+    start(MODELS["unet"].build(width=8), CONFIG)
+    assert environment.peak_memory() < before - (200 << 20)

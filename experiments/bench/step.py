@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from experiments.config.schema import RunConfig
-from experiments.runtime.environment import peak_memory
+from experiments.runtime.environment import peak_memory, reset_peak_memory
 from experiments.runtime.errors import RunFailed
 from experiments.training.speed import synthetic_images, training_speeds
 from registry import LOSSES, MODELS
@@ -118,6 +118,7 @@ def serve(name: str) -> None:
     """Run the child process of `BenchmarkProcess`: answer each line on stdin with a number on stdout."""
     request = json.loads(input())
     work = Workload(RunConfig.from_dict(request["config"]), request["steps"])
+    reset_peak_memory()
     before = peak_memory()
     print(before, flush=True)
     loop = own_loop(work) if name == "own" else plain_loop(work, autocast=name != "plain")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib.metadata
@@ -64,8 +65,15 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(M_MMAP_THRESHOLD, LARGEST) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
 
 
+def reset_peak_memory() -> None:
+    """Return freed memory to the system and count the peak from now on, where the system can (Linux with glibc)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory() -> int:
-    """Peak resident memory of this process in bytes; 0 where the system does not report it."""
+    """Peak resident memory of this process since the reset, in bytes; 0 where the system does not report it."""
     try:  # not getrusage first: on Linux a child begins with its parent's peak there
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from experiments.config.schema import RunConfig
 from experiments.data.dataset import Batches, ImageDataset, as_input, as_target
-from experiments.runtime.environment import keep_freed_memory
+from experiments.runtime.environment import keep_freed_memory, reset_peak_memory
 from experiments.runtime.errors import Diverged
 from experiments.runtime.interrupts import Interrupted
 
@@ -122,9 +122,10 @@ def _cosine(start: float, end: float, share: float) -> float:
 
 def start(model: nn.Module, config: RunConfig) -> State:
     """Move the model to its device in channels-last memory and create its optimizer; return the initial state."""
+    reset_peak_memory()  # of an earlier run in this process
     if config.device == "cuda":
         _repeatable_cuda()
-        torch.cuda.reset_peak_memory_stats()  # of an earlier run in this process
+        torch.cuda.reset_peak_memory_stats()
     keep_freed_memory()
     device, autocast = torch.device(config.device), AUTOCAST[config.precision]
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
