@@ -2,12 +2,13 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
 from analysis.statistics import look_level
 from analysis.statistics.comparisons import Comparison
-from experiments.studies import looks
+from experiments.studies import display, looks
 from experiments.studies.plan import Plan
 from experiments.studies.study_file import parse_study
 from experiments.tracking.store import local_uri, summaries_name
@@ -60,6 +61,40 @@ def compared(difference, half):
 )
 def test_how_many_seeds_more_are_likely(found, margin, more):
     assert looks.likely_more(found, 3, margin) == more
+
+
+def test_what_more_seeds_do_not_shrink_is_not_decided_by_them():
+    assert looks.likely_more(compared(0.002, 0.004), 3, 0.001, share=0.9) > 10
+    assert looks.likely_more(compared(0.002, 0.004), 3, 0.001, share=0.7) is None
+
+
+@pytest.mark.parametrize(("failure", "ended"), [({"reason": "CUDA out of memory"}, False), ({"diverged": True}, True)])
+def test_a_look_waits_for_runs_that_will_be_tried_again(tmp_path, failure, ended):
+    (folder := tmp_path / "k").mkdir()
+    (folder / "config.json").write_text(json.dumps({"config": {"epochs": 1}}))
+    (folder / "failed.json").write_text(json.dumps(failure))
+    run, machine = SimpleNamespace(config=SimpleNamespace(key="k")), SimpleNamespace(runs_dir=tmp_path)
+    given = SimpleNamespace(
+        run=lambda *_: run, runs=lambda: [("cell", 0)], committed_dice=lambda *_: None, machine=machine,
+        looks_taken=[], study=SimpleNamespace(looks=(1, 2)),
+    )  # fmt: skip
+    assert looks.is_due(given) == ended
+
+
+def test_status_says_what_the_look_recorded_where_the_runs_are_on_another_machine():
+    growing = plan()
+    growing.looks_taken.append({"seeds": 3, "level": 0.02, "open": ["loss: dice"]})
+    assert display.look_line(growing, []) == "Look at 3 seeds (error rate 0.0200): 1 undecided: loss: dice."
+
+
+def test_the_further_of_two_plans_counts(tmp_path, monkeypatch):
+    growing, taken = plan(), [{"seeds": 3, "level": 0.02, "open": ["loss: dice"]}]
+    monkeypatch.setattr(Plan, "folder", tmp_path / "outputs")
+    for path, done in ((tmp_path / "outputs" / "plan.json", []), (tmp_path / "tiny" / "study.json", taken)):
+        path.parent.mkdir()
+        path.write_text(json.dumps({"design": {"seeds": [0, 1, 2], "looks": [3, 4, 5], "looks_taken": done}}))
+    looks.load_looks(growing, tmp_path)
+    assert growing.looks_taken == taken
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.statistics.power import Spread, chances, detectable, smallest_difference, spread_of, what_it_can_detect
+from analysis.statistics.estimator import AddedVariance
+from analysis.statistics.power import (
+    Spread,
+    chances,
+    detectable,
+    smallest_difference,
+    spread_of,
+    spread_of_differences,
+    what_it_can_detect,
+)
 from analysis.statistics.simulate_intervals import PILOT, pilot, scaled, scores
 
 
@@ -24,6 +33,23 @@ def test_without_car_effects_and_with_seeds_galore_power_is_that_of_the_t_test()
     shift = 0.0005 / (0.001 / np.sqrt(40))
     oracle = stats.nct.sf(stats.t.isf(0.025, df), df, shift)
     assert chances(spread, 40, 54, 0.0005, 0).better == pytest.approx(oracle, abs=0.01)
+
+
+def test_power_of_runs_matched_by_seed_is_that_of_the_paired_t_test():
+    spread, df = Spread(0.001, 0.0, 0.0), 5 - 1
+    oracle = stats.nct.sf(stats.t.isf(0.025, df), df, 0.001 / (0.001 / np.sqrt(5)))
+    assert chances(spread, 5, 54, 0.001, 0, matched=True).better == pytest.approx(oracle, abs=0.02)
+    added = AddedVariance(np.asarray(0.001**2 / 5), np.asarray(1e9))  # as much again, exactly known
+    assert chances(spread, 5, 54, 0.001, 0, matched=True, added=added).better < oracle - 0.05
+
+
+def test_the_spread_of_differences_comes_back_from_many_seeds_and_cars():
+    own = Spread(0.002, 0.001, 0.0015)
+    shared = np.random.default_rng(5).normal(0, 0.01, (400, 1))  # what a seed does to all cells cancels
+    tables = [scores(np.random.default_rng(n), 400, 400, own, draws=1)[0] + shared for n in range(2)]
+    found = spread_of_differences([tables[1] - tables[0]])
+    twice = {name: value * np.sqrt(2) for name, value in vars(own).items()}
+    assert vars(found) == pytest.approx(twice, rel=0.1)
 
 
 def test_the_smallest_difference_is_found_with_the_power_asked_for():

@@ -18,6 +18,7 @@ from analysis.statistics.estimator import stack
 from analysis.text.sentences import answer_sentences
 from analysis.text.tables import effect_grids
 from analysis.verdicts.answer import Named, answer_study, at_look, last_look, open_comparisons
+from registry import InputError
 from tests.made_study import LOSSES, MODELS, write_study
 
 COMMITTED = committed.committed_studies(RESULTS)
@@ -292,6 +293,52 @@ def test_an_unfinished_next_seed_leaves_the_last_look_as_it_was(study):
     growing = looking(altered(study, "unet-dice", 3, state="missing", reason="not begun"), range(4))
     assert last_look(growing) == 3 and answer_study(growing).seeds == 3
     assert last_look(looking(study, range(4), looks=(6, 7))) == 0
+
+
+def test_before_the_first_look_nothing_is_judged(study):
+    early = looking(altered(study, "unet-dice", 3, state="missing", reason="not begun"), range(4), looks=(4, 5))
+    answer = answer_study(early)
+    assert answer.judged == [] and answer.effects == [] and answer.best == () and answer.pairs is None
+    assert len(answer.measured) == len(early.cells)
+    assert "(47 of 48 runs)" in (first := answer_sentences(answer, "en")[0]) and "after 4 seeds" in first
+
+
+def test_runs_after_the_last_look_stay_on_record(study):
+    growing = looking(altered(study, "unet-dice", 3, state="missing", reason="not begun"), range(4))
+    answer = answer_study(growing)
+    assert set(answer.study.runs.seed) == {0, 1, 2} and answer.records is growing
+    assert answer_study(study).records.runs is study.runs
+
+
+def test_an_older_plan_takes_no_seed_and_no_look_from_the_committed_study(study):
+    taken = [{"seeds": 3, "level": 0.03, "open": ["loss: dice"]}]
+    old, older = looking(study, range(4)), looking(at_look(study, 3), range(3))
+    old.plan["design"]["looks_taken"] = taken
+    merged = committed.merge_studies(old, older).plan["design"]
+    assert merged["seeds"] == [0, 1, 2, 3] and merged["looks_taken"] == taken
+    extended = replace(study, plan={**study.plan, "design": {**study.plan["design"], "extended_from": [2]}})
+    assert committed.merge_studies(extended, study).plan["design"]["extended_from"] == [2]
+
+
+def test_runs_that_differ_in_a_setting_without_a_column_do_not_stand_in_one_table(study):
+    same = {key: {"test_views": 4, "seed": seed} for key, seed in zip(study.runs.key, study.runs.seed, strict=True)}
+    assert answer_study(replace(study, configs=same)).effects
+    with pytest.raises(InputError, match="differ in test_views"):
+        answer_study(replace(study, configs={**same, study.runs.key.iloc[0]: {"seed": 0}}))
+
+
+def test_without_a_stalled_run_a_matched_study_lacks_its_seed(study):
+    matched = {**study.plan, "design": {**study.plan["design"], "draw_training_cars": True}}
+    answer = answer_study(replace(shifted(study, "unet-bce_dice", 3, -0.02), plan=matched))
+    assert answer.unstalled.seeds == 3
+    assert any("without its seed (3 are left)" in sentence for sentence in answer_sentences(answer, "en"))
+
+
+def test_whether_factors_interact_is_judged_at_the_level_of_the_look(study):
+    answer = answer_study(looking(study, range(4)))
+    for p, said in ((0.049, False), (0.047, True)):
+        one = replace(answer, interaction=replace(answer.interaction, p=p))
+        assert any("The factors interact" in sentence for sentence in answer_sentences(one, "en")) == said
 
 
 def test_what_is_open_are_the_undecided_primary_comparisons(tmp_path):

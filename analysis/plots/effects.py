@@ -109,7 +109,7 @@ def against(answer: Answer, factor: str, baseline: str, language: str) -> str:
 def effects_axis(answer: Answer, margins: Iterable[float], language: str) -> str:
     """What the axis of differences shows."""
     texts = list(dict.fromkeys(f"{margin:g}" for margin in margins))
-    return str(phrases("pictures", language).effects_axis(level=f"{100 * answer.level:.4g}", margins=texts))
+    return str(phrases("pictures", language).effects_axis(looks=bool(answer.study.looks), margins=texts))
 
 
 def placed(groups: Sequence[Contrasts], width: float) -> list[Placed]:

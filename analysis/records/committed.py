@@ -231,7 +231,10 @@ def _in_order(table: pd.DataFrame, plan: Mapping[str, Any], by: str = "seed") ->
 
 
 def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """The new plan, with the cells that only the old one knows and with the versions of both."""
+    """The new plan, with what only the old one knows (cells, seeds and looks, that seeds were added), and the versions.
+
+    A new plan knows less of its own study where another machine has gone on with it.
+    """
     known = {cell["cell"] for cell in new.get("cells", [])}
     measured = {cell["cell"]: cell for cell in old.get("cells", []) if cell.get("rate") is not None}
     now = [measured.get(cell["cell"], cell) if cell.get("rate") is None else cell for cell in new.get("cells", [])]
@@ -242,4 +245,15 @@ def _laid_over(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
     versions: dict[str, str] = {}
     for name, value in [*old.get("environment", {}).items(), *new.get("environment", {}).items()]:
         versions[name] = ", ".join(sorted({*filter(None, versions.get(name, "").split(", ")), *value.split(", ")}))
-    return {**new, "cells": cells, "factors": factors, "environment": versions}
+    design, before = dict(new.get("design", {})), old.get("design", {})
+    if design.get("looks") == before.get("looks") and len(_looks_taken(old)) > len(_looks_taken(new)):
+        design |= {"seeds": before["seeds"], "looks_taken": before["looks_taken"]}
+        keys = {cell["cell"]: cell.get("runs", {}) for cell in old.get("cells", [])}
+        cells = [{**cell, "runs": {**keys.get(cell["cell"], {}), **cell.get("runs", {})}} for cell in cells]
+    elif "extended_from" in before and set(before["seeds"]) <= set(design.get("seeds", [])):
+        design.setdefault("extended_from", before["extended_from"])
+    return {**new, "design": design, "cells": cells, "factors": factors, "environment": versions}
+
+
+def _looks_taken(plan: Mapping[str, Any]) -> list[Any]:
+    return list(plan.get("design", {}).get("looks_taken", []))

@@ -246,7 +246,7 @@ def _altered(results: Path, found: Answer) -> list[str]:
     """The files of numbers (runs, pairs, the table for a paper) that are not what the scores give."""
     name = found.study.name
     due = {
-        "runs.csv": (committed.runs_csv(found.study), ""),
+        "runs.csv": (committed.runs_csv(found.records), ""),
         "pairs.csv": (pairs_csv(found), ""),
         f"{name}.tex": (latex_table(found).encode(), " --latex"),
     }

@@ -82,12 +82,12 @@ def result_files(
     files: dict[Path, bytes] = {}
     ledger = test_set_ledger.read_ledger(paths.results)
     for name, found in reported.items():
-        folder, own = paths.results / name, committed.study_files(found.study)
+        folder, own = paths.results / name, committed.study_files(found.records)
         own |= {"pairs.csv": pages.pairs_csv(found)} | picture_files(found.study, own, drawn[name])
         if latex or (folder / f"{name}.tex").exists():  # the table for a paper
             own[f"{name}.tex"] = latex_table(found).encode()
         files |= {folder / file: content for file, content in own.items()}
-        ledger = test_set_ledger.entered(ledger, found.study)
+        ledger = test_set_ledger.entered(ledger, found.records)
     if reported:
         files[paths.results / "ledger.csv"] = test_set_ledger.as_csv(ledger)
     return files

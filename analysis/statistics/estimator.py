@@ -154,11 +154,11 @@ def contrast(cells: Sequence[CellSummary], weights: Sequence[float], added: Adde
     variance = parts.sum(-1)
     beyond = np.where(np.isinf(variance), 0, np.maximum(between - residual, 0))
     if added is not None:
-        variance, df = _with_added(variance, df, added)
+        variance, df = with_added(variance, df, added)
     return Estimate(np.asarray(value), variance, df, beyond, np.full(variance.shape, max(cars - 1, 1.0)))
 
 
-def _with_added(variance: Array, df: Array, added: AddedVariance) -> tuple[Array, Array]:
+def with_added(variance: Array, df: Array, added: AddedVariance) -> tuple[Array, Array]:
     """The sum of two variances and its degrees of freedom (Satterthwaite); an infinite variance keeps its own."""
     total = variance + added.variance
     known = (total > 0) & np.isfinite(total)

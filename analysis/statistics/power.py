@@ -19,7 +19,15 @@ from numpy.typing import ArrayLike
 from scipy import optimize, stats
 
 from analysis.statistics.comparisons import check_scores
-from analysis.statistics.estimator import Array, Estimate, contrast, summarise_cell, welch_df
+from analysis.statistics.estimator import (
+    AddedVariance,
+    Array,
+    Estimate,
+    contrast,
+    summarise_cell,
+    welch_df,
+    with_added,
+)
 
 STUDIES = 4000  # whose mean squares are drawn, always the same ones, so that a plan does not change from call to call
 
@@ -83,6 +91,20 @@ def spread_of(cells: Sequence[ArrayLike]) -> Spread:
     return Spread(*(float(np.sqrt(part)) for part in (2 * np.mean(seed), np.mean(pairs), 2 * np.mean(residual))))
 
 
+def spread_of_differences(differences: Sequence[ArrayLike]) -> Spread:
+    """The spread of differences that were formed within each seed, (seeds, cars) each: that of runs matched by seed.
+
+    What the runs of a seed share, such as the training groups that it draws, has cancelled. At least two seeds and two
+    cars; a negative estimate counts as 0.
+    """
+    made = [summarise_cell(table) for table in differences]
+    cars = np.asarray(differences[0]).shape[1]
+    seed = [max(float(one.variance - one.residual), 0) * one.seeds for one in made]
+    residual = [float(one.residual) * one.seeds * cars for one in made]
+    beyond = [float(contrast([one], [1]).car_variance) * cars for one in made]
+    return Spread(*(float(np.sqrt(np.mean(part))) for part in (seed, beyond, residual)))
+
+
 def chances(
     spread: Spread,
     seeds: int,
@@ -92,16 +114,20 @@ def chances(
     comparisons: int = 1,
     averaged: int = 1,
     level: float = 0.95,
+    matched: bool = False,
+    added: AddedVariance | None = None,
 ) -> Chances:
     """How often a comparison would end in which verdict if a - b were `difference` in truth (higher is better).
 
     `comparisons` is the number of pairs in the family, `averaged` the number of levels of the other factor that a main
-    effect is averaged over (its cells are taken to vary independently). Raises ValueError below two seeds or two cars.
+    effect is averaged over (its cells are taken to vary independently). Where runs are `matched` by seed, n seeds give
+    n - 1 degrees of freedom. `added` is a variance besides, of uncertain learning rates. Raises ValueError below two
+    seeds or two cars.
     """
     if seeds < 2 or cars < 2:
         raise ValueError(f"With {seeds} seeds and {cars} cars every verdict is undecided: plan at least two of each.")
-    half = _half_widths(spread, seeds, cars, (1 - level) / comparisons, averaged)
-    error = np.sqrt(_variance(spread, seeds, cars, averaged))
+    half = _half_widths(spread, seeds, cars, (1 - level) / comparisons, averaged, matched, *_parts(added))
+    error = np.sqrt(_variance(spread, seeds, cars, averaged) + _parts(added)[0])
     if not error:
         half, error = np.zeros(1), np.float64(1e-300)  # no spread at all: the verdict is the truth's
     inside = np.maximum(rope - half, 0)
@@ -121,16 +147,20 @@ def smallest_difference(
     comparisons: int = 1,
     averaged: int = 1,
     level: float = 0.95,
+    matched: bool = False,
+    added: AddedVariance | None = None,
 ) -> float:
     """Find the smallest true difference found `better` with probability `power`; arguments as for `chances`."""
-    error = float(np.sqrt(_variance(spread, seeds, cars, averaged)))
+    error = float(np.sqrt(_variance(spread, seeds, cars, averaged) + _parts(added)[0]))
     if not error:
         return 0.0
 
     def missing(difference: float) -> float:
-        return chances(spread, seeds, cars, difference, 0, comparisons, averaged, level).better - power
+        found = chances(spread, seeds, cars, difference, 0, comparisons, averaged, level, matched, added)
+        return found.better - power
 
-    top = float(_half_widths(spread, seeds, cars, (1 - level) / comparisons, averaged).max()) + 10 * error
+    half = _half_widths(spread, seeds, cars, (1 - level) / comparisons, averaged, matched, *_parts(added))
+    top = float(half.max()) + 10 * error
     return float(optimize.brentq(missing, 0, top, xtol=1e-4 * error))
 
 
@@ -155,7 +185,13 @@ def what_it_can_detect(
 
 
 def detectable(
-    spread: Spread, seeds: int, cars: int, levels: Mapping[str, int], rope: float, level: float = 0.95
+    spread: Spread,
+    seeds: int,
+    cars: int,
+    levels: Mapping[str, int],
+    rope: float,
+    level: float = 0.95,
+    matched: bool = False,
 ) -> dict[str, Any]:
     """Of a study that crosses factors of so many `levels`: {"pair": …, "main": {factor: …}, "equivalent": …}.
 
@@ -170,12 +206,12 @@ def detectable(
     def smallest(number: int) -> float | None:
         if number < 2:
             return None
-        return smallest_difference(spread, seeds, cars, 0.8, number - 1, cells // number, level)
+        return smallest_difference(spread, seeds, cars, 0.8, number - 1, cells // number, level, matched)
 
     return {
         "pair": smallest(cells),
         "main": {name: smallest(number) for name, number in levels.items()},
-        "equivalent": chances(spread, seeds, cars, 0.0, rope, max(1, cells - 1), 1, level).equivalent,
+        "equivalent": chances(spread, seeds, cars, 0.0, rope, max(1, cells - 1), 1, level, matched).equivalent,
     }
 
 
@@ -188,9 +224,11 @@ def _between_seeds(spread: Spread, seeds: int, cars: int) -> float:
 
 
 @functools.lru_cache(maxsize=64)  # a root search calls it with the same arguments a dozen times
-def _half_widths(spread: Spread, seeds: int, cars: int, alpha: float, averaged: int) -> Array:
+def _half_widths(
+    spread: Spread, seeds: int, cars: int, alpha: float, averaged: int, matched: bool, extra: float, extra_df: float
+) -> Array:
     """Half widths (studies,) of the intervals at error rate `alpha` that studies would see; not to be modified."""
-    rng, cells = np.random.default_rng(0), 2 * averaged
+    rng, cells = np.random.default_rng(0), 1 if matched else 2 * averaged
 
     def seen(df: int, number: int) -> Array:
         return rng.chisquare(df, (STUDIES, number)) / df
@@ -199,5 +237,11 @@ def _half_widths(spread: Spread, seeds: int, cars: int, alpha: float, averaged: 
     parts = _between_seeds(spread, seeds, cars) / averaged / cells * seen(seeds - 1, cells)
     over_cars = (spread.car**2 / cars / averaged + residual) * seen(cars - 1, 1)[:, 0]
     beyond = np.maximum(over_cars - residual * seen((seeds - 1) * (cars - 1), cells).mean(1), 0)
-    df = welch_df(parts, np.full(cells, seeds - 1))
-    return Estimate(np.zeros(STUDIES), parts.sum(1), df, beyond, np.full(STUDIES, cars - 1.0)).half_width(alpha)
+    variance, df = parts.sum(1), welch_df(parts, np.full(cells, seeds - 1))
+    if extra:
+        variance, df = with_added(variance, df, AddedVariance(np.asarray(extra), np.asarray(extra_df)))
+    return Estimate(np.zeros(STUDIES), variance, df, beyond, np.full(STUDIES, cars - 1.0)).half_width(alpha)
+
+
+def _parts(added: AddedVariance | None) -> tuple[float, float]:
+    return (0.0, math.inf) if added is None else (float(added.variance), float(added.df))

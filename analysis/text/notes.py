@@ -73,7 +73,8 @@ def sensitivity_lines(answer: Answer, ledger: pd.DataFrame, language: str) -> li
         found = getattr(answer, name)
         if found is not None and answer.effects:
             changed = [(_named(answer, what, language), before, after) for what, before, after in found.changed]
-            lines.append(getattr(words, name)(left_out=found.left_out, changed=changed))
+            matched = {"matched": study.paired, "left": found.seeds} if name == "unstalled" else {}
+            lines.append(getattr(words, name)(left_out=found.left_out, changed=changed, **matched))
     done = study.finished
     if len(answer.judged) > 1 and (seeds := np.sqrt(np.mean([cell.sd**2 for cell in answer.judged]))) > 0:
         lines.append(words.separation(combinations=np.std([cell.dice for cell in answer.judged], ddof=1), seeds=seeds))

@@ -17,7 +17,7 @@ from analysis.statistics.estimator import Array
 from analysis.text.markdown import Grid, TableCell
 from analysis.text.tables import MARKS, NARROW, UNKNOWN, chunks
 from analysis.text.wording import factor_name, level_name, phrases, points
-from analysis.verdicts.answer import LEVEL, Answer
+from analysis.verdicts.answer import Answer
 from analysis.verdicts.planned_contrasts import ContrastTable
 
 CLEAN, STRENGTHS, STRENGTH = "clean", (1, 2, 3), re.compile(r"(.+) ([123])")
@@ -38,7 +38,8 @@ def differences(answer: Answer, factor: str) -> dict[str, dict[str, Comparison]]
     for name, cells in scores.items():
         if STRENGTH.fullmatch(name):
             continue
-        effects = ContrastTable(study, {cell: dice for cell, dice in cells.items() if cell in judged}, LEVEL)
+        shown = {cell: dice for cell, dice in cells.items() if cell in judged}
+        effects = ContrastTable(study, shown, answer.level, answer.rate_cost)
         if factor_effects := effects.factor_effects(factor):
             found[name] = dict(factor_effects.comparisons)
     return found
@@ -86,7 +87,8 @@ def turned_round(answer: Answer, taken: Mapping[str, str]) -> Iterator[tuple[str
             column, sign, verdict = (other, 1, "better") if level == baseline else (level, -1, "worse")
             if other != level and baseline in (level, other):
                 against = {kind: found[kind][column] for kind in kinds if column in found[kind]}
-                stands = {kind for kind, c in against.items() if c.verdict == verdict and c.p * len(kinds) <= 1 - LEVEL}
+                clear = {kind: c.p for kind, c in against.items() if c.verdict == verdict}
+                stands = {kind for kind, p in clear.items() if p * len(kinds) <= 1 - answer.level}
                 won[other] = {kind: sign * c.difference for kind, c in against.items() if kind in stands}
         best = max(won, key=lambda other: (len(won[other]), sum(won[other].values())), default="")
         if best and won[best]:

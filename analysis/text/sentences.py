@@ -17,7 +17,7 @@ from typing import Any
 from analysis.statistics.comparisons import Comparison
 from analysis.text.advice import advice, caveats
 from analysis.text.wording import Phrases, factor_name, finite, level_name, listed, phrases, place_name
-from analysis.verdicts.answer import Answer, CellResult, Sensitivity
+from analysis.verdicts.answer import Answer, CellResult, Sensitivity, last_look
 from analysis.verdicts.planned_contrasts import EffectsWithin, FactorEffects
 
 CLEAR = ("better", "worse")
@@ -106,7 +106,9 @@ class Writer:
             return [self.words.nothing_measured(planned=planned, failed=failed, **setting(answer))]
         if not answer.effects or answer.seeds < 2:
             reason = "too few" if len(answer.judged) < 2 else "one seed" if answer.seeds == 1 else "no baseline"
-            first = self.words.no_verdict(reason=reason, **self._opening())
+            looks = answer.study.looks
+            due = looks[0] if looks and not last_look(answer.study) else None
+            first = self.words.no_verdict(reason=reason, first=due, **self._opening())
             return [first, *self._unjudged(), *advice(answer, self.language)]
         first = self.words.headline(**self._headline(), **self._opening())
         return [
@@ -124,9 +126,9 @@ class Writer:
     def _opening(self) -> dict[str, Any]:
         """What the first sentence says of the study: its size, and how much of it has run."""
         runs = self.answer.study.runs
-        done, looks = int((runs.state == "finished").sum()), self.answer.study.looks
+        done = int((runs.state == "finished").sum())
         ended = done + int((runs.state == "failed").sum())
-        partial = ended < len(runs) and not looks
+        partial = ended < len(runs)
         return {**setting(self.answer), "done": done if partial else None, "planned": len(runs)}
 
     def _headline(self) -> dict[str, Any]:
@@ -164,7 +166,7 @@ class Writer:
 
     def _interacts(self) -> bool:
         """Whether the test of interaction found that averages hide differences between combinations."""
-        return self.answer.interaction is not None and self.answer.interaction.p <= 0.05
+        return self.answer.interaction is not None and self.answer.interaction.p <= 1 - self.answer.level
 
     def _average(self, effects: FactorEffects, after: bool) -> list[str]:
         """The levels of a factor against its baseline; what is averaged over is said once, and where it changes."""
@@ -298,8 +300,9 @@ class Writer:
         if stalled:
             runs = sum(len(cell.eligibility.stalled) for cell in stalled)
             names = self._cells(stalled) if len(stalled) == 1 else ""
-            of = len(answer.study.finished)
-            lines.append(self.words.stalled(runs=runs, of=of, names=names, **_changes(answer.unstalled)))
+            of, without = len(answer.study.finished), answer.unstalled
+            matched = {"matched": answer.study.paired, "left": without.seeds if without else 0}
+            lines.append(self.words.stalled(runs=runs, of=of, names=names, **matched, **_changes(without)))
         if answer.faultless and answer.faultless.changed:
             lines.append(self.words.without_faulty(images=answer.faultless.left_out, **_changes(answer.faultless)))
         return lines

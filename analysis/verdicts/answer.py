@@ -65,13 +65,14 @@ class Sensitivity:
 
     left_out: int  # images with listed faulty masks, or stalled runs
     changed: list[tuple[Named, Comparison, Comparison]]  # comparisons whose verdict changes, with and without
+    seeds: int = 0  # that are left: where runs are matched by seed, a stalled run takes its whole seed along
 
 
 @dataclass(frozen=True)
 class Answer:
     """A study with its verdicts; `cells` in the order of the plan."""
 
-    study: Study
+    study: Study  # at its last look, without the runs after it
     cells: list[CellResult]
     scores: dict[str, Array]  # of every measured cell: Dice (seeds, groups)
     level: float = LEVEL  # of the intervals: at a look, stricter than 0.95
@@ -83,6 +84,13 @@ class Answer:
     pairs: Family[str] | None = None  # every two judged cells; only for pairs.csv
     faultless: Sensitivity | None = None  # None where it is not known which masks are faulty
     unstalled: Sensitivity | None = None  # None without stalled runs
+    rate_cost: RateCost | None = None  # what uncertain learning rates add to every variance; None where they were given
+    whole: Study | None = None  # with the runs after the last look; None where that is `study`
+
+    @property
+    def records(self) -> Study:
+        """All that is on record."""
+        return self.whole or self.study
 
     @property
     def judged(self) -> list[CellResult]:
@@ -137,7 +145,10 @@ def answer_study(study: Study, seeds: int | None = None) -> Answer:
     Raises:
         InputError: where its runs may not stand in one table.
     """
-    found = _answer(at_look(study, seeds if seeds is not None else last_look(study)))
+    look = seeds if seeds is not None else last_look(study)
+    if study.looks and not look:
+        return _answer(study, judge=False)
+    found = _answer(at_look(study, look))
     faulty = study.plan.get("known_faulty")
     scores = found.study.scores
     if faulty is not None and len(scores):
@@ -147,7 +158,7 @@ def answer_study(study: Study, seeds: int | None = None) -> Answer:
     stalled = [(cell.name, seed) for cell in found.judged for seed in cell.eligibility.stalled]
     if stalled:
         found = replace(found, unstalled=_sensitivity(found, _without_runs(found, stalled), len(stalled)))
-    return found
+    return found if len(found.study.runs) == len(study.runs) else replace(found, whole=study)
 
 
 def last_look(study: Study) -> int:
@@ -182,9 +193,15 @@ def open_comparisons(answer: Answer) -> list[Named]:
     ]
 
 
-def _answer(study: Study) -> Answer:
+def _answer(study: Study, judge: bool = True) -> Answer:
+    """The verdicts of a study; only its numbers with `judge` False, before its first look."""
     refuse_mixed(study)
     eligibility_of, scores, level = eligibilities(study), by_car(study), level_of(study)
+    if not judge:
+        eligibility_of = {
+            name: replace(one, kind="incomplete" if one.judged else one.kind, still_improving=False, stalled=())
+            for name, one in eligibility_of.items()
+        }
     cells = [_cell(study, cell, eligibility_of[cell["cell"]], scores.get(cell["cell"])) for cell in study.cells]
     judged = {cell.name: scores[cell.name] for cell in cells if cell.eligibility.judged and cell.name in scores}
     _refuse_unpaired(study, judged)
@@ -209,6 +226,7 @@ def _answer(study: Study) -> Answer:
         replace(pairs, comparisons={names: one.within(1) for names, one in pairs.comparisons.items()})
         if pairs
         else None,
+        rate_cost=cost,
     )
 
 
@@ -308,4 +326,4 @@ def _sensitivity(found: Answer, without: Answer, left_out: int) -> Sensitivity:
         for name, comparison in found.comparisons()
         if name in after and after[name].verdict != comparison.verdict
     ]
-    return Sensitivity(left_out, changed)
+    return Sensitivity(left_out, changed, without.seeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,9 @@ from analysis.statistics.estimator import t_quantile
 from analysis.statistics.stalled_runs import stalled
 from registry import InputError
 
+# Settings in which the runs of one table may differ: `weights` is the digest of what model_kwargs names, `intensity` is
+# derived from the training images where it was not set.
+OWN = ("seed", "learning_rate", "device", "threads", "weights", "intensity")
 WORDS = {"data_fingerprint": "the data's fingerprint", "protocol": "protocol", "epochs": "budget (epochs)"}
 
 
@@ -42,8 +46,9 @@ class Eligibility:
 def refuse_mixed(study: Study) -> None:
     """Raise InputError where finished runs differ in anything that is not the study's factor (budget, data, ...)."""
     runs, varied = study.finished, varied_fields(study)
-    for name in SHARED:
-        groups = dict(iter(runs.groupby(runs[name].astype(str), sort=True)))
+    columns = {name: runs[name].astype(str) for name in SHARED} | _further(study)
+    for name, values in columns.items():
+        groups = dict(iter(runs.groupby(values, sort=True)))
         if len(groups) < 2 or name in varied:
             continue
         examples = "; ".join(f"{value or 'none'}: {_example(part)}" for value, part in groups.items())
@@ -53,6 +58,17 @@ def refuse_mixed(study: Study) -> None:
             "delete the other runs' rows from its runs.csv."
         )
     _refuse_unequal_tuning(study)
+
+
+def _further(study: Study) -> dict[str, pd.Series]:
+    """The values of all settings that runs.csv has no column for, by configs.json; a missing one has its default."""
+    runs = study.finished
+    runs = runs[runs.key.isin(list(study.configs))]
+    names = {name for key in runs.key for name in study.configs[key]} - {*SHARED, *OWN}
+    return {
+        name: runs.key.map(lambda key, name=name: json.dumps(study.configs[key].get(name)))  # type: ignore[misc]
+        for name in sorted(names)
+    }
 
 
 def _refuse_unequal_tuning(study: Study) -> None:

@@ -8,12 +8,13 @@ uncertain learning rates cost is added; where the seed also draws the training g
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from analysis.records.study_results import Study
 from analysis.statistics.comparisons import Comparison, as_comparisons, planned_contrast
-from analysis.statistics.estimator import Array, Estimate, stack
+from analysis.statistics.estimator import Array, Estimate, stack, t_quantile
 from analysis.statistics.rate_cost import RateCost, cost_of
 
 Place = tuple[str, ...]  # levels of other factors
@@ -28,6 +29,7 @@ class FactorEffects:
         over: the combinations of the other factors that each of these averages over: those judged at both levels.
         planned: how many such combinations the plan has.
         margin: half the width of the region of equivalence.
+        shrinks: by level, the share of the squared half width that more seeds would make smaller.
         confirmatory: whether the plan named the comparisons, with their baseline, before the first score.
     """
 
@@ -38,6 +40,7 @@ class FactorEffects:
     planned: int
     margin: float
     confirmatory: bool
+    shrinks: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -102,6 +105,7 @@ class ContrastTable:
             len(planned),
             margin,
             factor in self.study.reading.confirmatory,
+            dict(zip(over, map(self._shrinks, sums), strict=True)),
         )
         return found
 
@@ -163,6 +167,14 @@ class ContrastTable:
             one.within(round(sum(w for w in weights.values() if w > 0), 6))
             for one, weights in zip(found, sums, strict=True)
         ]
+
+    def _shrinks(self, weights: Mapping[Place, float]) -> float:
+        """The share that runs have in the squared half width of a contrast; 1 where it is not known."""
+        whole = self._estimate(weights)
+        runs = planned_contrast([self.at[key] for key in weights], list(weights.values()), self.study.paired)
+        squared = float(whole.half_width(1 - self.level)) ** 2
+        part = float(t_quantile(1 - self.level, whole.seed_df)) ** 2 * float(runs.seed_variance)
+        return part / squared if 0 < squared < math.inf else 1.0
 
     def _estimate(self, weights: Mapping[Place, float]) -> Estimate:
         added = cost_of(self.cost, {self.cells[key]: weight for key, weight in weights.items()})

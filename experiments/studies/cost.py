@@ -90,16 +90,20 @@ def _speed_key(config: dict[str, Any]) -> str:
 
 
 def planned_power(plan: Plan) -> PlannedPower:
-    """What the study can detect, by the pilot's variances where it is finished, otherwise by the assumed ones."""
+    """What the study can detect, by the pilot's variances where it is finished, otherwise by the assumed ones.
+
+    With seeds until decided: at the first look.
+    """
     scores = pilot_scores(plan)
     spread = spread_of(scores) if scores else Spread(**plan.study.guess)
     test_cars = len({sample.group for sample in plan.cells[0].base.parts.test})
     study = plan.study
     levels = {name: len(factor) for name, factor in study.factors.items()}
-    level = 1 - look_level(study.looks, paired=study.draw_training_cars) if study.looks else 0.95
+    matched, seeds = study.draw_training_cars, study.looks[0] if study.looks else len(study.seeds)
+    level = 1 - look_level(study.looks, paired=matched) if study.looks else 0.95
     return PlannedPower(
         {"car": spread.car, "seed": spread.seed, "residual": spread.residual, "source": "pilot" if scores else "guess"},
-        power.detectable(spread, len(study.seeds), test_cars, levels, study.cell_rope or study.rope, level),
+        power.detectable(spread, seeds, test_cars, levels, study.cell_rope or study.rope, level, matched),
     )
 
 

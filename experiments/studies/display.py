@@ -70,10 +70,12 @@ def look_line(plan: Plan, left: Sequence[OpenComparison]) -> str:
     """What a look found, in a line."""
     look = plan.looks_taken[-1]
     head = f"Look at {look['seeds']} seeds (error rate {look['level']:.4f}): "
-    if not left:
+    if not look["open"]:
         return f"{head}every comparison is decided."
+    known = {part.name: _open_comparison(part) for part in left}  # lacks those whose runs are on another machine
+    undecided = [known.get(name, name) for name in look["open"]]
     end = " The last planned look is taken." if len(plan.looks_taken) == len(plan.study.looks) else ""
-    return f"{head}{len(left)} undecided: {'; '.join(map(_open_comparison, left))}.{end}"
+    return f"{head}{len(undecided)} undecided: {'; '.join(undecided)}.{end}"
 
 
 def _open_comparison(left: OpenComparison) -> str:

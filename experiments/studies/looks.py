@@ -18,8 +18,9 @@ from analysis.records.files import read_json
 from analysis.records.study_paths import RESULTS, StudyPaths, load_study
 from analysis.statistics.comparisons import Comparison
 from analysis.verdicts.answer import Answer, answer_study, open_comparisons
-from experiments.studies.plan import Plan
-from experiments.studies.study_folder import run_states
+from experiments.studies.plan import Plan, PlannedCell
+from experiments.studies.study_folder import run_state
+from experiments.training.run_folder import RunFolder
 
 MOST_SEEDS = 1000  # beyond which a comparison counts as one that seeds will not decide
 
@@ -36,10 +37,23 @@ class OpenComparison:
     baseline: str
     more: int | None
 
+    @property
+    def name(self) -> str:
+        """As a look records it."""
+        return f"{self.factor}: {self.level}"
+
 
 def is_due(plan: Plan) -> bool:
-    """Whether all runs of the seeds so far have ended and a look at them is planned."""
-    return not is_over(plan) and all(state in ("done", "failed") for state, _ in run_states(plan).values())
+    """Whether all runs of the seeds so far have ended for good and a look at them is planned."""
+    return not is_over(plan) and all(_has_ended(plan, cell, seed) for cell, seed in plan.runs())
+
+
+def _has_ended(plan: Plan, cell: PlannedCell, seed: int) -> bool:
+    """Whether a run is finished or has diverged; one that failed otherwise will be tried again."""
+    state, _ = run_state(plan, cell, seed)
+    if state == "failed" and (prepared := plan.run(cell, seed)) is not None:
+        return bool((RunFolder(plan.machine.runs_dir / prepared.config.key).failure() or {}).get("diverged"))
+    return state == "done"
 
 
 def is_decided(plan: Plan) -> bool:
@@ -53,16 +67,17 @@ def is_over(plan: Plan) -> bool:
 
 
 def load_looks(plan: Plan, results: Path | None = None) -> None:
-    """Fill `plan.looks_taken` and `plan.extended_from` with what the plan on disk, or the committed one, records."""
+    """Fill `plan.looks_taken` and `plan.extended_from` with what the plan on disk, or the committed one, records.
+
+    Of the two the one with more looks counts: another machine may have gone on.
+    """
     committed = results / plan.study.name / "study.json" if results is not None else None
-    for path in filter(None, (plan.folder / "plan.json", committed)):
-        design = (read_json(path) or {}).get("design", {})
-        if design and plan.study.looks:
-            plan.looks_taken = list(design.get("looks_taken", []))
-            return
-        if design:
-            plan.extended_from = _extended(design, plan)
-            return
+    plans = [read_json(path) or {} for path in filter(None, (plan.folder / "plan.json", committed))]
+    designs = [design for content in plans if (design := content.get("design"))]
+    if plan.study.looks:
+        plan.looks_taken = max((list(one.get("looks_taken", [])) for one in designs), key=len, default=[])
+    elif designs:
+        plan.extended_from = _extended(designs[0], plan)
 
 
 def _extended(design: Mapping[str, Any], plan: Plan) -> list[int]:
@@ -80,9 +95,21 @@ def take_look(plan: Plan) -> list[OpenComparison]:
     found = _answer(plan, len(plan.seeds))
     left = _open(found)
     level = round(1 - found.level, 6)
-    names = [f"{part.factor}: {part.level}" for part in left]
+    # where all runs of a factor's levels diverged, nothing was compared, and so nothing decided
+    names = [part.name for part in left] if found.effects else _planned(plan)
     plan.looks_taken.append({"seeds": len(plan.seeds), "level": level, "open": names})
     return left
+
+
+def _planned(plan: Plan) -> list[str]:
+    """Every planned comparison."""
+    factors = {name: [level.label for level in levels] for name, levels in plan.study.factors.items()}
+    return [
+        f"{name}: {level}"
+        for name, levels in factors.items()
+        for level in levels
+        if level != plan.study.baselines.get(name, levels[0])
+    ]
 
 
 def open_comparisons_of(plan: Plan) -> list[OpenComparison]:
@@ -100,21 +127,22 @@ def _open(found: Answer) -> list[OpenComparison]:
     left = []
     for name in open_comparisons(found):
         of_factor = effects[name.factor]
-        more = likely_more(of_factor.comparisons[name.level], found.seeds, of_factor.margin)
+        share = of_factor.shrinks[name.level]
+        more = likely_more(of_factor.comparisons[name.level], found.seeds, of_factor.margin, share)
         left.append(OpenComparison(name.factor, name.level, of_factor.baseline, more))
     return left
 
 
-def likely_more(found: Comparison, seeds: int, margin: float) -> int | None:
+def likely_more(found: Comparison, seeds: int, margin: float, share: float = 1.0) -> int | None:
     """How many seeds more would decide a comparison if its difference and the spread stayed as they are.
 
-    The interval's half width shrinks with the root of the number of seeds; the gain in degrees of freedom is left out,
-    so the number is on the safe side.
+    `share` of the squared half width shrinks as seeds are added; what test groups and uncertain learning rates
+    contribute does not. The gain in degrees of freedom is left out, so the number is on the safe side.
     """
     half, size = (found.high - found.low) / 2, abs(found.difference)
 
     def decides(total: int) -> bool:
-        reach = half * math.sqrt(seeds / total)
+        reach = half * math.sqrt(share * seeds / total + 1 - share)
         return size > reach or size + reach <= margin
 
     if not math.isfinite(half) or max(-found.low, found.high) >= 1 or not decides(MOST_SEEDS):  # unknown, or cut

@@ -166,6 +166,6 @@ def tag_verdicts(found: Answer, output_dir: Path, uri: str | None) -> None:
             top = str(cell.name in found.best).lower()
             for key in cell.keys:
                 session.tag(key, {f"verdict.{name}": cell_verdict(found, cell.name, "en"), f"top.{name}": top})
-        session.leave_out(name, {key for cell in found.cells for key in cell.keys})
+        session.leave_out(name, set(found.records.runs.key))
     if not session.away:
         print(f"The verdicts are in MLflow, as the tags verdict.{name} and top.{name}.")

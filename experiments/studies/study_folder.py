@@ -36,11 +36,14 @@ StudyRunState = tuple[str, str]  # done, running, failed or missing, and a detai
 
 
 def write_plan(plan: Plan, power: PlannedPower) -> None:
-    """Write plan.json, the study as it stands now, unless the file says so already."""
+    """Write plan.json, the study as it stands now, unless it says so already or another worker has looked since."""
     text = json.dumps(_content(plan) | dataclasses.asdict(power), indent=1, ensure_ascii=False).encode()
     path = plan.folder / "plan.json"
     with _locked(plan.folder):
-        if not path.exists() or path.read_bytes() != text:
+        before = (read_json(path) or {}).get("design", {})
+        same = before.get("looks", []) == list(plan.study.looks)
+        ahead = same and len(before.get("looks_taken", [])) > len(plan.looks_taken)
+        if not ahead and (not path.exists() or path.read_bytes() != text):
             write_atomically(path, text)
 
 
