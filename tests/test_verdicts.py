@@ -18,6 +18,7 @@ from analysis.statistics.estimator import stack
 from analysis.text.sentences import answer_sentences
 from analysis.text.tables import effect_grids
 from analysis.verdicts.answer import Named, answer_study, at_look, last_look, open_comparisons
+from analysis.verdicts.observed_power import observe_power
 from registry import InputError
 from tests.made_study import LOSSES, MODELS, write_study
 
@@ -332,6 +333,17 @@ def test_without_a_stalled_run_a_matched_study_lacks_its_seed(study):
     answer = answer_study(replace(shifted(study, "unet-bce_dice", 3, -0.02), plan=matched))
     assert answer.unstalled.seeds == 3
     assert any("without its seed (3 are left)" in sentence for sentence in answer_sentences(answer, "en"))
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_no_difference_is_called_detectable_that_the_intervals_would_not_show(study, matched):
+    """What is found with 80 % power lies beyond an interval's half width, and not far beyond."""
+    plan = {**study.plan, "design": {**study.plan["design"], "draw_training_cars": matched}}
+    answer = answer_study(looking(replace(study, plan=plan), range(4)))
+    observed = observe_power(answer)
+    for effects in answer.effects:
+        halves = [(one.high - one.low) / 2 for one in effects.comparisons.values()]
+        assert np.median(halves) < observed.factors[effects.factor] < 2 * max(halves)
 
 
 def test_whether_factors_interact_is_judged_at_the_level_of_the_look(study):
