@@ -27,9 +27,9 @@ test-faults: .venv/development # every fault of docs/en/reliability.md, injected
 	$(PYTEST) -m fault
 
 simulate: .venv/development # the long forms of all simulations, kept in docs/simulations: about an hour
-	$(PYTHON) -m analysis.statistics.simulate
-	$(PYTHON) -m analysis.verdicts.ledger_simulation
-	$(PYTHON) -m analysis.report.docs_tables --write
+	.venv/bin/python -m analysis.statistics.simulate
+	.venv/bin/python -m analysis.verdicts.ledger_simulation
+	.venv/bin/python -m analysis.report.docs_tables --write
 
 fuzz: .venv/development # the property-based tests with twenty times the examples: about ten minutes
 	FUZZ=20 $(PYTEST) -m hypothesis

@@ -142,7 +142,7 @@ BENCH_CHINESE = {  # in this order: longer phrases before those that they contai
     "of the roofline, images/s": "占 roofline / 图像/秒", "memory, GB (plain)": "内存 GB（普通写法）",
     "cached, images/s": "读缓存，图像/秒", "decoding, images/s": "重新解码，图像/秒", "images/s": "图像/秒",
     "ms on one thread": "单线程毫秒", "seconds before scoring": "评分前秒数", "training cars": "训练车",
-    "test Dice": "测试 Dice", "boundary IoU": "边界 IoU", "augmentation": "数据增强", "ceiling": "理论上限",
+    "test Dice": "测试 Dice", "boundary IoU": "边界 IoU", "augmentation": "数据增强", "ceiling": "参考上限",
     "start and imports of a run's packages": "启动并导入训练所需的包", "start and imports of": "启动并导入",
     "a run, in a fresh process": "一次训练，新进程中", "a run, after another run": "一次训练，接在另一次之后",
     "read the mask": "读取掩码", "score": "评分", "seconds": "秒", "ratio": "比值", "work": "任务", "what": "项目",

@@ -83,7 +83,7 @@ def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float, 
     elif abs((dice := result["test"][other]["dice"]) - test["dice"]) > NOTABLE:
         print(f"{_named(other, result)}: test Dice {dice:.4f}.")
     print(
-        f"Upper bound at {width}x{height} pixels: the ground truth, downscaled and upscaled again, "
+        f"Ceiling at {width}x{height} pixels: the ground truth, downscaled and upscaled again, "
         f"scores {result['ceiling']:.4f}."
     )
     if result["split"] in LEAKING:
