@@ -37,7 +37,7 @@ from registry import InputError
 
 # What this module puts into the cache folder.
 NAME = re.compile(r"^([0-9a-z]+-\d+x\d+(?:-[0-9a-f]{8})?)(\.lock|\.building-.*)?$")
-FORMAT = 2  # of the files; a cache with another number is built again
+FORMAT = 3  # of the files; a cache with another number is built again
 FILES = ("images.u8", "masks.u8")
 RESERVE = 64e6  # bytes left for what else a run writes meanwhile
 Progress = Callable[[int, int], None]  # (done, total)
