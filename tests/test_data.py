@@ -301,6 +301,17 @@ def test_a_data_function_may_return_pairs_or_triples_and_nothing_else(tmp_path):
             as_samples("mine:pets", found)
 
 
+def test_the_order_in_which_a_data_function_returns_its_pairs_does_not_matter(tmp_path):
+    samples = folder.build(write_pairs(tmp_path / "pairs"))
+    shuffled = [samples[row] for row in (3, 0, 4, 2, 1)]
+    assert as_samples("mine:pets", shuffled) == as_samples("mine:pets", samples) == samples
+    pixels = [
+        cache.open_cache(as_samples("mine:pets", found), (30, 20), tmp_path / "cache", "f00")
+        for found in (samples, shuffled)
+    ]
+    assert np.array_equal(pixels[1].images[3], cache.decode(as_samples("mine:pets", shuffled)[3], (30, 20))[0])
+
+
 def test_a_link_that_leads_nowhere_and_a_file_that_may_not_be_read_are_refused_in_a_sentence(tmp_path, monkeypatch):
     write_pairs(tmp_path)
     samples = folder.build(tmp_path)
