@@ -250,6 +250,19 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
         cache.decode(folder.build(tmp_path)[2], (32, 32))
 
 
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (239, 319), (60, 80), (480, 639)])
+def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_still_compared_at_its_own(tmp_path, height, width):
+    photo, mask = tmp_path / "a.jpg", tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((640, 480, 3), np.uint8)).rotate(90, expand=True).save(photo, exif=exif)
+    Image.fromarray(np.zeros((640, 480), np.uint8)).save(mask)
+    cache.decode(Sample(photo, mask, "a"), (48, 64))
+    Image.fromarray(np.zeros((width, height), np.uint8)).save(mask)
+    with pytest.raises(InputError, match=f"480x640 and its mask .* is {height}x{width}: they differ in size"):
+        cache.decode(Sample(photo, mask, "a"), (48, 64))
+
+
 @pytest.mark.fault(6)
 def test_too_little_disk_is_reported_before_the_work(made_cars, tmp_path, monkeypatch):
     decoded = []

@@ -109,10 +109,15 @@ def read_image(
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image after EXIF rotation; only its header is read.
+    """(width, height) of an image after EXIF rotation, read once in a process: Pillow decodes a PNG to look for EXIF.
 
     Raises InputError for a file that is missing or not an image.
     """
+    return _image_size(path, *_size_and_time(path))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _image_size(path: Path, size: int, modified: int) -> tuple[int, int]:
     with open_image(path) as picture:
         return (picture.height, picture.width) if to_turn(picture) >= 5 else picture.size
 
