@@ -175,7 +175,11 @@ class Table(Mapping[str, Entry]):
 
 
 def _parameters(target: Callable[..., Any]) -> list[tuple[str, inspect.Parameter]]:
-    return list(inspect.signature(target, eval_str=True).parameters.items())
+    try:
+        signature = inspect.signature(target, eval_str=True)
+    except Exception:  # an annotation that is no type here, such as one imported for type checkers: it accepts anything
+        signature = inspect.signature(target)
+    return list(signature.parameters.items())
 
 
 def _typed(options: Mapping[str, Any]) -> str:

@@ -250,6 +250,19 @@ def test_a_mask_of_another_size_is_refused(tmp_path):
         cache.decode(folder.build(tmp_path)[2], (32, 32))
 
 
+@pytest.mark.parametrize(("height", "width"), [(240, 320), (239, 319), (60, 80), (480, 639)])
+def test_a_jpeg_decoded_at_a_fraction_of_its_size_is_still_compared_at_its_own(tmp_path, height, width):
+    photo, mask = tmp_path / "a.jpg", tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((640, 480, 3), np.uint8)).rotate(90, expand=True).save(photo, exif=exif)
+    Image.fromarray(np.zeros((640, 480), np.uint8)).save(mask)
+    cache.decode(Sample(photo, mask, "a"), (48, 64))
+    Image.fromarray(np.zeros((width, height), np.uint8)).save(mask)
+    with pytest.raises(InputError, match=f"480x640 and its mask .* is {height}x{width}: they differ in size"):
+        cache.decode(Sample(photo, mask, "a"), (48, 64))
+
+
 @pytest.mark.fault(6)
 def test_too_little_disk_is_reported_before_the_work(made_cars, tmp_path, monkeypatch):
     decoded = []
@@ -299,6 +312,17 @@ def test_a_data_function_may_return_pairs_or_triples_and_nothing_else(tmp_path):
     for found in (None, 3, "ab", ["a"], [("a",)], [(1, 2)], {"a": "b"}, []):
         with pytest.raises(InputError, match="mine:pets"):
             as_samples("mine:pets", found)
+
+
+def test_the_order_in_which_a_data_function_returns_its_pairs_does_not_matter(tmp_path):
+    samples = folder.build(write_pairs(tmp_path / "pairs"))
+    shuffled = [samples[row] for row in (3, 0, 4, 2, 1)]
+    assert as_samples("mine:pets", shuffled) == as_samples("mine:pets", samples) == samples
+    pixels = [
+        cache.open_cache(as_samples("mine:pets", found), (30, 20), tmp_path / "cache", "f00")
+        for found in (samples, shuffled)
+    ]
+    assert np.array_equal(pixels[1].images[3], cache.decode(as_samples("mine:pets", shuffled)[3], (30, 20))[0])
 
 
 def test_a_link_that_leads_nowhere_and_a_file_that_may_not_be_read_are_refused_in_a_sentence(tmp_path, monkeypatch):

@@ -37,6 +37,9 @@ class Weighted(torch.nn.Module):
     def forward(self, logits, mask): return self.weight * (logits - mask).square().mean()
 def per_image(logits, mask): return (logits.float() - mask).square().flatten(1).mean(1)
 def a_float(logits, mask): return 1.0
+def three(logits, mask): return torch.nn.functional.conv2d(logits, torch.ones(1, 1, 3, 3)).square().mean()
+def too_large(logits, mask): return torch.nn.functional.conv2d(logits, torch.ones(1, 1, 33, 33)).mean()
+def asserts(logits, mask): assert logits.shape[-1] > 160, "too narrow"
 """
 
 
@@ -67,6 +70,8 @@ def nets(tmp_path, monkeypatch):
         ({"loss": "odd_nets:Weighted"}, "has trainable parameters, which nothing would train"),
         ({"loss": "odd_nets:per_image"}, "returns (1,) for a batch; it should return one number"),
         ({"loss": "odd_nets:a_float"}, "returns float for a batch"),
+        ({"loss": "odd_nets:too_large"}, "fails on one image of 48x32 (RuntimeError: "),
+        ({"loss": "odd_nets:asserts"}, "fails on one image of 48x32 (AssertionError: too narrow). Correct it"),
         ({"loss": "tversky", "loss_kwargs": "alpha=-1"}, "alpha=-1 of the Tversky loss should be above 0"),
         ({"loss": "dice", "loss_kwargs": "per=volume"}, "should be one of image, batch"),
         ({"model": "attention_unet", "model_kwargs": "gate=open"}, "should be one of paper, popular"),
@@ -78,6 +83,11 @@ def test_bad_targets_and_options_exit_with_2_and_leave_nothing(changed, sentence
     code, _, complaint = command(*words)
     assert code == 2 and sentence in complaint and complaint.count("\n") == 1
     assert not (tmp_path / "outputs" / "runs").exists()
+
+
+def test_a_loss_with_a_window_is_tried_on_images_of_the_size_that_it_will_see(nets, command, made_cars, tmp_path):
+    code, _, complaint = command(*small(made_cars, tmp_path / "outputs", loss="odd_nets:three", epochs=1))
+    assert code == 0, complaint
 
 
 @pytest.mark.parametrize(

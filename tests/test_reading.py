@@ -329,6 +329,20 @@ def test_masks_on_raw_pixels_are_noticed_in_every_orientation_and_read_by_a_flag
     )
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+@pytest.mark.parametrize("turned", range(1, 9))
+def test_a_tiff_is_turned_once_as_an_image_and_as_a_mask(tmp_path, turned, compression):
+    mask, path = scene(64, 48, 0)[1], tmp_path / "turned.tif"
+    back = {6: 8, 8: 6}.get(turned, turned)  # what `turned` turns upright again
+    stored = Image.fromarray(images.orient(mask.astype(np.uint8) * 255, back))
+    for picture in (stored, stored.convert("RGB"), stored.convert("I;16")):
+        picture.save(path, tiffinfo={0x0112: turned}, compression=compression)
+        assert np.array_equal(read_image(path)[..., 0] > 0, mask) and images.image_size(path) == (64, 48)
+    stored.save(path, tiffinfo={0x0112: turned}, compression=compression)
+    assert np.array_equal(read_mask(path), mask)
+    assert turned == 1 or np.array_equal(read_mask(path, turned=turned), mask), "as --mask-exif image asks"
+
+
 def test_training_and_verify_give_the_same_sentence_for_a_turned_image(command, tmp_path):
     root = write_turned(tmp_path / "pairs", 6)
     _, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", root)

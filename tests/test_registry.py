@@ -128,6 +128,22 @@ def test_a_dotted_target_is_taken_wherever_a_name_is(tmp_path, monkeypatch):
             MODELS[wrong].build()
 
 
+def test_annotations_that_are_no_types_here_accept_anything(tmp_path, monkeypatch):
+    (tmp_path / "hinted.py").write_text(
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nimport torch\n"
+        "if TYPE_CHECKING:\n    from torch import Tensor\n"
+        "def l1(logits: Tensor, mask: Tensor, weight: float = 1.0) -> Tensor:\n"
+        "    return weight * (logits.float().sigmoid() - mask).abs().mean()\n"
+        "def net(width: 'in channels' = 2): return torch.nn.Conv2d(3, 1, 1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    zeros = torch.zeros(1, 1, 4, 4)
+    assert LOSSES["hinted:l1"].build(weight=2.0)(zeros, zeros) == 1.0 and list(LOSSES["hinted:l1"].options()) == [
+        "weight"
+    ]
+    assert MODELS["hinted:net"].build(width=4)(torch.rand(1, 3, 8, 8)).shape == (1, 1, 8, 8)
+
+
 def test_the_registry_needs_the_standard_library_alone():
     code = (
         "import sys, registry; "

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,9 +14,13 @@ import time
 import pytest
 import torch
 
+from experiments.config.schema import RunConfig
+from experiments.data.synthetic import cars as synthetic
 from experiments.runtime import files, leases
 from experiments.training import runner
 from experiments.training.checkpoint import load
+from experiments.training.run_folder import RunFolder
+from registry import InputError
 from tests.conftest import ROOT, run_folder, small
 
 COLUMNS = "set,group,image,tp,fp,fn,tn,dice,iou,precision,recall,boundary_iou,hd95"
@@ -265,6 +270,22 @@ def test_a_config_edited_by_hand_is_refused_with_the_difference(made_cars, tmp_p
     path.write_text(json.dumps(content))
     code, _, complaint = command(*words)
     assert code == 2 and "learning rate 0.003 -> 0.5" in complaint
+
+
+def test_commands_in_messages_quote_a_folder_with_a_blank(tmp_path, command):
+    folder = tmp_path / "my runs" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text("damaged\n")
+    for fails in (lambda: RunFolder(folder).verify_config(RunConfig()), RunFolder(folder).epochs):
+        with pytest.raises(InputError) as refused:
+            fails()
+        assert shlex.split(str(refused.value))[-3:] == ["rm", "-r", str(folder)]
+    cars = tmp_path / "my cars"
+    code, shown, _ = command("data", "make", "--data-dir", cars, "--cars", 3, "--size", "48x32")
+    assert code == 0 and shlex.split(shown)[-1] == str(cars)
+    with pytest.raises(InputError, match=f"--data-dir '{tmp_path}/my other cars'"):
+        synthetic.listing(tmp_path / "my other cars")
 
 
 @pytest.mark.fault(11)

@@ -17,6 +17,7 @@ import csv
 import gzip
 import io
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -82,14 +83,14 @@ def read_study(results: Path, name: str) -> Study | None:
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise InputError(
             f"The results in {folder} cannot be read ({' '.join(str(error).split())}). Restore them with "
-            f"git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
+            f"git checkout {shlex.quote(str(folder))}, or delete the folder and repeat: python run.py report {name}"
         ) from None
     configs = _unfolded(_readable_json(folder / "configs.json") or {})
     runs = with_levels(number(runs, scores), plan)
     if lost := int(((runs.state == "finished") & runs.dice.isna()).sum()):
         raise InputError(
             f"{folder / 'scores.csv.gz'} has no scores of {lost} finished runs of runs.csv. Restore both with "
-            f"git checkout {folder}, or delete the folder and repeat: python run.py report {name}"
+            f"git checkout {shlex.quote(str(folder))}, or delete the folder and repeat: python run.py report {name}"
         )
     trials = read_trials(folder / "trials.csv")
     return Study(plan, runs, scores, trials, typed(curves), configs, robustness, ceilings, notices)
@@ -99,7 +100,9 @@ def _readable_json(path: Path) -> dict[str, Any] | None:
     """The content of a file; None where there is none. Raises InputError where it cannot be read, as after a merge."""
     content = read_json(path)
     if content is None and path.exists():
-        raise InputError(f"{path} cannot be read. Restore it with git checkout {path}, or correct it.")
+        raise InputError(
+            f"{path} cannot be read. Restore it with git checkout {shlex.quote(str(path))}, or correct it."
+        )
     return content
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,11 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return [_object(path, number, line) for number, line in enumerate(whole, start=1)]
 
 
+def discard(folder: Path) -> str:
+    """The command that deletes a run, for messages."""
+    return f"rm -r {shlex.quote(str(folder))}"
+
+
 def seal(result: dict[str, Any]) -> str:
     """The SHA-256 of what a result says, but for its seal itself: a number that is changed later does not fit it."""
     content = json.dumps({name: value for name, value in result.items() if name != "seal"}, sort_keys=True)
@@ -120,7 +126,7 @@ def _object(path: Path, number: int, line: bytes) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(
             f"Line {number} of {path} is damaged. Restore the file from a copy, or discard the run and train it again: "
-            f"rm -r {path.parent}"
+            f"{discard(path.parent)}"
         )
     return content
 

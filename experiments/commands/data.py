@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -64,7 +65,7 @@ def make(
         return [
             f"{data_dir} holds {count(cars, 'synthetic car')}: "
             f"{16 * cars} images of {size[0]}x{size[1]} with their masks.",
-            f"Train on them: python run.py --data synthetic --data-dir {data_dir}",
+            f"Train on them: python run.py --data synthetic --data-dir {shlex.quote(str(data_dir))}",
         ]
 
     return _write(data_dir, f"making synthetic cars in {data_dir}", work)
@@ -91,7 +92,7 @@ def download(
     folder = data_dir or DATA_DIRS[name]
     if name == "carvana":
         archives = fetch()
-        print("kagglehub caches the zips; they may be deleted: " + " ".join(map(str, archives)))
+        print("kagglehub caches the zips; they may be deleted: " + shlex.join(map(str, archives)))
         return _unpack(archives, folder)
     print(describe(name), flush=True)
 
@@ -127,7 +128,7 @@ def _imported(imported: ImportResult, name: str, folder: Path) -> list[str]:
     return [
         *([skipped] if imported.left_out else []),
         f"{imported.new} new {'images and masks' if name == 'carvana' else 'files'} in {folder}{present}.",
-        f"Verify them: python run.py data verify --data {name} --data-dir {folder}",
+        f"Verify them: python run.py data verify --data {name} --data-dir {shlex.quote(str(folder))}",
     ]
 
 
@@ -171,7 +172,7 @@ def reduce(
         missing = f" The published studies used {published} cars." if not every_car and cars < published else ""
         return [
             f"{output} holds {pairs} pairs of {cars} cars at {size[0]}x{size[1]}.{missing}",
-            f"Repeat a study: python run.py study two_by_two --published --data-dir {output}",
+            f"Repeat a study: python run.py study two_by_two --published --data-dir {shlex.quote(str(output))}",
         ]
 
     return _write(output, f"reducing into {output}", work)

@@ -24,7 +24,7 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     if "width" in entry.options():
         options = {"width": width, **options}
     entry.check(options)
-    _try_loss(values.get("loss", RunConfig.loss), values.get("loss_kwargs", {}))
+    _try_loss(values.get("loss", RunConfig.loss), values.get("loss_kwargs", {}), values["size"])
     if values.get("group_pattern") is not None and "group_pattern" not in DATASETS[values["data"]].options():
         raise InputError(f"--group-pattern is for --data folder; {values['data']} knows its groups.")
     if args.machine.get("mask_pattern") is not None and "mask_pattern" not in DATASETS[values["data"]].options():
@@ -75,8 +75,11 @@ def _has_images(folder: Path) -> bool:
     return (folder / "train").is_dir() and (folder / "train_masks").is_dir()
 
 
-def _try_loss(name: str, options: dict[str, Any]) -> None:
-    """One call on a pair of pixels: a loss refuses values of its options when it is called, which is late otherwise."""
+def _try_loss(name: str, options: dict[str, Any], size: tuple[int, int]) -> None:
+    """One call on an image of zeros: a loss refuses values of its options when it is called, which is late otherwise.
+
+    `size` is the run's (width, height): a loss with windows, such as SSIM, refuses smaller images than these.
+    """
     import torch
 
     loss = LOSSES[name].build(**options)
@@ -86,13 +89,18 @@ def _try_loss(name: str, options: dict[str, Any]) -> None:
             "Make them constants (requires_grad_(False)), or put them into the model."
         )
     try:
-        score = loss(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
+        score = loss(torch.zeros(1, 1, *size[::-1]), torch.zeros(1, 1, *size[::-1]))
     except ValueError as error:
         raise InputError(f"--loss-kwargs: {error}") from None
     except TypeError as error:
         raise InputError(
             f"--loss {name} cannot be called with logits and mask ({' '.join(str(error).split())}): "
             "name a function of (logits, mask), or a class whose objects are called so."
+        ) from None
+    except Exception as error:  # of the user's own code: any
+        raise InputError(
+            f"--loss {name} fails on one image of {size[0]}x{size[1]} ({type(error).__name__}: "
+            f"{' '.join(str(error).split())}). Correct it, or choose another --loss or --size."
         ) from None
     if not isinstance(score, torch.Tensor) or score.shape != ():
         shape = tuple(score.shape) if isinstance(score, torch.Tensor) else type(score).__name__

@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from experiments.data import samples as sample_files
-from experiments.data.images import Scale, read_image
+from experiments.data.images import Scale, image_size, read_image
 from experiments.data.reading import cache_name
 from experiments.data.samples import CHANGED_IN_USE, Sample, describe_sizes
 from experiments.runtime.files import name_file, read_json, sha256_of
@@ -37,7 +37,7 @@ from registry import InputError
 
 # What this module puts into the cache folder.
 NAME = re.compile(r"^([0-9a-z]+-\d+x\d+(?:-[0-9a-f]{8})?)(\.lock|\.building-.*)?$")
-FORMAT = 2  # of the files; a cache with another number is built again
+FORMAT = 3  # of the files; a cache with another number is built again
 FILES = ("images.u8", "masks.u8")
 RESERVE = 64e6  # bytes left for what else a run writes meanwhile
 Progress = Callable[[int, int], None]  # (done, total)
@@ -85,7 +85,7 @@ def ceiling(truth: NDArray[np.bool_], size: tuple[int, int]) -> float:
 def decode(sample: Sample, size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Read a sample's image (H, W, 3) and mask (H, W) at `size`. Raises InputError if they cannot be used together."""
     image, mask = sample.read_image(at_least=size), sample.read_mask()
-    if not _same_shape(image, mask):
+    if image_size(sample.image) != mask.shape[::-1]:  # `image` may be a half, a quarter or an eighth of it
         raise InputError(describe_sizes(sample, mask.shape))
     return resize(image, size), resize_mask(mask, size)
 
@@ -236,9 +236,3 @@ def _require_space(needed: int, folder: Path) -> None:
             f"The decoded images need {needed / 1e9:.2f} GB under {folder}, where {free / 1e9:.2f} GB are free. "
             "Free some space, or choose a smaller --size or another --output-dir."
         )
-
-
-def _same_shape(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> bool:
-    """Whether the mask is as large as the image, which may have been decoded at 1/2, 1/4 or 1/8 (rounded up)."""
-    mask_height, mask_width = mask.shape
-    return any((-(-mask_height // r), -(-mask_width // r)) == image.shape[:2] for r in (1, 2, 4, 8))

@@ -75,7 +75,8 @@ def open_image(path: Path | IO[bytes], what: str = "image") -> Iterator[Image.Im
             yield picture
         return
     try:
-        with Image.open(path, formats=_formats(path)) as picture:
+        # of a path Pillow maps uncompressed pixels into memory, and takes the rows of a turned TIFF for its columns
+        with open(path, "rb") as file, Image.open(file, formats=_formats(path)) as picture:
             yield picture
     except InputError:
         raise
@@ -100,7 +101,7 @@ def read_image(
     path = Path(path)
     with open_image(path) as picture:
         deep = _is_deep(picture)  # before anything is decoded: then the layout in the file is forgotten
-        turned = orientation(picture)
+        turned = to_turn(picture)
         if at_least is not None:
             # applied before the rotation: a rotated image must keep enough of both sides
             picture.draft("RGB", (max(at_least), max(at_least)) if turned >= 5 else at_least)
@@ -108,12 +109,17 @@ def read_image(
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image after EXIF rotation; only its header is read.
+    """(width, height) of an image after EXIF rotation, read once in a process: Pillow decodes a PNG to look for EXIF.
 
     Raises InputError for a file that is missing or not an image.
     """
+    return _image_size(path, *_size_and_time(path))
+
+
+@functools.lru_cache(maxsize=100_000)
+def _image_size(path: Path, size: int, modified: int) -> tuple[int, int]:
     with open_image(path) as picture:
-        return (picture.height, picture.width) if orientation(picture) >= 5 else picture.size
+        return (picture.height, picture.width) if to_turn(picture) >= 5 else picture.size
 
 
 def read_header(path: Path) -> Header | None:
@@ -164,6 +170,16 @@ def orientation(picture: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def to_turn(picture: Image.Image, asked: int | None = None) -> int:
+    """The orientation by which the pixels are still to be turned: their own, or the one that is asked for.
+
+    1 for a TIFF with a tag of its own, which Pillow turns while it decodes it.
+    """
+    if isinstance(picture, TiffImagePlugin.TiffImageFile) and orientation(picture) > 1:
+        return 1
+    return orientation(picture) if asked is None else asked
+
+
 def orient(pixels: NDArray[Any], turned: int) -> NDArray[Any]:
     """Turn pixels (H, W, ...) as EXIF orientation `turned` asks, so that they are shown upright."""
     if turned >= 5:
@@ -209,7 +225,7 @@ def read_for_display(path: Path, intensity: Scale | None = None) -> tuple[NDArra
         except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile, or one of other colours
             return read_image(path, intensity=intensity), None
         assert converted is not None
-        return orient(np.asarray(converted), orientation(picture)), None
+        return orient(np.asarray(converted), to_turn(picture)), None
 
 
 def decode_with_opencv(path: Path) -> NDArray[np.uint8]:

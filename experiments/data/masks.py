@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from experiments.data.images import open_image, orient, orientation
+from experiments.data.images import open_image, orient, to_turn
 from registry import InputError
 
 TOPS = (0, 1, 255, 65535)  # values of the object in a binary mask; 0: it has none
@@ -41,7 +41,7 @@ def read_mask(
         foreground: The values (of a palette image: indices) and colours that are the object. Without any the mask is
             binary: 0/1 or 0/255 (16 bit: 0/65535).
         channel: "colour", "alpha", or "auto": alpha where it alone varies.
-        turned: The EXIF orientation to turn the mask by; None for its own.
+        turned: The EXIF orientation to turn the mask by; None for its own, which a TIFF always has turned already.
 
     Raises:
         InputError: A file is missing, truncated, not an image, or neither binary nor of classes that are named; a
@@ -65,7 +65,7 @@ def read_mask(
 
 def _read_file(path: Path, foreground: Foreground, channel: str, turned: int | None) -> NDArray[np.bool_]:
     with open_image(path, "mask") as picture:
-        turned = orientation(picture) if turned is None else turned
+        turned = to_turn(picture, turned)
         alpha = alpha_channel(picture) if channel != "colour" else None
         if alpha is not None and _uses_alpha(picture, alpha, channel):
             return orient(_binary(alpha, path, picture, "alpha channel"), turned)

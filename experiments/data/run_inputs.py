@@ -104,6 +104,7 @@ def list_folder(data: str, folder: Path, group_pattern: str | None, mask_pattern
 def as_samples(data: str, found: Any) -> list[Sample]:
     """What a data set's function returned, as samples: these themselves, or (image, mask) or (image, mask, group).
 
+    They are sorted: the rows of a cache follow this order, which the fingerprint in its name does not know.
     Raises InputError for anything else, and for nothing.
     """
     wanted = "it should return a list of Sample, or of (image, mask) or (image, mask, group) with paths"
@@ -122,7 +123,7 @@ def as_samples(data: str, found: Any) -> list[Sample]:
             raise InputError(f"The data set '{data}' returns {type(entry).__name__} entries; {wanted}.")
     if not samples:
         raise InputError(f"The data set '{data}' returns no images. Check --data-dir.")
-    return samples
+    return sorted(samples, key=lambda sample: (sample.name, str(sample.image)))
 
 
 def read_as(samples: Sequence[Sample], reading: Reading) -> list[Sample]:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import shlex
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -80,7 +81,7 @@ def load(path: Path) -> dict[str, Any]:
         if zipfile.is_zipfile(io.BytesIO(data)):
             raise Damaged(
                 f"{path} lacks the checksum that every checkpoint of this project ends with: it was saved again. "
-                f"--init {path} starts from its weights, and torch.load reads it"
+                f"--init {shlex.quote(str(path))} starts from its weights, and torch.load reads it"
             )
         raise Damaged(f"{path} is cut short")
     if hashlib.sha256(body).hexdigest().encode() != tail[len(_MARK) : -1]:

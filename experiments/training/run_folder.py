@@ -74,7 +74,8 @@ class RunFolder:
         if saved != config.to_dict():
             raise InputError(
                 f"{self.folder / 'config.json'} was changed since the run began "
-                f"({_difference(config.to_dict(), saved)}). Change it back, or discard the run: rm -r {self.folder}"
+                f"({_difference(config.to_dict(), saved)}). Change it back, or discard the run: "
+                f"{run_files.discard(self.folder)}"
             )
 
     def verify_checksums(self) -> None:
@@ -83,7 +84,7 @@ class RunFolder:
         if name := changed_file(self.folder, result):
             raise InputError(
                 f"{self.folder / name} was changed since the run was finished. Put it back from a copy, or give the "
-                f"run up and train it again: rm -r {self.folder}"
+                f"run up and train it again: {run_files.discard(self.folder)}"
             )
 
     def epochs(self) -> list[dict[str, float]]:
@@ -168,7 +169,7 @@ class RunFolder:
         if [row.get("epoch") for row in rows] != list(range(1, last + 1)):
             raise InputError(
                 f"{self.folder / name} does not hold the epochs 1 to {last}, once each: it was changed since. Put it "
-                f"back from a copy, or discard the run and train it again: rm -r {self.folder}"
+                f"back from a copy, or discard the run and train it again: {run_files.discard(self.folder)}"
             )
 
     def drop_weights(self) -> None:
@@ -209,7 +210,7 @@ def refuse_changed(config: RunConfig, machine: RuntimeConfig) -> None:
             )
         raise InputError(
             f"The same command left the run {path.parent.name} unfinished, and something changed since: "
-            f"{changed}. Put it back and repeat the command, or give that run up: rm -r {path.parent}"
+            f"{changed}. Put it back and repeat the command, or give that run up: {run_files.discard(path.parent)}"
         )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -176,4 +177,4 @@ def listing(data_dir: Path):
     """List the pairs under `data_dir` without making any car. Raises InputError if there are none."""
     from experiments.data.carvana import listing as list_cars
 
-    return list_cars(data_dir, f"Make some with: python run.py data make --data-dir {data_dir}.")
+    return list_cars(data_dir, f"Make some with: python run.py data make --data-dir {shlex.quote(str(data_dir))}.")
