@@ -83,7 +83,8 @@ def _try_loss(name: str, options: dict[str, Any], size: tuple[int, int]) -> None
     import torch
 
     loss = LOSSES[name].build(**options)
-    if isinstance(loss, torch.nn.Module) and any(weight.requires_grad for weight in loss.parameters()):
+    module = getattr(loss, "func", loss)  # an object has its options bound
+    if isinstance(module, torch.nn.Module) and any(weight.requires_grad for weight in module.parameters()):
         raise InputError(
             f"--loss {name} has trainable parameters, which nothing would train: only the model's are. "
             "Make them constants (requires_grad_(False)), or put them into the model."

@@ -167,5 +167,12 @@ def tag_verdicts(found: Answer, output_dir: Path, uri: str | None) -> None:
             for key in cell.keys:
                 session.tag(key, {f"verdict.{name}": cell_verdict(found, cell.name, "en"), f"top.{name}": top})
         session.leave_out(name, set(found.records.runs.key))
-    if not session.away:
+        keys = [key for cell in found.cells for key in cell.keys]
+        known = session.call(lambda: sum(session.find(key) is not None for key in keys))
+    if not session.away and not known:
+        print(
+            f"MLflow at {without_password(place)} has no run of {name}, so no verdict is there. Name the store that "
+            "has them with --tracking-uri, or upload them: python run.py sync"
+        )
+    elif not session.away:
         print(f"The verdicts are in MLflow, as the tags verdict.{name} and top.{name}.")

@@ -20,8 +20,12 @@ from experiments.studies.from_flags import RayOptions
 from experiments.studies.plan import Plan, PlannedCell, build
 from experiments.studies.study_folder import write_plan
 from experiments.tracking import tracker
+from experiments.training.runner import try_model
 from experiments.training.single_run import train_one
 from registry import InputError
+
+# What decides whether a network can be trained.
+TRIED = ("model", "model_kwargs", "size", "batch_size", "accumulate", "progressive")
 
 
 def run_study(
@@ -55,11 +59,22 @@ def run_study(
             study_folder.record_store(plan)
         elif not extend:
             _note_refusal(plan)
+        _try_models(plan)
         power = cost.planned_power(plan)
         display.print_plan(plan, power, ended_trials)
         return 0 if dry_run else _run(plan, power, stop, pool)
 
     return interrupts.interruptible(work)
+
+
+def _try_models(plan: Plan) -> None:
+    """Try each network with its batches before anything is trained. Raises InputError where it refuses them."""
+    tried = set()
+    for cell in plan.cells:
+        what = repr([getattr(cell.config, name) for name in TRIED])
+        if what not in tried:
+            try_model(cell.config, cell.base.machine)
+            tried.add(what)
 
 
 def _note_refusal(plan: Plan) -> None:

@@ -97,7 +97,12 @@ def study_of_plan(name: str, output_dir: Path) -> Study:
         raise InputError(f"There is no study '{name}'{did_you_mean(name, known)}. Studies: {', '.join(known)}.")
 
     given = [plan["settings"], *(cell["settings"] for cell in plan["cells"])]
-    if any(str(s.get("split") or "").startswith("file:") or s.get("init") or s.get("weights") for s in given):
+    if any(
+        str(s.get("split") or "").startswith("file:")
+        or s.get("init")
+        or (s.get("model_kwargs") or {}).get("pretrained") == "file"
+        for s in given
+    ):
         raise InputError(
             f"The study {name} has no study file, and its plan does not name the files of --split-file, --init or "
             "pretrained weights that its runs had: only a study with a file can be scored again."

@@ -151,6 +151,12 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     for table, names in (("design", DESIGN), ("tuning", RANGE)):
         old, new = before.get(table) or {}, now[table] or {}
         parts += [(f"{table} {name}", old[name], new.get(name)) for name in names if name in old]
+    cells = {cell["cell"]: {**now["settings"], **cell["settings"]} for cell in now["cells"]}
+    for cell in before.get("cells", []):
+        there = cells.get(cell["cell"], {})
+        parts += [
+            (f"{name} of {cell['cell']}", old, there.get(name, old)) for name, old in cell.get("settings", {}).items()
+        ]
     if now["design"].get("looks"):  # its seeds grow from look to look
         parts = [part for part in parts if part[0] != "design seeds"]
     return [f"{name} ({_short(old)} before, {_short(new)} now)" for name, old, new in parts if old != new]

@@ -25,6 +25,7 @@ from experiments.config.schema import without_password
 from experiments.runtime.errors import Busy, RunFailed
 from experiments.runtime.leases import LOCK_TIMEOUT, Lease, hold, wait_for_lock
 from experiments.studies.definition import Tuning
+from experiments.tracking.store import sqlite_uri
 from registry import InputError
 
 ROUNDED = 1e-5  # the grid's learning rates have six digits, and so may lie beyond the ends of the range
@@ -61,7 +62,7 @@ class TrialQueue:
         self.tuning, self._folder, self._place = tuning, folder, place
         self._lock = output_dir / "optuna.lock"
         output_dir.mkdir(parents=True, exist_ok=True)
-        self._url = storage or f"sqlite:///{(output_dir / 'optuna.db').absolute()}"
+        self._url = storage or sqlite_uri(output_dir / "optuna.db")
         with self._locked():
             self._study = optuna.create_study(
                 storage=_open_storage(self._url),

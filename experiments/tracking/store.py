@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import socket
 import sqlite3
 from collections.abc import Mapping, Set
@@ -16,6 +17,7 @@ from urllib.parse import unquote
 
 from filelock import FileLock
 
+from experiments.config.schema import without_password
 from experiments.config.values import check_tracking_uri
 
 EXPERIMENT = "segmentation"
@@ -47,19 +49,23 @@ class Unusable(Exception):
 def store_uri(given: str | None, output_dir: Path) -> str:
     """The store that is used: the one that was given, else that of MLFLOW_TRACKING_URI, else under `output_dir`.
 
-    Raises InputError for a folder in MLFLOW_TRACKING_URI.
+    Raises InputError for a folder.
     """
     variable = os.environ.get(URI_VARIABLE)
     if given is None and variable:
         return check_tracking_uri(variable, URI_VARIABLE)
-    return given or local_uri(output_dir)
+    return check_tracking_uri(given) if given else local_uri(output_dir)
 
 
 def local_uri(output_dir: Path) -> str:
     """The store under `output_dir`, always absolute: MLflow's default would follow the working directory."""
-    path = str((output_dir / "mlflow.db").absolute())
-    path = re.sub("%(?=[0-9A-Fa-f]{2})", "%25", path).replace("?", "%3F")  # SQLAlchemy decodes it, and cuts at a ?
-    return f"sqlite:///{path}"
+    return sqlite_uri(output_dir / "mlflow.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a sqlite file, absolute. SQLAlchemy decodes it, and cuts at a question mark."""
+    escaped = re.sub("%(?=[0-9A-Fa-f]{2})", "%25", str(path.absolute())).replace("?", "%3F")
+    return f"sqlite:///{escaped}"
 
 
 def local_path(uri: str) -> Path | None:
@@ -180,8 +186,9 @@ def _experiment(client: Any, name: str, uri: str, output_dir: Path) -> str:
         return str(client.create_experiment(name, artifact_location=location, tags=kind))
     if found.lifecycle_stage == "deleted":
         raise Unusable(
-            f"The experiment {name} was deleted there. Restore it with: mlflow experiments restore --experiment-id "
-            f"{found.experiment_id}, or name another in {EXPERIMENT_VARIABLE}."
+            f"The experiment {name} was deleted there. Restore it with: {URI_VARIABLE}="
+            f"{shlex.quote(without_password(uri))} mlflow experiments restore --experiment-id {found.experiment_id}, "
+            f"or name another in {EXPERIMENT_VARIABLE}."
         )
     if uri == local_uri(output_dir) and found.artifact_location.endswith("/mlartifacts"):
         _follow(Path(output_dir) / "mlflow.db", found.artifact_location, place)

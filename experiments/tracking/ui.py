@@ -15,15 +15,24 @@ LOOPBACK = "127.0.0.1"
 
 
 def serve(output_dir: Path, uri: str | None, port: int, host: str = LOOPBACK) -> None:
-    """Replace this process by MLflow's own UI, on the right store. Raises InputError for what is no address."""
+    """Replace this process by MLflow's own UI, on the right store; a server has its own, whose address is printed.
+
+    Raises InputError for what is no address, and for a store that cannot be opened.
+    """
     inside = is_loopback(host)
     set_up()
     place = store_uri(uri, output_dir)
+    if place.startswith(("http://", "https://")):
+        print(f"MLflow has its own pages there. Open {without_password(place)} in a browser.")
+        return
     print(f"MLflow: {without_password(place)}", flush=True)
     try:
         open_store(place, output_dir)
     except Unusable as error:
         raise InputError(str(error)) from None
+    except Exception as error:  # of MLflow or its database: any
+        reason = without_password(" ".join(str(error).split())[:200])
+        raise InputError(f"The MLflow store {without_password(place)} cannot be opened: {reason}") from None
     words = [sys.executable, "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
     if not inside:
         print(warning(host, port), file=sys.stderr, flush=True)

@@ -30,12 +30,16 @@ def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
         raise InputError(f"{name} has weights that are not float32. Return model.float().")
     width, height = config.size
     batch = max(1, min(config.batch_size, photographs))
-    for training, n in ((True, batch), *((True, part) for part in _parts(batch, config.accumulate)), (False, 1)):
-        logits = _logits(model, name, (n, 3, height, width), training, "" if n == batch else _advice(config, n))
-        if logits is not None and tuple(logits.shape) != (n, 1, height, width):
+    sizes = [(height, width)] + ([(height // 2, width // 2)] if config.progressive else [])
+    batches = [(n, size, True) for size in sizes for n in (batch, *_parts(batch, config.accumulate))]
+    for n, size, training in (*batches, (1, sizes[0], False)):
+        advice = _advice(config, n) if training and n != batch else ""
+        advice += "" if size == sizes[0] else " (--progressive begins at half the size)"
+        logits = _logits(model, name, (n, 3, *size), training, advice)
+        if logits is not None and tuple(logits.shape) != (n, 1, *size):
             raise InputError(
-                f"{name} makes {_shape(logits.shape)} of images {_shape((n, 3, height, width))}; "
-                f"it should return logits {_shape((n, 1, height, width))}."
+                f"{name} makes {_shape(logits.shape)} of images {_shape((n, 3, *size))}; "
+                f"it should return logits {_shape((n, 1, *size))}."
             )
     if ":" in config.model and _seems_to_end_in_sigmoid(model):
         progress.log(

@@ -151,6 +151,8 @@ def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module) -
     status, metrics, tags = "FAILED", {}, {}
     try:
         state = start(model, config)
+        if isinstance(module := getattr(loss, "func", loss), nn.Module):
+            module.to(state.device)  # its constants
         resume(state, run_folder, config)
         job.track()  # also what a kill kept from being sent
         train_epochs(job, pixels, state, loss)

@@ -42,7 +42,7 @@ def train_one(args: ParsedArgs) -> int:
         finished = (machine.runs_dir / inputs.config.key / "result.json").exists()
         result = runner.run(inputs, stop, model=model, warn=warn)
         show_result(result, machine, time.perf_counter() - began, config.unit)
-        if finished and machine.tracking_uri is not None:
+        if finished and (machine.tracking_uri is not None or not (machine.output_dir / "mlflow.db").exists()):
             print(f"Nothing was sent to MLflow now; to have it there: python run.py sync{machine.tracking_flag}")
         elif not warnings:
             print(f"Open it in MLflow: python run.py ui{machine.tracking_flag}")
