@@ -35,6 +35,7 @@ class Weighted(torch.nn.Module):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(()))
     def forward(self, logits, mask): return self.weight * (logits - mask).square().mean()
+weighted = Weighted()
 def per_image(logits, mask): return (logits.float() - mask).square().flatten(1).mean(1)
 def a_float(logits, mask): return 1.0
 def three(logits, mask): return torch.nn.functional.conv2d(logits, torch.ones(1, 1, 3, 3)).square().mean()
@@ -68,6 +69,7 @@ def nets(tmp_path, monkeypatch):
         ({"model": "odd_nets:lazy", "model_kwargs": None}, "has lazy layers"),
         ({"loss": "odd_nets:factory"}, "cannot be called with logits and mask"),
         ({"loss": "odd_nets:Weighted"}, "has trainable parameters, which nothing would train"),
+        ({"loss": "odd_nets:weighted"}, "has trainable parameters, which nothing would train"),
         ({"loss": "odd_nets:per_image"}, "returns (1,) for a batch; it should return one number"),
         ({"loss": "odd_nets:a_float"}, "returns float for a batch"),
         ({"loss": "odd_nets:too_large"}, "fails on one image of 48x32 (RuntimeError: "),
@@ -119,6 +121,23 @@ def test_the_parts_of_an_accumulated_batch_are_tried_too():
     with pytest.raises(InputError, match=r"in parts, one of them of 1: give a --batch-size that is a multiple of it"):
         dry_run(model, config, photographs=10)
     dry_run(model, RunConfig(batch_size=4, accumulate=2, size=(64, 64)), photographs=10)
+
+
+def test_the_half_size_of_progressive_training_is_tried_too():
+    """32x32 images are 1x1 at the bottom, and batch normalization refuses the only value of a batch of one."""
+    model = MODELS["resnet_unet"].build(encoder="resnet18", pretrained=False)
+    dry_run(model, RunConfig(batch_size=1, size=(64, 64)), photographs=10)
+    with pytest.raises(InputError, match=r"\(--progressive begins at half the size\)"):
+        dry_run(model, RunConfig(batch_size=1, size=(64, 64), progressive=0.5), photographs=10)
+
+
+@pytest.mark.parametrize("name", ["Pair", "no_module", "halves"])
+def test_a_study_tries_its_networks_before_it_prints_a_plan(name, nets, command, made_cars, tmp_path):
+    code, shown, complaint = command(
+        "grid", "--name", "odd", "--models", "unet", f"odd_nets:{name}", "--losses", "bce", "--seeds", "0",
+        "--data-dir", made_cars, "--output-dir", tmp_path / "outputs", "--size", "48x32", "--epochs", "1", "--dry-run",
+    )  # fmt: skip
+    assert code == 2 and f"--model odd_nets:{name}" in complaint and "time left" not in shown
 
 
 def test_a_sigmoid_at_the_end_is_noticed_and_logits_are_not(nets, capsys):

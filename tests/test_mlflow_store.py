@@ -58,6 +58,29 @@ def test_a_folder_is_no_store_any_more(uri, command, monkeypatch, tmp_path):
     assert code == 2 and complaint.startswith("MLFLOW_TRACKING_URI ")
 
 
+def test_every_command_refuses_a_folder_as_a_store(command, tmp_path):
+    (tmp_path / "runs").mkdir()
+    for words in (["ui"], ["sync"]):
+        code, _, complaint = command(*words, "--tracking-uri", "mlruns", "--output-dir", tmp_path)
+        assert code == 2 and "MLflow 3 keeps no runs in folders" in complaint, words
+
+
+def test_the_pages_of_a_server_are_its_own(command, tmp_path):
+    code, shown, _ = command("ui", "--tracking-uri", "http://me:secret@127.0.0.1:1", "--output-dir", tmp_path)
+    assert code == 0 and "Open http://" in shown and "127.0.0.1:1 in a browser" in shown and "secret" not in shown
+
+
+def test_a_store_that_is_none_ends_in_a_sentence(command, tmp_path):
+    (tmp_path / "no.db").write_text("This is no database, whatever its name.")
+    code, _, complaint = command("ui", "--tracking-uri", f"sqlite:///{tmp_path / 'no.db'}", "--output-dir", tmp_path)
+    assert code == 2 and "cannot be opened" in complaint and complaint.count("\n") == 1
+
+
+def test_the_address_of_a_sqlite_file_keeps_odd_names(tmp_path):
+    odd = tmp_path / "a?b %41" / "optuna.db"
+    assert "?" not in store.sqlite_uri(odd) and store.local_path(store.sqlite_uri(odd)) == odd
+
+
 def test_mlflows_own_variables_are_used_and_said(made_cars, tmp_path, command, monkeypatch):
     uri = f"sqlite:///{tmp_path}/elsewhere.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

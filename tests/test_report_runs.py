@@ -118,6 +118,9 @@ def test_verdicts_become_tags_of_the_runs_in_mlflow_where_that_is_asked_for_and_
     assert not [name for name in client.get_run(former.info.run_id).data.tags if name.endswith(".tiny")]
     found = client.get_run(found.info.run_id)
     assert found.data.tags["verdict.tiny"] == "no verdict: too few runs to compare" and "top.tiny" in found.data.tags
+    empty = f"sqlite:///{tmp_path / 'empty.db'}"
+    code, shown, _ = command("report", "tiny", "--tag", *place, "--tracking-uri", empty)
+    assert code == 0 and "has no run of tiny" in shown
     (tmp_path / "outputs/mlflow.db").unlink()
     code, _, complaint = command("report", "tiny", "--tag", *place)
     assert code == 2 and "--tracking-uri" in complaint

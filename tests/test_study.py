@@ -459,6 +459,25 @@ def test_a_plan_is_not_replaced_silently(finished, made_cars, command, tmp_path)
     refuse_replaced(same, extend=False)
 
 
+def test_a_level_that_means_something_else_under_its_label_is_another_plan():
+    from experiments.studies.study_folder import _differences
+
+    def made(size):
+        cells = [{"cell": "small", "settings": {"size": size}}, {"cell": "large", "settings": {"size": [192, 128]}}]
+        factors = {"size": ["small", "large"]}
+        return {
+            "factors": factors,
+            "settings": {},
+            "data_fingerprint": "f",
+            "design": {},
+            "cells": cells,
+            "tuning": None,
+        }
+
+    assert _differences(made([96, 64]), made([96, 64])) == []
+    assert _differences(made([96, 64]), made([128, 96])) == ["size of small ([96, 64] before, [128, 96] now)"]
+
+
 def test_a_study_without_a_file_is_read_from_the_plan_that_it_left(finished, made_cars):
     from experiments.studies.study_file import study_of_plan
 
@@ -470,6 +489,16 @@ def test_a_study_without_a_file_is_read_from_the_plan_that_it_left(finished, mad
     }
     with pytest.raises(InputError, match=r"There is no study 'tinyy' \(did you mean 'tiny'\?\)"):
         study_of_plan("tinyy", output)
+
+
+def test_a_grid_from_a_file_of_weights_is_not_read_from_its_plan(tmp_path):
+    from experiments.studies.study_file import study_of_plan
+
+    (place := tmp_path / "studies" / "grid").mkdir(parents=True)
+    cell = {"cell": "smp", "settings": {"model_kwargs": {"pretrained": "file"}}, "rate": 1e-3}
+    (place / "plan.json").write_text(json.dumps({"settings": {}, "cells": [cell], "design": {"seeds": [0]}}))
+    with pytest.raises(InputError, match="pretrained weights that its runs had"):
+        study_of_plan("grid", tmp_path)
 
 
 def test_a_study_of_pairs_names_their_masks_in_its_file_or_on_the_command_line(command, tmp_path):
