@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 
@@ -48,8 +49,8 @@ def observe_power(answer: Answer) -> ObservedPower | None:
         # matched averages are formed from the runs of each seed, which shows how those at several places go together
         own = spread_of_differences([_weighted(answer, weights) for weights in sums]) if matched else spread
         averaged = 1 if matched else min(map(len, effects.over.values()))
-        design = {"comparisons": len(sums), "averaged": averaged, "level": answer.level, "matched": matched}
-        design["added"] = _mean_cost(answer, sums)
+        design: dict[str, Any] = {"comparisons": len(sums), "averaged": averaged, "level": answer.level}
+        design |= {"matched": matched, "added": _mean_cost(answer, sums)}
         factors[effects.factor] = smallest_difference(own, seeds, groups, **design)
         equivalent[effects.factor] = chances(own, seeds, groups, 0.0, effects.margin, **design).equivalent
     pairs = [{cell: 1.0, answer.judged[0].name: -1.0} for cell in answer.against_baseline]
@@ -82,4 +83,4 @@ def _mean_cost(answer: Answer, sums: list[dict[str, float]]) -> AddedVariance | 
     if answer.rate_cost is None or not sums:
         return None
     parts = [answer.rate_cost.of(weights) for weights in sums]
-    return AddedVariance(np.mean([one.variance for one in parts]), np.mean([one.df for one in parts]))
+    return AddedVariance(np.asarray(np.mean([one.variance for one in parts])), np.asarray(min(one.df for one in parts)))
