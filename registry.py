@@ -93,6 +93,12 @@ class Entry:
                     f"The option {name}={value} of the {self.kind} '{self.name}' should be {_describe(wanted)}."
                 )
 
+    def without_pretrained(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """`options` for a model without pretrained weights; unchanged where it cannot be built without."""
+        known = self.options().get("pretrained")
+        accepted = [value for value in (False, None) if known is not None and _accepts(known.annotation, value)]
+        return {**options, "pretrained": accepted[0]} if accepted else dict(options)
+
     def build(self, **options: Any) -> Any:
         """Call the target with `options`. Raises OptionError for what it does not take or refuses with ValueError."""
         self.check(options)

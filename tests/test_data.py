@@ -1,6 +1,7 @@
 """Reading photographs and masks, other people's folders, and the cache."""
 
 import json
+import os
 import re
 import shutil
 from collections import namedtuple
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data import cache, carvana, folder
+from experiments.data import cache, carvana, folder, nuclei
 from experiments.data.run_inputs import as_samples
 from experiments.data.samples import Sample, fingerprint, read_image, read_mask
 from registry import InputError
@@ -293,7 +294,7 @@ def test_carvana_files_unpacked_by_hand_may_end_in_capitals_and_masks_be_png(tmp
         (tmp_path / part).mkdir()
     for name in ("train/a_01.JPG", "train/b_01.jpeg", "train/c_01.jpg", "train/._c_01.jpg"):
         (tmp_path / name).write_bytes(b"x")
-    for name in ("a_01_mask.png", "b_01_mask.gif", "c_01_mask.gif", "c_01_mask.png"):
+    for name in ("a_01_mask.png", "b_01_mask.gif", "c_01_mask.gif", "c_01_mask.png", "._c_01_mask.gif"):
         (tmp_path / "train_masks" / name).write_bytes(b"x")
     found = carvana.listing(tmp_path)
     assert [(s.image.name, s.mask.name, s.group) for s in found.samples] == [
@@ -312,6 +313,35 @@ def test_a_data_function_may_return_pairs_or_triples_and_nothing_else(tmp_path):
     for found in (None, 3, "ab", ["a"], [("a",)], [(1, 2)], {"a": "b"}, []):
         with pytest.raises(InputError, match="mine:pets"):
             as_samples("mine:pets", found)
+
+
+def test_equal_file_names_of_a_data_function_become_paths_and_an_image_is_there_once(tmp_path):
+    one, two = ((tmp_path / part / "001.jpg", tmp_path / part / "m.png") for part in ("p1", "p2"))
+    samples = as_samples("mine:pets", [two, one])
+    assert [(s.name, s.group) for s in samples] == [("p1/001.jpg", "p1/001"), ("p2/001.jpg", "p2/001")]
+    (grouped, _) = as_samples("mine:pets", [Sample(*one, "a"), Sample(*two, "b")])
+    assert (grouped.name, grouped.group) == ("p1/001.jpg", "a")
+    with pytest.raises(InputError, match=r"returns the image .*001\.jpg twice"):
+        as_samples("mine:pets", [one, two, one])
+
+
+def test_names_that_are_not_utf_8_are_left_out_of_every_listing(tmp_path, made_cars):
+    odd = os.fsdecode(b"caf\xe9")
+    cars = shutil.copytree(made_cars, tmp_path / "cars")
+    photo = sorted((cars / "train").iterdir())[0]
+    shutil.copy(photo, photo.with_name(f"{odd}_01.jpg"))
+    shutil.copy(cars / "train_masks" / f"{photo.stem}_mask.gif", cars / "train_masks" / f"{odd}_01_mask.gif")
+    for name in ("ab", odd):
+        for file in (f"images/{name}.png", "masks/1.png"):
+            (tmp_path / "stage1_train" / name / file).parent.mkdir(parents=True)
+            Image.fromarray(BLOB).save(tmp_path / "stage1_train" / name / file)
+    Image.fromarray(BLOB).save(tmp_path / "stage1_train" / "ab" / "masks" / f"{odd}.png")
+    assert fingerprint(carvana.listing(cars).samples) == fingerprint(carvana.build(made_cars))
+    for found in (carvana.listing(cars), nuclei.listing(tmp_path)):
+        assert {problem.what for problem in found.problems} == {"unusable name"}
+    assert not nuclei.listing(tmp_path).samples
+    with pytest.raises(InputError, match="not UTF-8"):
+        as_samples("mine:pets", [(tmp_path / f"{odd}.png", tmp_path / "m.png")])
 
 
 def test_the_order_in_which_a_data_function_returns_its_pairs_does_not_matter(tmp_path):

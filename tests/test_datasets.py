@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.config.schema import RunConfig
 from experiments.data.masks import read_mask
 from experiments.data.samples import fingerprint
+from experiments.inference import evaluate_dataset
+from experiments.inference.trained_model import TrainedModel
 from registry import DATASETS, InputError
 from tests.conftest import run_folder, small
 from tests.strangers import scene
@@ -234,6 +237,32 @@ def test_a_run_on_pets_reads_other_masks_by_their_own_rule(tmp_path, command):
     for row in table:
         mask = read_mask(tmp_path / "pairs" / "masks" / row["image"])
         assert int(row["tp"]) + int(row["fn"]) == mask.sum() > 0
+
+
+def test_evaluate_reads_the_masks_of_another_data_set_by_its_own_rule_and_names_its_folder_by_what_differs(tmp_path):
+    write_oxford_pets(tmp_path / "data")
+    write_pairs(tmp_path / "pairs")
+    config = RunConfig(data="folder", foreground=(2,), mask_exif="image", intensity=(0.0, 4095.0))
+    (tmp_path / "last.ckpt").touch()
+    last, best = (TrainedModel(tmp_path / name, config, {}) for name in ("last.ckpt", "best.ckpt"))
+
+    def samples_and_name(data, folder, trained=last, flips=False, **choices):
+        args = evaluate_dataset.EvaluateArgs(
+            "best", data, folder, None, False, False, flips, None, "cpu", None, tmp_path, reading=choices
+        )
+        samples, _ = evaluate_dataset._samples(args, trained, folder)
+        return samples[0].reading, evaluate_dataset._folder_name(args, trained, samples)
+
+    own, name = samples_and_name("folder", tmp_path / "pairs")
+    assert (own.foreground, own.mask_exif) == ((2,), "image")
+    pets, _ = samples_and_name("oxford_pet", tmp_path / "data")
+    assert (pets.foreground, pets.mask_exif, pets.intensity) == ((1, 3), "own", (0.0, 4095.0))
+    assert samples_and_name("oxford_pet", tmp_path / "data", foreground=(1,))[0].foreground == (1,)
+    assert samples_and_name("folder", tmp_path / "pairs", best)[1] == f"{name}-best"
+    assert samples_and_name("folder", tmp_path / "pairs", flips=True)[1] == f"{name}-tta"
+    assert samples_and_name("folder", tmp_path / "pairs", mask_exif="image")[1] == name
+    names = {samples_and_name("folder", tmp_path / "pairs", foreground=(value,))[1] for value in (1, 2, 3)}
+    assert len(names) == 3 and name in names
 
 
 def test_pets_without_a_trimap_are_reported(tmp_path, command):

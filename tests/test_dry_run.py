@@ -4,8 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from experiments.config.schema import RunConfig
+from experiments.config import resolve
+from experiments.config.schema import RunConfig, RuntimeConfig
+from experiments.inference.trained_model import TrainedModel
+from experiments.training import checkpoint
 from experiments.training.dry_run import dry_run
+from experiments.training.runner import build_model
 from models.unet import unet
 from registry import LOSSES, MODELS, InputError, OptionError
 from tests.conftest import small
@@ -37,6 +41,12 @@ class Weighted(torch.nn.Module):
     def forward(self, logits, mask): return self.weight * (logits - mask).square().mean()
 weighted = Weighted()
 def per_image(logits, mask): return (logits.float() - mask).square().flatten(1).mean(1)
+class Worded(torch.nn.Module):
+    def __init__(self, pretrained: str = "imagenet"):
+        super().__init__()
+        if pretrained != "imagenet": open(pretrained).close()
+        self.last = torch.nn.Conv2d(3, 1, 1)
+    def forward(self, images): return self.last(images)
 def a_float(logits, mask): return 1.0
 def three(logits, mask): return torch.nn.functional.conv2d(logits, torch.ones(1, 1, 3, 3)).square().mean()
 def too_large(logits, mask): return torch.nn.functional.conv2d(logits, torch.ones(1, 1, 33, 33)).mean()
@@ -90,6 +100,20 @@ def test_bad_targets_and_options_exit_with_2_and_leave_nothing(changed, sentence
 def test_a_loss_with_a_window_is_tried_on_images_of_the_size_that_it_will_see(nets, command, made_cars, tmp_path):
     code, _, complaint = command(*small(made_cars, tmp_path / "outputs", loss="odd_nets:three", epochs=1))
     assert code == 0, complaint
+
+
+@pytest.mark.parametrize("word", ["imagenet", "FILE"])
+def test_a_model_that_names_its_pretrained_weights_by_a_word_is_built_and_loaded(nets, tmp_path, monkeypatch, word):
+    (tmp_path / "FILE").write_bytes(b"weights")
+    options, weights, file = resolve._weights(
+        {"pretrained": word if word != "FILE" else str(tmp_path / word)}, own=True
+    )
+    config = RunConfig(model="odd_nets:Worded", model_kwargs=options, weights=weights)
+    model = build_model(config, RuntimeConfig(weights_file=file))
+    monkeypatch.setattr(checkpoint, "load", lambda path: {"model": model.state_dict()})
+    loaded = TrainedModel(tmp_path / "last.ckpt", config, {"weights_file": str(file)}).model()
+    assert torch.equal(loaded.last.weight, model.last.weight)
+    assert MODELS["resnet_unet"].without_pretrained({"pretrained": "file"}) == {"pretrained": False}
 
 
 @pytest.mark.parametrize(

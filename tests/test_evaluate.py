@@ -10,6 +10,7 @@ from experiments.data import carvana, folder
 from experiments.data.dataset import ImageDataset
 from experiments.data.samples import read_mask
 from experiments.evaluation import evaluator
+from experiments.inference import evaluate_dataset
 from experiments.training import pictures
 from tests.test_data import write_pairs
 
@@ -129,6 +130,15 @@ def test_images_without_an_object_do_not_hide_how_the_others_were_scored():
     assert numbers["images_without_object"] == 3
     for rows in (empty, there):
         assert "dice_with_object" not in summarise_scores(pd.DataFrame(rows, columns=columns))
+
+
+@pytest.mark.parametrize("objects", [0, 1])
+def test_evaluate_warns_where_all_true_masks_are_empty(tmp_path, capsys, objects):
+    row = {"set": "test", "group": "g", "image": "a", "fp": 9, "tn": 0, "hd95": 1.0, "boundary_iou": 0.0}
+    row |= {"tp": objects, "fn": objects, "dice": 0.0, "iou": 0.0, "precision": 0.0, "recall": 0.0}
+    evaluator.write_scores(tmp_path / "scores.csv", [row])
+    evaluate_dataset._summarise(tmp_path, "")
+    assert ("all true masks are empty" in capsys.readouterr().out) == (not objects)
 
 
 def test_scores_are_written_the_same_each_time(tmp_path, held_out):

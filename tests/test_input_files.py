@@ -138,6 +138,20 @@ def test_verify_lists_each_file_that_was_left_out_and_no_system_file(pairs, comm
     assert command("data", "verify", "--data", "folder", "--data-dir", pairs)[0] == 0
 
 
+def test_a_linked_folder_of_pairs_is_said_to_be_left_out(pairs, tmp_path, capsys):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        shutil.copy(pairs / part / "p0.png", tmp_path / part / "q0.png")
+        (pairs / part / "linked").symlink_to(tmp_path / part, target_is_directory=True)
+    found = folder.listing(pairs)
+    linked = [problem for problem in found.left_out if problem.what == "linked folder"]
+    assert len(found.samples) == 4 and [p.path for p in linked] == [
+        pairs / part / "linked" for part in ("images", "masks")
+    ]
+    folder.build(pairs)
+    assert "2 linked folders that are not searched" in capsys.readouterr().err
+
+
 def test_score_and_submit_count_what_they_left_out_and_list_it_when_asked(pairs, command, tmp_path):
     shutil.rmtree(pairs / "images" / "more")
     words = ("score", pairs / "masks", pairs / "masks", "--output", tmp_path / "s.csv")

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import signal
 from pathlib import Path
 
 import cv2
@@ -45,6 +46,19 @@ def test_the_list_is_that_of_the_published_pairs():
     published = dict(nuclei_pairs.published_pairs().values())
     digests = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (PAIRS / "masks").iterdir()}
     assert published == digests and len(published) == 534
+
+
+def test_an_interruption_says_what_was_written(raw, tmp_path, command, monkeypatch):
+    kept, sent = nuclei_pairs._write, []
+
+    def interrupted(*given):
+        if not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        return kept(*given)
+
+    monkeypatch.setattr(nuclei_pairs, "_write", interrupted)
+    code, _, complaint = command("data", "nuclei-pairs", "--data-dir", raw, "--output", tmp_path / "pairs")
+    assert code == 143 and "pairs written so far are complete; the same command writes all" in complaint
 
 
 def test_masks_are_merged_only_published_images_are_written_and_other_masks_are_told(raw, tmp_path, command):

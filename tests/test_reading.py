@@ -229,6 +229,28 @@ def test_a_mask_that_is_not_binary_gets_the_advice_that_fits(tmp_path, make, adv
         read_mask(tmp_path / "mask.png")
 
 
+@pytest.mark.parametrize("labels", [(0, 1), (0, 1, 2), (1, 2)])
+@pytest.mark.parametrize("channel", [0, 2])
+def test_labels_in_colours_that_are_nearly_black_are_no_empty_mask(tmp_path, labels, channel):
+    values = np.zeros((48, 64, 3), np.uint8)
+    values[..., channel] = np.random.default_rng(0).choice(labels, (48, 64))
+    colour = ",".join(str(labels[-1] if at == channel else 0) for at in range(3))
+    Image.fromarray(values).save(tmp_path / "mask.png")
+    with pytest.raises(InputError, match=r"not binary: it holds the colours .*such as --foreground \d,0,\d"):
+        read_mask(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png", (colour,)), values[..., channel] == labels[-1])
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "mask.png")
+    assert not read_mask(tmp_path / "mask.png").any()
+
+
+def test_a_palette_of_nearly_black_colours_is_read_by_its_indices(tmp_path):
+    mask = scene(64, 48, 0)[1]
+    picture = Image.fromarray(mask.astype(np.uint8), "P")
+    picture.putpalette([0, 0, 0, 1, 0, 0])
+    picture.save(tmp_path / "mask.png")
+    assert np.array_equal(read_mask(tmp_path / "mask.png"), mask)
+
+
 @pytest.mark.parametrize(
     ("make", "words", "expected"),
     [

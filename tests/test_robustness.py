@@ -4,6 +4,7 @@ import contextlib
 import io
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,12 @@ from analysis.text.robustness import differences, robustness_grids, turned_round
 from analysis.text.sentences import findings
 from analysis.text.wording import points
 from analysis.verdicts.answer import answer_study
+from experiments.config.schema import RunConfig
 from experiments.data import folder
 from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt
+from experiments.evaluation import evaluator
+from experiments.inference.trained_model import TrainedModel
+from experiments.studies import robustness
 from experiments.studies.robustness import CorruptedDataset
 from tests.strangers import scene
 from tests.test_data import write_pairs
@@ -69,6 +74,20 @@ def test_indexing_a_corrupted_dataset_gives_the_corrupted_image_and_the_clean_ma
     clean, noisy = (CorruptedDataset(samples, (48, 32), condition) for condition in ("clean", "noise 3"))
     assert (noisy[0][0].permute(1, 2, 0) * 255).round().numpy().tolist() == noisy.image(0).tolist()
     assert not torch.equal(clean[0][0], noisy[0][0]) and torch.equal(clean[0][1], noisy[0][1])
+
+
+@pytest.mark.parametrize(("data", "foreground"), [("folder", (2,)), ("carvana", ())])
+def test_images_from_elsewhere_are_read_as_those_of_the_runs(tmp_path, monkeypatch, data, foreground):
+    seen = []
+    monkeypatch.setattr(evaluator, "evaluate", lambda models, dataset, *given: seen.extend(dataset.samples) or [])
+    monkeypatch.setattr(TrainedModel, "model", lambda trained: torch.nn.Identity())
+    trained = TrainedModel(tmp_path, RunConfig(data=data, intensity=(0.0, 4095.0), foreground=(2,)), {})
+    others = folder.build(write_pairs(tmp_path / "wild"))
+    place, stop = SimpleNamespace(folder=tmp_path), SimpleNamespace(check=lambda: None)
+    robustness._score(place, {"key": (trained, [])}, "wild", others, len(others), stop)
+    assert [(s.name, s.reading.intensity, s.reading.foreground) for s in seen] == [
+        (s.name, (0.0, 4095.0), foreground) for s in others
+    ]
 
 
 @pytest.fixture(scope="module")

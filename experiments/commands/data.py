@@ -22,6 +22,7 @@ DataDir = Annotated[Path, flag("dataset directory", "Data")]
 SplitFlags: Any = setting_flags("intensity", "split", "split_file", "fold")
 
 Show = Callable[[int, int], None]  # (done, of how many)
+PAIRS_WRITTEN = "The pairs written so far are complete; the same command writes all of them again."
 
 data = App(name="data", help="Download, make and verify data sets.\n\nExample: python run.py data make --cars 8")
 
@@ -175,7 +176,7 @@ def reduce(
             f"Repeat a study: python run.py study two_by_two --published --data-dir {shlex.quote(str(output))}",
         ]
 
-    return _write(output, f"reducing into {output}", work)
+    return _write(output, f"reducing into {output}", work, PAIRS_WRITTEN)
 
 
 @data.command(name="nuclei-pairs")
@@ -202,4 +203,4 @@ def nuclei_pairs(
             )
         return sentences
 
-    return _write(output, f"writing pairs into {output}", work)
+    return _write(output, f"writing pairs into {output}", work, PAIRS_WRITTEN)

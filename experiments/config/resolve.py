@@ -39,7 +39,7 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     if "tracking_uri" not in machine and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         machine["tracking_uri"] = check_tracking_uri(uri, "MLFLOW_TRACKING_URI")
         notices.append(f"MLflow: {without_password(uri)}, by MLFLOW_TRACKING_URI.")
-    options, weights, weights_file = _weights(options)
+    options, weights, weights_file = _weights(options, own=entry.name == entry.target)
     values["device"] = _device(values.get("device", "auto"), notices)
     values["precision"] = _precision(values.get("precision", "auto"), values["device"], notices)
     threads = _threads() if values["device"] == "cpu" else 0
@@ -167,10 +167,13 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _weights(options: dict[str, Any]) -> tuple[dict[str, Any], str, Path | None]:
-    """A file given as `pretrained=PATH`: its bytes, not its path, belong to the run's identity."""
+def _weights(options: dict[str, Any], own: bool) -> tuple[dict[str, Any], str, Path | None]:
+    """A file given as `pretrained=PATH`: its bytes, not its path, belong to the run's identity.
+
+    Words other than names of files are for models of one's own.
+    """
     value = options.get("pretrained")
-    if not isinstance(value, (str, Path)):
+    if not isinstance(value, (str, Path)) or (own and not Path(value).is_file()):
         return options, "", None
     path = Path(value)
     if not path.is_file():

@@ -15,6 +15,7 @@ from experiments.data.listing import (
     require_images,
     unread_files,
     unusable_names,
+    with_usable_names,
 )
 from experiments.data.samples import Sample
 
@@ -54,7 +55,8 @@ def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) ->
         f"{root}). A single run can do without: --data synthetic."
     )
     images, masks = require_folder(root / "train", advice), require_folder(root / "train_masks", advice)
-    by_stem = {path.stem: path for form in ("*_mask.png", "*_mask.gif") for path in masks.glob(form)}  # GIF is Kaggle's
+    forms = ("[!.]*_mask.png", "[!.]*_mask.gif")  # GIF is Kaggle's; ._NAME_mask.gif is macOS's
+    by_stem = {path.stem: path for form in forms for path in masks.glob(form)}
     samples, problems, unpaired = list[Sample](), list[Problem](), dict(by_stem)
     photos = require_images(filter(_is_photo, images.iterdir()), images, advice)
     stems = Counter(image.stem for image in photos)
@@ -72,7 +74,7 @@ def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) ->
     problems += unusable_names([path for folder in (images, masks) for path in folder.iterdir()])
     unread = unread_files(images, _is_photo, "images are NAME.jpg here")
     unread += unread_files(masks, set(by_stem.values()).__contains__, "masks are NAME_mask.gif here, or .png")
-    return Listing(samples, problems, masks_without_image(unpaired.values()) + unread)
+    return Listing(with_usable_names(samples), problems, masks_without_image(unpaired.values()) + unread)
 
 
 def _is_photo(path: Path) -> bool:

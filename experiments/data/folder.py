@@ -185,9 +185,13 @@ def _missing(
 
 
 def _unread(folder: Path, endings: str) -> list[Problem]:
-    """The files under a folder that are not read; its sub-folders are searched."""
-    folders = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir() and not is_system_file(path))]
-    problems = [p for place in folders for p in unread_files(place, _is_read, endings) if p.what != "sub-folder"]
+    """The files under a folder that are not read; its sub-folders are searched, but for linked ones."""
+    folders = sorted(path for path in folder.rglob("*") if path.is_dir() and not is_system_file(path))
+    linked = [path for path in folders if path.is_symlink()]
+    text = "The folder {} is a link and is not searched. Put its files into {}, or remove it."
+    problems = [Problem(path, "linked folder", text.format(path, path.parent)) for path in linked]
+    searched = [folder, *(path for path in folders if path not in linked)]
+    problems += [p for place in searched for p in unread_files(place, _is_read, endings) if p.what != "sub-folder"]
     return [
         replace(p, text=f"The file {shown(p.path)} is skipped: {NO_HEIC}.") if p.path.suffix.lower() in HEIC else p
         for p in problems

@@ -94,10 +94,15 @@ def unusable_names(paths: Iterable[Path]) -> list[Problem]:
     return [Problem(path, "unusable name", text.format(shown(path))) for path in sorted(named)]
 
 
+def with_usable_names(samples: Iterable[Sample]) -> list[Sample]:
+    """The samples of which no file is among `unusable_names`: a fingerprint and a split could not be taken of them."""
+    return [s for s in samples if all(shown(path) == str(path) for path in (s.mask, *s.files))]
+
+
 def missing_mask(image: Path, masks: Path) -> Problem:
     """The problem of an image whose mask is not in the folder `masks`."""
     return Problem(
-        image, "no mask", f"The image {shown(image)} has no mask in {masks}. Add the mask or remove the image."
+        image, "no mask", f"The image {shown(image)} has no mask in {shown(masks)}. Add the mask or remove the image."
     )
 
 
@@ -132,7 +137,7 @@ def pair_up(
         else:
             samples.append(make(image, mask))
     problems += unusable_names([path for folder in folders for path in folder.iterdir()])
-    return Listing(samples, problems, masks_without_image(unpaired.values()))
+    return Listing(with_usable_names(samples), problems, masks_without_image(unpaired.values()))
 
 
 def unread_files(folder: Path, is_read: Callable[[Path], bool], names: str) -> list[Problem]:

@@ -123,11 +123,12 @@ def _colours_vary(picture: Image.Image) -> bool:
 def _levels(picture: Image.Image, classes: bool) -> NDArray[Any]:
     """The mask's values (H, W), or its colours (H, W, 3) where classes are asked for and colours are no greys.
 
-    Of a palette image they are its colours if they are 0 and 255, otherwise its indices.
+    Of a palette image they are its colours if they are black and white, otherwise its indices.
     """
     if picture.mode in ("P", "PA") and not classes:
         grey = np.asarray(picture.convert("L"))
-        return grey if set(np.unique(grey).tolist()) <= {0, 255} else _indices(picture)
+        clear = set(np.unique(grey).tolist()) <= {0, 255} and not _share_a_grey(picture, grey)
+        return grey if clear else _indices(picture)
     if picture.mode in ("P", "PA"):
         return _indices(picture)
     if picture.mode.startswith(("I", "F")):
@@ -145,13 +146,28 @@ def _indices(picture: Image.Image) -> NDArray[np.uint8]:
     return values if values.ndim == 2 else np.asarray(values[..., 0])  # PA: index and alpha
 
 
+def _share_a_grey(picture: Image.Image, grey: NDArray[np.uint8]) -> bool:
+    """Whether several colours of a palette image are one grey: nearly black ones, say."""
+    palette = picture.getpalette("RGB") or []
+    used = {tuple(palette[3 * index : 3 * index + 3]) or (0, 0, 0) for index in np.unique(_indices(picture)).tolist()}
+    return len(used) > len(np.unique(grey))
+
+
+def _nearly_black(picture: Image.Image, grey: NDArray[Any]) -> bool:
+    """Whether a mask has colours whose greys are 0 and 1, such as the labels 1,0,0 and 2,0,0."""
+    if picture.mode in ("1", "L", "LA", "P", "PA") or picture.mode.startswith(("I", "F")):
+        return False
+    return bool(grey.max(initial=0) < 2) and not _grey(np.asarray(picture.convert("RGB")))
+
+
 def _grey(rgb: NDArray[np.uint8]) -> bool:
     return bool((rgb[..., 0] == rgb[..., 1]).all() and (rgb[..., 0] == rgb[..., 2]).all())
 
 
 def _binary(levels: NDArray[Any], path: Path, picture: Image.Image, where: str = "") -> NDArray[np.bool_]:
     top = levels.max(initial=0)
-    if top not in TOPS or not bool(((levels == 0) | (levels == top)).all()):
+    dim = not where and _nearly_black(picture, levels)
+    if dim or top not in TOPS or not bool(((levels == 0) | (levels == top)).all()):
         raise InputError(f"The mask {path} is not binary: {_not_binary(levels, picture, where)}")
     return levels > 0
 

@@ -21,6 +21,8 @@ from experiments.data.listing import (
     require_folder,
     require_images,
     unread_files,
+    unusable_names,
+    with_usable_names,
 )
 from experiments.data.masks import mask_files
 from experiments.data.samples import Sample
@@ -57,7 +59,8 @@ def listing(data_dir: Path | str = "data/nuclei") -> Listing:
             samples.append(Sample(image, masks, folder.name, place=folder.name))
         else:
             problems.append(missing_mask(image, masks))
-    return Listing(samples, problems, left_out)
+    problems += unusable_names(path for sample in samples for path in sample.files)
+    return Listing(with_usable_names(samples), problems, left_out)
 
 
 def _image(folder: Path) -> Path:

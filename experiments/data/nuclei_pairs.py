@@ -51,13 +51,12 @@ def write_pairs(
         raise InputError(f"{source} has none of the images of the published study.")
     files = OutputFiles(target)
     files.check(f"{part}/{name}.png" for name in samples for part in ("images", "masks"))
-    digests: dict[str, str] = {}
+    digests: list[str] = []
     with ThreadPoolExecutor() as pool:
-        written = pool.map(lambda name: (name, _write(name, samples[name], files)), samples)
-        for done, (name, digest) in enumerate(written, 1):
-            digests[name] = digest
-            show(done, len(samples))
-    return len(samples), _others(digests, pairs)
+        for digest in pool.map(lambda name: _write(name, samples[name], files), samples):
+            digests.append(digest)
+            show(len(digests), len(samples))
+    return len(samples), _others(dict(zip(samples, digests, strict=True)), pairs)
 
 
 def _others(digests: Mapping[str, str], pairs: Mapping[str, tuple[str, str]]) -> list[str]:

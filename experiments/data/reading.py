@@ -27,6 +27,7 @@ from registry import InputError
 FULL = (0.0, 65535.0)
 NARROW = 0.25  # of the range: where nearly all values lie within less, the scale shows little of them
 TAILS = (0.1, 99.9)  # percentiles between which nearly all values lie
+OF_MASKS = ("foreground", "mask_channel", "mask_exif")  # the choices that are a data set's, not a network's
 PICKED = 256  # values of an image that the percentiles are taken of
 
 
@@ -49,6 +50,12 @@ class Reading:
         if not values.get("foreground"):
             values["foreground"] = FOREGROUNDS.get(settings.get("data", ""), ())
         return cls(**values)
+
+    @classmethod
+    def elsewhere(cls, settings: Mapping[str, Any], data: str) -> Reading:
+        """How a run with these settings reads the data set `data`: masks of another than its own by that one's rule."""
+        kept = {name: value for name, value in settings.items() if data == settings["data"] or name not in OF_MASKS}
+        return cls.of({**kept, "data": data})
 
     @property
     def suffix(self) -> str:

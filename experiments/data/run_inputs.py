@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import itertools
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from experiments.data.cache import Pixels, ceiling
 from experiments.data.checks import raw_masks
 from experiments.data.groups import near_copies, ungrouped
 from experiments.data.images import read_headers
-from experiments.data.listing import Listing
+from experiments.data.listing import Listing, unusable_names
 from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
 from experiments.data.samples import Sample, fingerprint
 from experiments.data.used_images import read_used_images
@@ -105,7 +107,7 @@ def as_samples(data: str, found: Any) -> list[Sample]:
     """What a data set's function returned, as samples: these themselves, or (image, mask) or (image, mask, group).
 
     They are sorted: the rows of a cache follow this order, which the fingerprint in its name does not know.
-    Raises InputError for anything else, and for nothing.
+    Raises InputError for anything else, for nothing, and for names that no table can hold.
     """
     wanted = "it should return a list of Sample, or of (image, mask) or (image, mask, group) with paths"
     if not isinstance(found, Iterable) or isinstance(found, (str, bytes, Mapping)):
@@ -118,12 +120,30 @@ def as_samples(data: str, found: Any) -> list[Sample]:
             isinstance(entry, (tuple, list)) and len(entry) in (2, 3) and all(isinstance(x, str | Path) for x in entry)
         ):
             image, mask, *group = entry
-            samples.append(Sample(Path(image), Path(mask), str(*group) or Path(image).stem))
+            samples.append(Sample(Path(image), Path(mask), str(*group)))
         else:
             raise InputError(f"The data set '{data}' returns {type(entry).__name__} entries; {wanted}.")
     if not samples:
         raise InputError(f"The data set '{data}' returns no images. Check --data-dir.")
-    return sorted(samples, key=lambda sample: (sample.name, str(sample.image)))
+    if unusable := unusable_names(path for sample in samples for path in (sample.image, sample.mask)):
+        raise InputError(unusable[0].text)
+    return _named_apart(data, samples)
+
+
+def _named_apart(data: str, samples: list[Sample]) -> list[Sample]:
+    """The samples by name, each with one of its own: where file names repeat, the path below the common folder.
+
+    A group that is not given is that name without suffix. Raises InputError for an image that is there twice.
+    """
+    if len({sample.name for sample in samples}) < len(samples):
+        root = os.path.commonpath([sample.image.absolute().parent for sample in samples])
+        samples = [dataclasses.replace(s, place=s.image.absolute().relative_to(root).as_posix()) for s in samples]
+    grouped = [dataclasses.replace(s, group=s.group or Path(s.name).with_suffix("").as_posix()) for s in samples]
+    grouped.sort(key=lambda sample: sample.name)
+    for one, other in itertools.pairwise(grouped):
+        if one.name == other.name:
+            raise InputError(f"The data set '{data}' returns the image {one.image} twice. Return each image once.")
+    return grouped
 
 
 def read_as(samples: Sequence[Sample], reading: Reading) -> list[Sample]:

@@ -38,6 +38,7 @@ from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop, interruptible
 from experiments.runtime.output_files import OutputFiles
 from experiments.runtime.progress import count
+from experiments.training.run_folder import headline_file
 from registry import InputError
 
 
@@ -65,7 +66,7 @@ def evaluate(args: EvaluateArgs) -> int:
     (trained,) = find_runs(args.run, [], args.output_dir)
     data_dir = args.data_dir or DATA_DIRS.get(args.data, Path("data"))
     samples, skipped = _samples(args, trained, data_dir)
-    output = args.output or args.output_dir / "evaluations" / f"{trained.key}-{fingerprint(samples)}"
+    output = args.output or args.output_dir / "evaluations" / _folder_name(args, trained, samples)
 
     files = OutputFiles(output)
     folders = {path.parent.resolve() for sample in samples for path in sample.files}
@@ -83,7 +84,7 @@ def evaluate(args: EvaluateArgs) -> int:
         part = seen_images.parts(trained, args.data, data_dir, samples)
         rows = [{**image.rows[0], "set": part.get(str(image.rows[0]["image"]), "test")} for image in scored]
         with disk_errors(output, "another --output"), tempfile.TemporaryDirectory() as folder:
-            _write(args, trained, fingerprint(samples), Path(folder), scored, rows)
+            _write(args, trained, samples, Path(folder), scored, rows)
             files.take(Path(folder))
         print(f"Written: {output}")
         return report_skipped(sorted(skipped, key=str))
@@ -105,8 +106,16 @@ def _samples(args: EvaluateArgs, trained: TrainedModel, data_dir: Path) -> tuple
     if skipped and not kept:
         raise skipped[0]
     verify = f"--data {args.data} --data-dir {shlex.quote(str(data_dir))}"
-    config = dataclasses.replace(trained.config, data=args.data, group_pattern=args.group_pattern, **dict(args.reading))
-    return read_as(Listing(kept, [], listing.left_out).usable(verify), Reading.of(vars(config))), skipped
+    reading = dataclasses.replace(Reading.elsewhere(vars(trained.config), args.data), **args.reading)
+    return read_as(Listing(kept, [], listing.left_out).usable(verify), reading), skipped
+
+
+def _folder_name(args: EvaluateArgs, trained: TrainedModel, samples: Sequence[Sample]) -> str:
+    """The name of the folder where none is given: the run, the data, and whatever is not the default."""
+    weights = f"-{trained.path.stem}" if trained.path.name != headline_file(trained.path.parent) else ""
+    reading = samples[0].reading
+    other = (reading.suffix or "-default") if reading != Reading.elsewhere(vars(trained.config), args.data) else ""
+    return f"{trained.key}-{fingerprint(samples)}{weights}{other}{'-tta' if args.flips else ''}"
 
 
 def _listing(args: EvaluateArgs, trained: TrainedModel, data_dir: Path) -> Listing:
@@ -147,7 +156,7 @@ def _score(
 def _write(
     args: EvaluateArgs,
     trained: TrainedModel,
-    data_fingerprint: str,
+    samples: Sequence[Sample],
     output: Path,
     scored: Sequence[ScoredImage],
     rows: Sequence[Row],
@@ -160,7 +169,8 @@ def _write(
         summary["sweep"] = _sweep(output, kept)
     if args.calibration:
         summary["expected_calibration_error"] = _calibration(output, kept)
-    summary |= {"run": trained.key, "data": args.data, "data_fingerprint": data_fingerprint, "flips": args.flips}
+    summary |= {"run": trained.key, "weights": trained.path.name, "flips": args.flips, "data": args.data}
+    summary |= {"data_fingerprint": fingerprint(samples), "reading": dataclasses.asdict(samples[0].reading)}
     write_atomically(output / "evaluation.json", json.dumps(summary, indent=1).encode())
 
 
@@ -182,6 +192,11 @@ def _summarise(output: Path, leaking: str) -> dict[str, Any]:
     Console().print(shown)
     if leaking:
         print(f"WARNING: data leakage - the run was trained with --split {leaking}, on other images of these groups.")
+    if not (table.tp + table.fn).any():
+        print(
+            "WARNING: all true masks are empty: these scores say nothing. Name the object's values with "
+            "--foreground, or look at the masks: python run.py data verify."
+        )
     if learned == len(table):
         print("WARNING: data leakage - these images, or others of their groups, were used for training or selection.")
     elif learned:

@@ -56,9 +56,9 @@ class TrainedModel:
     def model(self) -> nn.Module:
         """The network with its weights, on the CPU, in eval mode. Raises InputError for weights that cannot be used."""
         entry, options = MODELS[self.config.model], dict(self.config.model_kwargs)
-        if "pretrained" in entry.options():
-            options["pretrained"] = False  # the checkpoint has all weights
-        model = entry.build(**options)
+        if self.config.weights:
+            options["pretrained"] = self.machine.get("weights_file")
+        model = entry.build(**entry.without_pretrained(options))  # the checkpoint has all weights
         try:
             model.load_state_dict(checkpoint.load(self.path)["model"])
         except checkpoint.Damaged as damaged:

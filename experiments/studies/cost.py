@@ -16,6 +16,7 @@ from analysis.statistics.sequential_looks import look_level
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.training.run_folder import RunFolder
 from experiments.training.speed import training_speeds
+from registry import MODELS, InputError
 
 SCORING_SECONDS = 0.03  # per test image, without a finished run to measure it: 60 ms on one of two threads
 # What the time of a training step depends on.
@@ -61,13 +62,13 @@ def _measured(cell: PlannedCell) -> Speed:
     """The speed over a few steps. A cell whose steps fail (out of memory, say) fails later, in its own run."""
     try:
         return Speed(_timed(cell), SCORING_SECONDS, "a timed handful of steps")
-    except (RuntimeError, MemoryError):
+    except (RuntimeError, MemoryError, OSError, InputError):
         return Speed(math.inf, 0.0, "nothing for those cells whose steps failed when they were timed")
 
 
 def _timed(cell: PlannedCell) -> float:
     """Training images per second over a few steps, after as many to warm up; initial weights do not matter."""
-    options = {name: False if name == "pretrained" else value for name, value in cell.config.model_kwargs.items()}
+    options = MODELS[cell.config.model].without_pretrained(cell.config.model_kwargs)
     speeds = training_speeds(dataclasses.replace(cell.config, model_kwargs=options, epochs=2), steps=3)
     next(speeds)
     return next(speeds)

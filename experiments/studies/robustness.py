@@ -24,6 +24,8 @@ from experiments.data import folder
 from experiments.data.cache import resize
 from experiments.data.corruptions import CLEAN, CONDITIONS, CORRUPTIONS, corrupt
 from experiments.data.dataset import ImageDataset
+from experiments.data.reading import Reading
+from experiments.data.run_inputs import read_as
 from experiments.data.samples import Sample
 from experiments.evaluation import evaluator
 from experiments.inference.trained_model import TrainedModel
@@ -116,7 +118,8 @@ def _score(
     scored = known.groupby("key")["image"].agg(set)
     batches: dict[tuple[tuple[int, int], tuple[Sample, ...]], list[TrainedModel]] = {}
     for key, (trained, test) in runs.items():
-        samples = tuple(_subset(test if others is None else others, views))
+        foreign = read_as(others or [], Reading.elsewhere(vars(trained.config), "folder"))
+        samples = tuple(_subset(test if others is None else foreign, views))
         if scored.get(key) != {sample.name for sample in samples}:
             known = known[known.key != key]
             batches.setdefault((trained.config.size, samples), []).append(trained)
