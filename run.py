@@ -30,25 +30,12 @@ try:
     from experiments.commands.tools import bench, draw, list_choices
     from experiments.commands.tracking import sync, ui
     from experiments.commands.train import train
+    from experiments.config.values import suggest
     from experiments.runtime.errors import DISK_FULL, RunFailed, disk_error_message, on_one_line
     from registry import InputError, did_you_mean
 except ModuleNotFoundError as missing:
     print(f"The package {missing.name} is missing. Type: pip install -r requirements.txt", file=sys.stderr)
     raise SystemExit(2) from None
-
-# What other tools call these flags.
-HABITS = {
-    "--lr": "--learning-rate", "--bs": "--batch-size", "--batch": "--batch-size", "--wd": "--weight-decay",
-    "--arch": "--model", "--architecture": "--model", "--backbone": "--model", "--encoder": "--model",
-    "--criterion": "--loss", "--dataset": "--data", "--root": "--data-dir", "--imgsz": "--size",
-    "--img-size": "--size", "--image-size": "--size", "--resize": "--size", "--num-epochs": "--epochs",
-    "--n-epochs": "--epochs", "--max-epochs": "--epochs", "--optim": "--optimizer", "--scheduler": "--schedule",
-    "--lr-scheduler": "--schedule", "--num-workers": "--workers", "--jobs": "--workers", "--amp": "--precision",
-    "--fp16": "--precision", "--gpu": "--device", "--gpus": "--device", "--cuda": "--device", "--patience":
-    "--early-stopping", "--augmentation": "--augment", "--transforms": "--augment", "--out": "--output",
-    "--save-dir": "--output-dir", "--logdir": "--output-dir", "--out-dir": "--output-dir", "--cv": "--fold",
-    "--kfold": "--fold", "--random-state": "--seed", "--checkpoint": "--run", "--weights": "--run", "--ckpt": "--run",
-}  # fmt: skip
 
 LOCAL = ("analysis", "experiments", "models", "registry")
 
@@ -148,7 +135,7 @@ def _usage_error(error: CycloptsError, command: App) -> str:
     """What is wrong with the words of a command, in a sentence."""
     if isinstance(error, UnknownOptionError):
         flag = error.token.keyword or error.token.value
-        return f"Unknown flag {flag}{_nearest_flag(flag, command)}."
+        return f"Unknown flag {flag}{suggest(flag, _flags(command))}."
     if isinstance(error, UnusedCliTokensError):
         return f"Unexpected argument '{(error.unused_tokens or [''])[0]}'."
     return " ".join(str(error).split())
@@ -167,14 +154,6 @@ def _flags(command: App) -> list[str]:
     return [
         name for argument in command.assemble_argument_collection() for name in argument.names if name.startswith("--")
     ]
-
-
-def _nearest_flag(flag: str, command: App) -> str:
-    """The suggestion for an unknown flag: what other tools call so, else the nearest name."""
-    known = _flags(command)
-    if HABITS.get(flag) in known:
-        return f" (did you mean '{HABITS[flag]}'?)"
-    return did_you_mean(flag, known)
 
 
 def _complain(sentence: str, code: int = 2) -> int:
