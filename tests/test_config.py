@@ -197,6 +197,15 @@ def test_a_value_of_a_config_file_is_refused_with_the_message_of_the_flag(name, 
     assert sentence in str(refused.value) and len(str(refused.value).splitlines()) == 1
 
 
+def test_weights_in_the_home_folder_are_found_from_a_config_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    text = "data: synthetic\nmodel: resnet_unet\nmodel_kwargs: {pretrained: ~/w.pth}\n"
+    (tmp_path / "run.yaml").write_text(text)
+    config, machine, _ = resolve(values.read({}, tmp_path / "run.yaml"))
+    assert config.model_kwargs["pretrained"] == "file" and machine.weights_file == tmp_path / "w.pth"
+
+
 @pytest.mark.parametrize(
     ("line", "setting"), [("lr: 1e-3", "learning_rate"), ("img-size: 64x64", "size"), ("num_workers: 2", "workers")]
 )

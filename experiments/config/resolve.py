@@ -172,7 +172,7 @@ def _weights(options: dict[str, Any]) -> tuple[dict[str, Any], str, Path | None]
     value = options.get("pretrained")
     if not isinstance(value, (str, Path)):
         return options, "", None
-    path = Path(value)
+    path = Path(value).expanduser()
     if not path.is_file():
         raise InputError(
             f"There is no weights file {path}. Type pretrained=true, pretrained=false, or the path of a file."
