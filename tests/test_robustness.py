@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,8 +20,10 @@ from analysis.text.robustness import differences, robustness_grids, turned_round
 from analysis.text.sentences import findings
 from analysis.text.wording import points
 from analysis.verdicts.answer import answer_study
+from experiments.config.schema import RunConfig
 from experiments.data import folder
 from experiments.data.corruptions import CONDITIONS, CORRUPTIONS, corrupt
+from experiments.studies import robustness
 from experiments.studies.robustness import CorruptedDataset
 from tests.strangers import scene
 from tests.test_data import write_pairs
@@ -69,6 +73,22 @@ def test_indexing_a_corrupted_dataset_gives_the_corrupted_image_and_the_clean_ma
     clean, noisy = (CorruptedDataset(samples, (48, 32), condition) for condition in ("clean", "noise 3"))
     assert (noisy[0][0].permute(1, 2, 0) * 255).round().numpy().tolist() == noisy.image(0).tolist()
     assert not torch.equal(clean[0][0], noisy[0][0]) and torch.equal(clean[0][1], noisy[0][1])
+
+
+def test_runs_of_other_threads_are_named_where_none_is_found(tmp_path):
+    config, folder = RunConfig(threads=1), tmp_path / "studies" / "tiny"
+    cells = [SimpleNamespace(id="unet", config=config)]
+    plan = SimpleNamespace(cells=cells, folder=folder, machine=SimpleNamespace(runs_dir=tmp_path / "runs"))
+    assert robustness._made_otherwise(plan) == ""
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(json.dumps({"cells": [{"cell": "unet", "runs": {"0": "aa"}}]}))
+    (tmp_path / "runs" / "aa").mkdir(parents=True)
+    saved = replace(config, threads=4, seed=7).to_dict()
+    (tmp_path / "runs" / "aa" / "config.json").write_text(json.dumps({"config": saved}))
+    assert robustness._made_otherwise(plan) == ""
+    (tmp_path / "runs" / "aa" / "result.json").write_text("{}")
+    sentence = robustness._made_otherwise(plan)
+    assert "made with threads 4 (here 1)" in sentence and "OMP_NUM_THREADS=4 before the command" in sentence
 
 
 @pytest.fixture(scope="module")

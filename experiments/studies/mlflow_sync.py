@@ -64,9 +64,8 @@ def upload(output_dir: Path, uri: str | None) -> int:
             if not session.away:
                 summarise_study(name, output_dir, session)
     if session.away:
-        raise RunFailed(
-            f"{warnings[0].partition(' The run goes on')[0]} Nothing is lost: type the same command when it is back."
-        )
+        again = "type the same command when it is back" if session.usable else "do so, then type the same command again"
+        raise RunFailed(f"{warnings[0].partition(' The run goes on')[0]} Nothing is lost: {again}.")
     summary = "; ".join(f"{count} {how}" for how, count in sorted(outcomes.items()))
     print(f"MLflow at {without_password(session.uri)}: {summary or 'nothing to upload'}.")
     return 0
