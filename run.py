@@ -13,6 +13,7 @@ import os
 import re
 import select
 import sys
+from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 (someone who types this may have an older one)
     print(f"Python 3.11 or later is needed; this is {sys.version.split()[0]}.", file=sys.stderr)
@@ -115,6 +116,8 @@ def main(arguments: list[str]) -> int:
         package = (error.name or "").split(".")[0]
         if package in LOCAL:  # a fault of this project, or of the user's own module
             raise
+        if (module := _importing_module(error)) and not _is_required(package):
+            return _complain(f"{module} needs the package {package}, which is not installed: pip install {package}.")
         return _complain(f"This needs the package {package}. Type: pip install -r requirements.txt")
     except RunFailed as error:
         return _complain(str(error), 1)
@@ -129,6 +132,27 @@ def main(arguments: list[str]) -> int:
         return _complain(sentence, 1 if sentence.startswith(DISK_FULL) else 2)
     except KeyboardInterrupt:
         return _complain("Interrupted. Re-run the command to resume.", 130)
+
+
+def _importing_module(error: ModuleNotFoundError) -> str:
+    """The user's own module in which an import failed; empty where it was this project's, or an installed package."""
+    name, file, trace = "", "", error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.split(".")[0] != "importlib":
+            name, file = module, frame.f_code.co_filename
+    foreign = "site-packages" in file or name.split(".")[0] in (*LOCAL, "run", "__main__")
+    return "" if foreign else name
+
+
+def _is_required(package: str) -> bool:
+    """Whether requirements.txt installs a package."""
+    try:
+        text = Path(__file__).with_name("requirements.txt").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return re.search(rf"^{package.replace('_', '[-_]')}\b", text, re.IGNORECASE | re.MULTILINE) is not None
 
 
 def _usage_error(error: CycloptsError, command: App) -> str:
