@@ -84,8 +84,9 @@ class Entry:
         takes = f"It takes: {', '.join(known)}." if known else "It takes no options."
         for name, value in options.items():
             if name not in known:
+                start = " To start from weights, type --init FILE or KEY." if name == "pretrained" else ""
                 raise OptionError(
-                    f"The {self.kind} '{self.name}' has no option '{name}'{did_you_mean(name, known)}. {takes}"
+                    f"The {self.kind} '{self.name}' has no option '{name}'{did_you_mean(name, known)}. {takes}{start}"
                 )
             wanted = known[name].annotation
             if not _accepts(wanted, value):

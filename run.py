@@ -13,6 +13,7 @@ import os
 import re
 import select
 import sys
+from pathlib import Path
 
 if sys.version_info < (3, 11):  # noqa: UP036 (someone who types this may have an older one)
     print(f"Python 3.11 or later is needed; this is {sys.version.split()[0]}.", file=sys.stderr)
@@ -30,25 +31,12 @@ try:
     from experiments.commands.tools import bench, draw, list_choices
     from experiments.commands.tracking import sync, ui
     from experiments.commands.train import train
+    from experiments.config.values import suggest
     from experiments.runtime.errors import DISK_FULL, RunFailed, disk_error_message, on_one_line
     from registry import InputError, did_you_mean
 except ModuleNotFoundError as missing:
     print(f"The package {missing.name} is missing. Type: pip install -r requirements.txt", file=sys.stderr)
     raise SystemExit(2) from None
-
-# What other tools call these flags.
-HABITS = {
-    "--lr": "--learning-rate", "--bs": "--batch-size", "--batch": "--batch-size", "--wd": "--weight-decay",
-    "--arch": "--model", "--architecture": "--model", "--backbone": "--model", "--encoder": "--model",
-    "--criterion": "--loss", "--dataset": "--data", "--root": "--data-dir", "--imgsz": "--size",
-    "--img-size": "--size", "--image-size": "--size", "--resize": "--size", "--num-epochs": "--epochs",
-    "--n-epochs": "--epochs", "--max-epochs": "--epochs", "--optim": "--optimizer", "--scheduler": "--schedule",
-    "--lr-scheduler": "--schedule", "--num-workers": "--workers", "--jobs": "--workers", "--amp": "--precision",
-    "--fp16": "--precision", "--gpu": "--device", "--gpus": "--device", "--cuda": "--device", "--patience":
-    "--early-stopping", "--augmentation": "--augment", "--transforms": "--augment", "--out": "--output",
-    "--save-dir": "--output-dir", "--logdir": "--output-dir", "--out-dir": "--output-dir", "--cv": "--fold",
-    "--kfold": "--fold", "--random-state": "--seed", "--checkpoint": "--run", "--weights": "--run", "--ckpt": "--run",
-}  # fmt: skip
 
 LOCAL = ("analysis", "experiments", "models", "registry")
 
@@ -128,6 +116,8 @@ def main(arguments: list[str]) -> int:
         package = (error.name or "").split(".")[0]
         if package in LOCAL:  # a fault of this project, or of the user's own module
             raise
+        if (module := _importing_module(error)) and not _is_required(package):
+            return _complain(f"{module} needs the package {package}, which is not installed: pip install {package}.")
         return _complain(f"This needs the package {package}. Type: pip install -r requirements.txt")
     except RunFailed as error:
         return _complain(str(error), 1)
@@ -144,11 +134,32 @@ def main(arguments: list[str]) -> int:
         return _complain("Interrupted. Re-run the command to resume.", 130)
 
 
+def _importing_module(error: ModuleNotFoundError) -> str:
+    """The user's own module in which an import failed; empty where it was this project's, or an installed package."""
+    name, file, trace = "", "", error.__traceback__
+    while trace is not None:
+        frame, trace = trace.tb_frame, trace.tb_next
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.split(".")[0] != "importlib":
+            name, file = module, frame.f_code.co_filename
+    foreign = "site-packages" in file or name.split(".")[0] in (*LOCAL, "run", "__main__")
+    return "" if foreign else name
+
+
+def _is_required(package: str) -> bool:
+    """Whether requirements.txt installs a package."""
+    try:
+        text = Path(__file__).with_name("requirements.txt").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return re.search(rf"^{package.replace('_', '[-_]')}\b", text, re.IGNORECASE | re.MULTILINE) is not None
+
+
 def _usage_error(error: CycloptsError, command: App) -> str:
     """What is wrong with the words of a command, in a sentence."""
     if isinstance(error, UnknownOptionError):
         flag = error.token.keyword or error.token.value
-        return f"Unknown flag {flag}{_nearest_flag(flag, command)}."
+        return f"Unknown flag {flag}{suggest(flag, _flags(command))}."
     if isinstance(error, UnusedCliTokensError):
         return f"Unexpected argument '{(error.unused_tokens or [''])[0]}'."
     return " ".join(str(error).split())
@@ -167,14 +178,6 @@ def _flags(command: App) -> list[str]:
     return [
         name for argument in command.assemble_argument_collection() for name in argument.names if name.startswith("--")
     ]
-
-
-def _nearest_flag(flag: str, command: App) -> str:
-    """The suggestion for an unknown flag: what other tools call so, else the nearest name."""
-    known = _flags(command)
-    if HABITS.get(flag) in known:
-        return f" (did you mean '{HABITS[flag]}'?)"
-    return did_you_mean(flag, known)
 
 
 def _complain(sentence: str, code: int = 2) -> int:

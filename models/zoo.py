@@ -168,7 +168,17 @@ def assemble(arch: str, encoder: str, **given: Any) -> nn.Module:
             refusal = error
             break
     reason = str(refusal).splitlines()[0].rstrip(".! ") if str(refusal) else "it cannot be dilated"
+    if given:
+        assemble(arch, encoder)  # where these two alone do not fit, this raises
+        refused = " ".join(f"{name}={_typed(value)}" for name, value in given.items())
+        correct = "that option" if len(given) == 1 else "these options"
+        raise ValueError(f"{arch} on {encoder} refuses {refused} ({reason}): correct {correct}.") from refusal
     raise ValueError(f"smp has no {arch} on {encoder} ({reason}); choose another encoder=.") from refusal
+
+
+def _typed(value: Any) -> str:
+    """A value as it is typed: lists without brackets."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _check_options(arch: str, given: dict[str, Any]) -> None:

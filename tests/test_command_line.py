@@ -7,9 +7,10 @@ import sys
 import pytest
 
 from experiments.config.resolve import resolve
-from experiments.config.schema import PRESETS, RunConfig
-from experiments.config.values import read
+from experiments.config.schema import PRESETS, RunConfig, RuntimeConfig
+from experiments.config.values import HABITS, read
 from experiments.data import carvana
+from experiments.training.single_run import show_result
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
 from tests.conftest import ROOT, run_folder, small
 
@@ -330,7 +331,20 @@ def test_the_run_ends_with_its_table_and_the_command_that_opens_it(command, made
 
 
 def test_a_split_that_leaks_says_so_at_the_end(command, made_cars, tmp_path):
-    assert "WARNING: data leakage" in command(*small(made_cars, tmp_path, epochs=1, split="image"))[1]
+    shown = command(*small(made_cars, tmp_path, epochs=1, split="image"))[1]
+    assert "WARNING: data leakage" in shown and "images of the test cars." in shown
+
+
+def test_data_that_are_no_cars_are_not_called_so(capsys):
+    scores = {"dice": 0.5, "iou": 0.5, "boundary_iou": 0.5, "hd95_median": 1.0, "hd95_failures": 0, "images": 4}
+    result = {
+        "key": "aa", "model": "unet", "loss": "bce", "data": "folder", "split": "siblings", "cars": {"test": 2},
+        "headline": "last", "test": {"last": scores, "best": scores}, "parameters": 1, "seconds": {"training": 1},
+        "size": [48, 32], "epochs": 1, "best_epoch": 1, "ceiling": 0.9,
+    }  # fmt: skip
+    for unit, groups in (("group", "groups"), ("image", "groups"), ("car", "cars")):
+        show_result(result, RuntimeConfig(), 1.0, unit)
+        assert f"images of the test {groups}." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "code"), [(["list"], 1), (["completion", "bash"], 141)], ids=["list", "completion"])
@@ -365,7 +379,8 @@ def test_every_habit_leads_to_a_flag_that_some_command_has():
     import run
 
     named = {flag for name in ("", "predict") for flag in run._flags(run.app[name] if name else run.app)}
-    assert set(run.HABITS.values()) <= named and not set(run.HABITS) & named
+    named = {flag.removeprefix("--").replace("-", "_") for flag in named}
+    assert set(HABITS.values()) <= named and not set(HABITS) & named
 
 
 def test_a_tilde_is_the_home_folder_wherever_it_is_typed(command, tmp_path, monkeypatch):
@@ -392,6 +407,16 @@ def test_a_missing_package_is_named_in_one_sentence(package, words):
     done = without(package, *words)
     assert done.returncode == 2 and package in done.stderr
     assert "pip install -r requirements.txt" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_package_that_an_own_module_lacks_is_named_with_that_module(command, tmp_path, monkeypatch):
+    (tmp_path / "my_ideas.py").write_text("import no_such_package_foo\n")
+    (tmp_path / "my_others.py").write_text("import optuna.no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    sentence = "needs the package no_such_package_foo, which is not installed: pip install no_such_package_foo."
+    code, _, complaint = command("--data", "synthetic", "--model", "my_ideas:net")
+    assert code == 2 and complaint.strip() == f"my_ideas {sentence}"
+    assert "requirements.txt" in command("--data", "synthetic", "--model", "my_others:net")[2]
 
 
 def test_an_older_python_is_refused_in_one_sentence():

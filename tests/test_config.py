@@ -187,12 +187,32 @@ def test_the_default_of_every_setting_is_of_its_type(name):
         ("workers", -1, "Must be >= 0."),
         ("data_dir", "", "Must be a text."),
         ("epoch", 3, "did you mean 'epochs'?"),
+        ("lr", "1e-3", "did you mean 'learning_rate'?"),
+        ("bs", 8, "did you mean 'batch_size'?"),
     ],
 )
 def test_a_value_of_a_config_file_is_refused_with_the_message_of_the_flag(name, value, sentence):
     with pytest.raises(InputError) as refused:
         values.typed(name, value)
     assert sentence in str(refused.value) and len(str(refused.value).splitlines()) == 1
+
+
+def test_weights_in_the_home_folder_are_found_from_a_config_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    text = "data: synthetic\nmodel: resnet_unet\nmodel_kwargs: {pretrained: ~/w.pth}\n"
+    (tmp_path / "run.yaml").write_text(text)
+    config, machine, _ = resolve(values.read({}, tmp_path / "run.yaml"))
+    assert config.model_kwargs["pretrained"] == "file" and machine.weights_file == tmp_path / "w.pth"
+
+
+@pytest.mark.parametrize(
+    ("line", "setting"), [("lr: 1e-3", "learning_rate"), ("img-size: 64x64", "size"), ("num_workers: 2", "workers")]
+)
+def test_what_other_tools_call_a_setting_is_suggested_in_a_config_file(tmp_path, line, setting):
+    (tmp_path / "run.yaml").write_text(line)
+    with pytest.raises(InputError, match=rf"in the config file .* \(did you mean '{setting}'\?\)"):
+        values.read({}, tmp_path / "run.yaml")
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,11 @@ def test_an_unreadable_image_is_named_with_what_to_do(tmp_path, spoil):
             read_image(path, at_least)
 
 
+def test_a_missing_image_has_no_partner_to_remove(tmp_path):
+    with pytest.raises(InputError, match=r"photo\.jpg is missing\. Restore it, or leave it out\.$"):
+        read_image(tmp_path / "photo.jpg")
+
+
 @pytest.mark.parametrize("spoil", [spoil_truncated, spoil_empty, spoil_text, spoil_missing])
 @pytest.mark.fault(9)
 def test_an_unreadable_mask_is_named_with_what_to_do(tmp_path, spoil):
@@ -310,7 +315,9 @@ def test_a_data_function_may_return_pairs_or_triples_and_nothing_else(tmp_path):
     assert [(s.image.name, s.mask.name, s.group) for s in as_samples("mine:pets", (x for x in (pair, triple)))] == [
         ("a.png", "a_mask.png", "a"), ("b.png", "c.png", "g"),
     ]  # fmt: skip
-    for found in (None, 3, "ab", ["a"], [("a",)], [(1, 2)], {"a": "b"}, []):
+    (number,) = as_samples("mine:pets", [("a.png", "b.png", 7)])
+    assert number.group == "7" and as_samples("mine:pets", [Sample("a.png", "b.png", 7)]) == [number]
+    for found in (None, 3, "ab", ["a"], [("a",)], [(1, 2)], {"a": "b"}, [("a", "b", None)], []):
         with pytest.raises(InputError, match="mine:pets"):
             as_samples("mine:pets", found)
 

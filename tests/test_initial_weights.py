@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from experiments.config.schema import RunConfig, RuntimeConfig
+from experiments.inference.trained_model import TrainedModel
 from experiments.training import checkpoint, initial_weights
 from experiments.training.initial_weights import digest_of, load_initial_weights, with_initial_weights
 from models.unet import unet
@@ -88,8 +89,11 @@ def test_a_checkpoint_that_was_saved_again_is_no_cut_one(tmp_path):
     content = {"model": unet(width=4).state_dict()}
     checkpoint.save(tmp_path / "own.ckpt", content)
     torch.save(content, tmp_path / "again.ckpt")
-    with pytest.raises(checkpoint.Damaged, match=r"lacks the checksum .* --init .*again.ckpt starts from its weights"):
+    with pytest.raises(checkpoint.Damaged, match=r"lacks the project's checksum") as refused:
         checkpoint.load(tmp_path / "again.ckpt")
+    assert f"--init {tmp_path / 'again.ckpt'}" in refused.value.advice
+    with pytest.raises(InputError, match=r"saved again\. Use the run's own file, .*again\.ckpt\.$"):
+        TrainedModel(tmp_path / "again.ckpt", RunConfig(model="unet", model_kwargs={"width": 4}), {}).model()
     assert resolved(tmp_path / "again.ckpt", tmp_path)[0].init == resolved(tmp_path / "own.ckpt", tmp_path)[0].init
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "own.ckpt").read_bytes()[:-200])
     with pytest.raises(checkpoint.Damaged, match="cut short"):

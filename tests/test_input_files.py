@@ -78,6 +78,15 @@ def test_a_name_too_long_for_one_of_the_outputs_is_skipped_alone(predict, photos
     assert code == 1 and "3 masks in" in shown and "nnn.png has a name that is too long for _cutout.png" in complaint
 
 
+def test_an_overlay_that_is_too_large_for_a_jpeg_leaves_out_its_image_alone(predict, photos):
+    Image.new("RGB", (65_501, 32)).save(photos / "photos" / "wide.png")
+    code, shown, complaint = predict("photos", "--overlay", "--output", "out")
+    assert code == 1 and "3 masks in" in shown and "photos/wide.png" in complaint and "without --overlay" in complaint
+    assert sorted(path.name for path in (photos / "out").glob("*.jpg")) == ["a_overlay.jpg", "b_overlay.jpg"]
+    assert not (photos / "out" / "wide.png").exists()
+    assert predict("photos", "--output", "plain")[0] == 0 and (photos / "plain" / "wide.png").exists()
+
+
 def test_the_same_file_by_two_names_of_its_folder_is_one_image(photos):
     names = gather_images(["photos/a.png", "photos/../photos/a.png", str(photos / "photos" / "a.png")], photos / "o")
     assert len(names.names) == 1
@@ -164,6 +173,20 @@ def test_score_and_submit_count_what_they_left_out_and_list_it_when_asked(pairs,
     words = ("--run", "aaaa", "--output-dir", tmp_path / "outputs", "--output", tmp_path / "s2.csv")
     code, _, complaint = command("submit", "--test-dir", tmp_path / "test", *words)
     assert code == 0 and "2 files of formats that are not read (1 .jpg, 1 .png)" in complaint
+
+
+def test_submit_reads_upper_case_suffixes_and_writes_kaggles_names(tmp_path, command):
+    write_untrained_run(tmp_path / "outputs")
+    (tmp_path / "test").mkdir()
+    for number, name in enumerate(("a.JPG", "b.jpg")):
+        Image.fromarray(scene(60, 40, number)[0]).save(tmp_path / "test" / name, "JPEG")
+    words = ("submit", "--test-dir", tmp_path / "test", "--run", "aaaa", "--output-dir", tmp_path / "outputs")
+    assert command(*words, "--output", tmp_path / "s.csv")[0] == 0
+    lines = (tmp_path / "s.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["img", "a.jpg", "b.jpg"]
+    shutil.copy(tmp_path / "test" / "b.jpg", tmp_path / "test" / "a.jpg")
+    code, _, complaint = command(*words, "--output", tmp_path / "s.csv")
+    assert code == 2 and "same line of the submission" in complaint
 
 
 def test_the_list_of_what_was_written_is_readable(predict, photos):

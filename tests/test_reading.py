@@ -1,13 +1,16 @@
 """How files become pixels: formats, depths, class masks, alpha masks, EXIF; one rule for a whole data set."""
 
+import contextlib
 import json
+import tracemalloc
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageCms
 
 from experiments.config import values
 from experiments.config.schema import RunConfig, RuntimeConfig
@@ -15,6 +18,8 @@ from experiments.data import images, run_inputs
 from experiments.data.groups import suggest_pattern
 from experiments.data.reading import Reading, ValueRange, cache_name, intensity_scale
 from experiments.data.samples import read_image, read_mask
+from experiments.inference import demo
+from experiments.inference import predictor as predicting
 from registry import InputError
 from tests.conftest import examples, run_folder, small
 from tests.strangers import scene
@@ -124,6 +129,41 @@ def test_scaling_keeps_the_order_of_any_values(row, low, span):
     finite = np.nan_to_num(pixels.ravel().astype(float), nan=low)
     order = np.argsort(finite)
     assert (np.diff(found.ravel()[order].astype(int)) >= 0).all()
+
+
+def test_a_large_deep_image_is_scaled_in_parts_to_the_same_values():
+    values = np.random.default_rng(0).integers(0, 65536, (700, 300, 3), dtype=np.uint16)
+    expected = (((values.astype(np.float64) - 100) / 50000).clip(0.0, 1.0) * 255).round().astype(np.uint8)
+    tracemalloc.start()
+    found = images.scaled(values, (100, 50100))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(found, expected) and most < 5 * values.size  # of float64 alone, 8 bytes per value
+
+
+def test_predict_holds_more_memory_for_an_image_of_16_bits(tmp_path, monkeypatch):
+    held, shape = [], (40, 60, 3)
+    for name, kind in (("deep", np.uint16), ("plain", np.uint8)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full(shape, 200, kind))
+    limit = SimpleNamespace(hold=lambda size: held.append(size) or contextlib.nullcontext())
+    monkeypatch.setattr(predicting, "MemoryLimit", lambda size: limit)
+    network = SimpleNamespace(members=[], tile=None, mask=lambda *_: lambda: None)
+    network.read = lambda path, size: SimpleNamespace(path=path, size=size)
+    found = list(predicting.predict_each(sorted(tmp_path.glob("*.png")), network, lambda *_: None, workers=1))
+    assert len(found) == 2 and {40 * 60 * predicting.DEEP, 40 * 60 * predicting.READING} <= set(held)
+
+
+def test_the_page_shows_the_colours_of_a_profile_as_srgb(tmp_path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = srgb.replace(b"rXYZ", b"    ").replace(b"gXYZ", b"rXYZ").replace(b"    ", b"gXYZ", 1)  # its red is green
+    Image.new("RGB", (60, 40), (255, 0, 0)).save(tmp_path / "a.png", icc_profile=swapped)
+    Image.new("RGB", (60, 40), (255, 0, 0)).save(tmp_path / "b.png", icc_profile=b"damaged")
+    empty = SimpleNamespace(read=lambda path: SimpleNamespace(path=path, size=(60, 40)))
+    empty.mask = lambda image: lambda: np.zeros((40, 60), bool)
+    empty.display = lambda image: images.read_for_display(image.path)
+    for name, colour in (("a.png", [0, 255, 0]), ("b.png", [255, 0, 0])):
+        for picture in demo.answer(empty, tmp_path / name)[1:3]:
+            assert np.abs(picture[20, 30, :3].astype(int) - colour).max() <= 2
 
 
 def test_a_scale_that_a_few_values_stretch_is_named_with_a_better_one(command, tmp_path):
@@ -394,6 +434,8 @@ def test_names_that_look_like_patients_are_noticed_before_training_and_by_verify
         ([f"{n:05d}.png" for n in range(60)], None),
         ([f"patient{p}slice{n}.png" for p in range(9) for n in range(4)], 9),
         ([f"p{p}/{n}.png" for p in range(9) for n in range(4)], 9),
+        ([f"p{p:02d}_{n:03d}.png" for p in range(1, 5) for n in range(100)], 4),
+        ([f"{kind}_{n:03d}.png" for kind in ("cat", "dog", "fox") for n in range(100)], None),
         ([f"TCGA_CS_{p}_{n}.tif" for p in range(4941, 4960) for n in range(4)], 19),
     ],
 )
@@ -430,6 +472,9 @@ def test_validation_images_without_an_object_choose_nothing(command, tmp_path):
     assert json.loads((folder / "result.json").read_text())["validation_without_object"]
     assert command("predict", root / "images", "--output-dir", tmp_path / "out")[0] == 2
     assert command("predict", root / "images", "--output-dir", tmp_path / "out", "--run", folder.name)[0] == 0
+    words_best = ("predict", root / "images", "--output", tmp_path / "masks", "--run", folder / "best.ckpt")
+    code, shown, _ = command(*words_best)
+    assert code == 0 and folder.name in shown and "best weights" not in shown
     for more, instead in (
         (("--early-stopping", 2), "Type --early-stopping 0"),
         (("--tune",), "instead of tuning it"),

@@ -101,6 +101,11 @@ def test_a_value_of_the_wrong_type_is_refused():
         MODELS["unet"].build(width=4, up="nearest")
 
 
+def test_pretrained_is_answered_with_init_where_a_model_has_no_such_option():
+    with pytest.raises(OptionError, match=r"has no option 'pretrained'.* type --init FILE or KEY\.$"):
+        MODELS["unet"].build(pretrained=True)
+
+
 def test_a_value_that_the_target_refuses_is_an_option_error_as_well():
     with pytest.raises(OptionError):
         MODELS["unet"].build(width=-3)

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import shutil
 from dataclasses import replace
 from types import SimpleNamespace
@@ -88,6 +89,22 @@ def test_images_from_elsewhere_are_read_as_those_of_the_runs(tmp_path, monkeypat
     assert [(s.name, s.reading.intensity, s.reading.foreground) for s in seen] == [
         (s.name, (0.0, 4095.0), foreground) for s in others
     ]
+
+
+def test_runs_of_other_threads_are_named_where_none_is_found(tmp_path):
+    config, folder = RunConfig(threads=1), tmp_path / "studies" / "tiny"
+    cells = [SimpleNamespace(id="unet", config=config)]
+    plan = SimpleNamespace(cells=cells, folder=folder, machine=SimpleNamespace(runs_dir=tmp_path / "runs"))
+    assert robustness._made_otherwise(plan) == ""
+    folder.mkdir(parents=True)
+    (folder / "plan.json").write_text(json.dumps({"cells": [{"cell": "unet", "runs": {"0": "aa"}}]}))
+    (tmp_path / "runs" / "aa").mkdir(parents=True)
+    saved = replace(config, threads=4, seed=7).to_dict()
+    (tmp_path / "runs" / "aa" / "config.json").write_text(json.dumps({"config": saved}))
+    assert robustness._made_otherwise(plan) == ""
+    (tmp_path / "runs" / "aa" / "result.json").write_text("{}")
+    sentence = robustness._made_otherwise(plan)
+    assert "made with threads 4 (here 1)" in sentence and "OMP_NUM_THREADS=4 before the command" in sentence
 
 
 @pytest.fixture(scope="module")

@@ -54,6 +54,17 @@ def test_what_score_appends_judge_reads(masks, command):
     assert (found["comparisons"][0]["a"], found["comparisons"][0]["verdict"]) == ("good", "better")
 
 
+def test_the_mean_of_images_with_an_object_stands_beside_a_mean_that_empty_ones_raise(masks, command):
+    assert "object" not in scored(command, masks)[1]
+    for number in range(2):
+        for folder in ("truth", "good"):
+            Image.new("1", (50, 40)).save(masks / folder / f"pat9_{number}.png")
+    shown = scored(command, masks)[1]
+    dice = [float(row["dice"]) for row in csv.DictReader((masks / "s.csv").read_text().splitlines())]
+    assert sorted(dice)[-2:] == [1, 1] and f"8 masks, mean Dice {np.mean(dice):.4f}, of images with an object" in shown
+    assert f"{np.mean(sorted(dice)[:-2]):.4f} (2 of 8 have none)" in shown
+
+
 def remove_one(masks):
     next((masks / "good").iterdir()).unlink()
     return "has no prediction"

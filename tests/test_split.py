@@ -89,7 +89,7 @@ def test_the_first_training_cars_are_the_first_of_the_ranking():
     assert groups(some_cars(train, 3)) == groups(train)[:3]
     assert some_cars(train, 21) == train
     for wrong in (0, 22):
-        with pytest.raises(InputError, match="from 1 to 21"):
+        with pytest.raises(InputError, match="from 1 to 21, the number of training groups"):
             some_cars(train, wrong)
 
 

@@ -126,6 +126,7 @@ WRONG = [
     ({"settings": SETTINGS | {"seed": 1}}, r"\[settings\] seed belongs in \[design\]"),
     ({"settings": SETTINGS | {"early_stopping": 3}}, r"\[settings\] early_stopping must be 0"),
     ({"settings": SETTINGS | {"modle": "unet"}}, r"\[settings\] modle is unknown \(did you mean 'model'\?\)"),
+    ({"settings": SETTINGS | {"lr": 1e-3}}, r"\[settings\] lr is unknown \(did you mean 'learning_rate'\?\)"),
     ({"settings": {"preset": "dmo"}}, r"\[settings\] preset: Invalid value \"dmo\" for preset"),
     ({"tuning": {"low": 1e-2, "high": 1e-3, "points": 4, "seeds": [9]}}, r"\[tuning\] low \(0.01\) must be below high"),
     ({"tuning": {"low": 1e-3, "high": 1e-2, "points": 0, "seeds": [9]}},

@@ -1,11 +1,13 @@
 """What `run.py sync` restores beside runs: the studies they belong to, and the trials in their groups."""
 
+import contextlib
 import json
 import shutil
 from types import SimpleNamespace
 
 import pytest
 
+from experiments.runtime.errors import RunFailed
 from experiments.studies import mlflow_sync
 from experiments.tracking import store
 from experiments.tracking.upload import RunUpload
@@ -72,6 +74,20 @@ def test_a_torn_figure_is_left_out_and_stops_nothing(tmp_path, content):
     upload = RunUpload(SimpleNamespace(client=None))
     upload._log_picture(("validation", 1), tmp_path / "torn.png")
     assert not upload._pictures
+
+
+@pytest.mark.parametrize(("usable", "end"), [(True, "when it is back."), (False, "then type the same command again.")])
+def test_what_to_do_where_a_store_is_away_or_unusable_is_said(tmp_path, monkeypatch, usable, end):
+    (tmp_path / "runs").mkdir()
+
+    def connect(uri, output_dir, warn):
+        warn("MLflow at x cannot be used: restore it. The run goes on; its record on disk is complete.")
+        return contextlib.nullcontext(SimpleNamespace(away=True, usable=usable, uri="x"))
+
+    monkeypatch.setattr(mlflow_sync, "connect", connect)
+    with pytest.raises(RunFailed) as failed:
+        mlflow_sync.upload(tmp_path, None)
+    assert str(failed.value).endswith(end)
 
 
 def test_where_there_are_no_runs_a_sentence_says_so(command, tmp_path):

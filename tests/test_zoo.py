@@ -124,6 +124,14 @@ def test_parts_that_are_unknown_or_do_not_go_together_are_refused_in_a_sentence(
     assert "\n" not in str(error.value)
 
 
+def test_an_option_that_does_not_fit_is_named_as_what_to_correct():
+    refused = r"^Unet on resnet18 refuses decoder_channels=128,64,32 \(.*\): correct that option\.$"
+    with pytest.raises(ValueError, match=refused):
+        zoo.assemble("Unet", "resnet18", decoder_channels=[128, 64, 32])
+    with pytest.raises(ValueError, match="smp has no PAN on densenet121"):
+        zoo.assemble("PAN", "densenet121", decoder_channels=16)
+
+
 @pytest.mark.parametrize("encoder", ["tu-resnet18", "tu-convnext_atto", "tu-mobilenetv3_small_050"])
 def test_weights_as_timm_saves_them_are_loaded_into_its_encoder(encoder, tmp_path):
     torch.manual_seed(3)

@@ -98,7 +98,7 @@ def score(
     """
     import shlex
 
-    from experiments.evaluation.score_masks import pair_masks, score_masks, write_rows
+    from experiments.evaluation.score_masks import mean_dice, pair_masks, score_masks, write_rows
     from experiments.inference.input_files import report_skipped
     from experiments.runtime.interrupts import Stop, interruptible
     from experiments.runtime.output_files import OutputFiles
@@ -112,8 +112,7 @@ def score(
             name = (cell or predictions.resolve().name).encode("utf-8", "replace").decode("utf-8")
             rows = score_masks(samples, name, "" if seed is None else str(seed), show, skipped)
         write_rows(output, rows, append, read)
-        mean = sum(float(row["dice"]) for row in rows) / len(rows)
-        print(f"{len(rows)} masks, mean Dice {mean:.4f}. Written: {output}")
+        print(f"{len(rows)} masks, {mean_dice(rows)}. Written: {output}")
         by_seed = "" if seed is None else " --seed seed"
         where = shlex.quote(str(output))
         print(f"Next: python run.py judge {where} --score dice --cell cell{by_seed} --group group --image image")

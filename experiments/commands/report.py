@@ -60,9 +60,7 @@ def report(
     reported = command.report_studies(paths, study, latex, html)
     if tag or tracking_uri is not None:
         from experiments.studies import mlflow_sync
-        from experiments.studies.study_folder import with_store
 
-        for name, found in reported.items():
-            machine = with_store(name, {"output_dir": output_dir, "tracking_uri": tracking_uri})
-            mlflow_sync.tag_verdicts(found, output_dir, machine["tracking_uri"])
+        for found in reported.values():
+            mlflow_sync.tag_verdicts(found, output_dir, tracking_uri)
     return 0

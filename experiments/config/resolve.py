@@ -175,7 +175,7 @@ def _weights(options: dict[str, Any], own: bool) -> tuple[dict[str, Any], str, P
     value = options.get("pretrained")
     if not isinstance(value, (str, Path)) or (own and not Path(value).is_file()):
         return options, "", None
-    path = Path(value)
+    path = Path(value).expanduser()
     if not path.is_file():
         raise InputError(
             f"There is no weights file {path}. Type pretrained=true, pretrained=false, or the path of a file."

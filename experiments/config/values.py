@@ -6,7 +6,7 @@ What needs torch, the model's signature or the machine is checked later, in `res
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,20 @@ from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError, did_yo
 
 TABLES = {"model": MODELS, "loss": LOSSES, "augment": AUGMENTATIONS, "data": DATASETS}
 PresetName: Any = Literal[tuple(PRESETS)]
+
+# What other tools call these settings and flags.
+HABITS = {
+    "lr": "learning_rate", "bs": "batch_size", "batch": "batch_size", "wd": "weight_decay",
+    "arch": "model", "architecture": "model", "backbone": "model", "encoder": "model",
+    "criterion": "loss", "dataset": "data", "root": "data_dir", "imgsz": "size",
+    "img_size": "size", "image_size": "size", "resize": "size", "num_epochs": "epochs",
+    "n_epochs": "epochs", "max_epochs": "epochs", "optim": "optimizer", "scheduler": "schedule",
+    "lr_scheduler": "schedule", "num_workers": "workers", "jobs": "workers", "amp": "precision",
+    "fp16": "precision", "gpu": "device", "gpus": "device", "cuda": "device", "patience": "early_stopping",
+    "augmentation": "augment", "transforms": "augment", "out": "output", "save_dir": "output_dir",
+    "logdir": "output_dir", "out_dir": "output_dir", "cv": "fold", "kfold": "fold", "random_state": "seed",
+    "checkpoint": "run", "weights": "run", "ckpt": "run",
+}  # fmt: skip
 
 
 @dataclass
@@ -43,11 +57,18 @@ def read(flags: Mapping[str, Any], config: Path | None = None) -> ParsedArgs:
     return args
 
 
+def suggest(name: str, known: Iterable[str]) -> str:
+    """The suggestion for an unknown setting or flag: what other tools call so, else the nearest name."""
+    by_setting = {word.removeprefix("--").replace("-", "_"): word for word in known}
+    usual = HABITS.get(name.removeprefix("--").replace("-", "_"))
+    return f" (did you mean '{by_setting[usual]}'?)" if usual in by_setting else did_you_mean(name, by_setting.values())
+
+
 def typed(name: str, value: Any) -> Any:
     """The value of a setting, from text or from a config file. Raises InputError with the setting's name."""
     types = {"preset": PresetName, **setting_types()}
     if name not in types:
-        raise InputError(f"Unknown setting '{name}'{did_you_mean(name, setting_fields(RunConfig))}.")
+        raise InputError(f"Unknown setting '{name}'{suggest(name, setting_fields(RunConfig))}.")
     if name in TABLES:
         return TABLES[name][str(value)].name
     if name in setting_fields(RuntimeConfig) and name != "workers":
@@ -85,7 +106,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     settings = {str(name).replace("-", "_"): value for name, value in content.items()}
     for name in settings:
         if name not in known:
-            raise InputError(f"Unknown setting '{name}' in the config file {path}{did_you_mean(name, known)}.")
+            raise InputError(f"Unknown setting '{name}' in the config file {path}{suggest(name, known)}.")
     return {name: value for name, value in settings.items() if value is not None}
 
 

@@ -13,7 +13,7 @@ from experiments.data.checks import copies_across_parts, signature
 from experiments.data.samples import Sample
 
 FEWEST = 3  # groups, of which a split needs one for each part
-LARGEST = 20  # images of a group, on average, where there are fewer groups than usual
+LARGEST = 20  # images of a group, on average, where there are fewer groups than usual and not all have a number
 USUAL = 5  # groups from which a prefix is taken for one of patients rather than of classes or sites
 SHARED = 0.8  # of the images, at least, have a name whose prefix another one has
 PREFIXES = (  # coarse ones first: too few groups cost precision, too many leak
@@ -31,7 +31,8 @@ def suggest_pattern(names: Iterable[str]) -> tuple[str, int] | None:
         prefixes = [match.group(1) for name in known if (match := re.search(pattern, name))]
         sizes = Counter(prefixes)
         shared = sum(size for size in sizes.values() if size > 1)
-        few = len(sizes) < USUAL and len(known) > LARGEST * len(sizes)
+        words = not all(re.search(r"\d", prefix) for prefix in sizes)  # of classes or sites; patients have numbers
+        few = words and len(sizes) < USUAL and len(known) > LARGEST * len(sizes)
         if not few and len(prefixes) == len(known) and len(sizes) >= FEWEST and shared >= SHARED * len(known):
             found.append((pattern, len(sizes)))
     patients = [row for row in found if row[1] >= USUAL]

@@ -46,6 +46,7 @@ FOREIGN = {  # first bytes of files that are often taken for images
 }  # fmt: skip
 ORIENTATION, SAMPLE_FORMAT, BITS = 0x0112, 339, 258  # tags of EXIF and TIFF
 UNSIGNED, SIGNED = 1, 2  # values of SAMPLE_FORMAT
+ROWS = 64  # of an image that are scaled at a time
 Scale = tuple[float, float]  # the values that become 0 and 255
 
 
@@ -201,8 +202,12 @@ def deep_values(path: Path) -> NDArray[Any] | None:
 def scaled(values: NDArray[Any], intensity: Scale) -> NDArray[np.uint8]:
     """Values of any type as 0 to 255: `intensity` names those that become 0 and 255; what lies beyond is clipped."""
     low, high = intensity
-    share = (np.nan_to_num(values.astype(np.float64), nan=low) - low) / (high - low)
-    return np.asarray((share.clip(0.0, 1.0) * 255).round(), np.uint8)
+    levels = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), ROWS):  # as float64, a large image as a whole would need much memory
+        block = values[top : top + ROWS].astype(np.float64)
+        share = (np.nan_to_num(block, nan=low) - low) / (high - low)
+        levels[top : top + ROWS] = (share.clip(0.0, 1.0) * 255).round()
+    return levels
 
 
 def read_for_display(path: Path, intensity: Scale | None = None) -> tuple[NDArray[np.uint8], bytes | None]:
@@ -218,14 +223,20 @@ def read_for_display(path: Path, intensity: Scale | None = None) -> tuple[NDArra
         if picture.mode != "CMYK":
             usable = profile[16:20] == b"RGB " and picture.mode not in ("L", "LA", "1", "I;16", "I", "F")
             return read_image(path, intensity=intensity), profile if usable else None
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-            converted = ImageCms.profileToProfile(picture, source, srgb, outputMode="RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):  # a damaged profile, or one of other colours
+        converted = in_srgb(picture, profile)
+        if converted is None:
             return read_image(path, intensity=intensity), None
-        assert converted is not None
         return orient(np.asarray(converted), to_turn(picture)), None
+
+
+def in_srgb(picture: Image.Image, profile: bytes) -> Image.Image | None:
+    """The colours of an ICC profile as sRGB, which needs none; None for a damaged profile, or one of other colours."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        return ImageCms.profileToProfile(picture, source, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return None
 
 
 def decode_with_opencv(path: Path) -> NDArray[np.uint8]:
@@ -333,7 +344,8 @@ def _refusal(what: str, path: Path, error: Exception) -> str:
     starts = (first, first[128:])  # DICOM begins after 128 bytes of anything
     foreign = next((name for magic, name in FOREIGN.items() if any(s.startswith(magic) for s in starts)), "")
     if not path.exists():
-        return f"The {what} {path} is missing. Restore it, or remove its partner."
+        instead = "remove its image" if what == "mask" else "leave it out"
+        return f"The {what} {path} is missing. Restore it, or {instead}."
     if path.is_dir():
         return f"The {what} {path} is a folder. Name the images in it, or remove it."
     if path.stat().st_size == 0:

@@ -10,6 +10,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,15 +110,19 @@ def as_samples(data: str, found: Any) -> list[Sample]:
     They are sorted: the rows of a cache follow this order, which the fingerprint in its name does not know.
     Raises InputError for anything else, for nothing, and for names that no table can hold.
     """
-    wanted = "it should return a list of Sample, or of (image, mask) or (image, mask, group) with paths"
+    wanted = "it should return a list of Sample, or of (image, mask) or (image, mask, group): paths, and a group's name"
     if not isinstance(found, Iterable) or isinstance(found, (str, bytes, Mapping)):
         raise InputError(f"The data set '{data}' returns {type(found).__name__}; {wanted}.")
     samples = []
     for entry in found:
         if isinstance(entry, Sample):
-            samples.append(entry)
+            image, mask = Path(entry.image), Path(entry.mask)
+            samples.append(dataclasses.replace(entry, image=image, mask=mask, group=str(entry.group)))
         elif (
-            isinstance(entry, (tuple, list)) and len(entry) in (2, 3) and all(isinstance(x, str | Path) for x in entry)
+            isinstance(entry, (tuple, list))
+            and len(entry) in (2, 3)
+            and all(isinstance(x, str | Path) for x in entry[:2])
+            and all(isinstance(x, str | Path | Integral) for x in entry[2:])
         ):
             image, mask, *group = entry
             samples.append(Sample(Path(image), Path(mask), str(*group)))

@@ -123,7 +123,8 @@ def some_cars(train: Sequence[Sample], cars: int, seed: int | None = None) -> li
     groups = list(dict.fromkeys(s.group for s in train))
     if not 1 <= cars <= len(groups):
         raise InputError(
-            f"--train-cars {cars} is not possible: give a number from 1 to {len(groups)}, the number of training cars."
+            f"--train-cars {cars} is not possible: give a number from 1 to {len(groups)}, the number of training "
+            "groups."
         )
     if seed is not None:
         groups.sort(key=lambda group: hashlib.sha256(f"train/{seed}/{group}".encode()).hexdigest())

@@ -92,6 +92,17 @@ def score_masks(
     return rows
 
 
+def mean_dice(rows: Sequence[Row]) -> str:
+    """The mean Dice of the rows and, where some have no object, also that of the others: empty masks score 0 or 1."""
+    dice = [float(row["dice"]) for row in rows]
+    there = [value for value, row in zip(dice, rows, strict=True) if int(row["tp"]) + int(row["fn"])]
+    text = f"mean Dice {sum(dice) / len(dice):.4f}"
+    if not there or len(there) == len(dice):
+        return text
+    without = f"{len(dice) - len(there)} of {len(dice)} have none"
+    return f"{text}, of images with an object {sum(there) / len(there):.4f} ({without})"
+
+
 def write_rows(path: Path, rows: Sequence[Row], append: bool, inputs: Iterable[Path] = ()) -> None:
     """Write rows as CSV, or add them to a file that `score` wrote.
 

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from experiments.config.resolve import find_device
+from experiments.data.images import in_srgb
 from experiments.inference.pictures import cutout, grey, overlay
 from experiments.inference.predictor import Predictor
 from experiments.inference.trained_model import TrainedModel, find_run
@@ -104,7 +106,9 @@ def answer(predictor: Predictor, path: Path) -> Answer:
     image = predictor.read(path)
     mask = predictor.mask(image)()
     seconds = time.perf_counter() - began
-    pixels, _ = predictor.display(image)
+    pixels, profile = predictor.display(image)
+    if profile is not None and (shown := in_srgb(Image.fromarray(pixels), profile)) is not None:
+        pixels = np.asarray(shown)  # the page's files carry no profile
     width, height = image.size
     line = f"{seconds:.2f} s for {width}x{height} pixels; {mask.mean():.1%} of them are foreground"
     return grey(mask), overlay(pixels, mask), cutout(pixels, mask), line

@@ -81,7 +81,7 @@ def export(
         difference = largest_difference(graph, model, images, size)
         print(f"Largest difference from PyTorch's probabilities on {description}: {difference:.1e}")
         if not difference <= TOLERANCE:
-            raise RunFailed(f"The graph differs from the network by more than {TOLERANCE}, so nothing was written.")
+            raise RunFailed(_differs(graph, model, images, trained, size))
         if kind == "onnx":
             files.write(output.name, graph.read_bytes())
         else:
@@ -113,17 +113,17 @@ def to_onnx(model: nn.Module, metadata: dict[str, str], size: tuple[int, int] | 
                 output_names=[OUTPUT],
                 verbose=False,
             )
+        assert program is not None
+        graph = program.model_proto
+        for side, name in ((0, "batch"), (2, "height"), (3, "width")) if size is None else ((0, "batch"),):
+            graph.graph.output[0].type.tensor_type.shape.dim[side].dim_param = name  # not a formula of the inputs
+        graph.doc_string = f"{metadata['input']} -> {metadata['output']}"
+        onnx.helper.set_model_props(graph, metadata)
+        onnx.checker.check_model(graph)
+        return bytes(graph.SerializeToString())
     except Exception as error:  # torch.export has an exception type for each thing that it cannot trace
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise RunFailed(_not_exported(reason, metadata, size)) from error
-    assert program is not None
-    graph = program.model_proto
-    for side, name in ((0, "batch"), (2, "height"), (3, "width")) if size is None else ((0, "batch"),):
-        graph.graph.output[0].type.tensor_type.shape.dim[side].dim_param = name  # instead of a formula of the inputs
-    graph.doc_string = f"{metadata['input']} -> {metadata['output']}"
-    onnx.helper.set_model_props(graph, metadata)
-    onnx.checker.check_model(graph)
-    return bytes(graph.SerializeToString())
 
 
 def _not_exported(reason: str, metadata: dict[str, str], size: tuple[int, int] | None) -> str:
@@ -135,6 +135,13 @@ def _not_exported(reason: str, metadata: dict[str, str], size: tuple[int, int] |
         f"This network cannot be exported as a graph for every size ({detail}). For images of one size add --size "
         f"{metadata['trained_at']}."
     )
+
+
+def _differs(graph: Path, model: nn.Module, images: Images, trained: TrainedModel, size: tuple[int, int] | None) -> str:
+    """What to do with a graph that differs from its network: at the run's own size it may be right."""
+    if size is None and largest_difference(graph, model, images, trained.config.size) <= TOLERANCE:
+        return _not_exported(f"at other sizes it differs by more than {TOLERANCE}", described(trained), size)
+    return f"The graph differs from the network by more than {TOLERANCE}, so nothing was written."
 
 
 def described(trained: TrainedModel, size: tuple[int, int] | None = None) -> dict[str, str]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from registry import InputError
+
 TINT = (0, 114, 178)  # blue of Okabe & Ito, RGB: no background of Carvana's studio has it
 OUTLINE = (230, 159, 0)
+JPEG_SIDE = 65_500  # pixels; libjpeg takes no more
 
 
 def overlay(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -33,11 +37,17 @@ def cutout(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint
     return np.dstack([image, grey(mask)])
 
 
-def encode(suffix: str, picture: NDArray[np.uint8], profile: bytes | None = None) -> bytes:
+def encode(suffix: str, picture: NDArray[np.uint8], image: Path, profile: bytes | None = None) -> bytes:
     """The file of a picture, (H, W), RGB (H, W, 3) or RGBA (H, W, 4), in the format of a suffix such as ".png".
 
-    `profile` is the ICC profile of its colours, which the file then carries.
+    `profile` is the ICC profile of its colours, which the file then carries. Raises InputError, which names the `image`
+    that it was made of, for a picture that is too large for the format.
     """
+    if suffix == ".jpg" and max(picture.shape[:2]) > JPEG_SIDE:
+        raise InputError(
+            f"The overlay of {image} would be larger than a JPEG can be, {JPEG_SIDE:,} pixels per side: reduce the "
+            "image, or predict it without --overlay."
+        )
     if profile is not None:
         content = io.BytesIO()
         kind = "PNG" if suffix == ".png" else "JPEG"

@@ -80,13 +80,13 @@ def _encoded(
     args: PredictArgs, predictor: Predictor, image: InputImage, mask: NDArray[np.bool_]
 ) -> Iterator[tuple[str, bytes]]:
     """(ending, content) of each file of an image, one at a time: large images need much memory."""
-    yield ".png", encode(".png", grey(mask))
-    if args.overlay or args.cutout:
+    if args.overlay or args.cutout:  # the mask comes last: an image with a picture that is refused has none
         pixels, profile = predictor.display(image)
         if args.overlay:
-            yield "_overlay.jpg", encode(".jpg", overlay(pixels, mask), profile)
+            yield "_overlay.jpg", encode(".jpg", overlay(pixels, mask), image.path, profile)
         if args.cutout:
-            yield "_cutout.png", encode(".png", cutout(pixels, mask), profile)
+            yield "_cutout.png", encode(".png", cutout(pixels, mask), image.path, profile)
+    yield ".png", encode(".png", grey(mask), image.path)
 
 
 def _predict(args: PredictArgs, found: InputFiles, files: OutputFiles, predictor: Predictor, stop: Stop) -> int:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from experiments.data.cache import load_image, resize
-from experiments.data.images import Scale, image_size, read_for_display, read_image
+from experiments.data.images import Scale, image_size, read_for_display, read_header, read_image
 from experiments.data.reading import Reading
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.inference.trained_model import TrainedModel
@@ -34,6 +34,7 @@ MEMORY = (
     1 << 30
 )  # bytes that images being read or written may need together, but no more than a quarter of what is free
 READING, WRITING, ENLARGED = 8, 14, 8  # bytes per pixel: to decode; for the pictures; before, for each network's logits
+DEEP = 24  # bytes per pixel to decode colours of 16 bits: the file, Pillow's pixels, OpenCV's, and those of 8 bits
 
 Size = tuple[int, int]  # (width, height)
 Image = NDArray[np.uint8]
@@ -168,8 +169,8 @@ def predict_each(
 
     def read(path: Path) -> tuple[Path, InputImage | InputError]:
         try:
-            known = image_size(path)
-            with memory.hold(known[0] * known[1] * READING):
+            known, header = image_size(path), read_header(path)
+            with memory.hold(known[0] * known[1] * (DEEP if header is not None and header.deep else READING)):
                 return path, predictor.read(path, known)
         except InputError as unreadable:
             return path, unreadable

@@ -33,6 +33,7 @@ from registry import MODELS, InputError, did_you_mean
 
 LARGEST_SIDE = 100_000  # of a network's input, in pixels
 WEIGHTS = {BEST: ", best weights by validation", LAST: ", last weights"}
+UNCHOSEN = "validation_without_object"  # in result.json: no epoch is the best
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class TrainedModel:
     def name(self) -> str:
         """Description in one line."""
         config, weights = self.config, WEIGHTS.get(self.path.name, "")
+        if self.path.name == BEST and (read_json(self.path.parent / "result.json") or {}).get(UNCHOSEN):
+            weights = ""
         return f"{self.key}: {config.model} with {config.loss} on {config.data}, seed {config.seed}{weights}"
 
     def model(self) -> nn.Module:
@@ -62,7 +65,8 @@ class TrainedModel:
         try:
             model.load_state_dict(checkpoint.load(self.path)["model"])
         except checkpoint.Damaged as damaged:
-            raise InputError(f"{damaged}. Train the run again, or name another with --run.") from None
+            advice = damaged.advice or "Train the run again, or name another with --run."
+            raise InputError(f"{damaged}. {advice}") from None
         except (KeyError, RuntimeError):
             raise InputError(
                 f"The weights in {self.path} do not fit the {self.config.model} that config.json next to it describes."
@@ -197,7 +201,7 @@ def _validation_dice(folder: Path) -> float | None:
     None where none is on record, or no validation image has an object; the highest where the epochs are not.
     """
     result = read_json(folder / "result.json") or {}
-    if result.get("validation_without_object"):
+    if result.get(UNCHOSEN):
         return None
     try:
         if headline(result) == "last" and (epochs := run_files.read_json_lines(folder / "metrics.jsonl")):

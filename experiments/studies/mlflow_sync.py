@@ -64,9 +64,8 @@ def upload(output_dir: Path, uri: str | None) -> int:
             if not session.away:
                 summarise_study(name, output_dir, session)
     if session.away:
-        raise RunFailed(
-            f"{warnings[0].partition(' The run goes on')[0]} Nothing is lost: type the same command when it is back."
-        )
+        again = "type the same command when it is back" if session.usable else "do so, then type the same command again"
+        raise RunFailed(f"{warnings[0].partition(' The run goes on')[0]} Nothing is lost: {again}.")
     summary = "; ".join(f"{count} {how}" for how, count in sorted(outcomes.items()))
     print(f"MLflow at {without_password(session.uri)}: {summary or 'nothing to upload'}.")
     return 0
@@ -151,11 +150,12 @@ def _read_trials(trials: Path, found: Studies) -> None:
 
 
 def tag_verdicts(found: Answer, output_dir: Path, uri: str | None) -> None:
-    """Tag the study's runs in MLflow's store (`store_uri` says which); runs of an earlier plan lose its tags.
+    """Tag the study's runs in the store that it began in, or the one given; runs of an earlier plan lose its tags.
 
     Raises InputError where there is no store.
     """
-    place = store_uri(uri, output_dir)
+    machine = study_folder.with_store(found.study.name, {"output_dir": output_dir, "tracking_uri": uri})
+    place = store_uri(machine["tracking_uri"], output_dir)
     if place == local_uri(output_dir) and not (output_dir / "mlflow.db").exists():
         raise InputError(
             f"There is no MLflow store under {output_dir}: name one with --tracking-uri, or leave out --tag."

@@ -30,7 +30,7 @@ from experiments.data.samples import Sample
 from experiments.evaluation import evaluator
 from experiments.inference.trained_model import TrainedModel
 from experiments.runtime import interrupts, progress
-from experiments.runtime.files import write_atomically
+from experiments.runtime.files import read_json, write_atomically
 from experiments.runtime.interrupts import Stop
 from experiments.studies.definition import Study
 from experiments.studies.looks import load_looks
@@ -78,7 +78,8 @@ def score_robustness(study: Study, machine: Mapping[str, Any], elsewhere: Path |
         runs = dict(_finished(plan))
         if not runs:
             raise InputError(
-                f"The study {study.name} has no finished run with weights under {plan.machine.runs_dir} yet."
+                f"The study {study.name} has no finished run with weights under {plan.machine.runs_dir} "
+                f"{_made_otherwise(plan) or 'yet.'}"
             )
         for condition in CONDITIONS:
             _score(plan, runs, condition, None, views, stop)
@@ -99,6 +100,21 @@ def _finished(plan: Plan) -> Iterator[tuple[str, tuple[TrainedModel, list[Sample
         record = RunFolder(plan.machine.runs_dir / prepared.config.key)
         if record.result() is not None and (record.folder / LAST).exists():
             yield prepared.config.key, (TrainedModel(record.folder / LAST, prepared.config, {}), prepared.parts.test)
+
+
+def _made_otherwise(plan: Plan) -> str:
+    """How a finished run of the study's plan on disk differs from what is planned now; empty where none is there."""
+    varied = ("seed", "learning_rate")  # within a cell
+    planned = {cell.id: cell.config.to_dict() for cell in plan.cells}
+    for cell in (read_json(plan.folder / "plan.json") or {}).get("cells", ()):
+        for key in cell["runs"].values():
+            saved, now = RunFolder(plan.machine.runs_dir / key).saved().get("config", {}), planned.get(cell["cell"], {})
+            names = [name for name in now if name not in varied and name in saved and saved[name] != now[name]]
+            if names and (plan.machine.runs_dir / key / "result.json").exists():
+                differ = ", ".join(f"{name.replace('_', ' ')} {saved[name]} (here {now[name]})" for name in names)
+                how = f" (OMP_NUM_THREADS={saved['threads']} before the command)" if "threads" in names else ""
+                return f"with these settings: its runs were made with {differ}. Use the same here{how}."
+    return ""
 
 
 def _score(

@@ -48,7 +48,7 @@ class TomlTable(BaseModel):
         for key in table if isinstance(table, Mapping) else ():
             if key not in known:
                 name = f"[{key}]" if cls is StudyFile else key
-                sentence = f"{name} is unknown{did_you_mean(key, known)}; known are {', '.join(known)}"
+                sentence = f"{name} is unknown{values.suggest(key, known)}; known are {', '.join(known)}"
                 raise PydanticCustomError("unknown_key", "{sentence}", {"sentence": sentence})
         return table
 
@@ -127,7 +127,7 @@ def levels_as_tables(factors: Any) -> Any:
         if has_plain and factor not in LevelTable.model_fields:
             known = [name for name in LevelTable.model_fields if name != "label"]
             raise ValueError(
-                f"{factor} is no setting of a run{did_you_mean(factor, known)}; give its levels as tables: "
+                f"{factor} is no setting of a run{values.suggest(factor, known)}; give its levels as tables: "
                 "{ label = …, KEY = … }"
             )
         tables[factor] = [level if isinstance(level, Mapping) else {"label": None, factor: level} for level in levels]

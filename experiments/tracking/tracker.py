@@ -82,6 +82,7 @@ class Session(WorkerThread):
         self.lock = store.lock(self.uri, output_dir)  # held while something is created that must exist once
         self.client: Any = None
         self.experiment = ""
+        self.usable = True  # False where the store will not answer however long one waits
         self._monitors: dict[str, Any] = {}  # by the run's id
         super().__init__("tracking")
         self.submit(self._open)
@@ -121,6 +122,7 @@ class Session(WorkerThread):
                 monitor.finish()
 
     def on_failure(self, reason: str, usable: bool = True) -> None:
+        self.usable = usable
         for run_id in list(self._monitors):
             self.stop_monitor(run_id)
         place = without_password(self.uri)

@@ -32,7 +32,11 @@ _TAIL = len(_MARK) + 64 + 1
 
 
 class Damaged(Exception):
-    """A checkpoint that is truncated, altered, or none at all; the message says which."""
+    """A checkpoint that is truncated, altered, or none at all; the message says which, and `advice` what helps."""
+
+    def __init__(self, reason: str, advice: str = "") -> None:
+        super().__init__(reason)
+        self.advice = advice
 
 
 def save(path: Path, content: dict[str, Any], confirm: Callable[[], None] = no_check) -> None:
@@ -80,8 +84,8 @@ def load(path: Path) -> dict[str, Any]:
     if not tail.startswith(_MARK):
         if zipfile.is_zipfile(io.BytesIO(data)):
             raise Damaged(
-                f"{path} lacks the checksum that every checkpoint of this project ends with: it was saved again. "
-                f"--init {shlex.quote(str(path))} starts from its weights, and torch.load reads it"
+                f"{path} lacks the project's checksum because it was saved again",
+                f"Use the run's own file, or train from it with --init {shlex.quote(str(path))}.",
             )
         raise Damaged(f"{path} is cut short")
     if hashlib.sha256(body).hexdigest().encode() != tail[len(_MARK) : -1]:

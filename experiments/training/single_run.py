@@ -87,7 +87,8 @@ def show_result(result: dict[str, Any], machine: RuntimeConfig, seconds: float, 
         f"scores {result['ceiling']:.4f}."
     )
     if result["split"] in LEAKING:
-        print(f"WARNING: data leakage - --split {result['split']} trains on other images of the test cars.")
+        groups = "groups" if unit == "image" else f"{unit}s"
+        print(f"WARNING: data leakage - --split {result['split']} trains on other images of the test {groups}.")
     if result["data"] == "synthetic":
         print("These are SYNTHETIC CARS: the scores say nothing about real images.")
     print(f"Run folder: {relative_to_cwd(machine.runs_dir) / result['key']}")

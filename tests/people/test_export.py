@@ -146,6 +146,26 @@ def test_a_graph_that_differs_from_the_network_is_not_written(command, trained, 
     assert code == 1 and "differs from the network" in complaint and not (tmp_path / "car.onnx").exists()
 
 
+def test_a_graph_that_differs_at_other_sizes_alone_is_offered_for_one(command, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "to_onnx", lambda *_: b"")
+    monkeypatch.setattr(export, "largest_difference", lambda graph, model, images, size: 1.0 if size is None else 0.0)
+    where = ("--run", trained.name, "--output-dir", trained.parent.parent, "--output", tmp_path / "car.onnx")
+    code, _, complaint = command("export", *where)
+    assert code == 1 and "at other sizes" in complaint and "add --size 48x32" in complaint
+    assert not (tmp_path / "car.onnx").exists()
+
+
+def test_a_graph_that_the_checker_refuses_ends_in_a_sentence(monkeypatch):
+    def refuse(_):
+        raise onnx.checker.ValidationError("no valid graph")
+
+    monkeypatch.setattr(onnx.checker, "check_model", refuse)
+    metadata = {"input": "", "output": "", "trained_at": "48x32"}
+    network = export.Deployed(torch.nn.Conv2d(3, 1, 1)).eval()
+    with pytest.raises(RunFailed, match=r"\(no valid graph\).* --size 48x32"):
+        export.to_onnx(network, metadata)
+
+
 def test_the_mlflow_model_is_loaded_in_three_lines_without_this_project(
     command, trained, made_cars, tmp_path, monkeypatch
 ):
