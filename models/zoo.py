@@ -172,7 +172,7 @@ def assemble(arch: str, encoder: str, **given: Any) -> nn.Module:
         assemble(arch, encoder)  # where these two alone do not fit, this raises
         refused = " ".join(f"{name}={_typed(value)}" for name, value in given.items())
         correct = "that option" if len(given) == 1 else "these options"
-        raise ValueError(f"{arch} on {encoder} refuses {refused} ({reason}): correct {correct}.") from refusal
+        raise ValueError(f"smp has no {arch} on {encoder} with {refused} ({reason}): correct {correct}.") from refusal
     raise ValueError(f"smp has no {arch} on {encoder} ({reason}); choose another encoder=.") from refusal
 
 

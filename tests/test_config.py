@@ -113,7 +113,7 @@ def imagenet(monkeypatch):
     digests = {config["weights"] for *_, config in COMMITTED if config["weights"]}
     (digest,) = digests
 
-    def weights(options, own):
+    def weights(options):
         named = isinstance(options.get("pretrained"), str)
         return ({**options, "pretrained": "file"}, digest, None) if named else (options, "", None)
 

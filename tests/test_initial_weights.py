@@ -89,10 +89,9 @@ def test_a_checkpoint_that_was_saved_again_is_no_cut_one(tmp_path):
     content = {"model": unet(width=4).state_dict()}
     checkpoint.save(tmp_path / "own.ckpt", content)
     torch.save(content, tmp_path / "again.ckpt")
-    with pytest.raises(checkpoint.Damaged, match=r"lacks the project's checksum") as refused:
+    with pytest.raises(checkpoint.Damaged, match=r"lacks the checksum .* --init .*again.ckpt starts from its weights"):
         checkpoint.load(tmp_path / "again.ckpt")
-    assert f"--init {tmp_path / 'again.ckpt'}" in refused.value.advice
-    with pytest.raises(InputError, match=r"saved again\. Use the run's own file, .*again\.ckpt\.$"):
+    with pytest.raises(InputError, match=r"saved again\. --init .* Otherwise use the run's own file\.$"):
         TrainedModel(tmp_path / "again.ckpt", RunConfig(model="unet", model_kwargs={"width": 4}), {}).model()
     assert resolved(tmp_path / "again.ckpt", tmp_path)[0].init == resolved(tmp_path / "own.ckpt", tmp_path)[0].init
     (tmp_path / "cut.ckpt").write_bytes((tmp_path / "own.ckpt").read_bytes()[:-200])

@@ -301,7 +301,8 @@ def test_before_the_first_look_nothing_is_judged(study):
     answer = answer_study(early)
     assert answer.judged == [] and answer.effects == [] and answer.best == () and answer.pairs is None
     assert len(answer.measured) == len(early.cells)
-    assert "(47 of 48 runs)" in (first := answer_sentences(answer, "en")[0]) and "after 4 seeds" in first
+    first, second = answer_sentences(answer, "en")
+    assert "(47 of 48 runs)" in first and first.endswith("there is no verdict yet.") and "after 4 seeds" in second
 
 
 def test_runs_after_the_last_look_stay_on_record(study):

@@ -125,7 +125,7 @@ def test_parts_that_are_unknown_or_do_not_go_together_are_refused_in_a_sentence(
 
 
 def test_an_option_that_does_not_fit_is_named_as_what_to_correct():
-    refused = r"^Unet on resnet18 refuses decoder_channels=128,64,32 \(.*\): correct that option\.$"
+    refused = r"^smp has no Unet on resnet18 with decoder_channels=128,64,32 \(.*\): correct that option\.$"
     with pytest.raises(ValueError, match=refused):
         zoo.assemble("Unet", "resnet18", decoder_channels=[128, 64, 32])
     with pytest.raises(ValueError, match="smp has no PAN on densenet121"):

@@ -106,9 +106,10 @@ class Writer:
             return [self.words.nothing_measured(planned=planned, failed=failed, **setting(answer))]
         if not answer.effects or answer.seeds < 2:
             reason = "too few" if len(answer.judged) < 2 else "one seed" if answer.seeds == 1 else "no baseline"
-            looks = answer.study.looks
-            due = looks[0] if looks and not last_look(answer.study) else None
-            first = self.words.no_verdict(reason=reason, first=due, **self._opening())
+            if answer.study.looks and not last_look(answer.study):
+                first = self.words.no_verdict(reason="no look", **self._opening())
+                return [first, self.words.first_look(seeds=answer.study.looks[0])]
+            first = self.words.no_verdict(reason=reason, **self._opening())
             return [first, *self._unjudged(), *advice(answer, self.language)]
         first = self.words.headline(**self._headline(), **self._opening())
         return [

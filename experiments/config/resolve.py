@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     if "tracking_uri" not in machine and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         machine["tracking_uri"] = check_tracking_uri(uri, "MLFLOW_TRACKING_URI")
         notices.append(f"MLflow: {without_password(uri)}, by MLFLOW_TRACKING_URI.")
-    options, weights, weights_file = _weights(options, own=entry.name == entry.target)
+    words = entry.name == entry.target and not Path(str(options.get("pretrained", ""))).expanduser().is_file()
+    options, weights, weights_file = (options, "", None) if words else _weights(options)  # a model of one's own may
     values["device"] = _device(values.get("device", "auto"), notices)
     values["precision"] = _precision(values.get("precision", "auto"), values["device"], notices)
     threads = _threads() if values["device"] == "cpu" else 0
@@ -76,9 +78,10 @@ def _has_images(folder: Path) -> bool:
 
 
 def _try_loss(name: str, options: dict[str, Any], size: tuple[int, int]) -> None:
-    """One call on an image of zeros: a loss refuses values of its options when it is called, which is late otherwise.
+    """One call on a pair of pixels: a loss refuses values of its options when it is called, which is late otherwise.
 
-    `size` is the run's (width, height): a loss with windows, such as SSIM, refuses smaller images than these.
+    Where that fails, one on an image of the run's `size` (width, height): a loss with windows, such as SSIM, refuses
+    smaller ones.
     """
     import torch
 
@@ -89,8 +92,12 @@ def _try_loss(name: str, options: dict[str, Any], size: tuple[int, int]) -> None
             f"--loss {name} has trainable parameters, which nothing would train: only the model's are. "
             "Make them constants (requires_grad_(False)), or put them into the model."
         )
+    score = None
+    with contextlib.suppress(Exception):  # of the user's own code: any
+        score = loss(torch.zeros(1, 1, 1, 2), torch.zeros(1, 1, 1, 2))
     try:
-        score = loss(torch.zeros(1, 1, *size[::-1]), torch.zeros(1, 1, *size[::-1]))
+        if score is None:
+            score = loss(torch.zeros(1, 1, *size[::-1]), torch.zeros(1, 1, *size[::-1]))
     except ValueError as error:
         raise InputError(f"--loss-kwargs: {error}") from None
     except TypeError as error:
@@ -98,7 +105,7 @@ def _try_loss(name: str, options: dict[str, Any], size: tuple[int, int]) -> None
             f"--loss {name} cannot be called with logits and mask ({' '.join(str(error).split())}): "
             "name a function of (logits, mask), or a class whose objects are called so."
         ) from None
-    except Exception as error:  # of the user's own code: any
+    except Exception as error:
         raise InputError(
             f"--loss {name} fails on one image of {size[0]}x{size[1]} ({type(error).__name__}: "
             f"{' '.join(str(error).split())}). Correct it, or choose another --loss or --size."
@@ -167,13 +174,10 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _weights(options: dict[str, Any], own: bool) -> tuple[dict[str, Any], str, Path | None]:
-    """A file given as `pretrained=PATH`: its bytes, not its path, belong to the run's identity.
-
-    Words other than names of files are for models of one's own.
-    """
+def _weights(options: dict[str, Any]) -> tuple[dict[str, Any], str, Path | None]:
+    """A file given as `pretrained=PATH`: its bytes, not its path, belong to the run's identity."""
     value = options.get("pretrained")
-    if not isinstance(value, (str, Path)) or (own and not Path(value).is_file()):
+    if not isinstance(value, (str, Path)):
         return options, "", None
     path = Path(value).expanduser()
     if not path.is_file():

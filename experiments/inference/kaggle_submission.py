@@ -39,13 +39,9 @@ def submit(
     list_skipped: bool = False,
 ) -> int:
     """Write the file, one image after another. Returns the exit code: 1 if an image could not be read."""
-    images = sorted(path for path in test_dir.glob("*") if _is_read(path) and not path.name.startswith("."))
+    images = _images(test_dir)
     if not images:
         raise InputError(f"No images (*.jpg) in {test_dir}. Unpack the competition's test.zip or test_hq.zip there.")
-    by_name = {_kaggle_name(path): path for path in images}
-    if twice := [path for path in images if by_name[_kaggle_name(path)] != path]:
-        other = by_name[_kaggle_name(twice[0])]
-        raise InputError(f"{twice[0]} and {other} would be the same line of the submission. Remove one of them.")
     files = OutputFiles.beside(output)
     files.check([output.name], images)
     predictor = Predictor(find_runs(run, ensemble, runs), find_device(device), flips)
@@ -62,18 +58,17 @@ def submit(
     return interruptible(work, "Nothing was written.")
 
 
-def _is_read(path: Path) -> bool:
-    return path.suffix.lower() == ".jpg"
-
-
-def _kaggle_name(path: Path) -> str:
-    """The name of an image in the submission: Kaggle's files end in .jpg, whatever a copy ends in."""
-    return f"{path.stem}.jpg"
+def _images(test_dir: Path) -> list[Path]:
+    """The images with Kaggle's names, which end in .jpg; where there are none, a copy's that end in .JPG."""
+    named = (path for suffix in (".jpg", ".JPG") for path in sorted(test_dir.glob(f"*{suffix}")))
+    found = [path for path in named if not path.name.startswith(".")]
+    return [path for path in found if path.suffix == found[0].suffix]
 
 
 def _left_out(test_dir: Path) -> list[tuple[str, Path]]:
     """(reason, file) of what lies in the folder and has no line in the submission."""
-    rest = [path for path in sorted(test_dir.iterdir()) if not _is_read(path) and not is_system_file(path)]
+    read = {*_images(test_dir)}
+    rest = [path for path in sorted(test_dir.iterdir()) if path not in read and not is_system_file(path)]
     return [("sub-folder" if path.is_dir() else "not read", path) for path in rest]
 
 
@@ -92,7 +87,7 @@ def _submit(
         results = predict_each(images, predictor, lambda _, mask: encode_rle(mask), workers, size=NATIVE)
         for done, (path, runs) in enumerate(results, 1):
             skipped += [runs] if isinstance(runs, InputError) else []
-            file.write(f"{_kaggle_name(path)},{'' if isinstance(runs, InputError) else runs}\n")
+            file.write(f"{path.stem}.jpg,{'' if isinstance(runs, InputError) else runs}\n")
             show(done, len(images))
     speed = len(images) / (time.perf_counter() - began)
     print(f"{output}: {len(images)} images, {speed:.1f} per second.")

@@ -84,8 +84,9 @@ def load(path: Path) -> dict[str, Any]:
     if not tail.startswith(_MARK):
         if zipfile.is_zipfile(io.BytesIO(data)):
             raise Damaged(
-                f"{path} lacks the project's checksum because it was saved again",
-                f"Use the run's own file, or train from it with --init {shlex.quote(str(path))}.",
+                f"{path} lacks the checksum that every checkpoint of this project ends with: it was saved again. "
+                f"--init {shlex.quote(str(path))} starts from its weights",
+                "Otherwise use the run's own file.",
             )
         raise Damaged(f"{path} is cut short")
     if hashlib.sha256(body).hexdigest().encode() != tail[len(_MARK) : -1]:
