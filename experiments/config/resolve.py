@@ -40,8 +40,8 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     if "tracking_uri" not in machine and (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         machine["tracking_uri"] = check_tracking_uri(uri, "MLFLOW_TRACKING_URI")
         notices.append(f"MLflow: {without_password(uri)}, by MLFLOW_TRACKING_URI.")
-    words = entry.name == entry.target and not Path(str(options.get("pretrained", ""))).expanduser().is_file()
-    options, weights, weights_file = (options, "", None) if words else _weights(options)  # a model of one's own may
+    own = entry.name == entry.target
+    options, weights, weights_file = _weights(options, own=True) if own else _weights(options)
     values["device"] = _device(values.get("device", "auto"), notices)
     values["precision"] = _precision(values.get("precision", "auto"), values["device"], notices)
     threads = _threads() if values["device"] == "cpu" else 0
@@ -174,10 +174,13 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _weights(options: dict[str, Any]) -> tuple[dict[str, Any], str, Path | None]:
-    """A file given as `pretrained=PATH`: its bytes, not its path, belong to the run's identity."""
+def _weights(options: dict[str, Any], own: bool = False) -> tuple[dict[str, Any], str, Path | None]:
+    """A file given as `pretrained=PATH`: its bytes, not its path, belong to the run's identity.
+
+    A model of one's `own` may take words that are no files.
+    """
     value = options.get("pretrained")
-    if not isinstance(value, (str, Path)):
+    if not isinstance(value, (str, Path)) or (own and not Path(value).expanduser().is_file()):
         return options, "", None
     path = Path(value).expanduser()
     if not path.is_file():
