@@ -53,7 +53,8 @@ def observe_power(answer: Answer) -> ObservedPower | None:
         design |= {"matched": matched, "added": _mean_cost(answer, sums)}
         factors[effects.factor] = smallest_difference(own, seeds, groups, **design)
         equivalent[effects.factor] = chances(own, seeds, groups, 0.0, effects.margin, **design).equivalent
-    pairs = [{cell: 1.0, answer.judged[0].name: -1.0} for cell in answer.against_baseline]
+    baseline = next((cell.name for cell in answer.judged if cell.name not in answer.against_baseline), "")
+    pairs = [{cell: 1.0, baseline: -1.0} for cell in answer.against_baseline]
     single = smallest_difference(
         spread, seeds, groups, comparisons=len(cells) - 1, level=answer.level, matched=matched,
         added=_mean_cost(answer, pairs),

@@ -29,7 +29,7 @@ def snapshot(
     result = run_folder.result() or {}
     if "test" in result:  # no trial has test scores
         tags = {**tags, "headline": headline(result)}
-    if commit := run_folder.saved().get("git_commit"):  # of the code that began the run, whoever resumed it
+    if commit := run_folder.saved().get("git_commit"):  # of the code that began the run, not of that which resumed it
         tags = {**tags, "mlflow.source.git.commit": commit}
     ended = max((path.stat().st_mtime for path in files), default=began)
     return RunSnapshot(
