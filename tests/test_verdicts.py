@@ -1,6 +1,7 @@
 """What a study answers: planned contrasts, marks in place of gates, what was planned and what was not, looks."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -94,6 +95,16 @@ def test_a_cell_whose_validation_still_rose_is_marked_and_judged(study):
     assert marked == ["unet-bce"] and len(answer.judged) == len(answer.cells)
     runs.loc[rising, "val_rise"] = [0.0040, -0.0010, 0.0041, 0.0005]  # the mean lies above, its interval does not
     assert not any(cell.eligibility.still_improving for cell in answer_study(replace(study, runs=runs)).cells)
+
+
+def test_what_the_change_from_half_to_full_size_adds_is_no_rise(study):
+    runs = study.runs.assign(val_rise=0.1, epochs=5)
+    for progressive, known in ((0.8, False), (0.7, False), (0.6, True), (0.0, True)):
+        cells = answer_study(replace(study, runs=runs.assign(progressive=progressive))).cells
+        assert [math.isnan(cell.eligibility.rise) for cell in cells] == [not known] * len(cells)
+        assert [cell.eligibility.still_improving for cell in cells] == [known] * len(cells)
+    cells = answer_study(replace(study, runs=runs.assign(progressive=0.6, epochs=4))).cells  # interpolated from epoch 3
+    assert not any(cell.eligibility.still_improving for cell in cells)
 
 
 def test_a_stalled_run_is_marked_counted_and_told_what_it_changes(study):

@@ -7,6 +7,7 @@ Scores and differences are in points
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -185,11 +186,17 @@ def training_grid(answer: Answer, language: str) -> Grid:
             TableCell(cell_name(answer.study, cell.levels, language)),
             TableCell(_number(cell.rate, "{:.3g}"), below=ends),
             TableCell(str(cell.trials or UNKNOWN)), _points(validation.get(cell.name, float("nan"))),
-            TableCell(points(cell.eligibility.rise) if cell.eligibility.rise == cell.eligibility.rise else UNKNOWN),
+            TableCell(UNKNOWN if math.isnan(cell.eligibility.rise) else points(cell.eligibility.rise)),
             *(TableCell(_number(cell.cost[name], form))
               for name, form in (("gmacs", "{:.3g}"), ("images_per_second", "{:.0f}"), ("peak_memory_gb", "{:.2f}"))),
         ])  # fmt: skip
-    return _without(Grid(headings, rows), 2, len({c.trials for c in answer.cells}) == 1)
+    grid = _without(Grid(headings, rows), 4, not any_rise(answer))
+    return _without(grid, 2, len({c.trials for c in answer.cells}) == 1)
+
+
+def any_rise(answer: Answer) -> bool:
+    """Whether the rise of validation Dice over the last fifth of training is known of any cell."""
+    return any(not math.isnan(cell.eligibility.rise) for cell in answer.cells)
 
 
 def _without(grid: Grid, column: int, condition: bool) -> Grid:
