@@ -102,9 +102,10 @@ def test_what_a_set_up_costs_is_what_the_records_say(language):
     run = json.loads((ROOT / "docs" / "bench" / "quality.json").read_text())
     in_all = run["seconds"]["this_sitting"] / 60
     assert numbers(shortened) == [f"{run['peak_memory_gb']:.1f}", f"{in_all:.1f}", f"{run['test']['last']['dice']:.3f}"]
-    with (ROOT / "analysis" / "results" / "models_x_losses" / "runs.csv").open() as file:
+    with (ROOT / "analysis" / "results" / "carvana_models_x_losses" / "runs.csv").open() as file:
         runs = [row for row in csv.DictReader(file) if row["cell"] == "unet+bce_dice"]
-    memory, training, dice = (mean(runs, name) for name in ("peak_memory_gb", "training_seconds", "dice"))
+    memory = min(float(row["peak_memory_gb"]) for row in runs)  # the peak of a process, which may have had other runs before
+    training, dice = (mean(runs, name) for name in ("training_seconds", "dice"))
     assert numbers(study) == [f"{memory:.1f}", f"{training / 60:.1f}", f"{dice:.3f}"]
 
 

@@ -38,7 +38,8 @@ from analysis.text.wording import GAP, LANGUAGES, phrases
 from analysis.verdicts.answer import Answer, answer_study
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 
-FLAGSHIP = "models_x_losses"  # whose table the README shows
+FLAGSHIP = "carvana_models_x_losses"  # whose table the README shows
+EARLIER = ("two_by_two", "models_x_losses")  # smaller studies of its question: the README's text names them
 LONG = 300  # characters of a line of Markdown
 ASIDE = ("stalls",)  # studies of the recipe: they have a page, but are none of the README's findings
 TABLES = {"--model": MODELS, "--loss": LOSSES, "--augment": AUGMENTATIONS, "--data": DATASETS}
@@ -118,6 +119,8 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
     }
     order = sorted(answers, key=lambda name: name != FLAGSHIP)
     answers = {name: answers[name] for name in order if _can_be_shown(answers[name])}
+    if FLAGSHIP in answers:
+        answers = {name: answer for name, answer in answers.items() if name not in EARLIER}
     shown = next(iter(answers.values()), None)
     if shown is None:
         return phrases("choices", language).no_findings()
