@@ -11,7 +11,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from analysis.statistics.comparisons import Comparison
@@ -36,10 +36,13 @@ def finding(answer: Answer, language: str) -> str:
 
 
 def findings(answer: Answer, language: str) -> list[str]:
-    """The finding, then where it differs: at the last combination that has an effect of its own, under corruptions."""
+    """The finding, then those of further planned factors, and where it differs.
+
+    It may differ at the last combination that has an effect of its own, and under corruptions.
+    """
     writer = Writer(answer, language)
     first = writer.sentences()[0]
-    said = [writer.first_clear or first, writer.elsewhere, *caveats(answer, language)[:1]]
+    said = [writer.first_clear or first, *writer.further_planned, writer.elsewhere, *caveats(answer, language)[:1]]
     return [sentence for sentence in said if sentence]
 
 
@@ -93,6 +96,7 @@ class Writer:
     language: str
     interval_explained: bool = False
     first_clear: str = ""  # the first sentence that states a clear effect
+    further_planned: list[str] = field(default_factory=list)  # the first such sentence of every further planned factor
     elsewhere: str = ""  # where that effect holds within some combinations: what is found at the last of them
 
     @property
@@ -171,7 +175,7 @@ class Writer:
 
     def _average(self, effects: FactorEffects, after: bool) -> list[str]:
         """The levels of a factor against its baseline; what is averaged over is said once, and where it changes."""
-        lines, said = list[str](), None
+        lines, said, clear_before = list[str](), None, bool(self.first_clear)
         for verdict in VERDICTS:
             same = [(level, c) for level, c in effects.comparisons.items() if c.verdict == verdict]
             same.sort(key=lambda pair: (effects.over[pair[0]], -abs(pair[1].difference)))
@@ -184,6 +188,8 @@ class Writer:
                     lines.append(
                         self._sentence(levels, effects.baseline, comparisons, verdict, effects.margin, hides, **unsaid)
                     )
+        if clear_before and effects.confirmatory and _any(effects.comparisons.values(), CLEAR):
+            self.further_planned.append(lines[0])  # clear verdicts come first
         return lines
 
     def _scope(self, effects: FactorEffects, level: str, after: bool) -> dict[str, Any]:
