@@ -502,6 +502,18 @@ def test_a_grid_from_a_file_of_weights_is_not_read_from_its_plan(tmp_path):
         study_of_plan("grid", tmp_path)
 
 
+def test_what_a_study_of_own_pairs_detects_is_not_guessed_from_cars(command, tmp_path):
+    (file := tmp_path / "tiny.toml").write_text(TOML.replace('"carvana"', '"folder"'))
+    typed = words(file, write_strangers_folder(tmp_path / "pairs"), tmp_path / "outputs")
+    code, shown, complaint = command(*typed, "--dry-run")
+    said = " ".join(re.sub("[│\n]", " ", shown).split())
+    assert code == 0, complaint
+    assert "not known before the first seeds are in" in said and "a difference of" not in said
+    assert "very little training: --epochs" in said
+    file.write_text(f"{file.read_text()}guess = {{ car = 0.02, seed = 0.01, residual = 0.01 }}\n")
+    assert "a cell against the baseline's: a difference of" in " ".join(command(*typed, "--dry-run")[1].split())
+
+
 def test_a_study_of_pairs_names_their_masks_in_its_file_or_on_the_command_line(command, tmp_path):
     folder = write_strangers_folder(tmp_path / "pairs")
     for mask in list((folder / "masks").iterdir()):

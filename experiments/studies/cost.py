@@ -13,11 +13,13 @@ from analysis.records.run_files import read_score_table
 from analysis.statistics import power
 from analysis.statistics.power import Spread, spread_of
 from analysis.statistics.sequential_looks import look_level
+from experiments.studies.definition import GUESS
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.training.run_folder import RunFolder
 from experiments.training.speed import training_speeds
 from registry import MODELS, InputError
 
+CARS = ("carvana", "synthetic")  # the data for which the default guess of a spread was made
 SCORING_SECONDS = 0.03  # per test image, without a finished run to measure it: 60 ms on one of two threads
 # What the time of a training step depends on.
 SPEED_FIELDS = ("model", "model_kwargs", "size", "batch_size", "device", "precision", "threads")
@@ -34,7 +36,10 @@ class Speed:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedPower:
-    """What a study can detect, as plan.json has it: the assumed or measured spreads, and the detectable differences."""
+    """What a study can detect, as plan.json has it: the assumed or measured spreads, and the detectable differences.
+
+    Both are empty where nothing is known of the spread.
+    """
 
     variances: dict[str, Any]
     detectable: dict[str, Any]
@@ -93,9 +98,11 @@ def _speed_key(config: dict[str, Any]) -> str:
 def planned_power(plan: Plan) -> PlannedPower:
     """What the study can detect, by the pilot's variances where it is finished, otherwise by the assumed ones.
 
-    With seeds until decided: at the first look.
+    With seeds until decided: at the first look. The default assumption was seen on cars, and made for no other data.
     """
     scores = pilot_scores(plan)
+    if not scores and plan.study.guess == GUESS and plan.cells[0].config.data not in CARS:
+        return PlannedPower({}, {})
     spread = spread_of(scores) if scores else Spread(**plan.study.guess)
     test_cars = len({sample.group for sample in plan.cells[0].base.parts.test})
     study = plan.study

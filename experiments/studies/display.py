@@ -15,6 +15,7 @@ from experiments.studies.plan import Plan
 from experiments.studies.study_folder import run_states
 from experiments.studies.trial_queue import learning_rate_grid
 from experiments.studies.trials import place_in_network
+from experiments.training.epochs import few_steps
 
 MOST_SEEDS = 5  # next to each other: more would be cut in a terminal of 80 columns
 MARKS = {"done": "", "running": "running", "failed": "FAILED", "missing": "-"}
@@ -45,6 +46,8 @@ def _design_rows(plan: Plan, ended_trials: int) -> list[tuple[str, str]]:
     counts = ", ".join(f"{states.count(name)} {name}" for name in MARKS if name in states)
     epochs, steps = count(config.epochs, "epoch"), count(plan.cells[0].steps, "step")
     budget = f"{epochs} of {steps}, no early stopping, the last weights are compared"
+    if advice := few_steps(config.epochs, plan.cells[0].steps):
+        budget = f"{budget}; {advice}"
     rows = [
         *((name, ", ".join(level.label for level in levels)) for name, levels in study.factors.items()),
         ("data", f"{config.data}: {train} {unit} to train on, {val} to validate, {test} to test (first cell)"),
@@ -134,6 +137,8 @@ def _duration(seconds: float) -> str:
 
 def _power_rows(plan: Plan, power: PlannedPower) -> list[tuple[str, str]]:
     spread, limits = power.variances, power.detectable
+    if not spread:
+        return [("can detect", _unknown_power(plan))]
     source = "measured by the pilot" if spread["source"] == "pilot" else "guessed, not measured"
     unit = plan.cells[0].config.unit
     text = f"{unit}s {spread['car']:.4f}, seeds {spread['seed']:.4f}, rest {spread['residual']:.4f}: {source}"
@@ -146,6 +151,13 @@ def _power_rows(plan: Plan, power: PlannedPower) -> list[tuple[str, str]]:
     margin = plan.study.cell_rope or plan.study.rope
     equivalent = f"are found equivalent (within {margin:g}) with probability {limits['equivalent']:.2f}"
     return [*rows, ("can detect (80 % power)", text or "there is one cell only"), ("two equal cells", equivalent)]
+
+
+def _unknown_power(plan: Plan) -> str:
+    cell = plan.cells[0]
+    if len(plan.seeds) < 2 or len({sample.group for sample in cell.base.parts.test}) < 2:
+        return no_power(len(plan.seeds), cell.config.unit)
+    return "not known before the first seeds are in: report states it then, from their spread"
 
 
 def no_power(seeds: int, unit: str) -> str:

@@ -62,9 +62,15 @@ def _announce(inputs: RunInputs, steps: int) -> None:
         f"{len(parts.val)} to validate, {len(parts.test)} to test; {count(config.epochs, 'epoch')} of "
         f"{count(steps, 'step')}."
     )
-    if config.epochs * steps < FEW_STEPS:
-        epochs = math.ceil(USUAL_STEPS / steps)
-        progress.log(f"That is very little training: --epochs {epochs} would give about {USUAL_STEPS:,} steps.")
+    if advice := few_steps(config.epochs, steps):
+        progress.log(f"That is {advice}.")
+
+
+def few_steps(epochs: int, steps: int) -> str:
+    """What to say of a training with few steps in all; nothing where there are enough."""
+    if epochs * steps >= FEW_STEPS:
+        return ""
+    return f"very little training: --epochs {math.ceil(USUAL_STEPS / steps)} would give about {USUAL_STEPS:,} steps"
 
 
 def resume(state: State, run_folder: RunFolder, config: RunConfig) -> None:
