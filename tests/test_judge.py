@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from scipy import stats
 
 from analysis.records.score_table import Columns, read_score_tables
+from analysis.text.judge_sentences import summary
 from analysis.verdicts.judge import Question, judge
 from analysis.verdicts.question_ledger import PLANNED, decide_with_ledger
 from registry import InputError
@@ -55,6 +57,21 @@ def test_all_pairs_have_the_better_mean_first_and_the_known_answer(table, comman
     by_pair = {(one["a"], one["b"]): one["verdict"] for one in found["comparisons"]}
     assert by_pair.get(("net0 + bce", "net2 + bce")) == "better"
     assert not {"net2 + bce", "net2 + dice"} & set(found["best_set"])
+
+
+def test_few_groups_are_said_to_be_few(tmp_path, command):
+    for patients in (3, 8):
+        (found,) = judged(command, made(tmp_path / f"{patients}.csv", patients=patients), *FULL)
+        said = any("it is hardly known how far others would differ" in line for line in found["conditions"])
+        assert said == (patients < 8)
+
+
+def test_one_that_is_excluded_without_a_clear_difference_is_explained(table):
+    columns, question = Columns("dice", ("model", "loss"), seed="seed", group="patient", image="image"), Question()
+    (found,) = judge(read_score_tables(table, columns), "patient", True, question)
+    alike = [replace(pair, comparison=replace(pair.comparison, verdict="undecided")) for pair in found.pairs]
+    assert "Whether one can be excluded" in " ".join(summary(replace(found, pairs=alike), question))
+    assert "Whether one can be excluded" not in " ".join(summary(found, question))
 
 
 def test_with_a_baseline_each_other_cell_minus_it(table, command):

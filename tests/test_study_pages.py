@@ -16,7 +16,7 @@ from analysis.report import pages
 from analysis.report.html import html_page
 from analysis.report.latex import latex_table
 from analysis.text.markdown import Grid, grid_table
-from analysis.text.notes import method_lines
+from analysis.text.notes import limit_lines, method_lines
 from analysis.text.robustness import robustness_grids
 from analysis.text.sentences import finding
 from analysis.text.study_page import study_page, study_sections
@@ -308,3 +308,20 @@ def test_a_study_of_own_pairs_names_them_and_says_how_to_get_them(made):
         page = study_page(replace(made, study=study), LEDGER, language, "", ())
         assert data["name"][language] in page and data["source"][language] in page
         assert "python run.py study two_by_two --data-dir data/cells\n" in page
+
+
+def test_a_study_of_few_test_groups_says_what_that_means(tmp_path):
+    for cars, said in ((3, True), (12, False)):
+        write_study(tmp_path / str(cars), cars=cars)
+        answer = answer_study(load_runs.load_recorded_study(tmp_path / str(cars), "made"))
+        assert any("With 3 test cars it is hardly known" in line for line in limit_lines(answer, "en")) == said
+        assert any("只有 3 辆测试车" in line for line in limit_lines(answer, "zh")) == said
+
+
+def test_the_projects_own_readme_lists_its_planned_studies_only(tmp_path, command):
+    write_study(tmp_path / "outputs")
+    flags = ("--results-dir", tmp_path / "results", "--readme", tmp_path / "README.md")
+    (tmp_path / "README.md").write_text("<!-- findings -->\n<!-- /findings -->\n")
+    assert command("report", "made", "--output-dir", tmp_path / "outputs", *flags)[0] == 0
+    assert "docs/en/studies/made.md" in (tmp_path / "README.md").read_text()
+    assert "No study has been measured yet" in pages.findings(README, README, tmp_path / "results", {})

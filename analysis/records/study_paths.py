@@ -18,6 +18,7 @@ from registry import InputError, did_you_mean
 ROOT = Path(__file__).parent.parent.parent
 README = ROOT / "README.md"
 RESULTS = ROOT / "analysis" / "results"
+PLANS = ROOT / "experiments" / "studies"  # the study files of the project
 NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*")
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from analysis.records import committed, test_set_ledger
 from analysis.records.files import write_atomically
 from analysis.records.output_files import OutputFiles
-from analysis.records.study_paths import README, RESULTS
+from analysis.records.study_paths import PLANS, README, RESULTS
 from analysis.report import published_scores
 from analysis.report.latex import latex_table
 from analysis.report.picture_files import altered_pictures
@@ -110,12 +110,15 @@ def rendered(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
 
 
 def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer]) -> str:
-    """The table of the flagship study, and a sentence for each study that has measured anything."""
+    """The table of the flagship study, and a sentence for each study that has measured anything.
+
+    The project's own README leaves out studies that have no file among its plans, such as a user's grids.
+    """
     language = language_of(page, readme)
     answers = {
         name: known.get(name) or committed_answer(results, name)
         for name in committed.committed_studies(results)
-        if name not in ASIDE
+        if name not in ASIDE and (not _is_own(readme) or (PLANS / f"{name}.toml").exists())
     }
     order = sorted(answers, key=lambda name: name != FLAGSHIP)
     answers = {name: answers[name] for name in order if _can_be_shown(answers[name])}

@@ -24,6 +24,7 @@ from analysis.statistics.rate_cost import RateCost, cost_of
 from analysis.statistics.seed_pairing import pairing_helps
 
 Name = TypeVar("Name", bound=Hashable)
+FEW_GROUPS = 8  # below it the spread between test groups is poorly known; coverage was simulated from 16 on
 NOTHING = Estimate(*(np.asarray(part) for part in (0.0, 0.0, 1.0, 0.0, 1.0)))  # between the same runs
 OPPOSITE = {"better": "worse", "worse": "better"}
 

@@ -57,6 +57,11 @@ def _more(pair: Pair, judgement: Judgement) -> str:
 def summary(judgement: Judgement, question: Question) -> list[str]:
     """What holds for the whole data set: possible bests, winner by seed, detectable difference, repeats."""
     lines = [_best(judgement)]
+    if _excluded_without_a_clear_difference(judgement):
+        lines.append(
+            "Whether one can be excluded is a test of its own, against all others at once and by each one's own "
+            "spread: it may exclude one that differs clearly from no single other."
+        )
     winners = judgement.winner_by_seed
     if len(winners) > 1:
         told = "; ".join(f"{seed}: {winner or 'a tie'}" for seed, winner in list(winners.items())[:MOST_NAMES])
@@ -76,6 +81,11 @@ def _best(judgement: Judgement) -> str:
         return f"None of the {of} can be excluded as the best."
     names = [cell for cell in judgement.means if cell in judgement.best_set]
     return f"Cannot be excluded as the best: {listed(names)} ({count} of {of})."
+
+
+def _excluded_without_a_clear_difference(judgement: Judgement) -> bool:
+    clear = {cell for pair in judgement.pairs if pair.comparison.verdict != "undecided" for cell in (pair.a, pair.b)}
+    return any(cell not in judgement.best_set and cell not in clear for cell in judgement.means)
 
 
 def repeated(repeat: Repeat) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.records.test_set_ledger import times_read
+from analysis.statistics.comparisons import FEW_GROUPS
 from analysis.text.markdown import escaped
 from analysis.text.sentences import setting
 from analysis.text.wording import Phrases, factor_name, level_name, phrases, place_name
@@ -56,6 +57,9 @@ def limit_lines(answer: Answer, language: str) -> list[str]:
     words, observed = phrases("notes", language), observe_power(answer)
     drawn = answer.study.plan.get("settings", {}).get("train_cars") if answer.study.paired else None
     lines = [words.validity(drawn=drawn, unit=answer.study.unit)] if answer.effects else []
+    groups = int(answer.study.scores.group.nunique())
+    if answer.effects and 1 < groups < FEW_GROUPS:
+        lines.append(words.few_groups(groups=groups, unit=answer.study.unit))
     if any(max(-c.low, c.high) == 1 for _, c in answer.comparisons()):
         lines.append(words.cut())
     if observed and observed.factors and max(observed.factors.values()) < 1:

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
 
-from analysis.statistics.comparisons import Comparison, as_comparisons, stack, unpaired
+from analysis.statistics.comparisons import FEW_GROUPS, Comparison, as_comparisons, stack, unpaired
 from analysis.statistics.estimator import Array, Estimate, summarise_cell
 from analysis.statistics.possible_best import best_set
 from registry import InputError
@@ -301,6 +301,10 @@ def _conditions(
     lines = [said]
     if low < 2 and kind in ("seeds", "seeds and groups"):
         lines.append("Cells with one seed get no verdict.")
+    if kind in ("seeds and groups", "groups") and 1 < groups < FEW_GROUPS:
+        lines.append(
+            f"With {number} it is hardly known how far others would differ: with few, intervals can be too narrow."
+        )
     if unit == "image" and groups > 1:
         lines.append(
             "Each image counts as independent. Where several images share a patient, slide or car, "
