@@ -21,7 +21,14 @@ from experiments.data.checks import raw_masks
 from experiments.data.groups import near_copies, ungrouped
 from experiments.data.images import read_headers
 from experiments.data.listing import Listing, unusable_names
-from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
+from experiments.data.reading import (
+    Reading,
+    deep_ranges,
+    describe_scale,
+    intensity_elsewhere,
+    intensity_scale,
+    masks_in_alpha,
+)
 from experiments.data.samples import Sample, fingerprint
 from experiments.data.used_images import read_used_images
 from experiments.runtime import progress
@@ -190,22 +197,60 @@ def determine_reading(
         if scale is not None:
             reading = dataclasses.replace(reading, intensity=scale)
             notices.append(describe_scale(scale, known))
-    if reading.mask_channel == "auto" and (first := masks_in_alpha(sample.mask for sample in samples)):
-        reading = dataclasses.replace(reading, mask_channel="alpha")
-        notices.append(
-            f"Masks are read from their alpha channel: the colours of {first} say nothing (--mask-channel alpha; "
-            "--mask-channel colour reads the colours)."
-        )
-    return reading, notices
+    reading, channel = _determine_channel(reading, samples)
+    return reading, notices + channel
+
+
+def determine_reading_elsewhere(
+    reading: Reading, samples: Sequence[Sample], learned: Callable[[], Sequence[Sample]], advice: str = ""
+) -> tuple[Reading, list[str]]:
+    """How a trained model reads a data set of which its run knew nothing: one rule for all files, as in training.
+
+    Args:
+        reading: The run's, with what the user chose instead.
+        samples: The data set.
+        learned: Images of the run's own data, as far as they are there: they tell whether it reads 16 bits as such.
+        advice: A sentence to be added to that about the scale.
+    """
+    reading, notices = _determine_channel(reading, samples)
+    ranges = deep_ranges(sample.image for sample in samples) if reading.intensity is None else {}
+    if not ranges:
+        return reading, notices
+    own = learned()
+    known = deep_ranges(sample.image for sample in own[:: max(1, len(own) // CHECKED)][:CHECKED])
+    scale = intensity_elsewhere(list(ranges.values()), known.values())
+    if scale is None:
+        return reading, notices
+    notices.append(
+        f"Intensity scale: the run has none, and {len(ranges)} of {len(samples)} images have more than 8 bits; of all "
+        f"these, the values {scale[0]:.10g} to {scale[1]:.10g} become 0 to 255. {advice}".rstrip()
+    )
+    return dataclasses.replace(reading, intensity=scale), notices
+
+
+def _determine_channel(reading: Reading, samples: Sequence[Sample]) -> tuple[Reading, list[str]]:
+    """`reading` with alpha as the masks' channel, if that is open and any mask has its object there; and a sentence."""
+    if reading.mask_channel != "auto" or not (first := masks_in_alpha(sample.mask for sample in samples)):
+        return reading, []
+    notice = (
+        f"Masks are read from their alpha channel: the colours of {first} say nothing (--mask-channel alpha; "
+        "--mask-channel colour reads the colours)."
+    )
+    return dataclasses.replace(reading, mask_channel="alpha"), [notice]
 
 
 def _suspicions(config: RunConfig, samples: Sequence[Sample]) -> list[str]:
     """Sentences about what a folder of one's own may hide: groups in the names, masks drawn on raw pixels."""
-    turned = sum(header is not None and header.orientation > 1 for header in read_headers([s.image for s in samples]))
-    raw = raw_masks(samples, CHECKED) if turned else ""
-    exif = f"EXIF turns {turned} of {len(samples)} images." if turned and not raw else raw
     grouped = "" if config.group_pattern is not None or not takes_pattern(config.data) else ungrouped(samples)
-    return [notice for notice in (exif, grouped) if notice]
+    return [notice for notice in (describe_turned(samples), grouped) if notice]
+
+
+def describe_turned(samples: Sequence[Sample]) -> str:
+    """The sentence about images that EXIF turns, and about masks that seem not to follow; empty without such images."""
+    turned = sum(header is not None and header.orientation > 1 for header in read_headers([s.image for s in samples]))
+    if not turned:
+        return ""
+    return raw_masks(samples, CHECKED) or f"EXIF turns {turned} of {len(samples)} images."
 
 
 def takes_pattern(data: str) -> bool:
