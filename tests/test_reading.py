@@ -457,7 +457,9 @@ def test_only_prefixes_of_several_groups_are_suggested(names, groups):
 
 def test_empty_parts_and_vanishing_objects_are_reported_before_training(command, tmp_path):
     root = write_masks(tmp_path / "empty", lambda m, _: Image.fromarray(np.zeros((48, 64), np.uint8)))
-    assert "masks of the training images are empty" in command(*small(root, tmp_path / "a", data="folder", epochs=1))[1]
+    shown = command(*small(root, tmp_path / "a", data="folder", epochs=1))[1]
+    assert "masks of the training images are empty" in shown and "validation image is empty" in shown
+    assert shown.count("WARNING") == 1, "one cause, one warning"
 
     def dot(mask, number):
         levels = np.zeros((480, 640), np.uint8)
@@ -468,7 +470,8 @@ def test_empty_parts_and_vanishing_objects_are_reported_before_training(command,
     for number in range(12):
         Image.fromarray(scene(640, 480, number)[0]).save(root / "images" / f"p{number}.png")
     shown = command(*small(root, tmp_path / "b", data="folder", epochs=1))[1]
-    assert "score a Dice of 0.00" in shown and "Choose a larger --size" in shown
+    assert "no object of the training and validation images is left" in shown
+    assert "score a Dice of 0.00" in shown and "Choose a larger --size" in shown and shown.count("WARNING") == 1
 
 
 def test_validation_images_without_an_object_choose_nothing(command, tmp_path):

@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # they need torch, which `data verify` does not
 MEASURED = 8  # masks of which the ceiling is taken before training
 LOW_CEILING = 0.5  # Dice below which an input size is said to be too small
 CHECKED = 32  # images that are decoded at full size before training, at most
+PARTS = {"train": "training", "val": "validation"}  # the parts that are learned from or chosen by, in words
 KNOWN_GROUPS = ("carvana", "synthetic")  # whose names say what belongs together
 PATTERN, MANIFEST = "Put them into one group with --group-pattern.", "Put them into one part with --split-file."
 
@@ -266,18 +267,12 @@ def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False
     """
     config, row = inputs.config, {sample: number for number, sample in enumerate(inputs.samples)}
     _warn_of_initial_weights(inputs)
-    for part, what in (("train", "training"), ("val", "validation")):
-        if getattr(inputs.parts, part) and not inputs.objects(part, pixels):
-            sentence = _nothing_to_find(config, getattr(inputs.parts, part), what)
-            if part == "val" and (tuning or config.early_stopping):
-                instead = "Set the learning rate instead of tuning it." if tuning else "Type --early-stopping 0."
-                raise InputError(f"{sentence.removeprefix('WARNING: ')} {instead}")
-            _log_once(sentence)
-    if (best := _mean_ceiling(config, inputs.parts.train)) < LOW_CEILING:
-        _log_once(
-            f"WARNING: at {config.size[0]}x{config.size[1]} the objects are too small to be seen: the training masks "
-            f"themselves, reduced to that size, score a Dice of {best:.2f} on average. Choose a larger --size."
-        )
+    without = [what for part, what in PARTS.items() if getattr(inputs.parts, part) and not inputs.objects(part, pixels)]
+    for sentence, concerned in _nothing_to_find(inputs, without):
+        if PARTS["val"] in concerned and (tuning or config.early_stopping):
+            instead = "Set the learning rate instead of tuning it." if tuning else "Type --early-stopping 0."
+            raise InputError(f"{sentence.removeprefix('WARNING: ')} {instead}")
+        _log_once(sentence)
     if config.data in KNOWN_GROUPS or config.group_pattern is not None:
         return
     listed = [(sample, name) for name in splits.PARTS for sample in getattr(inputs.parts, name)]
@@ -307,20 +302,38 @@ def _mean_ceiling(config: RunConfig, train: Sequence[Sample]) -> float:
     return sum(ceilings) / len(ceilings) if ceilings else 1.0
 
 
-def _nothing_to_find(config: RunConfig, part: Sequence[Sample], what: str) -> str:
-    if any(sample.read_mask().any() for sample in part[:: max(1, len(part) // CHECKED)]):
-        return (
-            f"WARNING: at {config.size[0]}x{config.size[1]} no object of the {what} images is left: each covers less "
-            "than half a pixel. Choose a larger --size."
+def _nothing_to_find(inputs: RunInputs, without: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """(sentence, the parts that it concerns) for empty masks, and for objects that are too small for the input size.
+
+    `without`: the parts, by the words of PARTS, that have no object at the input size.
+    """
+    config = inputs.config
+    by_word = {what: getattr(inputs.parts, part) for part, what in PARTS.items()}
+    empty = [what for what in without if not _any_object(by_word[what])]
+    if empty:
+        hint = f" (--foreground {' '.join(map(str, config.foreground))})" if config.foreground else ""
+        masks = ", and ".join(
+            f"all {len(by_word[what])} masks of the {what} images are empty{hint}"
+            if len(by_word[what]) > 1
+            else f"the mask of the only {what} image is empty{hint}"
+            for what in empty
         )
-    masks = (
-        f"all {len(part)} masks of the {what} images are" if len(part) > 1 else f"the mask of the only {what} image is"
-    )
-    hint = f" (--foreground {' '.join(map(str, config.foreground))})" if config.foreground else ""
-    return (
-        f"WARNING: {masks} empty{hint}: nothing can be learned from or chosen "
-        "by them. Look at them: python run.py data verify."
-    )
+        advice = "Look at them: python run.py data verify."
+        yield f"WARNING: {masks}: nothing can be learned from or chosen by them. {advice}", empty
+    vanished = [what for what in without if what not in empty]
+    at, best = f"WARNING: at {config.size[0]}x{config.size[1]}", _mean_ceiling(config, inputs.parts.train)
+    score = f"the training masks themselves, reduced to that size, score a Dice of {best:.2f} on average"
+    if vanished:
+        lost = f"{at} no object of the {' and '.join(vanished)} images is left: each covers less than half a pixel"
+        low = f", and {score}" if best < LOW_CEILING else ""
+        yield f"{lost}{low}. Choose a larger --size.", vanished
+    elif best < LOW_CEILING:
+        yield f"{at} the objects are too small to be seen: {score}. Choose a larger --size.", []
+
+
+def _any_object(part: Sequence[Sample]) -> bool:
+    """Whether a mask of some samples has an object at its own size; of many, CHECKED are looked at."""
+    return any(sample.read_mask().any() for sample in part[:: max(1, len(part) // CHECKED)])
 
 
 @functools.cache
