@@ -310,6 +310,22 @@ def test_carvana_files_unpacked_by_hand_may_end_in_capitals_and_masks_be_png(tmp
     assert {problem.what for problem in carvana.listing(tmp_path).problems} == {"name twice"}
 
 
+def test_carvana_in_capitals_is_read_where_one_mask_fits_one_image(tmp_path):
+    names = ("A_01.JPG", "b_01.JPG", "C_01.jpg", "c_01.jpg", "e_01.jpg")
+    masks = ("A_01_MASK.GIF", "B_01_MASK.PNG", "C_01_mask.gif", "c_01_mask.gif", "e_01_mask.gif", "e_01_MASK.GIF")
+    for name in (*(f"train/{name}" for name in names), *(f"train_masks/{name}" for name in masks)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = carvana.listing(tmp_path)
+    assert [(s.image.name, s.mask.name, s.group) for s in found.samples] == [
+        ("A_01.JPG", "A_01_MASK.GIF", "A"), ("C_01.jpg", "C_01_mask.gif", "C"), ("b_01.JPG", "B_01_MASK.PNG", "b"),
+        ("c_01.jpg", "c_01_mask.gif", "c"), ("e_01.jpg", "e_01_mask.gif", "e"),
+    ]  # fmt: skip
+    assert not found.problems and [problem.path.name for problem in found.left_out] == ["e_01_MASK.GIF"]
+    (tmp_path / "train_masks" / "c_01_mask.gif").unlink()
+    assert [problem.path.name for problem in carvana.listing(tmp_path).problems] == ["c_01.jpg"], "C_01 has its own"
+
+
 def test_a_data_function_may_return_pairs_or_triples_and_nothing_else(tmp_path):
     pair, triple = (tmp_path / "a.png", str(tmp_path / "a_mask.png")), ("b.png", "c.png", "g")
     assert [(s.image.name, s.mask.name, s.group) for s in as_samples("mine:pets", (x for x in (pair, triple)))] == [
