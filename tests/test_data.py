@@ -408,3 +408,24 @@ def test_a_warning_before_training_is_printed_in_a_study_too(capsys):
         run_inputs._log_once("WARNING: said once")
         run_inputs._log_once("WARNING: said once")
     assert capsys.readouterr().out == "WARNING: said once\n"
+
+
+def test_a_folder_that_is_not_the_one_above_images_and_masks_is_answered_with_the_right_one(tmp_path):
+    root = write_pairs(tmp_path / "my pairs")
+    for part in ("images", "masks"):
+        with pytest.raises(InputError, match=f"Name the folder above it, .*: --data-dir '{root}'"):
+            folder.build(root / part)
+    (root / "images").rename(root / "Photos")
+    with pytest.raises(InputError, match=f"There is no folder {root}/images. .*{root} holds Photos/"):
+        folder.build(root)
+
+
+def test_masks_of_a_form_of_their_own_are_answered_with_the_pattern_that_pairs_them_all(tmp_path):
+    root = write_pairs(tmp_path)
+    for path in (root / "masks").iterdir():
+        path.rename(path.with_name(f"ann_{path.stem.removesuffix('_mask')}_x{path.suffix}"))
+    problems = folder.listing(root).problems
+    assert problems and "name the masks with --mask-pattern 'ann_{name}_x'" in min(problems).text
+    assert not folder.listing(root, mask_pattern="ann_{name}_x").problems
+    next((root / "masks").iterdir()).rename(root / "masks" / "other.png")
+    assert "--mask-pattern," in min(folder.listing(root).problems).text, "it would not pair them all"
