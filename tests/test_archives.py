@@ -320,13 +320,15 @@ def test_the_data_tools_do_not_import_torch(zips, tmp_path):
 def test_zips_packed_again_are_read_where_nothing_is_ambiguous(command, tmp_path):
     """A wrapping folder, capital endings, masks as PNG; what the system added is left out."""
     wrapped = [("my cars/v2/train/a_01.JPG", b"x"), ("my cars/v2/train_masks/a_01_mask.PNG", b"y")]
+    wrapped += [("my cars/v2/train/B_01.JPG", b"x"), ("my cars/v2/train_masks/B_01_MASK.GIF", b"y")]
     path = zip_of(
         tmp_path / "again.zip", [*wrapped, ("__MACOSX/my cars/train/b_01.jpg", b"z"), ("notes/read.me", b"n")]
     )
     code, shown, complaint = command("data", "import", path, "--data-dir", tmp_path / "cars")
-    assert code == 0 and "2 new images and masks" in shown, complaint
+    assert code == 0 and "4 new images and masks" in shown, complaint
     names = {p.relative_to(tmp_path / "cars").as_posix() for p in (tmp_path / "cars").rglob("*.*")}
-    assert names == {"train/a_01.jpg", "train_masks/a_01_mask.png"}
+    expected = {"train/a_01.jpg", "train_masks/a_01_mask.png", "train/B_01.jpg", "train_masks/B_01_mask.gif"}
+    assert names == expected
     both = zip_of(tmp_path / "both.zip", [("one/train/a_01.jpg", b"x"), ("two/train/a_01.JPG", b"y")])
     code, _, complaint = command("data", "import", both, "--data-dir", tmp_path / "other")
     assert code == 2 and "would be one file" in complaint and not (tmp_path / "other").exists()

@@ -189,6 +189,7 @@ def test_the_default_of_every_setting_is_of_its_type(name):
         ("epoch", 3, "did you mean 'epochs'?"),
         ("lr", "1e-3", "did you mean 'learning_rate'?"),
         ("bs", 8, "did you mean 'batch_size'?"),
+        ("mask_values", [1, 2], "did you mean 'foreground'?"),
     ],
 )
 def test_a_value_of_a_config_file_is_refused_with_the_message_of_the_flag(name, value, sentence):

@@ -310,6 +310,22 @@ def test_carvana_files_unpacked_by_hand_may_end_in_capitals_and_masks_be_png(tmp
     assert {problem.what for problem in carvana.listing(tmp_path).problems} == {"name twice"}
 
 
+def test_carvana_in_capitals_is_read_where_one_mask_fits_one_image(tmp_path):
+    names = ("A_01.JPG", "b_01.JPG", "C_01.jpg", "c_01.jpg", "e_01.jpg")
+    masks = ("A_01_MASK.GIF", "B_01_MASK.PNG", "C_01_mask.gif", "c_01_mask.gif", "e_01_mask.gif", "e_01_MASK.GIF")
+    for name in (*(f"train/{name}" for name in names), *(f"train_masks/{name}" for name in masks)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = carvana.listing(tmp_path)
+    assert [(s.image.name, s.mask.name, s.group) for s in found.samples] == [
+        ("A_01.JPG", "A_01_MASK.GIF", "A"), ("C_01.jpg", "C_01_mask.gif", "C"), ("b_01.JPG", "B_01_MASK.PNG", "b"),
+        ("c_01.jpg", "c_01_mask.gif", "c"), ("e_01.jpg", "e_01_mask.gif", "e"),
+    ]  # fmt: skip
+    assert not found.problems and [problem.path.name for problem in found.left_out] == ["e_01_MASK.GIF"]
+    (tmp_path / "train_masks" / "c_01_mask.gif").unlink()
+    assert [problem.path.name for problem in carvana.listing(tmp_path).problems] == ["c_01.jpg"], "C_01 has its own"
+
+
 def test_a_data_function_may_return_pairs_or_triples_and_nothing_else(tmp_path):
     pair, triple = (tmp_path / "a.png", str(tmp_path / "a_mask.png")), ("b.png", "c.png", "g")
     assert [(s.image.name, s.mask.name, s.group) for s in as_samples("mine:pets", (x for x in (pair, triple)))] == [
@@ -392,3 +408,24 @@ def test_a_warning_before_training_is_printed_in_a_study_too(capsys):
         run_inputs._log_once("WARNING: said once")
         run_inputs._log_once("WARNING: said once")
     assert capsys.readouterr().out == "WARNING: said once\n"
+
+
+def test_a_folder_that_is_not_the_one_above_images_and_masks_is_answered_with_the_right_one(tmp_path):
+    root = write_pairs(tmp_path / "my pairs")
+    for part in ("images", "masks"):
+        with pytest.raises(InputError, match=f"Name the folder above it, .*: --data-dir '{root}'"):
+            folder.build(root / part)
+    (root / "images").rename(root / "Photos")
+    with pytest.raises(InputError, match=f"There is no folder {root}/images. .*{root} holds Photos/"):
+        folder.build(root)
+
+
+def test_masks_of_a_form_of_their_own_are_answered_with_the_pattern_that_pairs_them_all(tmp_path):
+    root = write_pairs(tmp_path)
+    for path in (root / "masks").iterdir():
+        path.rename(path.with_name(f"ann_{path.stem.removesuffix('_mask')}_x{path.suffix}"))
+    problems = folder.listing(root).problems
+    assert problems and "name the masks with --mask-pattern 'ann_{name}_x'" in min(problems).text
+    assert not folder.listing(root, mask_pattern="ann_{name}_x").problems
+    next((root / "masks").iterdir()).rename(root / "masks" / "other.png")
+    assert "--mask-pattern," in min(folder.listing(root).problems).text, "it would not pair them all"

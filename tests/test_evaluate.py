@@ -1,18 +1,22 @@
 """Scoring: at the ground truth's own size, one photograph at a time, in bounded memory."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from analysis.records.run_files import summarise_scores
+from experiments.config.schema import RunConfig
 from experiments.data import carvana, folder
 from experiments.data.dataset import ImageDataset
 from experiments.data.samples import read_mask
 from experiments.evaluation import evaluator
 from experiments.inference import evaluate_dataset
+from experiments.inference.trained_model import TrainedModel
 from experiments.training import pictures
 from tests.test_data import write_pairs
+from tests.test_reading import write_depths, write_turned
 
 
 class Knows(torch.nn.Module):
@@ -146,3 +150,61 @@ def test_scores_are_written_the_same_each_time(tmp_path, held_out):
         evaluator.write_scores(tmp_path / name, (one.rows[0] for one in scored(held_out)))
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     assert (tmp_path / "one.csv").read_text().splitlines()[0] == ",".join(evaluator.COLUMNS)
+
+
+def to_evaluate(folder, run, **reading):
+    """The samples that `evaluate` scores in a folder with a run that recorded no intensity scale."""
+    args = ("x", "folder", folder, None, False, False, False, None, "cpu", 1, run)
+    config, machine = RunConfig(data="folder"), {"data_dir": str(run / "own")}
+    trained = TrainedModel(run / "last.ckpt", config, machine)
+    return evaluate_dataset._samples(evaluate_dataset.EvaluateArgs(*args, reading=reading), trained, folder)[0]
+
+
+def write_dark_and_bright(root, top):
+    """Pairs of 16 bits with values up to `top`, and one of them that is dark."""
+    write_depths(root, "uint16", 0, top, "png")
+    assert cv2.imwrite(str(root / "images" / "p5.png"), np.full((48, 64), 200, np.uint16))
+    return root
+
+
+def test_evaluate_reads_images_of_12_bits_by_one_scale_where_the_run_has_none(tmp_path, capsys):
+    samples = to_evaluate(write_dark_and_bright(tmp_path / "pairs", 4095), tmp_path)
+    levels = {sample.name: sample.read_image().max() for sample in samples}
+    assert levels["p4.png"] > 70 and levels["p7.png"] == 255 and levels["p5.png"] == round(200 / 4095 * 255)
+    assert "values 0 to 4095 become 0 to 255. Choose other values with --intensity LOW:HIGH" in capsys.readouterr().out
+    for sample in to_evaluate(tmp_path / "pairs", tmp_path, intensity=(0.0, 8190.0)):
+        assert sample.read_image().max() <= 128 and "Intensity" not in capsys.readouterr().out
+
+
+def test_evaluate_reads_darker_images_as_those_of_16_bits_that_the_run_learned_from(tmp_path, capsys):
+    write_depths(tmp_path / "own", "uint16", 0, 65535, "png")
+    manifest = ["image,group,part", *(f"p{number}.png,p{number},train" for number in range(12))]
+    (tmp_path / "split.csv").write_text("\n".join(manifest) + "\n")
+    samples = to_evaluate(write_dark_and_bright(tmp_path / "pairs", 20000), tmp_path)
+    levels = {sample.name: sample.read_image().max() for sample in samples}
+    assert levels["p7.png"] == round(20000 / 257) and levels["p5.png"] == 1, "not by a rule of its own"
+    assert "values 0 to 65535 become 0 to 255" in capsys.readouterr().out
+    (tmp_path / "pairs" / "images" / "p5.png").unlink()
+    (tmp_path / "pairs" / "masks" / "p5.png").unlink()
+    assert {sample.reading.intensity for sample in to_evaluate(tmp_path / "pairs", tmp_path)} == {None}
+
+
+def test_evaluate_says_that_exif_turns_images_and_what_to_type_if_their_masks_are_not(tmp_path, capsys):
+    folder = write_turned(tmp_path / "pairs", 3)
+    to_evaluate(folder, tmp_path)
+    assert "EXIF turns 12 images and not their masks" in (shown := capsys.readouterr().out)
+    assert "type --mask-exif image" in shown
+    to_evaluate(folder, tmp_path, mask_exif="image")
+    assert capsys.readouterr().out == "EXIF turns 12 of 12 images.\n"
+
+
+def test_evaluate_shows_the_dice_of_images_with_an_object_where_others_have_none(tmp_path, capsys):
+    row = {"set": "test", "fp": 0, "tn": 9, "hd95": 0.0, "boundary_iou": 1.0, "iou": 1.0, "precision": 1, "recall": 1}
+    there = {"group": "a", "image": "a", "tp": 5, "fn": 1, "dice": 0.7}
+    empty = [{"group": name, "image": name, "tp": 0, "fn": 0, "dice": 1.0} for name in "bcd"]
+    evaluator.write_scores(tmp_path / "scores.csv", [row | one for one in (there, *empty)])
+    evaluate_dataset._summarise(tmp_path, "")
+    assert "images with an object │ 0.7000 (3 of 4 have none)" in capsys.readouterr().out
+    evaluator.write_scores(tmp_path / "scores.csv", [row | there])
+    evaluate_dataset._summarise(tmp_path, "")
+    assert "with an object" not in capsys.readouterr().out

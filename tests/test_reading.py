@@ -246,6 +246,11 @@ def classes(mask, _):
     return Image.fromarray(levels)
 
 
+def labels(mask, values):
+    levels = np.array(values, np.float32 if isinstance(values[-2], float) else np.uint8)
+    return Image.fromarray(levels[np.arange(mask.size) % len(values)].reshape(mask.shape))
+
+
 def red(mask, _):
     return Image.fromarray(np.where(mask[..., None], np.array([255, 0, 0], np.uint8), np.uint8(0)))
 
@@ -260,13 +265,19 @@ def red(mask, _):
             lambda mask, _: Image.fromarray(cv2.GaussianBlur(mask.astype(np.uint8) * 255, (0, 0), 2)),
             "without smoothing",
         ),
+        (lambda mask, _: labels(mask, (0, 1, 2, 3)), "0, 1, 2, 3; .* --foreground 1, or --foreground 1 2 3 for all"),
+        (lambda mask, _: labels(mask, (0, 1, 2, 255)), "0, 1, 2, 255; .* --foreground 1 2"),
+        (lambda mask, _: labels(mask, (0.0, 1.0, 2.0)), "0, 1, 2; .* --foreground 1 2"),
+        (lambda mask, _: labels(mask, (0, 1, 2, 253, 254, 255)), "without smoothing"),
+        (lambda mask, _: labels(mask, (0, 0.25, 0.5, 1)), "without smoothing"),
     ],
-    ids=["classes", "red", "128", "soft"],
+    ids=["classes", "red", "128", "soft", "four", "ignore", "float", "JPEG", "shares"],
 )
 def test_a_mask_that_is_not_binary_gets_the_advice_that_fits(tmp_path, make, advice):
-    make(scene(64, 48, 0)[1], 0).save(tmp_path / "mask.png")
+    path, made = tmp_path / "mask", make(scene(64, 48, 0)[1], 0)
+    made.save(path, "TIFF" if made.mode == "F" else "PNG")
     with pytest.raises(InputError, match=f"not binary: .*{advice}"):
-        read_mask(tmp_path / "mask.png")
+        read_mask(path)
 
 
 @pytest.mark.parametrize("labels", [(0, 1), (0, 1, 2), (1, 2)])
@@ -446,7 +457,9 @@ def test_only_prefixes_of_several_groups_are_suggested(names, groups):
 
 def test_empty_parts_and_vanishing_objects_are_reported_before_training(command, tmp_path):
     root = write_masks(tmp_path / "empty", lambda m, _: Image.fromarray(np.zeros((48, 64), np.uint8)))
-    assert "masks of the training images are empty" in command(*small(root, tmp_path / "a", data="folder", epochs=1))[1]
+    shown = command(*small(root, tmp_path / "a", data="folder", epochs=1))[1]
+    assert "masks of the training images are empty" in shown and "validation image is empty" in shown
+    assert shown.count("WARNING") == 1, "one cause, one warning"
 
     def dot(mask, number):
         levels = np.zeros((480, 640), np.uint8)
@@ -457,7 +470,8 @@ def test_empty_parts_and_vanishing_objects_are_reported_before_training(command,
     for number in range(12):
         Image.fromarray(scene(640, 480, number)[0]).save(root / "images" / f"p{number}.png")
     shown = command(*small(root, tmp_path / "b", data="folder", epochs=1))[1]
-    assert "score a Dice of 0.00" in shown and "Choose a larger --size" in shown
+    assert "no object of the training and validation images is left" in shown
+    assert "score a Dice of 0.00" in shown and "Choose a larger --size" in shown and shown.count("WARNING") == 1
 
 
 def test_validation_images_without_an_object_choose_nothing(command, tmp_path):

@@ -29,6 +29,7 @@ from experiments.studies import robustness
 from experiments.studies.robustness import CorruptedDataset
 from tests.strangers import scene
 from tests.test_data import write_pairs
+from tests.test_reading import write_depths
 from tests.test_study import TOML, words
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -89,6 +90,19 @@ def test_images_from_elsewhere_are_read_as_those_of_the_runs(tmp_path, monkeypat
     assert [(s.name, s.reading.intensity, s.reading.foreground) for s in seen] == [
         (s.name, (0.0, 4095.0), foreground) for s in others
     ]
+
+
+def test_images_of_12_bits_from_elsewhere_have_one_scale_where_the_run_has_none(tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(evaluator, "evaluate", lambda models, dataset, *given: seen.extend(dataset.samples) or [])
+    monkeypatch.setattr(TrainedModel, "model", lambda trained: torch.nn.Identity())
+    trained = TrainedModel(tmp_path, RunConfig(), {})
+    others = folder.build(write_depths(tmp_path / "wild", "uint16", 0, 4095, "png"))
+    place, stop = SimpleNamespace(folder=tmp_path), SimpleNamespace(check=lambda: None)
+    runs = {"one": (trained, []), "two": (replace(trained, path=tmp_path / "two" / "last.ckpt"), [])}
+    robustness._score(place, runs, "wild", others, len(others), stop)
+    assert {sample.reading.intensity for sample in seen} == {(0, 4095)}
+    assert capsys.readouterr().out.count("Intensity scale: ") == 1
 
 
 def test_runs_of_other_threads_are_named_where_none_is_found(tmp_path):

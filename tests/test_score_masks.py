@@ -167,3 +167,20 @@ def test_neither_command_imports_torch_or_mlflow(masks):
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("(0, 0) []"), done.stdout + done.stderr
+
+
+def test_masks_of_classes_are_scored_by_the_values_that_are_named(masks, command):
+    code, _, complaint = scored(command, masks)
+    assert code == 0, complaint
+    expected = [row["dice"] for row in csv.DictReader((masks / "s.csv").read_text().splitlines())]
+    for folder in ("truth", "good"):
+        for path in (masks / folder).iterdir():
+            levels = np.asarray(Image.open(path)).astype(np.uint8) * 2
+            levels[:3], levels[-1] = 1, 3  # other classes
+            Image.fromarray(levels).save(path)
+    code, _, complaint = scored(command, masks)
+    assert code == 2 and "--foreground 1, or --foreground 1 2 3 for all" in complaint
+    code, shown, complaint = scored(command, masks, "--foreground", "2")
+    assert code == 0 and "WARNING" not in shown, complaint
+    assert [row["dice"] for row in csv.DictReader((masks / "s.csv").read_text().splitlines())] == expected
+    assert "all true masks and all predictions are empty" in scored(command, masks, "--foreground", "7")[1]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from experiments.data.archives import ImportResult
 
 DataDir = Annotated[Path, flag("dataset directory", "Data")]
-SplitFlags: Any = setting_flags("intensity", "split", "split_file", "fold")
+SplitFlags: Any = setting_flags("split", "split_file", "fold")
 
 Show = Callable[[int, int], None]  # (done, of how many)
 PAIRS_WRITTEN = "The pairs written so far are complete; the same command writes all of them again."

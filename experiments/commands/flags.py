@@ -63,7 +63,7 @@ def run_flags(without: tuple[str, ...] = ()) -> Any:
 
 RunFlags: Any = run_flags()
 ImageFlags: Any = setting_flags(  # where images and masks are, and how they are read
-    "data_dir", "group_pattern", "mask_pattern", "foreground", "mask_channel", "mask_exif"
+    "data_dir", "group_pattern", "mask_pattern", "foreground", "mask_channel", "mask_exif", "intensity"
 )
 OutputDir = Annotated[Path, setting("output_dir")]
 TrackingUri = Annotated[str | None, setting("tracking_uri")]

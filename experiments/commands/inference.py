@@ -74,7 +74,7 @@ def evaluate(
     Example: python run.py evaluate --run best --data folder --data-dir pairs --sweep --calibration
     """
     name, given = DATASETS[data].name, vars(images or ImageFlags())
-    choices = ("foreground", "mask_channel", "mask_exif")
+    choices = ("foreground", "mask_channel", "mask_exif", "intensity")
     reading = {choice: given[choice] for choice in choices if given[choice] is not None}
     from experiments.inference import evaluate_dataset
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts.types import NonNegativeFloat
 
-from experiments.commands.flags import flag, many, switch
+from experiments.commands.flags import flag, many, setting, switch
 from experiments.config import types
 from registry import InputError
 
@@ -87,6 +87,7 @@ def score(
     *,
     output: Annotated[Path, flag("CSV to write")],
     group_pattern: Annotated[str | None, flag("regular expression whose (first) group names an image's group")] = None,
+    foreground: Annotated[types.Foreground | None, setting("foreground")] = None,
     cell: Annotated[str | None, flag("name of what is scored (default: the folder's name)")] = None,
     seed: Annotated[types.CountOrZero | None, flag("training seed of the predictions")] = None,
     append: Annotated[bool, switch("add to an existing file")] = False,
@@ -98,7 +99,7 @@ def score(
     """
     import shlex
 
-    from experiments.evaluation.score_masks import mean_dice, pair_masks, score_masks, write_rows
+    from experiments.evaluation.score_masks import mean_dice, nothing_marked, pair_masks, score_masks, write_rows
     from experiments.inference.input_files import report_skipped
     from experiments.runtime.interrupts import Stop, interruptible
     from experiments.runtime.output_files import OutputFiles
@@ -110,9 +111,11 @@ def score(
         OutputFiles.beside(output).check([output.name], read)
         with progress_counter("scoring masks", stop.check) as show:
             name = (cell or predictions.resolve().name).encode("utf-8", "replace").decode("utf-8")
-            rows = score_masks(samples, name, "" if seed is None else str(seed), show, skipped)
+            rows = score_masks(samples, name, "" if seed is None else str(seed), show, skipped, foreground or ())
         write_rows(output, rows, append, read)
         print(f"{len(rows)} masks, {mean_dice(rows)}. Written: {output}")
+        if warning := nothing_marked(rows):
+            print(warning)
         by_seed = "" if seed is None else " --seed seed"
         where = shlex.quote(str(output))
         print(f"Next: python run.py judge {where} --score dice --cell cell{by_seed} --group group --image image")

@@ -29,7 +29,8 @@ HABITS = {
     "fp16": "precision", "gpu": "device", "gpus": "device", "cuda": "device", "patience": "early_stopping",
     "augmentation": "augment", "transforms": "augment", "out": "output", "save_dir": "output_dir",
     "logdir": "output_dir", "out_dir": "output_dir", "cv": "fold", "kfold": "fold", "random_state": "seed",
-    "checkpoint": "run", "weights": "run", "ckpt": "run",
+    "checkpoint": "run", "weights": "run", "ckpt": "run", "mask_values": "foreground", "classes": "foreground",
+    "labels": "foreground", "class_values": "foreground", "window": "intensity",
 }  # fmt: skip
 
 

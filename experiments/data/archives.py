@@ -36,6 +36,7 @@ MAX_HEADER = 2**20  # bytes of one header of a tar, which tarfile reads into mem
 DISK_RESERVE = 64e6  # bytes that stay free on the disk
 CHUNK = 2**20
 HIDDEN = re.compile(r"(^|/)(\.|__MACOSX/)")
+ENDING = re.compile(r"((?i:_mask))?\.[^.]*$")  # written as Kaggle does, in small letters
 STAGING = ".importing-"  # followed by the process id
 LONGEST_PID = 10  # digits: a longer one is of no process
 OWNER = ".of-an-import"  # in it: the name of the machine
@@ -65,13 +66,13 @@ class Layout:
             if number and not inner.startswith(self.prefix):
                 continue
             if self.wanted.fullmatch(inner := inner.removeprefix(self.prefix)):
-                base, dot, ending = inner.rpartition(".")
-                return self.prefix + (base + dot + ending.lower() if dot else ending)
+                inner = ENDING.sub(lambda ending: ending[0].lower(), inner)
+                return self.prefix + inner
         return ""
 
 
 CARVANA = Layout(
-    re.compile(r"train/\w[\w.-]*\.(?i:jpe?g)|train_masks/\w[\w.-]*_mask\.(?i:gif|png)", re.ASCII),
+    re.compile(r"train/\w[\w.-]*\.(?i:jpe?g)|train_masks/\w[\w.-]*(?i:_mask\.(?:gif|png))", re.ASCII),
     ("train", "train_masks"),
     "These zips hold neither train/NAME.jpg nor train_masks/NAME_mask.gif. "
     "Give Kaggle's train.zip and train_masks.zip.",

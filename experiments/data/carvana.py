@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.data.listing import (
@@ -29,12 +31,15 @@ KNOWN_FAULTY = frozenset({
 })  # fmt: skip
 
 
+MASK = re.compile(r"([^.].*)_mask\.(?:gif|png)", re.IGNORECASE)  # GIF is Kaggle's; ._NAME_mask.gif is macOS's
+
+
 def is_known_faulty(image: str) -> bool:
     """Whether the mask of `image` (a file name, as in scores.csv) is publicly listed as faulty.
 
     For tables with and without them: `[row for row in rows if not is_known_faulty(row["image"])]`.
     """
-    return Path(image).stem in KNOWN_FAULTY
+    return Path(image).stem.lower() in KNOWN_FAULTY
 
 
 def build(data_dir: Path | str = "data/carvana") -> list[Sample]:
@@ -55,13 +60,12 @@ def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) ->
         f"{root}). A single run can do without: --data synthetic."
     )
     images, masks = require_folder(root / "train", advice), require_folder(root / "train_masks", advice)
-    forms = ("[!.]*_mask.png", "[!.]*_mask.gif")  # GIF is Kaggle's; ._NAME_mask.gif is macOS's
-    by_stem = {path.stem: path for form in forms for path in masks.glob(form)}
+    by_stem = _masks_by_image(masks)
     samples, problems, unpaired = list[Sample](), list[Problem](), dict(by_stem)
     photos = require_images(filter(_is_photo, images.iterdir()), images, advice)
-    stems = Counter(image.stem for image in photos)
+    stems, other_case = Counter(image.stem for image in photos), _by_other_case(photos, by_stem)
     for image in photos:
-        mask = unpaired.pop(f"{image.stem}_mask", None)
+        mask = unpaired.pop(other_case.get(image.stem, image.stem), None)
         if stems[image.stem] > 1:
             text = (
                 f"{stems[image.stem]} images of {images} share the name '{image.stem}'. Rename or remove one of them."
@@ -75,6 +79,26 @@ def listing(data_dir: Path | str = "data/carvana", advice: str | None = None) ->
     unread = unread_files(images, _is_photo, "images are NAME.jpg here")
     unread += unread_files(masks, set(by_stem.values()).__contains__, "masks are NAME_mask.gif here, or .png")
     return Listing(with_usable_names(samples), problems, masks_without_image(unpaired.values()) + unread)
+
+
+def _masks_by_image(masks: Path) -> dict[str, Path]:
+    """The masks of a folder by the names of their images without ending; of several, the one that is named as Kaggle's.
+
+    Endings in capitals count as well, as a card or a system that knows no others writes them.
+    """
+    named = [(match[1], path) for path in masks.iterdir() if (match := MASK.fullmatch(path.name)) and not path.is_dir()]
+    named.sort(key=lambda pair: (pair[1].suffix.lower() == ".gif", pair[1].name.endswith(("_mask.gif", "_mask.png"))))
+    return dict(named)
+
+
+def _by_other_case(photos: Sequence[Path], masks: Mapping[str, Path]) -> dict[str, str]:
+    """For images whose mask has their name in other case, that name; only where one mask fits one image."""
+    images = Counter(image.stem.lower() for image in photos)
+    spellings: dict[str, list[str]] = {}
+    for name in masks:
+        spellings.setdefault(name.lower(), []).append(name)
+    unique = {name: same[0] for name, same in spellings.items() if len(same) == 1 and images[name] == 1}
+    return {image.stem: unique[name] for image in photos if (name := image.stem.lower()) in unique}
 
 
 def _is_photo(path: Path) -> bool:

@@ -34,6 +34,7 @@ from registry import InputError
 FORMATS = {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
+PARTS = ("images", "masks")  # of a data folder
 FORMS = ("{name}", "{name}_mask")  # in this order; the others only where nothing else fits
 USUAL = (
     "mask_{name}", "{name}-mask", "{name}_masks", "{name}_seg", "seg_{name}", "{name}_segmentation", "{name}_label",
@@ -70,7 +71,7 @@ def listing(
     root, pattern = Path(data_dir), compile_pattern(group_pattern)
     if mask_pattern is not None and "{name}" not in mask_pattern:
         raise InputError(f"--mask-pattern '{mask_pattern}' lacks the image's name: write mask_{{name}}, for example.")
-    advice = f"Put the images into {root / 'images'} and the masks, under the same names, into {root / 'masks'}."
+    advice = _where_to_put(root)
     images, masks = require_folder(root / "images", advice), require_folder(root / "masks", advice)
     require_images(filter(_is_read, images.rglob("*")), images, advice)
     image_by_place, problems = _by_place(images)
@@ -99,6 +100,16 @@ def listing(
     endings = f"files end in {' '.join(sorted(FORMATS))} here"
     unread = [problem for path in (images, masks) for problem in _unread(path, endings)]
     return Listing(samples, problems, masks_without_image(unused.values()) + list(left_out.values()) + unread)
+
+
+def _where_to_put(root: Path) -> str:
+    """The advice for a data folder without images/ or masks/: what to name, or where to put the files."""
+    if root.name in PARTS and all((root.parent / part).is_dir() for part in PARTS):
+        return f"Name the folder above it, which holds images/ and masks/: --data-dir {shlex.quote(str(root.parent))}"
+    inside = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    others = [f"{name}/" for name in inside if name not in PARTS and not is_system_file(root / name)]
+    holds = f" ({root} holds {', '.join(others[:4])}{', …' if len(others) > 4 else ''})" if others else ""
+    return f"Put the images into {root / 'images'} and the masks, under the same names, into {root / 'masks'}{holds}."
 
 
 def pair_files(
@@ -173,15 +184,34 @@ def _missing(
             continue
         forms = (mask_pattern,) if mask_pattern else (*FORMS, *USUAL)
         names = list(_named(place.rpartition("/")[2], forms))
-        near = difflib.get_close_matches(place, unused, n=1, cutoff=0.4) if len(problems) < NEAREST else []
-        nearest = f"; the nearest is {unused[near[0]]}" if near else ""
+        near = _nearest(place, unused) if len(problems) < NEAREST else ""
+        nearest = f"; the nearest is {unused[near]}" if near else ""
+        pattern = _fitting_pattern(place, near, missing, unused) if near and not mask_pattern else ""
         text = (
             f"The image {image} has no mask in {masks}: looked for {', '.join(names[:4])}"
-            f"{' and the like' if len(names) > 4 else ''}{nearest}. Add the mask, name the masks with --mask-pattern, "
-            "or remove the image."
+            f"{' and the like' if len(names) > 4 else ''}{nearest}. Add the mask, name the masks with "
+            f"--mask-pattern{pattern}, or remove the image."
         )
         problems.append(Problem(image, "no mask", text))
     return problems
+
+
+def _nearest(place: str, unused: Iterable[str]) -> str:
+    """The mask whose name holds that of the image at `place` or, without one, is the most like it; empty if none is."""
+    folder, _, name = place.rpartition("/")
+    holding = [m for m in unused if m.rpartition("/")[0] == folder and name in m.rpartition("/")[2]]
+    alike = difflib.get_close_matches(place, unused, n=1, cutoff=0.4) if not holding else []
+    return min(holding, key=len) if holding else "".join(alike)
+
+
+def _fitting_pattern(place: str, mask: str, missing: Iterable[str], unused: Mapping[str, Path]) -> str:
+    """The pattern by which `mask` is that of the image at `place`, for the command line.
+
+    Empty unless it gives each of several missing masks.
+    """
+    pattern, places = mask.rpartition("/")[2].replace(place.rpartition("/")[2], "{name}"), list(missing)
+    fits = all(next(_named(other, [pattern])) in unused for other in places)
+    return f" {shlex.quote(pattern)}" if len(places) > 1 and fits and "{name}" in pattern else ""
 
 
 def _unread(folder: Path, endings: str) -> list[Problem]:

@@ -177,9 +177,8 @@ def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
     values = np.unique(levels)
     shown = ", ".join(f"{value:g}" for value in values[:6]) + (" …" if len(values) > 6 else "")
     held = f"its {where} holds the values {shown}" if where else f"it holds the values {shown}"
-    smooth = "Save it again without smoothing or JPEG compression (as PNG)."
-    near = bool(((values <= EDGE) | (values >= 255 - EDGE)).all()) and len(values) > 3
-    if where or picture.format == "JPEG" or len(values) > CLASSES or near or values.dtype.kind == "f":
+    if where or picture.format == "JPEG" or _seem_smoothed(values):
+        smooth = "Save it again without smoothing or JPEG compression (as PNG)."
         return f"{held}; a mask holds 0 and 1, or 0 and 255. {smooth}"
     colours = [] if picture.mode in ("P", "PA", "L", "LA", "1") else _colours(picture)
     if colours:
@@ -188,10 +187,19 @@ def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
             f"it holds the colours {' and '.join(colours[:6])}{' …' if len(colours) > 6 else ''}. Name those of the "
             f"object, such as --foreground {others[0]}."
         )
-    others = [f"{value:g}" for value in values if value != 0]
+    labels = [value for value in values if 0 < value < CLASSES] or [value for value in values if value != 0]
+    others = [f"{value:g}" for value in labels]  # 255 beside labels mostly stands for pixels to be ignored
     objects = " ".join(others) if len(others) < 3 else others[0]
+    objects += f", or --foreground {' '.join(others)} for all" if 3 <= len(others) <= 6 else ""
     what = f"{held}; a mask without classes holds 0 and 1, or 0 and 255."
     return f"{what} Name all values that are the object in any of the masks, such as --foreground {objects}."
+
+
+def _seem_smoothed(values: NDArray[Any]) -> bool:
+    """Whether the values of a mask are those of a blurred or compressed outline, not of classes."""
+    bright = (values >= 255 - EDGE) & (values < 255)  # no labels are numbered from there on
+    ends = len(values) > 3 and bool(((values <= EDGE) | (values >= 255 - EDGE)).all())
+    return len(values) > CLASSES or (ends and bool(bright.any())) or not bool((values == np.floor(values)).all())
 
 
 def _colours(picture: Image.Image) -> list[str]:

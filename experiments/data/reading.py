@@ -118,6 +118,20 @@ def intensity_scale(train: Iterable[ValueRange], others: Iterable[ValueRange] = 
     return (low, high) if high > low else (low, low + 1.0)
 
 
+def intensity_elsewhere(found: Sequence[ValueRange], learned: Iterable[ValueRange]) -> Scale | None:
+    """The scale at which a run without one of its own reads other images; None for the ordinary rule.
+
+    Args:
+        found: Of the images to read.
+        learned: Of images that the run was trained on, where they are there. Any of 16 bits decides: others are then
+            read like these, however dark.
+    """
+    if not any(r.high > 255 for r in learned):
+        return intensity_scale(found)
+    fit = all(r.integer and r.low >= 0 and r.high <= FULL[1] for r in found)
+    return FULL if fit and not all(r.is_ordinary for r in found) else None
+
+
 def describe_scale(scale: Scale, ranges: Sequence[ValueRange]) -> str:
     """The sentence for a scale that was determined from images with these ranges."""
     low, high = (f"{end:.10g}" for end in scale)

@@ -8,7 +8,7 @@ import hashlib
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 from pathlib import Path
@@ -21,7 +21,14 @@ from experiments.data.checks import raw_masks
 from experiments.data.groups import near_copies, ungrouped
 from experiments.data.images import read_headers
 from experiments.data.listing import Listing, unusable_names
-from experiments.data.reading import Reading, deep_ranges, describe_scale, intensity_scale, masks_in_alpha
+from experiments.data.reading import (
+    Reading,
+    deep_ranges,
+    describe_scale,
+    intensity_elsewhere,
+    intensity_scale,
+    masks_in_alpha,
+)
 from experiments.data.samples import Sample, fingerprint
 from experiments.data.used_images import read_used_images
 from experiments.runtime import progress
@@ -35,6 +42,7 @@ if TYPE_CHECKING:  # they need torch, which `data verify` does not
 MEASURED = 8  # masks of which the ceiling is taken before training
 LOW_CEILING = 0.5  # Dice below which an input size is said to be too small
 CHECKED = 32  # images that are decoded at full size before training, at most
+PARTS = {"train": "training", "val": "validation"}  # the parts that are learned from or chosen by, in words
 KNOWN_GROUPS = ("carvana", "synthetic")  # whose names say what belongs together
 PATTERN, MANIFEST = "Put them into one group with --group-pattern.", "Put them into one part with --split-file."
 
@@ -190,22 +198,60 @@ def determine_reading(
         if scale is not None:
             reading = dataclasses.replace(reading, intensity=scale)
             notices.append(describe_scale(scale, known))
-    if reading.mask_channel == "auto" and (first := masks_in_alpha(sample.mask for sample in samples)):
-        reading = dataclasses.replace(reading, mask_channel="alpha")
-        notices.append(
-            f"Masks are read from their alpha channel: the colours of {first} say nothing (--mask-channel alpha; "
-            "--mask-channel colour reads the colours)."
-        )
-    return reading, notices
+    reading, channel = _determine_channel(reading, samples)
+    return reading, notices + channel
+
+
+def determine_reading_elsewhere(
+    reading: Reading, samples: Sequence[Sample], learned: Callable[[], Sequence[Sample]], advice: str = ""
+) -> tuple[Reading, list[str]]:
+    """How a trained model reads a data set of which its run knew nothing: one rule for all files, as in training.
+
+    Args:
+        reading: The run's, with what the user chose instead.
+        samples: The data set.
+        learned: Images of the run's own data, as far as they are there: they tell whether it reads 16 bits as such.
+        advice: A sentence to be added to that about the scale.
+    """
+    reading, notices = _determine_channel(reading, samples)
+    ranges = deep_ranges(sample.image for sample in samples) if reading.intensity is None else {}
+    if not ranges:
+        return reading, notices
+    own = learned()
+    known = deep_ranges(sample.image for sample in own[:: max(1, len(own) // CHECKED)][:CHECKED])
+    scale = intensity_elsewhere(list(ranges.values()), known.values())
+    if scale is None:
+        return reading, notices
+    notices.append(
+        f"Intensity scale: the run has none, and {len(ranges)} of {len(samples)} images have more than 8 bits; of all "
+        f"these, the values {scale[0]:.10g} to {scale[1]:.10g} become 0 to 255. {advice}".rstrip()
+    )
+    return dataclasses.replace(reading, intensity=scale), notices
+
+
+def _determine_channel(reading: Reading, samples: Sequence[Sample]) -> tuple[Reading, list[str]]:
+    """`reading` with alpha as the masks' channel, if that is open and any mask has its object there; and a sentence."""
+    if reading.mask_channel != "auto" or not (first := masks_in_alpha(sample.mask for sample in samples)):
+        return reading, []
+    notice = (
+        f"Masks are read from their alpha channel: the colours of {first} say nothing (--mask-channel alpha; "
+        "--mask-channel colour reads the colours)."
+    )
+    return dataclasses.replace(reading, mask_channel="alpha"), [notice]
 
 
 def _suspicions(config: RunConfig, samples: Sequence[Sample]) -> list[str]:
     """Sentences about what a folder of one's own may hide: groups in the names, masks drawn on raw pixels."""
-    turned = sum(header is not None and header.orientation > 1 for header in read_headers([s.image for s in samples]))
-    raw = raw_masks(samples, CHECKED) if turned else ""
-    exif = f"EXIF turns {turned} of {len(samples)} images." if turned and not raw else raw
     grouped = "" if config.group_pattern is not None or not takes_pattern(config.data) else ungrouped(samples)
-    return [notice for notice in (exif, grouped) if notice]
+    return [notice for notice in (describe_turned(samples), grouped) if notice]
+
+
+def describe_turned(samples: Sequence[Sample]) -> str:
+    """The sentence about images that EXIF turns, and about masks that seem not to follow; empty without such images."""
+    turned = sum(header is not None and header.orientation > 1 for header in read_headers([s.image for s in samples]))
+    if not turned:
+        return ""
+    return raw_masks(samples, CHECKED) or f"EXIF turns {turned} of {len(samples)} images."
 
 
 def takes_pattern(data: str) -> bool:
@@ -221,18 +267,12 @@ def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False
     """
     config, row = inputs.config, {sample: number for number, sample in enumerate(inputs.samples)}
     _warn_of_initial_weights(inputs)
-    for part, what in (("train", "training"), ("val", "validation")):
-        if getattr(inputs.parts, part) and not inputs.objects(part, pixels):
-            sentence = _nothing_to_find(config, getattr(inputs.parts, part), what)
-            if part == "val" and (tuning or config.early_stopping):
-                instead = "Set the learning rate instead of tuning it." if tuning else "Type --early-stopping 0."
-                raise InputError(f"{sentence.removeprefix('WARNING: ')} {instead}")
-            _log_once(sentence)
-    if (best := _mean_ceiling(config, inputs.parts.train)) < LOW_CEILING:
-        _log_once(
-            f"WARNING: at {config.size[0]}x{config.size[1]} the objects are too small to be seen: the training masks "
-            f"themselves, reduced to that size, score a Dice of {best:.2f} on average. Choose a larger --size."
-        )
+    without = [what for part, what in PARTS.items() if getattr(inputs.parts, part) and not inputs.objects(part, pixels)]
+    for sentence, concerned in _nothing_to_find(inputs, without):
+        if PARTS["val"] in concerned and (tuning or config.early_stopping):
+            instead = "Set the learning rate instead of tuning it." if tuning else "Type --early-stopping 0."
+            raise InputError(f"{sentence.removeprefix('WARNING: ')} {instead}")
+        _log_once(sentence)
     if config.data in KNOWN_GROUPS or config.group_pattern is not None:
         return
     listed = [(sample, name) for name in splits.PARTS for sample in getattr(inputs.parts, name)]
@@ -262,20 +302,38 @@ def _mean_ceiling(config: RunConfig, train: Sequence[Sample]) -> float:
     return sum(ceilings) / len(ceilings) if ceilings else 1.0
 
 
-def _nothing_to_find(config: RunConfig, part: Sequence[Sample], what: str) -> str:
-    if any(sample.read_mask().any() for sample in part[:: max(1, len(part) // CHECKED)]):
-        return (
-            f"WARNING: at {config.size[0]}x{config.size[1]} no object of the {what} images is left: each covers less "
-            "than half a pixel. Choose a larger --size."
+def _nothing_to_find(inputs: RunInputs, without: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """(sentence, the parts that it concerns) for empty masks, and for objects that are too small for the input size.
+
+    `without`: the parts, by the words of PARTS, that have no object at the input size.
+    """
+    config = inputs.config
+    by_word = {what: getattr(inputs.parts, part) for part, what in PARTS.items()}
+    empty = [what for what in without if not _any_object(by_word[what])]
+    if empty:
+        hint = f" (--foreground {' '.join(map(str, config.foreground))})" if config.foreground else ""
+        masks = ", and ".join(
+            f"all {len(by_word[what])} masks of the {what} images are empty{hint}"
+            if len(by_word[what]) > 1
+            else f"the mask of the only {what} image is empty{hint}"
+            for what in empty
         )
-    masks = (
-        f"all {len(part)} masks of the {what} images are" if len(part) > 1 else f"the mask of the only {what} image is"
-    )
-    hint = f" (--foreground {' '.join(map(str, config.foreground))})" if config.foreground else ""
-    return (
-        f"WARNING: {masks} empty{hint}: nothing can be learned from or chosen "
-        "by them. Look at them: python run.py data verify."
-    )
+        advice = "Look at them: python run.py data verify."
+        yield f"WARNING: {masks}: nothing can be learned from or chosen by them. {advice}", empty
+    vanished = [what for what in without if what not in empty]
+    at, best = f"WARNING: at {config.size[0]}x{config.size[1]}", _mean_ceiling(config, inputs.parts.train)
+    score = f"the training masks themselves, reduced to that size, score a Dice of {best:.2f} on average"
+    if vanished:
+        lost = f"{at} no object of the {' and '.join(vanished)} images is left: each covers less than half a pixel"
+        low = f", and {score}" if best < LOW_CEILING else ""
+        yield f"{lost}{low}. Choose a larger --size.", vanished
+    elif best < LOW_CEILING:
+        yield f"{at} the objects are too small to be seen: {score}. Choose a larger --size.", []
+
+
+def _any_object(part: Sequence[Sample]) -> bool:
+    """Whether a mask of some samples has an object at its own size; of many, CHECKED are looked at."""
+    return any(sample.read_mask().any() for sample in part[:: max(1, len(part) // CHECKED)])
 
 
 @functools.cache

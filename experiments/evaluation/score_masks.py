@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of, pair_files
 from experiments.data.listing import is_special, unread_files, unusable_names, without_doubles
+from experiments.data.masks import Foreground
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.errors import disk_errors
@@ -73,14 +75,28 @@ def _is_read(path: Path) -> bool:
 
 
 def score_masks(
-    samples: Sequence[Sample], cell: str, seed: str, show: Callable[[int, int], None], skipped: list[InputError]
+    samples: Sequence[Sample],
+    cell: str,
+    seed: str,
+    show: Callable[[int, int], None],
+    skipped: list[InputError],
+    foreground: Foreground = (),
 ) -> list[Row]:
     """The scores of every pair, in order; for masks that cannot be read or differ in size, the reason in `skipped`.
+
+    Args:
+        samples: As `pair_masks` returns them.
+        cell: Value of the column `cell`.
+        seed: Value of the column `seed`.
+        show: Called with (done, total) before each pair.
+        skipped: Where the reasons are added.
+        foreground: The values and colours that are the object, in both folders; see `masks.read_mask`.
 
     Raises InputError where no pair is left.
     """
     rows: list[Row] = []
-    for number, (sample, scores) in enumerate(zip(samples, prefetch(_score, samples), strict=True), 1):
+    found = prefetch(functools.partial(_score, foreground), samples)
+    for number, (sample, scores) in enumerate(zip(samples, found, strict=True), 1):
         show(number, len(samples))
         if isinstance(scores, InputError):
             skipped.append(scores)
@@ -90,6 +106,18 @@ def score_masks(
     if not rows:
         raise skipped[-1]
     return rows
+
+
+def nothing_marked(rows: Sequence[Row]) -> str:
+    """The sentence for true masks or predictions of which none marks an object; empty where some of both do."""
+    kinds = {"true masks": "fn", "predictions": "fp"}
+    empty = [kind for kind, missed in kinds.items() if not any(int(row["tp"]) + int(row[missed]) for row in rows)]
+    if not empty:
+        return ""
+    return (
+        f"WARNING: all {' and all '.join(empty)} are empty: these scores say nothing. If they hold classes, name all "
+        "values of the object in both folders with --foreground."
+    )
 
 
 def mean_dice(rows: Sequence[Row]) -> str:
@@ -144,9 +172,9 @@ def _existing(path: Path, rows: Sequence[Row], append: bool) -> str:
     return text if text.endswith("\n") else text + "\n"
 
 
-def _score(sample: Sample) -> Scores | InputError:
+def _score(foreground: Foreground, sample: Sample) -> Scores | InputError:
     try:
-        truth, prediction = read_mask(sample.image), read_mask(sample.mask)
+        truth, prediction = read_mask(sample.image, foreground), read_mask(sample.mask, foreground)
     except InputError as unreadable:
         return unreadable
     if truth.shape != prediction.shape:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import json
 import shlex
 import tempfile
@@ -23,7 +24,7 @@ from experiments.config.schema import DATA_DIRS
 from experiments.data.dataset import ImageDataset
 from experiments.data.listing import Listing, without_doubles
 from experiments.data.reading import Reading
-from experiments.data.run_inputs import list_folder, read_as
+from experiments.data.run_inputs import describe_turned, determine_reading_elsewhere, list_folder, read_as
 from experiments.data.samples import Sample, fingerprint
 from experiments.data.splits import LEAKING
 from experiments.evaluation import calibration, evaluator
@@ -58,7 +59,7 @@ class EvaluateArgs:
     workers: int | None
     output_dir: Path
     mask_pattern: str | None = None
-    reading: Mapping[str, Any] = field(default_factory=dict)  # choices for these masks, instead of the run's
+    reading: Mapping[str, Any] = field(default_factory=dict)  # choices for these files, instead of the run's
 
 
 def evaluate(args: EvaluateArgs) -> int:
@@ -106,8 +107,20 @@ def _samples(args: EvaluateArgs, trained: TrainedModel, data_dir: Path) -> tuple
     if skipped and not kept:
         raise skipped[0]
     verify = f"--data {args.data} --data-dir {shlex.quote(str(data_dir))}"
+    samples = Listing(kept, [], listing.left_out).usable(verify)
+    return read_as(samples, _reading(args, trained, samples)), skipped
+
+
+def _reading(args: EvaluateArgs, trained: TrainedModel, samples: Sequence[Sample]) -> Reading:
+    """How these files are read: as the run's or as chosen, and otherwise by one rule for all of them. Prints it."""
     reading = dataclasses.replace(Reading.elsewhere(vars(trained.config), args.data), **args.reading)
-    return read_as(Listing(kept, [], listing.left_out).usable(verify), reading), skipped
+    learned = functools.partial(seen_images.own_samples, trained, "train")
+    advice = "Choose other values with --intensity LOW:HIGH."
+    reading, notices = determine_reading_elsewhere(reading, samples, learned, advice)
+    for notice in (*notices, describe_turned(read_as(samples, reading))):
+        if notice:
+            progress.log(notice)
+    return reading
 
 
 def _folder_name(args: EvaluateArgs, trained: TrainedModel, samples: Sequence[Sample]) -> str:
@@ -186,6 +199,9 @@ def _summarise(output: Path, leaking: str) -> dict[str, Any]:
     shown = Table(show_header=False)
     for name in ("dice", "iou", "precision", "recall", "boundary_iou"):
         shown.add_row(name.replace("_", " "), f"{means[name]:.4f}")
+        if name == "dice" and "dice_with_object" in means:
+            without = f"{int(means['images_without_object'])} of {int(means['images'])} have none"
+            shown.add_row("dice, images with an object", f"{means['dice_with_object']:.4f} ({without})")
     shown.add_row("HD95, median", f"{means['hd95_median']:.1f} px ({count(int(means['hd95_failures']), 'failure')})")
     images, groups = count(int(means["images"]), "image"), count(int(means["cars"]), "group")
     print(f"\n{images} in {groups}, each at its own size")

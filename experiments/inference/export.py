@@ -19,11 +19,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from experiments.config.schema import RuntimeConfig
 from experiments.data.cache import load_image
-from experiments.data.run_inputs import list_samples
 from experiments.data.synthetic.cars import write_cars
-from experiments.data.used_images import read_used_images
+from experiments.inference import seen_images
 from experiments.inference.input_files import gather_images
 from experiments.inference.trained_model import TrainedModel, find_runs
 from experiments.runtime.errors import RunFailed, disk_errors
@@ -221,15 +219,7 @@ def comparison(
 
 def _validation_images(trained: TrainedModel) -> list[Path]:
     """The run's validation images that are still where they were."""
-    data_dir, part = Path(trained.machine.get("data_dir") or ""), read_used_images(trained.path.parent).by_name
-    if not part or not data_dir.is_dir():
-        return []
-    try:
-        machine = RuntimeConfig(data_dir=data_dir, mask_pattern=trained.machine.get("mask_pattern"))
-        samples = list_samples(trained.config, machine)
-    except (OSError, InputError):
-        return []
-    return [sample.image for sample in samples if part.get(sample.name) == "val"]
+    return [sample.image for sample in seen_images.own_samples(trained, "val")]
 
 
 def _save_mlflow(

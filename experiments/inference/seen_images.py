@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from experiments.config.schema import RuntimeConfig
+from experiments.data.run_inputs import list_samples
 from experiments.data.samples import Sample
 from experiments.data.used_images import UsedImages, read_used_images
 from experiments.inference.trained_model import TrainedModel
 from experiments.runtime import progress
+from registry import InputError
 
 SHOWN = 3  # names in a warning
 
@@ -38,6 +41,19 @@ def parts(trained: TrainedModel, data: str, data_dir: Path, samples: Sequence[Sa
     if not found and same_data:
         _warn_of_names(used, samples)
     return found | _siblings(found, used, samples)
+
+
+def own_samples(trained: TrainedModel, part: str) -> list[Sample]:
+    """The images of a part (train, val or test) of the run's split that are still where they were."""
+    data_dir, parts_by_name = Path(trained.machine.get("data_dir") or ""), read_used_images(trained.path.parent).by_name
+    if not parts_by_name or not data_dir.is_dir():
+        return []
+    try:
+        machine = RuntimeConfig(data_dir=data_dir, mask_pattern=trained.machine.get("mask_pattern"))
+        samples = list_samples(trained.config, machine)
+    except (OSError, InputError):
+        return []
+    return [sample for sample in samples if parts_by_name.get(sample.name) == part]
 
 
 def _siblings(found: Mapping[str, str], used: UsedImages, samples: Sequence[Sample]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from experiments.data.cache import resize
 from experiments.data.corruptions import CLEAN, CONDITIONS, CORRUPTIONS, corrupt
 from experiments.data.dataset import ImageDataset
 from experiments.data.reading import Reading
-from experiments.data.run_inputs import read_as
+from experiments.data.run_inputs import determine_reading_elsewhere, read_as
 from experiments.data.samples import Sample
 from experiments.evaluation import evaluator
 from experiments.inference.trained_model import TrainedModel
@@ -133,12 +133,18 @@ def _score(
     known = read_file(path)
     scored = known.groupby("key")["image"].agg(set)
     batches: dict[tuple[tuple[int, int], tuple[Sample, ...]], list[TrainedModel]] = {}
+    notices: dict[str, None] = {}
     for key, (trained, test) in runs.items():
-        foreign = read_as(others or [], Reading.elsewhere(vars(trained.config), "folder"))
-        samples = tuple(_subset(test if others is None else foreign, views))
+        images = test
+        if others is not None:
+            images, said = _as_the_run_reads(trained, test, others)
+            notices |= dict.fromkeys(said)
+        samples = tuple(_subset(images, views))
         if scored.get(key) != {sample.name for sample in samples}:
             known = known[known.key != key]
             batches.setdefault((trained.config.size, samples), []).append(trained)
+    for notice in notices:
+        print(notice, flush=True)
     device = torch.device(find_device("auto"))
     rows: list[dict[str, Any]] = []
     for (size, samples), batch in batches.items():
@@ -153,6 +159,15 @@ def _score(
         table = pd.concat([known, pd.DataFrame(rows)[list(COLUMNS)]], ignore_index=True)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, table.round(DIGITS).to_csv(index=False, lineterminator="\n").encode())
+
+
+def _as_the_run_reads(
+    trained: TrainedModel, test: Sequence[Sample], others: Sequence[Sample]
+) -> tuple[list[Sample], list[str]]:
+    """Foreign images as a run reads them, and sentences about what is determined from them."""
+    reading = Reading.elsewhere(vars(trained.config), "folder")
+    reading, notices = determine_reading_elsewhere(reading, others, lambda: test)
+    return read_as(others, reading), notices
 
 
 def _subset(samples: Sequence[Sample], views: int) -> list[Sample]:
