@@ -28,6 +28,28 @@ def test_arithmetic_is_that_of_a_count_by_hand():
     assert roofline.step_flop(WORK) == 2 * (3 * macs_of_unet(4, 48, 32) - first)
 
 
+class Reading(torch.nn.Module):
+    """Reads a value, which the meta device has not, and makes a tensor on the CPU in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = torch.nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, image):
+        image = image / 255 if image.max() > 1 else image
+        column = torch.linspace(0, 1, image.shape[-1]).expand(len(image), 1, *image.shape[-2:])
+        return self.last(torch.cat([image, column], dim=1))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_that_the_meta_device_cannot_run_is_counted_as_well(precision):
+    config = dataclasses.replace(WORK.config, model="tests.test_bench:Reading", model_kwargs={}, precision=precision)
+    work = dataclasses.replace(WORK, config=config)
+    forward = 9 * 48 * 32 * 4
+    assert roofline.step_flop(work) == 2 * 2 * forward  # the images need no gradient
+    assert 0 < roofline.roofline(work, peak=1e9, bytes_a_second=1e30) <= 1e9 / roofline.step_flop(work)
+
+
 def test_the_roofline_counts_arithmetic_where_memory_is_free_and_traffic_where_arithmetic_is():
     assert roofline.roofline(WORK, peak=1e9, bytes_a_second=1e30) == pytest.approx(1e9 / roofline.step_flop(WORK))
     slow, quick = (roofline.roofline(WORK, 1e30, bandwidth) for bandwidth in (1e9, 2e9))
