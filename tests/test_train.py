@@ -262,6 +262,23 @@ def test_validation_does_not_depend_on_the_batch_size(parts):
     assert one == pytest.approx(many, abs=1e-6)
 
 
+def test_validation_takes_fewer_images_at_once_where_memory_runs_out(parts, tmp_path):
+    from experiments.training import pictures
+
+    state, _, validation, loss = parts()
+    one = validate(state, validation, loss, 1)
+    pictures.save_validation(tmp_path / "expected.png", state, validation)
+
+    def refuse(_, given):
+        if len(given[0]) > 1:
+            raise torch.OutOfMemoryError("CUDA error")
+
+    state.model.register_forward_pre_hook(refuse)
+    assert validate(state, validation, loss, 8) == one
+    pictures.save_validation(tmp_path / "found.png", state, validation)
+    assert (tmp_path / "found.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
 def test_validation_averages_images_in_a_car_and_then_cars(photographs, parts):
     """Against a slow twin on two cars of unequal numbers of photographs."""
     import numpy as np

@@ -10,6 +10,7 @@ Read it from top to bottom: the schedule, what is trained (State), one step, one
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -27,6 +28,7 @@ from experiments.data.dataset import Batches, ImageDataset, as_input, as_target
 from experiments.runtime.environment import keep_freed_memory, reset_peak_memory
 from experiments.runtime.errors import Diverged
 from experiments.runtime.interrupts import Interrupted
+from experiments.runtime.out_of_memory import in_fitting_parts
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Watch = Callable[[Iterable[Any]], Iterable[Any]]  # wraps the steps of an epoch, to draw a progress bar
@@ -273,23 +275,34 @@ def _refuse_broken(state: State, epoch: int) -> None:
 def validate(
     state: State, dataset: ImageDataset, loss: Loss, batch_size: int, stop: Callable[[], bool] = lambda: False
 ) -> tuple[float, float, float]:
-    """Loss, Dice and IoU on `dataset` at the training size: averaged over the images of a car, then over cars."""
+    """Loss, Dice and IoU on `dataset` at the training size: averaged over the images of a car, then over cars.
+
+    `batch_size` images at once, or as many as fit: a training with --accumulate needs less memory than its batch.
+    """
     state.model.eval()
-    counts, losses = [], []
+    counts, losses, fitting = [], [], batch_size
     for at in range(0, len(dataset), batch_size):
         if stop():
             raise Interrupted
         pairs = [dataset.augmented(0, i) for i in range(at, min(at + batch_size, len(dataset)))]
         images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
-        masks = as_target(masks, state.device)
-        logits = forward(state, as_input(images, state.device))
-        counts.append(_counts(logits > 0, masks > 0))
-        losses.append(loss(logits, masks).detach() * len(images))
+        compare = functools.partial(_compare, state, images, masks, loss)
+        parts, fitting = in_fitting_parts(compare, len(images), fitting)
+        for pixels, value in parts:
+            counts.append(pixels)
+            losses.append(value)
     overlap, predicted, true = torch.cat(counts).cpu().numpy().astype(np.float64).T  # the only wait for the device
     dice = _ratio(2 * overlap, predicted + true)
     iou = _ratio(overlap, predicted + true - overlap)
     cars = [sample.group for sample in dataset.samples]
     return float(torch.stack(losses).sum()) / len(dataset), _by_car(dice, cars), _by_car(iou, cars)
+
+
+def _compare(state: State, images: Tensor, masks: Tensor, loss: Loss, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Pixels in both, predicted, true of the images from `start` to `stop`, (N, 3); and their losses' sum."""
+    truth = as_target(masks[start:stop], state.device)
+    logits = forward(state, as_input(images[start:stop], state.device))
+    return _counts(logits > 0, truth > 0), loss(logits, truth).detach() * (stop - start)
 
 
 def _counts(prediction: Tensor, truth: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from experiments.runtime import progress
 from experiments.runtime.errors import Diverged, RunFailed, disk_error_message
 from experiments.runtime.interrupts import Interrupted, Stop
 from experiments.runtime.leases import Lease, hold
+from experiments.runtime.out_of_memory import is_out_of_memory
 from experiments.tracking.tracker import Session
 from experiments.tracking.tracker import session as connect
 from experiments.tracking.upload import RunUpload
@@ -219,12 +220,6 @@ def build_model(config: RunConfig, machine: RuntimeConfig) -> nn.Module:
         raise InputError(str(error)) from None
 
 
-NO_MEMORY = (  # the words of PyTorch, the system, C++, CUDA and CUDA's libraries
-    "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc", "out of memory",
-    "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED",
-)  # fmt: skip
-
-
 def explain_failure(error: BaseException, config: RunConfig) -> str | None:
     """Return what happened in a sentence with advice; None for an unexpected error, which deserves its traceback."""
     text = str(error)
@@ -232,7 +227,7 @@ def explain_failure(error: BaseException, config: RunConfig) -> str | None:
         return text
     if isinstance(error, checkpoint.Damaged):
         return f"{error}. The same command trains the run again."
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in text for words in NO_MEMORY):
+    if is_out_of_memory(error):
         return (
             f"Out of memory. Try a smaller --batch-size than {config.batch_size}, a smaller --size, or fewer --workers."
         )
