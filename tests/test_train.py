@@ -14,7 +14,7 @@ from experiments.config.schema import RunConfig
 from experiments.data import cache, carvana
 from experiments.data.dataset import Batches, ImageDataset
 from experiments.runtime import environment
-from experiments.runtime.errors import RunFailed
+from experiments.runtime.errors import Diverged, RunFailed
 from experiments.runtime.interrupts import Interrupted
 from experiments.training.loop import learning_rate, network, start, train, validate
 from registry import AUGMENTATIONS, LOSSES, MODELS
@@ -140,6 +140,23 @@ def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(
         list(train(state, batches, validation, broken, CONFIG))
     now = list(network(state.model).parameters())
     assert all(torch.equal(a, b) for a, b in zip(before["weights"], now, strict=True))
+
+
+@pytest.mark.fault(8)
+def test_a_gradient_that_is_never_finite_in_fp16_stops_the_run_and_an_occasional_one_does_not(parts):
+    config = replace(CONFIG, precision="fp16", epochs=6)
+    bce, calls = LOSSES["bce"].build(), itertools.count()
+
+    def never(logits, masks):
+        value = bce(logits, masks)
+        return value + (logits.mean() - logits.mean().detach()).sqrt() if value.requires_grad else value
+
+    def thrice(logits, masks):
+        return never(logits, masks) if next(calls) < 3 else bce(logits, masks)
+
+    assert len(list(train(*parts(config)[:3], thrice, config))) == 6
+    with pytest.raises(Diverged, match="not finite at any scale"):
+        list(train(*parts(config)[:3], never, config))
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["the flag is saved", "a checkpoint of old"])

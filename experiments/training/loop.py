@@ -172,7 +172,7 @@ def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: flo
 
     A non-finite loss or gradient sets `state.broken`, which disables all further updates: fused Adam reads `found_inf`
     on the device, as it does for a gradient scaler. (With fp16 an overflowing gradient is normal and left to the
-    scaler, so only the loss counts.)
+    scaler, so only the loss counts, and a scale that has fallen below 1.)
     """
     value = torch.zeros_like(state.loss_sum)
     for some, truth in zip(images.chunk(parts), masks.chunk(parts), strict=True):
@@ -268,6 +268,11 @@ def _refuse_broken(state: State, epoch: int) -> None:
         raise Diverged(
             f"The loss or its gradient stopped being finite in epoch {epoch}; no update was made from then on. "
             "Try a lower --learning-rate, or --precision fp32."
+        )
+    if state.scaler.is_enabled() and state.scaler.get_scale() < 1:
+        raise Diverged(
+            f"In fp16 the gradient was not finite at any scale of the loss, down to 1, by epoch {epoch}; no update was "
+            "made meanwhile. Try a lower --learning-rate, or --precision fp32."
         )
 
 
