@@ -328,6 +328,35 @@ def test_the_network_and_its_inputs_lie_channels_last(parts):
     assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
 
 
+def test_every_compiled_network_of_a_process_has_graphs_of_its_own(monkeypatch):
+    """Networks of one class share the code of their forward pass, which PyTorch compiles only so often."""
+
+    class Net(torch.nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, width, 1)
+
+        def forward(self, image):
+            return self.conv(image).sum(1, keepdim=True)
+
+    graphs, compiled = [], torch.compile
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model, mode: compiled(model, backend=backend))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    made = []
+    for width in (2, 3):
+        state = start(Net(width), replace(CONFIG, compile="default"))
+        before = len(graphs)
+        with torch.no_grad():
+            state.model(torch.zeros(1, 3, 32, 32))
+        made.append(len(graphs) - before)
+    assert made[0] == made[1] > 0
+
+
 FAULTS = """
 import dataclasses, resource, sys, torch
 from experiments.training import loop as train

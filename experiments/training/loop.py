@@ -136,6 +136,7 @@ def start(model: nn.Module, config: RunConfig) -> State:
     scaler = torch.amp.GradScaler(config.device, enabled=autocast is torch.float16)
     zero = torch.zeros((), device=device)
     if config.compile != "off":
+        torch.compiler.reset()  # of earlier networks: the code that they share is compiled 8 times at most, in silence
         mode = "reduce-overhead" if config.compile == "graphs" else "default"
         model = torch.compile(model, mode=mode)  # type: ignore[assignment]
     return State(device, autocast, model, optimizer, scaler, loss_sum=zero.clone(), broken=zero.clone())
