@@ -123,6 +123,19 @@ def test_stopped_after_any_step_and_resumed_it_ends_with_the_same_weights(parts,
     assert torch.equal(weights(again[0]), weights(whole[0]))
 
 
+def test_a_checkpoint_holds_the_random_state_of_its_own_gpu_alone(parts, monkeypatch):
+    """And one of an earlier version, made where two GPUs were visible, is resumed where there is one."""
+    state, restored = parts()[0], []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: f"of {device}")
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *given: restored.append(given))
+    saved = state.to_dict()
+    assert saved["cuda_random"] == []
+    assert replace(state, device=torch.device("cuda")).to_dict()["cuda_random"] == ["of cuda"]
+    for states in (["of cuda"], ["of cuda", "of another"]):
+        state.load({**saved, "cuda_random": states})
+    assert restored == 2 * [("of cuda", state.device)]
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.fault(8)
 def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(parts, where):

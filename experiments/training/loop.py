@@ -73,7 +73,7 @@ class State:
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain data and tensors."""
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         return {
             "epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "best_dice": self.best_dice,
             "seconds": self.seconds, "spent": self.spent, "trained": self.trained,
@@ -94,8 +94,8 @@ class State:
         if saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         torch.set_rng_state(saved["random"])
-        if saved["cuda_random"]:
-            torch.cuda.set_rng_state_all(saved["cuda_random"])
+        if saved["cuda_random"]:  # earlier checkpoints hold that of every GPU of their machine
+            torch.cuda.set_rng_state(saved["cuda_random"][0], self.device)
 
 
 def learning_rate(config: RunConfig, step: int, steps: int) -> float:
