@@ -142,6 +142,13 @@ def start(model: nn.Module, config: RunConfig) -> State:
     return State(device, autocast, model, optimizer, scaler, loss_sum=zero.clone(), broken=zero.clone())
 
 
+def on_device(loss: Loss, device: torch.device) -> Loss:
+    """The same loss; the constants of one that is a module, such as `pos_weight`, are moved to the device."""
+    if isinstance(module := getattr(loss, "func", loss), nn.Module):  # an object has its options bound
+        module.to(device)
+    return loss
+
+
 def network(model: nn.Module) -> nn.Module:
     """The network itself, without the wrapper of torch.compile."""
     return getattr(model, "_orig_mod", model)

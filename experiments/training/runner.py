@@ -35,7 +35,7 @@ from experiments.training.dry_run import dry_run
 from experiments.training.epochs import TrainingJob, resume, train_epochs
 from experiments.training.final_evaluation import evaluate_on_test, test_metrics, validation_result
 from experiments.training.initial_weights import load_initial_weights
-from experiments.training.loop import State, start
+from experiments.training.loop import State, on_device, start
 from experiments.training.run_folder import RunFolder, refuse_changed
 from registry import LOSSES, MODELS, InputError
 
@@ -152,8 +152,7 @@ def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module) -
     status, metrics, tags = "FAILED", {}, {}
     try:
         state = start(model, config)
-        if isinstance(module := getattr(loss, "func", loss), nn.Module):
-            module.to(state.device)  # its constants
+        loss = on_device(loss, state.device)
         resume(state, run_folder, config)
         job.track()  # also what a kill kept from being sent
         train_epochs(job, pixels, state, loss)
