@@ -84,8 +84,7 @@ def run(
         RunFailed, Interrupted: the reason is on record; the run is resumable.
     """
     config, machine = inputs.config, inputs.machine
-    if run_type is TRIAL:
-        inputs = inputs.without_test()
+    inputs = inputs.without_test() if run_type is TRIAL else inputs
     run_folder = RunFolder(run_type.folder(machine) / config.key)
     if (finished := run_folder.result()) is not None:
         _check_finished(run_folder, config)
@@ -101,7 +100,8 @@ def run(
         if session is None:
             session = opened.enter_context(connect(machine.tracking_uri, machine.output_dir, warn))
         own, stopped = RunFolder(run_folder.folder, held.confirm), stop.also(lambda: held.lost)
-        job = TrainingJob(inputs, own, held, stopped, run_type.pictures, RunUpload(session), tags or {}, parent)
+        upload = RunUpload(session, is_mine=held.is_mine)
+        job = TrainingJob(inputs, own, held, stopped, run_type.pictures, upload, tags or {}, parent)
         return _carry_out(job, run_type, model)
 
 
