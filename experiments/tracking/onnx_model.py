@@ -40,13 +40,19 @@ def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mappin
 
 
 def attach(folder: Path, key: str, output_dir: Path, uri: str | None) -> bool:
-    """Put `folder` among the artifacts of the run with this key, as `model`; whether MLflow has such a run."""
+    """Put `folder` among the artifacts of the run with this key, as `model`; whether MLflow has such a run.
+
+    Prints a sentence where MLflow is away: no other command uploads the model.
+    """
     place = store_uri(uri, output_dir)
     if place == local_uri(output_dir) and not (output_dir / "mlflow.db").exists():
         return False
-    with session(place, output_dir, print) as opened:
+    with session(place, output_dir, lambda _: None) as opened:
         sent: list[str] = []
         opened.submit(lambda: _attach(opened, folder, key, sent))
+    if opened.away:
+        again = "repeat the export when it is back" if opened.usable else "do so, then repeat the export"
+        print(f"{opened.trouble} The model is not among the artifacts of its run: {again}.")
     return bool(sent)
 
 
