@@ -194,7 +194,7 @@ def largest_difference(graph: Path, model: nn.Module, images: Images, size: tupl
         with torch.no_grad():
             expected = model(torch.from_numpy(batch)).numpy()
         differences.append(float(np.abs(expected - probability).max()))
-    return max(differences)
+    return float(np.max(differences))  # not max(), which can drop a NaN
 
 
 def comparison(

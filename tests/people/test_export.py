@@ -205,6 +205,24 @@ def test_the_mlflow_model_is_loaded_in_three_lines_without_this_project(
     assert "model/MLmodel" in {one.path for one in client.list_artifacts(run.info.run_id, "model")}
 
 
+def test_a_nan_of_any_comparison_is_the_largest_difference(tmp_path, monkeypatch):
+    class Session:
+        def __init__(self, *_, **__):
+            pass
+
+        def run(self, _, given):
+            return [np.zeros_like(given["photograph"][:, :1])]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    for bad in (1, 2, 97):  # the second batch, the first, and that of the odd size
+
+        def network(images, bad=bad):
+            return images[:, :1] * (torch.nan if bad in images.shape else 0)
+
+        difference = export.largest_difference(tmp_path / "net.onnx", network, np.ones((2, 3, 32, 48), np.float32))
+        assert np.isnan(difference)
+
+
 def test_without_the_runs_images_synthetic_cars_are_compared_on_and_this_is_reported(
     command, trained, made_cars, tmp_path, monkeypatch
 ):
