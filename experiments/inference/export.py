@@ -85,7 +85,7 @@ def export(
         if kind == "onnx":
             files.write(output.name, graph.read_bytes())
         else:
-            _save_mlflow(graph, files, images, trained, output_dir, uri)
+            _save_mlflow(graph, files, images, trained, output_dir, uri, size)
     print(f"Written: {output}")
     return 0
 
@@ -233,12 +233,18 @@ def _validation_images(trained: TrainedModel) -> list[Path]:
 
 
 def _save_mlflow(
-    graph: Path, files: OutputFiles, images: Images, trained: TrainedModel, output_dir: Path, uri: str | None
+    graph: Path,
+    files: OutputFiles,
+    images: Images,
+    trained: TrainedModel,
+    output_dir: Path,
+    uri: str | None,
+    size: tuple[int, int] | None,
 ) -> None:
     import onnx
 
     model = graph.with_name("mlflow")
-    onnx_model.save_onnx_model(onnx.load(str(graph)), model, images, described(trained))
+    onnx_model.save_onnx_model(onnx.load(str(graph)), model, images, described(trained, size), size)
     files.take(model)
     for path in files.folder.glob("*.data"):  # weights of an earlier export, under a random name
         if not (model / path.name).exists():

@@ -6,17 +6,21 @@ import shutil
 import subprocess
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 
+from experiments.config.schema import RunConfig
 from experiments.data.samples import read_image
 from experiments.inference import export
-from experiments.inference.trained_model import load
+from experiments.inference.trained_model import TrainedModel, load
 from experiments.runtime.errors import RunFailed
+from experiments.runtime.output_files import OutputFiles
 from models import blocks
 from registry import MODELS
 from tests.conftest import ROOT
@@ -221,6 +225,27 @@ def test_a_nan_of_any_comparison_is_the_largest_difference(tmp_path, monkeypatch
 
         difference = export.largest_difference(tmp_path / "net.onnx", network, np.ones((2, 3, 32, 48), np.float32))
         assert np.isnan(difference)
+
+
+@pytest.mark.parametrize("size", [(48, 32), None])
+def test_the_signature_of_an_mlflow_model_has_the_size_of_its_graph(tmp_path, size):
+    shape = ["n", 3, *(size[::-1] if size else ("h", "w"))]
+    given, found = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name in ("photograph", "probability")
+    )
+    node = onnx.helper.make_node("Identity", ["photograph"], ["probability"])
+    onnx.save(
+        onnx.helper.make_model(onnx.helper.make_graph([node], "net", [given], [found])), str(tmp_path / "net.onnx")
+    )
+    trained = TrainedModel(tmp_path / "key" / "last.ckpt", RunConfig(size=(48, 32)), {})
+    files, images = OutputFiles(tmp_path / "car"), np.zeros((1, 3, 32, 48), np.float32)
+    export._save_mlflow(tmp_path / "net.onnx", files, images, trained, tmp_path, None, size)
+    model = mlflow.models.Model.load(str(tmp_path / "car"))
+    sides = (32, 48) if size else (-1, -1)
+    assert model.signature.inputs.inputs[0].shape == (-1, 3, *sides)
+    assert model.signature.outputs.inputs[0].shape == (-1, 1, *sides)
+    assert ("H 32, W 48" in model.metadata["input"]) == (size is not None)
 
 
 def test_without_the_runs_images_synthetic_cars_are_compared_on_and_this_is_reported(
