@@ -152,7 +152,8 @@ def described(trained: TrainedModel, size: tuple[int, int] | None = None) -> dic
         "input": f"{INPUT}: RGB from 0 to 255, float32 (N, 3, H, W), {sides}; normalisation is inside",
         "output": f"{OUTPUT}: of the foreground, float32 (N, 1, H, W); above 0.5 is foreground",
         "trained_at": f"{width}x{height}",
-        "resizing": f"reduce photographs to {width}x{height} by area averages, enlarge the output bilinearly",
+        "resizing": f"reduce photographs to {width}x{height} by area averages; cut the output to 1e-7 to 1 - 1e-7, "
+        "take its logit, enlarge that bilinearly: above 0 is foreground",
         **_intensity(trained),
         "run": trained.key,
         "model": trained.config.model,

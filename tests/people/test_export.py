@@ -17,6 +17,7 @@ import torch
 
 from experiments.config.schema import RunConfig
 from experiments.data.samples import read_image
+from experiments.evaluation.evaluator import enlarge
 from experiments.inference import export
 from experiments.inference.trained_model import TrainedModel, load
 from experiments.runtime.errors import RunFailed
@@ -246,6 +247,19 @@ def test_the_signature_of_an_mlflow_model_has_the_size_of_its_graph(tmp_path, si
     assert model.signature.inputs.inputs[0].shape == (-1, 3, *sides)
     assert model.signature.outputs.inputs[0].shape == (-1, 1, *sides)
     assert ("H 32, W 48" in model.metadata["input"]) == (size is not None)
+
+
+def test_a_mask_enlarged_as_the_metadata_say_is_that_of_predict():
+    """By logits: bilinear means of probabilities lie elsewhere."""
+    trained = TrainedModel(Path("key/last.ckpt"), RunConfig(size=(48, 32)), {})
+    words = export.described(trained)["resizing"]
+    assert "cut the output to 1e-7 to 1 - 1e-7, take its logit, enlarge that bilinearly: above 0" in words
+    logits = np.random.default_rng(0).normal(0, 4, (32, 48)).astype(np.float32)
+    probability = 1 / (1 + np.exp(-logits))
+    cut = np.clip(probability, 1e-7, 1 - 1e-7)
+    expected = enlarge(logits, (480, 320)) > 0
+    assert (enlarge(np.log(cut / (1 - cut)), (480, 320)) > 0).mean() == pytest.approx(expected.mean(), abs=1e-4)
+    assert ((enlarge(probability, (480, 320)) > 0.5) != expected).mean() > 0.01
 
 
 def test_without_the_runs_images_synthetic_cars_are_compared_on_and_this_is_reported(
