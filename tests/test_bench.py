@@ -3,14 +3,16 @@
 import dataclasses
 import itertools
 import json
+import sys
 
 import pytest
 import torch
 
 from experiments.bench import report, roofline, step
 from experiments.config.schema import RunConfig
+from experiments.runtime.errors import RunFailed
 from experiments.training import speed
-from registry import AUGMENTATIONS
+from registry import AUGMENTATIONS, LOSSES
 from tests.test_run import macs_of_unet
 
 WORK = step.Workload(
@@ -26,6 +28,71 @@ def test_arithmetic_is_that_of_a_count_by_hand():
     """Backward costs twice the forward pass, but for the photograph, which needs no gradient."""
     first = 9 * 48 * 32 * 3 * 4
     assert roofline.step_flop(WORK) == 2 * (3 * macs_of_unet(4, 48, 32) - first)
+
+
+class Reading(torch.nn.Module):
+    """Reads a value, which the meta device has not, and makes a tensor on the CPU in float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.last = torch.nn.Conv2d(4, 1, 3, padding=1)
+
+    def forward(self, image):
+        image = image / 255 if image.max() > 1 else image
+        column = torch.linspace(0, 1, image.shape[-1]).expand(len(image), 1, *image.shape[-2:])
+        return self.last(torch.cat([image, column], dim=1))
+
+
+class FromFile(Reading):
+    """A file of weights is `file` in a run's settings, its path is not."""
+
+    def __init__(self, pretrained: bool | str = False):
+        super().__init__()
+        assert not pretrained
+
+
+class Constants(torch.nn.Module):
+    moved = ()
+
+    def forward(self, logits, mask):
+        return (logits - mask).square().mean()
+
+    def to(self, device):
+        type(self).moved = (*self.moved, device)
+        return self
+
+
+def test_both_loops_take_a_network_of_a_file_and_a_loss_with_constants():
+    names = {"model": "tests.test_bench:FromFile", "loss": "tests.test_bench:Constants"}
+    config = dataclasses.replace(WORK.config, model_kwargs={"pretrained": "file"}, weights="f00", **names)
+    work = dataclasses.replace(WORK, config=config)
+    constants = LOSSES[config.loss].load()
+    assert step.own_loop(work)() > 0 and constants.moved == (torch.device("cpu"),)
+    step.plain_loop(work)
+    assert constants.moved == 2 * (torch.device("cpu"),)
+
+
+@pytest.mark.parametrize(
+    ("complaint", "sentence"),
+    [("ValueError: no such layer", "ended early: ValueError: no such layer$"),
+     ("torch.OutOfMemoryError: CUDA out of memory.", "perhaps out of memory: try a smaller --batch-size"),
+     ("", "perhaps out of memory: try a smaller --batch-size")],
+)  # fmt: skip
+def test_a_benchmark_that_ends_early_says_why(monkeypatch, complaint, sentence):
+    code = f"import sys; input(); print({complaint!r}, file=sys.stderr)"
+    popen = step.subprocess.Popen
+    monkeypatch.setattr(step.subprocess, "Popen", lambda _, **kinds: popen([sys.executable, "-c", code], **kinds))
+    with pytest.raises(RunFailed, match=sentence):
+        step.BenchmarkProcess(WORK, "own")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_network_that_the_meta_device_cannot_run_is_counted_as_well(precision):
+    config = dataclasses.replace(WORK.config, model="tests.test_bench:Reading", model_kwargs={}, precision=precision)
+    work = dataclasses.replace(WORK, config=config)
+    forward = 9 * 48 * 32 * 4
+    assert roofline.step_flop(work) == 2 * 2 * forward  # the images need no gradient
+    assert 0 < roofline.roofline(work, peak=1e9, bytes_a_second=1e30) <= 1e9 / roofline.step_flop(work)
 
 
 def test_the_roofline_counts_arithmetic_where_memory_is_free_and_traffic_where_arithmetic_is():

@@ -11,7 +11,7 @@ from experiments.config.schema import PRESETS, RunConfig, RuntimeConfig
 from experiments.config.values import HABITS, read
 from experiments.data import carvana
 from experiments.training.single_run import show_result
-from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS
+from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 from tests.conftest import ROOT, run_folder, small
 
 FLAGS = {
@@ -253,6 +253,17 @@ def test_the_presets_are_those_that_are_documented():
     assert (classic.size, classic.batch_size, classic.optimizer, classic.learning_rate) == ((572, 572), 4, "adam", 1e-4)
     assert (fast.size, fast.schedule) == ((384, 256), "one-cycle") and fast.batch_size > classic.batch_size
     assert (cpu.size, cpu.model_kwargs) == ((192, 128), {"width": 16})
+
+
+def test_cuda_graphs_and_accumulation_are_refused_together(monkeypatch):
+    import torch
+
+    words = {"preset": "demo", "precision": "fp32", "accumulate": "2"}
+    assert resolve(read({**words, "device": "cpu", "compile": "graphs"}))[0].accumulate == 2  # no graphs there
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve(read({**words, "device": "cuda", "compile": "default"}))[0].device == "cuda"
+    with pytest.raises(InputError, match="type --compile default"):
+        resolve(read({**words, "device": "cuda", "compile": "graphs"}))
 
 
 def test_without_a_preset_the_data_that_is_there_decides(tmp_path, monkeypatch):

@@ -45,6 +45,36 @@ def test_scores_do_not_depend_on_the_batch_size_or_the_number_of_threads(held_ou
         assert [one.rows for one in scored(held_out, batch_size=batch_size, workers=workers)] == expected
 
 
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA error"), RuntimeError("not enough memory"), MemoryError()]
+)
+def test_where_memory_runs_out_fewer_images_are_scored_at_once(held_out, error):
+    class Greedy(Knows):
+        seen = ()
+
+        def forward(self, image):
+            self.seen = (*self.seen, len(image))
+            if len(image) > 3:
+                raise error
+            return super().forward(image)
+
+    greedy = Greedy()
+    assert [one.rows for one in scored(held_out, greedy)] == [one.rows for one in scored(held_out)]
+    assert greedy.seen == (8, 4, *12 * [2])  # what fitted is kept
+    error = ValueError("another")
+    with pytest.raises(ValueError, match="another"):
+        scored(held_out, greedy, batch_size=4)
+
+
+def test_one_image_that_does_not_fit_ends_the_scoring(held_out):
+    class Greedy(Knows):
+        def forward(self, image):
+            raise torch.OutOfMemoryError(f"{len(image)} images")
+
+    with pytest.raises(torch.OutOfMemoryError, match="1 images"):
+        scored(held_out, Greedy())
+
+
 def test_several_models_are_scored_as_each_alone(held_out):
     together = scored(held_out, Knows(0.4), Knows(0.5))
     for which, threshold in enumerate((0.4, 0.5)):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.studies.study_folder import record_store, with_store
-from experiments.tracking import store, tracker
+from experiments.tracking import onnx_model, store, tracker
 from registry import InputError
 from tests.conftest import small
 
@@ -116,6 +116,12 @@ def test_a_study_stays_in_the_store_that_it_began_in(tmp_path, monkeypatch, caps
     assert "secret" not in record and "***" in record
     with pytest.raises(InputError, match=r"at http://me:\*\*\*@127.0.0.1:9: type --tracking-uri with its password"):
         with_store("two", {"output_dir": tmp_path})
+
+
+def test_a_model_that_mlflow_is_away_for_is_exported_again_later(tmp_path, capsys):
+    assert not onnx_model.attach(tmp_path, "key", tmp_path, "http://127.0.0.1:9")
+    said = capsys.readouterr().out
+    assert "is away" in said and "repeat the export when it is back" in said and "sync" not in said
 
 
 @pytest.mark.parametrize("name", ["a b", "50%25", "what?", "c#d", "汽车"])

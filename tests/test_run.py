@@ -412,6 +412,48 @@ def test_the_other_models_train_as_well(made_cars, tmp_path, command, model):
     assert "test Dice" in shown
 
 
+@pytest.mark.fault(7)
+def test_a_run_whose_scoring_needs_more_memory_than_its_training_ends_with_the_same_scores(
+    made_cars, tmp_path, command, monkeypatch
+):
+    (tmp_path / "greedy_nets.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Conv2d):\n"
+        "    most = 1\n"
+        "    def __init__(self):\n        super().__init__(3, 1, 1)\n"
+        "    def forward(self, x):\n"
+        "        if not self.training and len(x) > self.most:\n            raise torch.OutOfMemoryError('CUDA error')\n"
+        "        return super().forward(x)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    found = []
+    for name in ("greedy", "modest"):
+        words = small(made_cars, tmp_path / name, model="greedy_nets:Net", epochs=1)
+        at_ = words.index("--model-kwargs")
+        code, _, complaint = command(*words[:at_], *words[at_ + 2 :])
+        assert code == 0, complaint
+        found.append(digests(run_folder(tmp_path / name)))
+        sys.modules["greedy_nets"].Net.most = 99
+    losses = [json.loads(each.pop("metrics.jsonl"))["val/loss"] for each in found]
+    assert found[0] == found[1] and losses[0] == pytest.approx(losses[1])
+
+
+def test_a_network_that_reads_values_finishes_and_its_arithmetic_is_counted(made_cars, tmp_path, command, monkeypatch):
+    (tmp_path / "reading_nets.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.last = torch.nn.Conv2d(3, 1, 1)\n"
+        "    def forward(self, x):\n        return self.last(x / 255 if x.max() > 1 else x)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    words = small(made_cars, tmp_path / "outputs", model="reading_nets:Net", epochs=1)
+    at_ = words.index("--model-kwargs")
+    code, _, complaint = command(*words[:at_], *words[at_ + 2 :])
+    assert code == 0, complaint
+    result = json.loads((run_folder(tmp_path / "outputs") / "result.json").read_text())
+    assert result["gmacs"] == pytest.approx(3 * 48 * 32 / 1e9, abs=1e-4)
+
+
 @pytest.mark.slow
 def test_weights_given_as_a_file_count_by_their_bytes(made_cars, tmp_path, command):
     from registry import MODELS

@@ -1,13 +1,15 @@
 """Which images `evaluate` leaves out, because the run has learned from them or from others of their groups."""
 
+import json
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.config.schema import RunConfig
-from experiments.data import folder
+from experiments.config.schema import RunConfig, RuntimeConfig
+from experiments.data import folder, run_inputs
+from experiments.data.run_inputs import RunInputs
 from experiments.data.samples import image_digests
 from experiments.data.splits import Split, manifest
 from experiments.inference.seen_images import parts
@@ -83,6 +85,55 @@ def test_what_the_run_behind_init_learned_from_counts(run, tmp_path):
     assert found(TrainedModel(tmp_path / "later" / "last.ckpt", run.config, machine), tmp_path / "pairs") == {
         "p1_0.png": "train", "p1_1.png": "train", "p2_0.png": "val", "p3_0.png": "train",
     }  # fmt: skip
+
+
+def test_what_any_run_behind_init_learned_from_counts_also_where_the_runs_were_moved(run, tmp_path, capsys):
+    """A chain of three: the weights of `first` learned from p1, those of `second` from p2, and `third` tests both."""
+    samples = folder.build(tmp_path / "pairs", PATTERN)
+    p1, p2, p3 = ([s for s in samples if s.group == group] for group in ("p1", "p2", "p3"))
+    digests = dict(zip(samples, image_digests(samples), strict=True))
+    splits = {"first": Split(p1, p3, p2), "second": Split(p2, p3, p1), "third": Split(p3, [], p1 + p2)}
+    before = None
+    for name, split in splits.items():
+        place = tmp_path / "runs" / name
+        place.mkdir(parents=True)
+        (place / "split.csv").write_text(manifest(split, digests))
+        machine = {"data_dir": str(tmp_path / "pairs"), "init_file": before}
+        (place / "config.json").write_text(json.dumps({"machine": machine}))
+        before = str(place / "last.ckpt")
+    known = {"p1_0.png": "train", "p1_1.png": "train", "p2_0.png": "train", "p3_0.png": "train"}
+
+    def found_in(place):
+        machine = json.loads((place / "third" / "config.json").read_text())["machine"]
+        return found(TrainedModel(place / "third" / "last.ckpt", run.config, machine), tmp_path / "pairs")
+
+    assert found_in(tmp_path / "runs") == known
+    moved = (tmp_path / "runs").rename(tmp_path / "moved")
+    assert found_in(moved) == known and "WARNING" not in capsys.readouterr().out
+    shutil.rmtree(moved / "first")
+    assert found_in(moved) == {**known, "p1_0.png": "test", "p1_1.png": "test"}
+    lost = f"no readable split.csv beside {tmp_path / 'runs' / 'first' / 'last.ckpt'}"
+    assert capsys.readouterr().out.count(lost) == 1
+    shutil.rmtree(moved / "second")
+    assert found_in(moved)["p2_0.png"] == "test"
+    assert f"no readable split.csv beside {tmp_path / 'runs' / 'second' / 'last.ckpt'}" in capsys.readouterr().out
+
+
+def test_training_warns_of_images_that_any_run_behind_init_learned_from(run, tmp_path, capsys):
+    samples = folder.build(tmp_path / "pairs", PATTERN)
+    place = shutil.copytree(run.path.parent, tmp_path / "outputs" / "runs" / "before")
+    gone = tmp_path / "old" / "runs"
+    (tmp_path / "outputs" / "runs" / "later").mkdir()
+    (tmp_path / "outputs" / "runs" / "later" / "split.csv").write_text(manifest(Split(samples[3:], [], [])))
+    machine = {"machine": {"init_file": str(gone / "before" / "last.ckpt")}}
+    (tmp_path / "outputs" / "runs" / "later" / "config.json").write_text(json.dumps(machine))
+    runtime = RuntimeConfig(output_dir=tmp_path / "outputs", init_file=place.parent / "later" / "last.ckpt")
+    inputs = RunInputs(RunConfig(), runtime, samples, Split([], samples[:2], samples[2:3]))
+    run_inputs._warn_of_initial_weights(inputs)
+    assert "learned from 3 images of this run's validation and test images" in capsys.readouterr().out
+    shutil.rmtree(place)
+    run_inputs._warn_of_initial_weights(inputs)
+    assert f"no readable split.csv beside {gone / 'before' / 'last.ckpt'}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("damage", [None, b"image,part\np1_0.png,Train\n", b"\xff\xfe"])

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
+from experiments.config.schema import RunConfig
 from experiments.tracking import store as tracking_store
+from experiments.tracking.tracker import Session, session
+from experiments.tracking.upload import RUNNING, LoggedEpoch, RunSnapshot, RunUpload
 from tests.conftest import run_folder, small
 
 
@@ -71,6 +74,35 @@ def test_a_resumed_run_continues_in_the_same_mlflow_run(made_cars, tmp_path, com
     assert command(*words)[0] == 0
     client, (run,) = store(tmp_path)
     assert [m.step for m in client.get_metric_history(run.info.run_id, "val/dice")] == [1, 2]
+
+
+def test_a_run_that_was_discarded_and_begins_again_is_another_run_in_mlflow(tmp_path, monkeypatch):
+    monkeypatch.setattr(Session, "start_monitor", lambda *_: None)
+    config = RunConfig()
+
+    def send(*numbers, status=RUNNING, **options):
+        """As one process does: at its beginning with the epochs but the last, then with all."""
+        with session(None, tmp_path, print) as opened:
+            upload = RunUpload(opened, **options)
+            epochs = [LoggedEpoch(number, {"val/dice": 0.5}, 1.0 + number) for number in numbers]
+            for sent in (epochs[:-1], epochs):
+                upload.update(RunSnapshot(config, tmp_path, 1.0, sent, {}, [], {}, status=status, ended=9.0))
+            opened.call(lambda: None)  # however long it takes
+        client, runs = store(tmp_path)
+        return {
+            run.data.tags.get("key", f"superseded {run.data.tags.get('superseded')}"): [
+                metric.step for metric in client.get_metric_history(run.info.run_id, "val/dice")
+            ]
+            for run in runs
+        }
+
+    old = f"superseded {config.key}"
+    assert send(1, 2) == {config.key: [1, 2]}
+    assert send(1, 2, 3, status="FINISHED") == {config.key: [1, 2, 3]}  # resumed
+    assert send(is_mine=lambda: False) == {config.key: [1, 2, 3]}  # another process has taken it over
+    assert send(live=False) == {config.key: [1, 2, 3]}  # `sync`, which may look at a run that another process begins
+    assert send(1) == {old: [1, 2, 3], config.key: [1]}
+    assert send(1, 2) == {old: [1, 2, 3], config.key: [1, 2]}
 
 
 @pytest.mark.fault(22)

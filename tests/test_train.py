@@ -14,7 +14,7 @@ from experiments.config.schema import RunConfig
 from experiments.data import cache, carvana
 from experiments.data.dataset import Batches, ImageDataset
 from experiments.runtime import environment
-from experiments.runtime.errors import RunFailed
+from experiments.runtime.errors import Diverged, RunFailed
 from experiments.runtime.interrupts import Interrupted
 from experiments.training.loop import learning_rate, network, start, train, validate
 from registry import AUGMENTATIONS, LOSSES, MODELS
@@ -123,6 +123,19 @@ def test_stopped_after_any_step_and_resumed_it_ends_with_the_same_weights(parts,
     assert torch.equal(weights(again[0]), weights(whole[0]))
 
 
+def test_a_checkpoint_holds_the_random_state_of_its_own_gpu_alone(parts, monkeypatch):
+    """And one of an earlier version, made where two GPUs were visible, is resumed where there is one."""
+    state, restored = parts()[0], []
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: f"of {device}")
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda *given: restored.append(given))
+    saved = state.to_dict()
+    assert saved["cuda_random"] == []
+    assert replace(state, device=torch.device("cuda")).to_dict()["cuda_random"] == ["of cuda"]
+    for states in (["of cuda"], ["of cuda", "of another"]):
+        state.load({**saved, "cuda_random": states})
+    assert restored == 2 * [("of cuda", state.device)]
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 @pytest.mark.fault(8)
 def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(parts, where):
@@ -140,6 +153,23 @@ def test_a_value_that_is_not_finite_stops_the_run_and_never_reaches_the_weights(
         list(train(state, batches, validation, broken, CONFIG))
     now = list(network(state.model).parameters())
     assert all(torch.equal(a, b) for a, b in zip(before["weights"], now, strict=True))
+
+
+@pytest.mark.fault(8)
+def test_a_gradient_that_is_never_finite_in_fp16_stops_the_run_and_an_occasional_one_does_not(parts):
+    config = replace(CONFIG, precision="fp16", epochs=6)
+    bce, calls = LOSSES["bce"].build(), itertools.count()
+
+    def never(logits, masks):
+        value = bce(logits, masks)
+        return value + (logits.mean() - logits.mean().detach()).sqrt() if value.requires_grad else value
+
+    def thrice(logits, masks):
+        return never(logits, masks) if next(calls) < 3 else bce(logits, masks)
+
+    assert len(list(train(*parts(config)[:3], thrice, config))) == 6
+    with pytest.raises(Diverged, match="not finite at any scale"):
+        list(train(*parts(config)[:3], never, config))
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["the flag is saved", "a checkpoint of old"])
@@ -262,6 +292,23 @@ def test_validation_does_not_depend_on_the_batch_size(parts):
     assert one == pytest.approx(many, abs=1e-6)
 
 
+def test_validation_takes_fewer_images_at_once_where_memory_runs_out(parts, tmp_path):
+    from experiments.training import pictures
+
+    state, _, validation, loss = parts()
+    one = validate(state, validation, loss, 1)
+    pictures.save_validation(tmp_path / "expected.png", state, validation)
+
+    def refuse(_, given):
+        if len(given[0]) > 1:
+            raise torch.OutOfMemoryError("CUDA error")
+
+    state.model.register_forward_pre_hook(refuse)
+    assert validate(state, validation, loss, 8) == one
+    pictures.save_validation(tmp_path / "found.png", state, validation)
+    assert (tmp_path / "found.png").read_bytes() == (tmp_path / "expected.png").read_bytes()
+
+
 def test_validation_averages_images_in_a_car_and_then_cars(photographs, parts):
     """Against a slow twin on two cars of unequal numbers of photographs."""
     import numpy as np
@@ -292,6 +339,35 @@ def test_the_network_and_its_inputs_lie_channels_last(parts):
     assert images.is_contiguous(memory_format=torch.channels_last)
     kernels = [p for p in network(state.model).parameters() if p.ndim == 4 and min(p.shape[1:]) > 1]
     assert kernels and all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
+
+
+def test_every_compiled_network_of_a_process_has_graphs_of_its_own(monkeypatch):
+    """Networks of one class share the code of their forward pass, which PyTorch compiles only so often."""
+
+    class Net(torch.nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, width, 1)
+
+        def forward(self, image):
+            return self.conv(image).sum(1, keepdim=True)
+
+    graphs, compiled = [], torch.compile
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", lambda model, mode: compiled(model, backend=backend))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 1)
+    made = []
+    for width in (2, 3):
+        state = start(Net(width), replace(CONFIG, compile="default"))
+        before = len(graphs)
+        with torch.no_grad():
+            state.model(torch.zeros(1, 3, 32, 32))
+        made.append(len(graphs) - before)
+    assert made[0] == made[1] > 0
 
 
 FAULTS = """

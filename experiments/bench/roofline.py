@@ -8,6 +8,7 @@ operations of the forward and backward pass, executed one by one, this is the mi
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,9 +23,13 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def step_flop(work: Workload) -> float:
     """Count the floating-point operations per image, forward and backward; a multiply-add is two."""
-    with FlopCounterMode(display=False) as counter:
-        _forward_and_backward(work, torch.float32)
-    return counter.get_total_flops() / 2
+
+    def count(device: str) -> float:
+        with FlopCounterMode(display=False) as counter:
+            _forward_and_backward(work, torch.float32, device)
+        return counter.get_total_flops() / 2
+
+    return _counted(count, work)
 
 
 def matrix_peak(device: str, dtype: torch.dtype, size: int, repeats: int = 6) -> float:
@@ -49,9 +54,13 @@ def machine_peaks(device: str) -> dict[str, float]:
 
 def roofline(work: Workload, peak: float, bytes_a_second: float) -> float:
     """Return the upper bound on images per second when the network's operations run one after another."""
-    with _MinimumTime(peak, bytes_a_second) as minimum:
-        _forward_and_backward(work, DTYPES[work.config.precision])
-    return 2 / minimum.seconds
+
+    def bound(device: str) -> float:
+        with _MinimumTime(peak, bytes_a_second) as minimum:
+            _forward_and_backward(work, DTYPES[work.config.precision], device)
+        return 2 / minimum.seconds
+
+    return _counted(bound, work)
 
 
 class _MinimumTime(TorchDispatchMode):
@@ -72,11 +81,23 @@ class _MinimumTime(TorchDispatchMode):
         return result
 
 
-def _forward_and_backward(work: Workload, dtype: torch.dtype) -> None:
-    """Pass two images through the network on the meta device, which propagates shapes and computes nothing."""
+def _counted(count: Callable[[str], float], work: Workload) -> float:
+    """`count` on the meta device, which propagates shapes and computes nothing; else where the network trains."""
+    try:
+        return count("meta")
+    except Exception:  # the network reads values, or creates a tensor on the CPU
+        return count(work.config.device)
+
+
+def _forward_and_backward(work: Workload, dtype: torch.dtype, device: str) -> None:
+    """Pass two images through the network; where values are computed, in `dtype` as training does."""
     width, height = work.config.size
-    model = work.model().to("meta", dtype)
-    model(torch.empty(2, 3, height, width, device="meta", dtype=dtype)).sum().backward()
+    if device == "meta":
+        model = work.model().to(device, dtype)
+        model(torch.empty(2, 3, height, width, device=device, dtype=dtype)).sum().backward()
+        return
+    with torch.autocast(device, dtype, enabled=dtype is not torch.float32):
+        work.model().to(device)(torch.zeros(2, 3, height, width, device=device, dtype=dtype)).sum().backward()
 
 
 def _seconds(device: str, work: Any) -> float:

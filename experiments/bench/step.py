@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +21,10 @@ import torch
 from experiments.config.schema import RunConfig
 from experiments.runtime.environment import peak_memory, reset_peak_memory
 from experiments.runtime.errors import RunFailed
-from experiments.training.speed import synthetic_images, training_speeds
-from registry import LOSSES, MODELS
+from experiments.runtime.out_of_memory import is_out_of_memory
+from experiments.training.loop import on_device
+from experiments.training.speed import synthetic_images, training_speeds, untrained_model
+from registry import LOSSES
 
 ROUNDS = 10_000  # epochs of a loop that is measured: more than anybody asks for
 ROOT = Path(__file__).parent.parent.parent
@@ -35,11 +39,10 @@ class Workload:
     repeats: int = 5
 
     def model(self) -> torch.nn.Module:
-        torch.manual_seed(0)
-        return MODELS[self.config.model].build(**self.config.model_kwargs)
+        return untrained_model(self.config)
 
     def loss(self) -> Callable[..., Any]:
-        return LOSSES[self.config.loss].build(**self.config.loss_kwargs)
+        return on_device(LOSSES[self.config.loss].build(**self.config.loss_kwargs), torch.device(self.config.device))
 
 
 def own_loop(work: Workload) -> Callable[[], float]:
@@ -83,13 +86,14 @@ class BenchmarkProcess:
         environment = dict(os.environ)
         if name != "own":
             environment.pop("GOMP_SPINCOUNT", None)  # a setting of this project
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process; a pipe would fill up
         self._process = subprocess.Popen(
             command,
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._complaints,
             text=True,
         )
         self._request(json.dumps({"config": work.config.to_dict(), "steps": work.steps}))
@@ -106,12 +110,23 @@ class BenchmarkProcess:
 
     def _request(self, message: str) -> float:
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(message + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended already
+            self._process.stdin.write(message + "\n")
+            self._process.stdin.flush()
         answer = self._process.stdout.readline()
         if not answer:
+            reason = self._last_line()
+            if reason and not is_out_of_memory(RuntimeError(reason)):
+                raise RunFailed(f"The benchmark's process ended early: {reason}")
             raise RunFailed("The benchmark's process ended early, perhaps out of memory: try a smaller --batch-size.")
         return float(answer)
+
+    def _last_line(self) -> str:
+        """The last line that the process wrote to stderr; none where the system killed it."""
+        self._process.wait()
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def serve(name: str) -> None:

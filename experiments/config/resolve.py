@@ -43,6 +43,10 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     own = entry.name == entry.target
     options, weights, weights_file = _weights(options, own=True) if own else _weights(options)
     values["device"] = _device(values.get("device", "auto"), notices)
+    if values["device"] == "cuda" and values.get("compile") == "graphs" and values.get("accumulate", 1) > 1:
+        raise InputError(  # the second replay of a graph overwrites the gradients of the first
+            "--compile graphs cannot add up the gradients of --accumulate: type --compile default, or leave one out."
+        )
     values["precision"] = _precision(values.get("precision", "auto"), values["device"], notices)
     threads = _threads() if values["device"] == "cpu" else 0
     if machine.get("workers") is None:

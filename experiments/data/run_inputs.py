@@ -30,7 +30,7 @@ from experiments.data.reading import (
     masks_in_alpha,
 )
 from experiments.data.samples import Sample, fingerprint
-from experiments.data.used_images import read_used_images
+from experiments.data.used_images import used_before
 from experiments.runtime import progress
 from experiments.runtime.progress import count
 from registry import DATASETS, InputError
@@ -283,12 +283,14 @@ def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False
 
 
 def _warn_of_initial_weights(inputs: RunInputs) -> None:
-    """Say if the run that --init names learned from this run's validation or test images."""
-    if inputs.machine.init_file is None:
-        return
-    used = read_used_images(inputs.machine.init_file.parent)
-    known = used.parts([*inputs.parts.val, *inputs.parts.test])
-    if learned := sum(part != "test" for part in known.values()):
+    """Say if the run that --init names, or one before it, learned from this run's validation or test images."""
+    own = inputs.machine.runs_dir / inputs.config.key
+    earlier, unknown = used_before(own, inputs.machine.init_file)
+    if unknown:
+        _log_once(f"{unknown}: if any is among its validation or test images, its scores are too high.")
+    samples = [*inputs.parts.val, *inputs.parts.test]
+    known = (item for used in earlier for item in used.parts(samples).items())
+    if learned := len({name for name, part in known if part != "test"}):
         _log_once(
             f"WARNING: the weights of --init have learned from {count(learned, 'image')} of this run's validation and "
             "test images: its scores are too high. Keep the split of the run that they come from."

@@ -1,4 +1,4 @@
-"""What a run's `split.csv` says of its images: which of them it has learned from."""
+"""What a run's `split.csv` says of its images, and those of the runs before it: which of them it has learned from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from pathlib import Path
 
 from experiments.data.samples import Sample, image_digests
 from experiments.data.splits import PARTS, manifest_rows
+from experiments.runtime.files import read_json
 from registry import InputError
+
+UNKNOWN_BEFORE = (
+    "WARNING: there is no readable split.csv beside {}, whose weights the run began with, so nobody knows which images "
+    "these learned from"
+)
 
 
 @dataclass(frozen=True)
@@ -42,3 +48,25 @@ def read_used_images(folder: Path) -> UsedImages:
         {row["sha256"]: row["part"] for row in rows if row.get("sha256")},
         {row["group"]: row["part"] for row in rows if row.get("group")},
     )
+
+
+def used_before(folder: Path, init_file: Path | str | None) -> tuple[list[UsedImages], str]:
+    """The images of the runs before the one in `folder`, which began with the weights in `init_file` (`--init`).
+
+    They are followed back to the first. A run is looked for where its checkpoint was and, since a folder of runs may be
+    moved, beside the run that began with it. Where one from a folder of runs is in neither place, the second value is
+    the beginning of a warning.
+    """
+    earlier: list[UsedImages] = []
+    followed: set[Path] = set()
+    while init_file and folder not in followed:
+        followed.add(folder)
+        recorded = Path(init_file).parent
+        places = [(place, read_used_images(place)) for place in (recorded, folder.parent / recorded.name)]
+        place, used = next((known for known in places if known[1].by_name), (None, None))
+        if place is None or used is None:
+            return earlier, UNKNOWN_BEFORE.format(init_file) if recorded.parent.name == "runs" else ""
+        earlier.append(used)
+        machine = (read_json(place / "config.json") or {}).get("machine")
+        folder, init_file = place, machine.get("init_file") if isinstance(machine, dict) else None
+    return earlier, ""

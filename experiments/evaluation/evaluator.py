@@ -25,6 +25,7 @@ from experiments.data.dataset import ImageDataset, as_input
 from experiments.data.samples import Sample, describe_sizes, image_size
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.files import no_check, write_atomically
+from experiments.runtime.out_of_memory import in_fitting_parts
 from experiments.runtime.prefetch import default_workers, prefetch
 from registry import InputError
 
@@ -64,7 +65,7 @@ def evaluate(
         dataset: The images at the input size; ground truth is read at its own resolution.
         device: Where the networks run.
         part: Value of the column `set`.
-        batch_size: Images per forward pass.
+        batch_size: Images per forward pass; fewer where memory runs out.
         workers: Scoring threads; None for one per core, 16 at most.
         measure: Called with the first model's logits and the ground truth, both (H, W); stored as `measured`.
         skip: Called with the reason for each pair that cannot be used, which is left out; without it, the reason is
@@ -134,13 +135,27 @@ def _forward(
     """(index, logits (h, w) of each model) for each image."""
     for model in models:
         model.eval()
+    fitting = batch_size
     for start in range(0, len(dataset), batch_size):
         images: dict[int, NDArray[np.uint8]] = {}
         for i in range(start, min(start + batch_size, len(dataset))):
             with _skipping(skip):
                 images[i] = dataset.image(i)
-        logits = [predict_logits(model, np.stack(list(images.values())), device) for model in models if images]
-        yield from ((i, [maps[row] for maps in logits]) for row, i in enumerate(images))
+        logits, fitting = _logits(models, list(images.values()), device, fitting)
+        yield from zip(images, logits, strict=True)
+
+
+def _logits(
+    models: Sequence[nn.Module], images: list[NDArray[np.uint8]], device: torch.device, size: int
+) -> tuple[list[list[Logits]], int]:
+    """The logits of each model, for each image; `size` of them at once, or as many as fit, which is returned."""
+
+    def predict(start: int, stop: int) -> list[list[Logits]]:
+        maps = [predict_logits(model, np.stack(images[start:stop]), device) for model in models]
+        return [list(of_one_image) for of_one_image in zip(*maps, strict=True)]
+
+    parts, size = in_fitting_parts(predict, len(images), size)
+    return [logits for part in parts for logits in part], size
 
 
 def _score(dataset: ImageDataset, index: int, logits: list[Logits], part: str, measure: Measure | None) -> ScoredImage:

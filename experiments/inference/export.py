@@ -83,7 +83,7 @@ def export(
         if kind == "onnx":
             files.write(output.name, graph.read_bytes())
         else:
-            _save_mlflow(graph, files, images, trained, output_dir, uri)
+            _save_mlflow(graph, files, images, trained, output_dir, uri, size)
     print(f"Written: {output}")
     return 0
 
@@ -150,7 +150,8 @@ def described(trained: TrainedModel, size: tuple[int, int] | None = None) -> dic
         "input": f"{INPUT}: RGB from 0 to 255, float32 (N, 3, H, W), {sides}; normalisation is inside",
         "output": f"{OUTPUT}: of the foreground, float32 (N, 1, H, W); above 0.5 is foreground",
         "trained_at": f"{width}x{height}",
-        "resizing": f"reduce photographs to {width}x{height} by area averages, enlarge the output bilinearly",
+        "resizing": f"reduce photographs to {width}x{height} by area averages; cut the output to 1e-7 to 1 - 1e-7, "
+        "take its logit, enlarge that bilinearly: above 0 is foreground",
         **_intensity(trained),
         "run": trained.key,
         "model": trained.config.model,
@@ -192,7 +193,7 @@ def largest_difference(graph: Path, model: nn.Module, images: Images, size: tupl
         with torch.no_grad():
             expected = model(torch.from_numpy(batch)).numpy()
         differences.append(float(np.abs(expected - probability).max()))
-    return max(differences)
+    return float(np.max(differences))  # not max(), which can drop a NaN
 
 
 def comparison(
@@ -223,12 +224,18 @@ def _validation_images(trained: TrainedModel) -> list[Path]:
 
 
 def _save_mlflow(
-    graph: Path, files: OutputFiles, images: Images, trained: TrainedModel, output_dir: Path, uri: str | None
+    graph: Path,
+    files: OutputFiles,
+    images: Images,
+    trained: TrainedModel,
+    output_dir: Path,
+    uri: str | None,
+    size: tuple[int, int] | None,
 ) -> None:
     import onnx
 
     model = graph.with_name("mlflow")
-    onnx_model.save_onnx_model(onnx.load(str(graph)), model, images, described(trained))
+    onnx_model.save_onnx_model(onnx.load(str(graph)), model, images, described(trained, size), size)
     files.take(model)
     for path in files.folder.glob("*.data"):  # weights of an earlier export, under a random name
         if not (model / path.name).exists():

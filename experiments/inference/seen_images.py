@@ -8,7 +8,7 @@ from pathlib import Path
 from experiments.config.schema import RuntimeConfig
 from experiments.data.run_inputs import list_samples
 from experiments.data.samples import Sample
-from experiments.data.used_images import UsedImages, read_used_images
+from experiments.data.used_images import UsedImages, read_used_images, used_before
 from experiments.inference.trained_model import TrainedModel
 from experiments.runtime import progress
 from registry import InputError
@@ -20,7 +20,7 @@ def parts(trained: TrainedModel, data: str, data_dir: Path, samples: Sequence[Sa
     """The part (train, val or test) that each image had in the run, by name; those that it did not know are left out.
 
     An image is known by the bytes of its file or, where it lies in the run's own folder, by its name (Carvana's names
-    are unique anywhere). What the run before `--init` learned from counts as well. Where any image of a group was
+    are unique anywhere). What the runs before `--init` learned from counts as well. Where any image of a group was
     learned from, its unknown images count as learned from. Where no image is known, equal names are only warned of:
     `p02` may be another patient there.
     """
@@ -33,8 +33,10 @@ def parts(trained: TrainedModel, data: str, data_dir: Path, samples: Sequence[Sa
     same_data = data == trained.config.data
     same_folder = Path(trained.machine.get("data_dir") or "").resolve() == data_dir.resolve()
     found = used.parts(samples, trust_names=same_data and (same_folder or data == "carvana"))
-    before = read_used_images(Path(trained.machine["init_file"]).parent) if trained.machine.get("init_file") else None
-    for name, part in (before.parts(samples) if before else {}).items():
+    earlier, unknown = used_before(trained.path.parent, trained.machine.get("init_file"))
+    if unknown:
+        progress.log(f"{unknown}: if any is among these, the scores are too high.")
+    for name, part in (item for before in earlier for item in before.parts(samples).items()):
         if part != "test":
             found.setdefault(name, part)
             found[name] = part if found[name] == "test" else found[name]

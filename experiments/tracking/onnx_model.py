@@ -11,10 +11,12 @@ from experiments.tracking.store import local_uri, store_uri
 from experiments.tracking.tracker import Session, session
 
 
-def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mapping[str, str]) -> None:
+def save_onnx_model(
+    graph: Any, folder: Path, photographs: Any, metadata: Mapping[str, str], size: tuple[int, int] | None = None
+) -> None:
     """Write an ONNX graph of one input and one output as an MLflow model, without a pickle or code of this project.
 
-    `photographs` is an input (N, 3, H, W); the signature leaves N, H and W free.
+    `photographs` is an input (N, 3, H, W); the signature leaves N free, and H and W without a `size` (width, height).
     """
     store.set_up()
     import importlib.metadata
@@ -25,9 +27,9 @@ def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mappin
     from mlflow.types import Schema, TensorSpec
 
     given, found = (place[0].name for place in (graph.graph.input, graph.graph.output))
-    kind = photographs.dtype
+    kind, (width, height) = photographs.dtype, size or (-1, -1)
     inputs, outputs = (
-        Schema([TensorSpec(np.dtype(kind), (-1, c, -1, -1), name)]) for c, name in ((3, given), (1, found))
+        Schema([TensorSpec(np.dtype(kind), (-1, c, height, width), name)]) for c, name in ((3, given), (1, found))
     )
     packages = [f"{name}=={importlib.metadata.version(name)}" for name in ("onnx", "onnxruntime", "numpy")]
     mlflow.onnx.save_model(
@@ -40,13 +42,19 @@ def save_onnx_model(graph: Any, folder: Path, photographs: Any, metadata: Mappin
 
 
 def attach(folder: Path, key: str, output_dir: Path, uri: str | None) -> bool:
-    """Put `folder` among the artifacts of the run with this key, as `model`; whether MLflow has such a run."""
+    """Put `folder` among the artifacts of the run with this key, as `model`; whether MLflow has such a run.
+
+    Prints a sentence where MLflow is away: no other command uploads the model.
+    """
     place = store_uri(uri, output_dir)
     if place == local_uri(output_dir) and not (output_dir / "mlflow.db").exists():
         return False
-    with session(place, output_dir, print) as opened:
+    with session(place, output_dir, lambda _: None) as opened:
         sent: list[str] = []
         opened.submit(lambda: _attach(opened, folder, key, sent))
+    if opened.away:
+        again = "repeat the export when it is back" if opened.usable else "do so, then repeat the export"
+        print(f"{opened.trouble} The model is not among the artifacts of its run: {again}.")
     return bool(sent)
 
 

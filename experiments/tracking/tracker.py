@@ -83,6 +83,7 @@ class Session(WorkerThread):
         self.client: Any = None
         self.experiment = ""
         self.usable = True  # False where the store will not answer however long one waits
+        self.trouble = ""  # what is wrong with it, in a sentence
         self._monitors: dict[str, Any] = {}  # by the run's id
         super().__init__("tracking")
         self.submit(self._open)
@@ -128,9 +129,10 @@ class Session(WorkerThread):
         place = without_password(self.uri)
         flags = f"--tracking-uri {shlex.quote(place)} --output-dir {shlex.quote(str(self.output_dir))}"
         what = f"is away ({without_password(reason)})" if usable else f"cannot be used: {reason}"
+        self.trouble = f"MLflow at {place} {what}{'.' if usable else ''}"
         then = "When MLflow is back" if usable else "Then"
         self._warn(
-            f"MLflow at {place} {what}{'.' if usable else ''} The run goes on; its record on disk is complete. "
+            f"{self.trouble} The run goes on; its record on disk is complete. "
             f"{then}, this uploads it: python run.py sync {flags}"
         )
 

@@ -7,7 +7,7 @@ metrics and tags are part of the project's contract.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,11 +68,12 @@ class RunSnapshot:
 class RunUpload:
     """The upload of one run. Methods return at once. A run that is resumed continues in the MLflow run that it has.
 
-    `live` is False for a run of the past, for which no system metrics can be measured.
+    `live` is False for a run of the past, for which no system metrics can be measured; `is_mine` says whether this
+    process still has the run.
     """
 
-    def __init__(self, session: Session, live: bool = True) -> None:
-        self._session, self._live = session, live
+    def __init__(self, session: Session, live: bool = True, is_mine: Callable[[], bool] = lambda: True) -> None:
+        self._session, self._live, self._is_mine = session, live, is_mine
         self._run_id = ""
         self._tags: dict[str, str] = {}
         self._metrics: dict[str, float] = {}
@@ -131,7 +132,11 @@ class RunUpload:
         }  # fmt: skip
         if run.parent:
             tags["mlflow.parentRunId"] = self._parent_id(run)
-        known = self._session.find_run(run.key) or self._create(tags, run)
+        known = self._session.find_run(run.key)
+        if known and known.steps and not run.epochs and self._live and self._is_mine():
+            self._supersede(known.run_id, run.key)  # it was discarded, and training starts from the beginning
+            known = None
+        known = known or self._create(tags, run)
         if known:
             self._run_id = known.run_id
             client.update_run(self._run_id, status=RUNNING)
@@ -154,6 +159,12 @@ class RunUpload:
                 self._run_id = self._session.client.create_run(experiment, began, tags, name).info.run_id
                 self._tags = tags
         return known
+
+    def _supersede(self, run_id: str, key: str) -> None:
+        """Keep a run in MLflow under the tag `superseded`, so that another can have its key."""
+        with FileLock(self._session.lock, timeout=60):
+            self._session.client.set_tag(run_id, "superseded", key)
+            self._session.client.delete_tag(run_id, "key")
 
     def _parent_id(self, run: RunSnapshot) -> str:
         """The id of the run that trials are nested in; several workers look for it at once."""

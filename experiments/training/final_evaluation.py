@@ -102,10 +102,20 @@ def validation_result(
 
 
 def _gmacs(state: State, size: tuple[int, int]) -> float:
-    """Multiply-accumulates of one forward pass of one image, in billions; no values are computed."""
-    model = copy.deepcopy(network(state.model)).to("meta").eval()
+    """Multiply-accumulates of one forward pass of one image, in billions.
+
+    The meta device counts without computing; a network that it cannot run is counted on the run's own device.
+    """
+    try:
+        return _gmacs_on("meta", state, size)
+    except Exception:  # the network reads values, or creates a tensor on the CPU
+        return _gmacs_on(state.device, state, size)
+
+
+def _gmacs_on(device: torch.device | str, state: State, size: tuple[int, int]) -> float:
+    model = copy.deepcopy(network(state.model)).to(device).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, 3, size[1], size[0], device="meta"))
+        model(torch.zeros(1, 3, size[1], size[0], device=device))
     return round(counter.get_total_flops() / 2e9, 4)
 
 

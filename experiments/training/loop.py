@@ -10,6 +10,7 @@ Read it from top to bottom: the schedule, what is trained (State), one step, one
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import time
@@ -27,6 +28,7 @@ from experiments.data.dataset import Batches, ImageDataset, as_input, as_target
 from experiments.runtime.environment import keep_freed_memory, reset_peak_memory
 from experiments.runtime.errors import Diverged
 from experiments.runtime.interrupts import Interrupted
+from experiments.runtime.out_of_memory import in_fitting_parts
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 Watch = Callable[[Iterable[Any]], Iterable[Any]]  # wraps the steps of an epoch, to draw a progress bar
@@ -71,7 +73,7 @@ class State:
 
     def to_dict(self) -> dict[str, Any]:
         """The state as plain data and tensors."""
-        cuda = torch.cuda.get_rng_state_all() if self.device.type == "cuda" else []
+        cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         return {
             "epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "best_dice": self.best_dice,
             "seconds": self.seconds, "spent": self.spent, "trained": self.trained,
@@ -92,8 +94,8 @@ class State:
         if saved["scaler"]:
             self.scaler.load_state_dict(saved["scaler"])
         torch.set_rng_state(saved["random"])
-        if saved["cuda_random"]:
-            torch.cuda.set_rng_state_all(saved["cuda_random"])
+        if saved["cuda_random"]:  # earlier checkpoints hold that of every GPU of their machine
+            torch.cuda.set_rng_state(saved["cuda_random"][0], self.device)
 
 
 def learning_rate(config: RunConfig, step: int, steps: int) -> float:
@@ -134,9 +136,17 @@ def start(model: nn.Module, config: RunConfig) -> State:
     scaler = torch.amp.GradScaler(config.device, enabled=autocast is torch.float16)
     zero = torch.zeros((), device=device)
     if config.compile != "off":
+        torch.compiler.reset()  # of earlier networks: the code that they share is compiled 8 times at most, in silence
         mode = "reduce-overhead" if config.compile == "graphs" else "default"
         model = torch.compile(model, mode=mode)  # type: ignore[assignment]
     return State(device, autocast, model, optimizer, scaler, loss_sum=zero.clone(), broken=zero.clone())
+
+
+def on_device(loss: Loss, device: torch.device) -> Loss:
+    """The same loss; the constants of one that is a module, such as `pos_weight`, are moved to the device."""
+    if isinstance(module := getattr(loss, "func", loss), nn.Module):  # an object has its options bound
+        module.to(device)
+    return loss
 
 
 def network(model: nn.Module) -> nn.Module:
@@ -170,7 +180,7 @@ def take_step(state: State, images: Tensor, masks: Tensor, loss: Loss, clip: flo
 
     A non-finite loss or gradient sets `state.broken`, which disables all further updates: fused Adam reads `found_inf`
     on the device, as it does for a gradient scaler. (With fp16 an overflowing gradient is normal and left to the
-    scaler, so only the loss counts.)
+    scaler, so only the loss counts, and a scale that has fallen below 1.)
     """
     value = torch.zeros_like(state.loss_sum)
     for some, truth in zip(images.chunk(parts), masks.chunk(parts), strict=True):
@@ -267,29 +277,45 @@ def _refuse_broken(state: State, epoch: int) -> None:
             f"The loss or its gradient stopped being finite in epoch {epoch}; no update was made from then on. "
             "Try a lower --learning-rate, or --precision fp32."
         )
+    if state.scaler.is_enabled() and state.scaler.get_scale() < 1:
+        raise Diverged(
+            f"In fp16 the gradient was not finite at any scale of the loss, down to 1, by epoch {epoch}; no update was "
+            "made meanwhile. Try a lower --learning-rate, or --precision fp32."
+        )
 
 
 @torch.no_grad()
 def validate(
     state: State, dataset: ImageDataset, loss: Loss, batch_size: int, stop: Callable[[], bool] = lambda: False
 ) -> tuple[float, float, float]:
-    """Loss, Dice and IoU on `dataset` at the training size: averaged over the images of a car, then over cars."""
+    """Loss, Dice and IoU on `dataset` at the training size: averaged over the images of a car, then over cars.
+
+    `batch_size` images at once, or as many as fit: a training with --accumulate needs less memory than its batch.
+    """
     state.model.eval()
-    counts, losses = [], []
+    counts, losses, fitting = [], [], batch_size
     for at in range(0, len(dataset), batch_size):
         if stop():
             raise Interrupted
         pairs = [dataset.augmented(0, i) for i in range(at, min(at + batch_size, len(dataset)))]
         images, masks = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
-        masks = as_target(masks, state.device)
-        logits = forward(state, as_input(images, state.device))
-        counts.append(_counts(logits > 0, masks > 0))
-        losses.append(loss(logits, masks).detach() * len(images))
+        compare = functools.partial(_compare, state, images, masks, loss)
+        parts, fitting = in_fitting_parts(compare, len(images), fitting)
+        for pixels, value in parts:
+            counts.append(pixels)
+            losses.append(value)
     overlap, predicted, true = torch.cat(counts).cpu().numpy().astype(np.float64).T  # the only wait for the device
     dice = _ratio(2 * overlap, predicted + true)
     iou = _ratio(overlap, predicted + true - overlap)
     cars = [sample.group for sample in dataset.samples]
     return float(torch.stack(losses).sum()) / len(dataset), _by_car(dice, cars), _by_car(iou, cars)
+
+
+def _compare(state: State, images: Tensor, masks: Tensor, loss: Loss, start: int, stop: int) -> tuple[Tensor, Tensor]:
+    """Pixels in both, predicted, true of the images from `start` to `stop`, (N, 3); and their losses' sum."""
+    truth = as_target(masks[start:stop], state.device)
+    logits = forward(state, as_input(images[start:stop], state.device))
+    return _counts(logits > 0, truth > 0), loss(logits, truth).detach() * (stop - start)
 
 
 def _counts(prediction: Tensor, truth: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from analysis.plots import panels
 from experiments.data.dataset import ImageDataset
 from experiments.evaluation.evaluator import enlarge, predict_logits
 from experiments.runtime.files import no_check, write_atomically
+from experiments.runtime.out_of_memory import in_fitting_parts
 from experiments.training.loop import State, forward
 
 SHOWN = 4  # images in a picture
@@ -22,7 +23,9 @@ def save_validation(path: Path, state: State, validation: ImageDataset, confirm:
     """Save a panel of a few validation images, always the same, with the current predictions."""
     chosen = list(range(0, len(validation), max(1, len(validation) // SHOWN)))[:SHOWN]
     images = np.stack([validation.image(i) for i in chosen])
-    logits = predict_logits(functools.partial(forward, state), images, state.device)
+    predict = functools.partial(predict_logits, functools.partial(forward, state), device=state.device)
+    parts, _ = in_fitting_parts(lambda start, stop: predict(images[start:stop]), len(images), len(images))
+    logits = np.concatenate(parts)
     rows = [
         (validation.image(i), validation.augmented(0, i)[1] > 0, one > 0, validation.samples[i].name)
         for i, one in zip(chosen, logits, strict=True)

@@ -26,6 +26,7 @@ from experiments.runtime import progress
 from experiments.runtime.errors import Diverged, RunFailed, disk_error_message
 from experiments.runtime.interrupts import Interrupted, Stop
 from experiments.runtime.leases import Lease, hold
+from experiments.runtime.out_of_memory import is_out_of_memory
 from experiments.tracking.tracker import Session
 from experiments.tracking.tracker import session as connect
 from experiments.tracking.upload import RunUpload
@@ -34,7 +35,7 @@ from experiments.training.dry_run import dry_run
 from experiments.training.epochs import TrainingJob, resume, train_epochs
 from experiments.training.final_evaluation import evaluate_on_test, test_metrics, validation_result
 from experiments.training.initial_weights import load_initial_weights
-from experiments.training.loop import State, start
+from experiments.training.loop import State, on_device, start
 from experiments.training.run_folder import RunFolder, refuse_changed
 from registry import LOSSES, MODELS, InputError
 
@@ -83,8 +84,7 @@ def run(
         RunFailed, Interrupted: the reason is on record; the run is resumable.
     """
     config, machine = inputs.config, inputs.machine
-    if run_type is TRIAL:
-        inputs = inputs.without_test()
+    inputs = inputs.without_test() if run_type is TRIAL else inputs
     run_folder = RunFolder(run_type.folder(machine) / config.key)
     if (finished := run_folder.result()) is not None:
         _check_finished(run_folder, config)
@@ -100,7 +100,8 @@ def run(
         if session is None:
             session = opened.enter_context(connect(machine.tracking_uri, machine.output_dir, warn))
         own, stopped = RunFolder(run_folder.folder, held.confirm), stop.also(lambda: held.lost)
-        job = TrainingJob(inputs, own, held, stopped, run_type.pictures, RunUpload(session), tags or {}, parent)
+        upload = RunUpload(session, is_mine=held.is_mine)
+        job = TrainingJob(inputs, own, held, stopped, run_type.pictures, upload, tags or {}, parent)
         return _carry_out(job, run_type, model)
 
 
@@ -151,8 +152,7 @@ def _train_and_finalize(job: TrainingJob, run_type: RunType, model: nn.Module) -
     status, metrics, tags = "FAILED", {}, {}
     try:
         state = start(model, config)
-        if isinstance(module := getattr(loss, "func", loss), nn.Module):
-            module.to(state.device)  # its constants
+        loss = on_device(loss, state.device)
         resume(state, run_folder, config)
         job.track()  # also what a kill kept from being sent
         train_epochs(job, pixels, state, loss)
@@ -219,12 +219,6 @@ def build_model(config: RunConfig, machine: RuntimeConfig) -> nn.Module:
         raise InputError(str(error)) from None
 
 
-NO_MEMORY = (  # the words of PyTorch, the system, C++, CUDA and CUDA's libraries
-    "can't allocate memory", "not enough memory", "Cannot allocate memory", "bad_alloc", "out of memory",
-    "STATUS_ALLOC_FAILED", "ALLOCATION_FAILED",
-)  # fmt: skip
-
-
 def explain_failure(error: BaseException, config: RunConfig) -> str | None:
     """Return what happened in a sentence with advice; None for an unexpected error, which deserves its traceback."""
     text = str(error)
@@ -232,7 +226,7 @@ def explain_failure(error: BaseException, config: RunConfig) -> str | None:
         return text
     if isinstance(error, checkpoint.Damaged):
         return f"{error}. The same command trains the run again."
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(words in text for words in NO_MEMORY):
+    if is_out_of_memory(error):
         return (
             f"Out of memory. Try a smaller --batch-size than {config.batch_size}, a smaller --size, or fewer --workers."
         )

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from experiments.config.schema import RunConfig
 from experiments.data.cache import Pixels
 from experiments.data.dataset import Batches, ImageDataset
 from experiments.data.samples import Sample
-from experiments.training.loop import start, train
+from experiments.training.loop import on_device, start, train
 from registry import LOSSES, MODELS
 
 
@@ -28,10 +29,17 @@ def synthetic_images(size: tuple[int, int], count: int) -> ImageDataset:
 
 def training_speeds(config: RunConfig, steps: int) -> Iterator[float]:
     """Yield the images per second, without validation, of `config.epochs` epochs of `steps` steps each."""
-    torch.manual_seed(0)
-    model = MODELS[config.model].build(**config.model_kwargs)
+    model = untrained_model(config)
     images = synthetic_images(config.size, steps * config.batch_size)
     batches = Batches(images, config.batch_size, pin_memory=config.device == "cuda")
-    loss = LOSSES[config.loss].build(**config.loss_kwargs)
-    for epoch in train(start(model, config), batches, synthetic_images(config.size, 1), loss, config):
+    state = start(model, config)
+    loss = on_device(LOSSES[config.loss].build(**config.loss_kwargs), state.device)
+    for epoch in train(state, batches, synthetic_images(config.size, 1), loss, config):
         yield epoch.images_per_second
+
+
+def untrained_model(config: RunConfig) -> nn.Module:
+    """The model of `config` without pretrained weights, which cost no time and may be a file."""
+    torch.manual_seed(0)
+    entry = MODELS[config.model]
+    return entry.build(**entry.without_pretrained(config.model_kwargs))

@@ -6,17 +6,22 @@ import shutil
 import subprocess
 import sys
 from collections import OrderedDict
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
 
+from experiments.config.schema import RunConfig
 from experiments.data.samples import read_image
+from experiments.evaluation.evaluator import enlarge
 from experiments.inference import export
-from experiments.inference.trained_model import load
+from experiments.inference.trained_model import TrainedModel, load
 from experiments.runtime.errors import RunFailed
+from experiments.runtime.output_files import OutputFiles
 from models import blocks
 from registry import MODELS
 from tests.conftest import ROOT
@@ -203,6 +208,58 @@ def test_the_mlflow_model_is_loaded_in_three_lines_without_this_project(
     client = MlflowClient(f"sqlite:///{outputs / 'mlflow.db'}")
     (run,) = client.search_runs(["1"], f"tags.key = '{trained.name}'")
     assert "model/MLmodel" in {one.path for one in client.list_artifacts(run.info.run_id, "model")}
+
+
+def test_a_nan_of_any_comparison_is_the_largest_difference(tmp_path, monkeypatch):
+    class Session:
+        def __init__(self, *_, **__):
+            pass
+
+        def run(self, _, given):
+            return [np.zeros_like(given["photograph"][:, :1])]
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    for bad in (1, 2, 97):  # the second batch, the first, and that of the odd size
+
+        def network(images, bad=bad):
+            return images[:, :1] * (torch.nan if bad in images.shape else 0)
+
+        difference = export.largest_difference(tmp_path / "net.onnx", network, np.ones((2, 3, 32, 48), np.float32))
+        assert np.isnan(difference)
+
+
+@pytest.mark.parametrize("size", [(48, 32), None])
+def test_the_signature_of_an_mlflow_model_has_the_size_of_its_graph(tmp_path, size):
+    shape = ["n", 3, *(size[::-1] if size else ("h", "w"))]
+    given, found = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name in ("photograph", "probability")
+    )
+    node = onnx.helper.make_node("Identity", ["photograph"], ["probability"])
+    onnx.save(
+        onnx.helper.make_model(onnx.helper.make_graph([node], "net", [given], [found])), str(tmp_path / "net.onnx")
+    )
+    trained = TrainedModel(tmp_path / "key" / "last.ckpt", RunConfig(size=(48, 32)), {})
+    files, images = OutputFiles(tmp_path / "car"), np.zeros((1, 3, 32, 48), np.float32)
+    export._save_mlflow(tmp_path / "net.onnx", files, images, trained, tmp_path, None, size)
+    model = mlflow.models.Model.load(str(tmp_path / "car"))
+    sides = (32, 48) if size else (-1, -1)
+    assert model.signature.inputs.inputs[0].shape == (-1, 3, *sides)
+    assert model.signature.outputs.inputs[0].shape == (-1, 1, *sides)
+    assert ("H 32, W 48" in model.metadata["input"]) == (size is not None)
+
+
+def test_a_mask_enlarged_as_the_metadata_say_is_that_of_predict():
+    """By logits: bilinear means of probabilities lie elsewhere."""
+    trained = TrainedModel(Path("key/last.ckpt"), RunConfig(size=(48, 32)), {})
+    words = export.described(trained)["resizing"]
+    assert "cut the output to 1e-7 to 1 - 1e-7, take its logit, enlarge that bilinearly: above 0" in words
+    logits = np.random.default_rng(0).normal(0, 4, (32, 48)).astype(np.float32)
+    probability = 1 / (1 + np.exp(-logits))
+    cut = np.clip(probability, 1e-7, 1 - 1e-7)
+    expected = enlarge(logits, (480, 320)) > 0
+    assert (enlarge(np.log(cut / (1 - cut)), (480, 320)) > 0).mean() == pytest.approx(expected.mean(), abs=1e-4)
+    assert ((enlarge(probability, (480, 320)) > 0.5) != expected).mean() > 0.01
 
 
 def test_without_the_runs_images_synthetic_cars_are_compared_on_and_this_is_reported(
