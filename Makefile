@@ -65,6 +65,7 @@ lint: .venv/development
 	@test -d .venv-page || $(PYTHON) -m venv .venv-page
 	@.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
 		"$$(.venv-page/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	@echo "Installing the packages of requirements-page.txt into .venv-page (some minutes) ..."
 	.venv-page/bin/python -m pip install --disable-pip-version-check --quiet -r requirements-page.txt
 	@touch $@
 

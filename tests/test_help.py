@@ -48,6 +48,16 @@ def test_every_flag_is_shown_in_the_help_of_its_command(path, command):
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_no_flag_has_a_negative_that_only_repeats_the_default(path):
+    place = run.app
+    for name in path:
+        place = place[name]
+    arguments = place.assemble_argument_collection() if place.default_command else ()
+    names = [name for argument in arguments for name in argument.names]
+    assert not [name for name in names if re.match("--(no|empty)-", name)]
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_commands_help_has_an_example_that_can_be_typed(path, command):
     code, shown, _ = command(*path, "--help")
     assert code == 0

@@ -187,6 +187,11 @@ def with_word(text):
     return "".join([*lines[:3], lines[3].rpartition(",")[0] + ",n/a\n", *lines[4:]])
 
 
+def with_comma(text):
+    lines = text.replace(",", ";").splitlines(keepends=True)
+    return "".join([*lines[:3], lines[3].rpartition(";")[0] + ";0,8662\n", *lines[4:]])
+
+
 def twice(text):
     return text + text.splitlines(keepends=True)[1]
 
@@ -206,6 +211,7 @@ def one_cell(text):
         (without_column, "no column 'dice' (did you mean 'dcie'?)"),
         (without_rows, "holds no rows"),
         (with_word, "row 4: the dice 'n/a' is no finite number"),
+        (with_comma, "leave the row out: numbers take a decimal point, 0.8662, not a comma"),
         (twice, "hold two scores of the same thing"),
         (one_image_less, "has no score of p7 / p7_1"),
         (one_cell, "has one cell only, net0 + bce"),

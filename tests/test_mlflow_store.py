@@ -49,6 +49,26 @@ def test_a_deleted_experiment_is_named_with_the_way_to_restore_it(made_cars, tmp
     assert len(runs_in(store.local_uri(tmp_path))[1]) == 2
 
 
+@pytest.mark.parametrize(
+    ("uri", "reason", "busy"),
+    [
+        ("sqlite:////data/mlflow.db", tracker.NO_ANSWER, True),
+        ("sqlite:////data/mlflow.db", "database is locked", True),
+        ("sqlite:////data/mlflow.db", "no such table: runs", False),
+        ("http://127.0.0.1:5000", tracker.NO_ANSWER, False),
+    ],
+)
+def test_a_local_store_in_use_elsewhere_is_named_as_that_and_not_as_a_server_that_is_away(tmp_path, uri, reason, busy):
+    said = []
+    session = SimpleNamespace(uri=uri, output_dir=tmp_path, _warn=said.append, _monitors={})
+    tracker.Session.on_failure(session, reason)
+    (sentence,) = said
+    assert sentence.startswith(f"MLflow at {uri} is away ({reason})") and "its record on disk is complete" in sentence
+    assert sentence.endswith(f"this uploads it: python run.py sync --tracking-uri {uri} --output-dir {tmp_path}")
+    assert ("another command is using this file, or the machine is busy. Nothing is lost." in sentence) == busy
+    assert ("When MLflow is back" in sentence) != busy
+
+
 @pytest.mark.parametrize("uri", ["mlruns", "./mlruns", "file:///tmp/mlruns"])
 def test_a_folder_is_no_store_any_more(uri, command, monkeypatch, tmp_path):
     code, _, complaint = command("--tracking-uri", uri)

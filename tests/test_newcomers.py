@@ -76,6 +76,14 @@ def test_pull_requests_and_the_project_run_every_test_once():
     assert '--ignore=tests/people -m "not slow"' in recipes["test"] and "-m slow" in recipes["test-all"]
 
 
+def test_make_announces_what_it_installs_before_it_does():
+    recipes = re.findall(r"^(\.venv.*?):.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    announced = {name: lines.partition("-r requirements")[0] for name, lines in recipes}
+    assert {".venv/runtime", ".venv-page/complete"} <= set(announced)
+    for name in (".venv/runtime", ".venv-page/complete"):
+        assert re.search(r'^\t@echo "Installing the packages of requirements', announced[name], re.M), name
+
+
 def test_the_citation_names_the_licence_and_what_the_models_come_from():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors"} <= set(citation)  # what the format requires

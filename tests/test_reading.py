@@ -18,7 +18,7 @@ from experiments.data import images, run_inputs
 from experiments.data.groups import suggest_pattern
 from experiments.data.reading import Reading, ValueRange, cache_name, intensity_scale
 from experiments.data.samples import read_image, read_mask
-from experiments.inference import demo
+from experiments.inference import demo, predict
 from experiments.inference import predictor as predicting
 from registry import InputError
 from tests.conftest import examples, run_folder, small
@@ -364,6 +364,128 @@ def test_colours_and_alpha_that_contradict_each_other_are_refused(tmp_path):
         read_mask(tmp_path / "mask.png")
     assert np.array_equal(read_mask(tmp_path / "mask.png", channel="alpha"), mask)
     assert np.array_equal(read_mask(tmp_path / "mask.png", channel="colour"), ~mask)
+
+
+def test_predict_warns_of_12_bits_that_a_run_without_a_scale_reads_almost_black(tmp_path, capsys):
+    def warned(scale=None, **depths):
+        for name, (kind, high) in depths.items():
+            cv2.imwrite(str(tmp_path / f"{name}.png"), np.linspace(0, high, 600).reshape(20, 30).astype(kind))
+        predict._warn_of_dark([tmp_path / f"{name}.png" for name in depths], SimpleNamespace(intensity=scale))
+        return capsys.readouterr().out
+
+    said = warned(a=(np.uint16, 4095), b=(np.uint16, 3000), c=(np.uint8, 255))
+    assert said.count("WARNING") == 1 and "2 of 3 images have more than 8 bits, with values up to 4095" in said
+    assert read_image(tmp_path / "a.png").max() == 16 and "train with --intensity 0:4095." in said
+    assert not warned(scale=(0.0, 4095.0), a=(np.uint16, 4095))
+    assert not warned(a=(np.uint16, 4095), b=(np.uint16, 60000)) and not warned(c=(np.uint8, 255))
+    assert not warned(a=(np.uint16, 200)) and read_image(tmp_path / "a.png").max() == 200
+
+
+def numbered(count, kind):
+    """A mask maker of labels 1 to `count`, a few pixels each, in an order of their own."""
+    return lambda mask, _: Image.fromarray((np.arange(mask.size).reshape(mask.shape) % (count + 1)).astype(kind))
+
+
+@pytest.mark.parametrize(("count", "kind"), [(2, np.uint16), (300, np.uint16), (20, np.uint8), (100, np.uint8)])
+def test_instance_labels_are_recognised_and_read_as_any_value_but_0(tmp_path, count, kind):
+    numbered(count, kind)(np.zeros((48, 64)), 0).save(tmp_path / "mask.png")
+    with pytest.raises(
+        InputError, match=r"look like instance labels.* type --foreground nonzero.*such as --foreground 1"
+    ):
+        read_mask(tmp_path / "mask.png")
+    marked = read_mask(tmp_path / "mask.png", values.typed("foreground", ["nonzero"]))
+    assert np.array_equal(marked, np.arange(48 * 64).reshape(48, 64) % (count + 1) > 0)
+
+
+def test_nonzero_is_any_colour_but_black_and_a_choice_with_a_key_of_its_own(tmp_path):
+    mask, path = scene(64, 48, 0)[1], tmp_path / "mask.png"
+    each = np.random.default_rng(0).integers(1, 256, (20, 3), dtype=np.uint8)  # 20 objects
+    colours = each[np.arange(mask.size).reshape(mask.shape) % 20] * mask[..., None]
+    Image.fromarray(colours).save(path)
+    with pytest.raises(InputError, match="or --foreground nonzero where every colour but 0,0,0 is the object"):
+        read_mask(path)
+    assert np.array_equal(read_mask(path, ("nonzero",)), mask)
+    for picture in (Image.fromarray(mask), Image.fromarray(mask.astype(np.uint8) * 255), red(mask, 0)):
+        picture.save(path)
+        assert np.array_equal(read_mask(path, ("nonzero",)), mask)
+    Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.jpg")
+    with pytest.raises(InputError, match="is a JPEG of more than 2 values"):
+        read_mask(tmp_path / "mask.jpg", ("nonzero",))
+    config = RunConfig(foreground=values.typed("foreground", "nonzero"))
+    assert config.foreground == ("nonzero",) and config.to_dict()["foreground"] == ["nonzero"]
+    assert len({config.key, RunConfig().key, RunConfig(foreground=(1,)).key}) == 3
+    with pytest.raises(InputError, match="nonzero means any value but 0: name no others"):
+        values.typed("foreground", ["nonzero", "1"])
+
+
+def test_values_and_colours_in_one_folder_are_answered_with_colours_for_both(tmp_path):
+    mask = scene(64, 48, 0)[1]
+    forms = {"red": red(mask, 0), "white": Image.fromarray(mask.astype(np.uint8) * 255)}
+    forms["one"] = Image.fromarray(mask.astype(np.uint8))
+    for name, picture in forms.items():
+        picture.save(tmp_path / f"{name}.png")
+    with pytest.raises(
+        InputError, match=r"name colours of the object, such as --foreground 255,0,0, .*255,255,255 for 255"
+    ):
+        read_mask(tmp_path / "red.png", (1,))
+    given = values.typed("foreground", ["255,0,0", "1", "255", "255,255,255"])
+    with pytest.raises(InputError, match="values and colours cannot be mixed in one folder") as refused:
+        read_mask(tmp_path / "red.png", given)
+    words = str(refused.value).rstrip(".").partition("--foreground ")[2].split()
+    assert sorted(words) == ["1,1,1", "255,0,0", "255,255,255"]
+    for name in forms:
+        assert np.array_equal(read_mask(tmp_path / f"{name}.png", values.typed("foreground", words)), mask)
+
+
+def test_masks_that_foreground_empties_are_named_with_what_they_hold(command, tmp_path):
+    def mixed(mask, number):
+        return red(mask, 0) if number < 3 else Image.fromarray(mask.astype(np.uint8) * 255)
+
+    root = write_masks(tmp_path / "pairs", mixed)
+    words = ("data", "verify", "--data", "folder", "--data-dir", root, "--foreground")
+    code, shown, _ = command(*words, "255,0,0")
+    assert code == 1 and shown.count("holds 0 and 255, none of --foreground 255,0,0. ") == 9
+    assert "(255,255,255 for 255)" in shown and "marks nothing" not in shown and "9 problems in" in shown
+    assert command(*words, "255,0,0", "255,255,255")[0] == 0
+    shown = command(*words, "0,0,255")[1]
+    assert "1 problem in" in shown and "no object: All 12 masks are empty. The mask" in shown
+    assert "holds the colours 0,0,0 and 255,0,0, none of --foreground 0,0,255" in shown
+
+
+def test_training_counts_the_masks_that_foreground_empties_where_most_are(tmp_path, capsys):
+    def warned(empty):
+        run_inputs._log_once.cache_clear()
+        made = inputs(root, foreground=(2,))
+        masks = np.ones((len(made.samples), 4, 4), bool)
+        rows = [row for row, sample in enumerate(made.samples) if sample in made.parts.train]
+        masks[rows[:empty]] = False
+        capsys.readouterr()
+        run_inputs._warn_of_foreground(made, SimpleNamespace(masks=masks))
+        return capsys.readouterr().out, len(rows)
+
+    root = write_masks(tmp_path / "pairs", classes)
+    said, train = warned(empty=6)
+    assert f"WARNING: 6 of {train} masks of the training images are empty at 192x128 (--foreground 2). See" in said
+    assert not warned(empty=train // 2)[0] and not warned(empty=train)[0], "all of them: another warning"
+
+
+@pytest.mark.parametrize("part", ["images", "masks"])
+def test_a_tiff_of_several_pages_is_named_once_by_verify_and_before_training(command, tmp_path, capsys, part):
+    root = write_depths(tmp_path / "pairs", "uint8", 0, 255, "tif")
+    for path in sorted((root / "masks").iterdir()):
+        Image.open(path).save(path.with_suffix(".tif"))
+        path.unlink()
+    path = root / part / "p3.tif"
+    page = Image.open(path).copy()
+    page.save(path, save_all=True, append_images=[page.transpose(Image.Transpose.ROTATE_180)] * 2)
+    sentence = f"1 of 24 TIFF files have several pages, such as {path} (3 pages: only the first is read)."
+    code, shown, _ = command("data", "verify", "--data", "folder", "--data-dir", root)
+    assert code == 0 and shown.count(sentence) == 1, shown
+    capsys.readouterr()
+    (made,) = [sample for sample in inputs(root).samples if sample.name == "p3.tif"]
+    assert capsys.readouterr().out.count(sentence) == 1
+    read = made.read_image()[..., 0] if part == "images" else made.read_mask() * np.uint8(255)
+    assert np.array_equal(read, np.asarray(page))
 
 
 def write_turned(root, turned, count=12):

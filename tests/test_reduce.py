@@ -49,6 +49,7 @@ def test_all_photographs_that_exist_at_both_sizes_get_the_same_bytes(tmp_path):
 def test_the_command_reduces_the_published_cars_only(cars, tmp_path, command):
     code, out, _ = command("data", "reduce", "--data-dir", cars, "--output", tmp_path / "small")
     assert code == 0 and "4 pairs of 2 cars at 384x256. The published studies used 270 cars." in out
+    assert "Repeat a study" not in out and f"python run.py --data carvana --data-dir {tmp_path / 'small'}" in out
     samples = build(tmp_path / "small")
     assert {sample.group for sample in samples} == set(reduce.published_cars()[:2])
     with Image.open(samples[0].image) as picture:
@@ -58,6 +59,17 @@ def test_the_command_reduces_the_published_cars_only(cars, tmp_path, command):
     assert fingerprint(build(tmp_path / "small")) == again
     assert command("data", "reduce", "--data-dir", cars, "--output", tmp_path / "all", "--every-car")[0] == 0
     assert len(build(tmp_path / "all")) == 6
+
+
+def test_a_study_is_offered_only_where_its_cars_are_there_at_its_size(cars, tmp_path, command, monkeypatch):
+    two = reduce.published_cars()[:2]
+    monkeypatch.setattr(reduce, "published_cars", lambda: two)
+    words = ("data", "reduce", "--data-dir", cars, "--output")
+    code, out, _ = command(*words, tmp_path / "small")
+    assert code == 0 and "Repeat a study: python run.py study two_by_two --published" in out
+    for name, flags in (("all", ("--every-car",)), ("other", ("--size", "192x128"))):
+        code, out, _ = command(*words, tmp_path / name, *flags)
+        assert code == 0 and "Repeat a study" not in out and "Train on them" in out
 
 
 def test_a_reduced_mask_is_the_area_average_above_one_half():

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import subprocess
 import sys
 
@@ -52,6 +54,38 @@ def test_what_score_appends_judge_reads(masks, command):
     assert code == 0
     (found,) = json.loads(shown)["datasets"]
     assert (found["comparisons"][0]["a"], found["comparisons"][0]["verdict"]) == ("good", "better")
+
+
+def test_images_without_a_pattern_count_as_images_in_score_and_in_judge(masks, command):
+    Image.open(masks / "truth" / "pat0_0.png").save(masks / "truth" / "pat9_9.png")  # without a prediction
+    code, shown, _ = scored(command, masks)
+    assert code == 1 and "The names of the 6 images share prefixes" in shown and "would make 3 groups" in shown
+    assert "intervals of judge are too narrow" in shown and "of the split" not in shown
+    (other,) = re.findall("^Next, .*: python run.py (score OTHER .* --append)$", shown, re.MULTILINE)
+    assert command(*shlex.split(other.replace("OTHER", str(masks / "poor"))))[0] == 1
+    grouped = scored(command, masks, "--group-pattern", r"(pat\d+)")  # refused: of two methods, without --append
+    assert grouped[0] == 2
+    path = masks / "s.csv"
+    for words in (("--group", "group", "--image", "image"), ("--image", "image")):
+        code, said, _ = command("judge", path, "--score", "dice", "--cell", "cell", *words)
+        assert code == 0 and "Paired over 6 images" in said and "Each image counts as independent" in said
+
+
+def test_after_the_first_method_the_second_is_next_and_then_judge(masks, command):
+    words = ("--group-pattern", r"(pat\d+)", "--seed", "3", "--foreground", "1")
+    code, shown, _ = scored(command, masks, *words)
+    lines = shown.splitlines()
+    assert code == 0 and "share prefixes" not in shown and "not know which images the method was trained on" in shown
+    assert lines[-1].startswith("Then: python run.py judge ") and "--append" in lines[-2]
+    assert command(*shlex.split(lines[-2].partition("run.py ")[2].replace("OTHER", str(masks / "poor"))))[0] == 0
+    rows = list(csv.DictReader((masks / "s.csv").read_text().splitlines()))
+    assert {(row["cell"], row["seed"]) for row in rows} == {("good", "3"), ("poor", "3")}
+    assert {row["group"] for row in rows} == {"pat0", "pat1", "pat2"}
+    words = ("--cell", "third", "--append", *words)
+    judging = scored(command, masks, *words, folder="poor")[1].splitlines()[-1]
+    assert judging.startswith("Next: python run.py judge ")
+    code, said, _ = command(*shlex.split(judging.partition("run.py ")[2]))
+    assert code == 0 and "independent" not in said
 
 
 def test_the_mean_of_images_with_an_object_stands_beside_a_mean_that_empty_ones_raise(masks, command):

@@ -104,6 +104,23 @@ def test_a_fault_is_named_with_its_file_and_what_to_do(command, cars, fault):
     assert any(verb in line for verb in ("emove", "Add", "Fetch", "again"))
 
 
+def test_a_mask_that_cannot_be_used_and_has_another_size_is_named_with_both(command, cars):
+    sample = carvana.build(cars)[37]
+    Image.fromarray(np.arange(50 * 64, dtype=np.uint8).reshape(64, 50)).save(sample.mask)
+    code, shown, _ = command("data", "verify", "--data-dir", cars)
+    assert code == 1 and "2 problems in" in shown and "not binary" in shown
+    assert f"{sample.image} is 96x64 and its mask {sample.mask} is 50x64" in shown
+
+
+def test_masks_that_are_all_empty_are_one_problem_beside_the_others(command, cars):
+    for sample in carvana.build(cars):
+        empty_mask(sample)
+    path, words = truncated(carvana.build(cars)[5])
+    code, shown, _ = command("data", "verify", "--data-dir", cars)
+    assert code == 1 and "2 problems in" in shown and f"The image {path} is {words}" in shown
+    assert shown.count("marks nothing") == 1 and "All 128 masks are empty" in shown
+
+
 def test_all_faults_are_listed_in_one_walk(command, cars):
     listed = [fault(sample) for fault, sample in zip(FAULTS, carvana.build(cars)[::12], strict=False)]
     code, shown, _ = command("data", "verify", "--data-dir", cars)

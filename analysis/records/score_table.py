@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from registry import InputError, did_you_mean
 
 JOIN = " + "  # between the values of several --cell columns
 CELL, ROW, TEXT, COLUMN, VALUE, UNIT = "\0cell", "\0row", "\0text", "\0column", "\0value", "\0unit"  # never a file's
+SUFFIX = r"\.[^./]*$"  # of a file's name
 LARGEST = 1e100  # above it means and variances overflow
 
 
@@ -60,6 +62,18 @@ def read_score_tables(path: Path, columns: Columns) -> Tables:
             str(cell): _by_seed_and_group(rows, columns) for cell, rows in part.groupby(CELL, sort=False)
         }
     return tables
+
+
+def groups_are_images(path: Path, columns: Columns) -> bool:
+    """Whether the column of groups only repeats the images' names, as `score` and runs on images without known groups
+    write it. Raises InputError for a file that cannot be read, or a missing column.
+    """
+    if columns.group is None or columns.image is None or columns.group == columns.image:
+        return False
+    pairs = _read(path, columns)[[columns.group, columns.image]].drop_duplicates()
+    groups, names = pairs[columns.group], pairs[columns.image]
+    repeated = (groups == names) | (groups == names.str.replace(SUFFIX, "", regex=True))
+    return bool(groups.is_unique and names.is_unique and repeated.all())
 
 
 def _read(path: Path, columns: Columns) -> pd.DataFrame:
@@ -116,9 +130,11 @@ def _numbers(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     if len(wrong):
         first = wrong.iloc[0]
         what = "no finite number" if not np.isfinite(scores[wrong.index[0]]) else "too large"
+        comma = re.fullmatch(r"\s*([+-]?\d*),(\d+)\s*", first[TEXT])
+        decimal = f": numbers take a decimal point, {comma[1]}.{comma[2]}, not a comma" if comma else ""
         raise InputError(
             f"{path}, row {first[ROW]}: the {first[COLUMN]} '{first[TEXT]}' is {what}. "
-            "Correct it, or leave the row out."
+            f"Correct it, or leave the row out{decimal}."
         )
     return frame.assign(**{VALUE: scores})
 

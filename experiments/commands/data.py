@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App
 
-from experiments.commands.flags import ImageFlags, flag, parse_flags, setting_flags
+from experiments.commands.flags import ImageFlags, flag, parse_flags, setting_flags, switch
 from experiments.config import types
 from experiments.config.schema import DATA_DIRS
 from experiments.runtime.progress import count
@@ -157,7 +157,7 @@ def reduce(
     data_dir: DataDir = DATA_DIRS["carvana"],
     output: Annotated[Path, flag("folder of the reduced copies", "Data")] = Path("data/carvana_384x256"),
     size: Annotated[types.Size, flag("image size (default: 384x256)")] = (384, 256),
-    every_car: Annotated[bool, flag("all cars, not only the 270 of the published studies")] = False,
+    every_car: Annotated[bool, switch("all cars, not only the 270 of the published studies")] = False,
 ) -> int:
     """Reduce Carvana to the copies that the published studies used, byte for byte.
 
@@ -165,15 +165,17 @@ def reduce(
 
     Example: python run.py data reduce --data-dir data/carvana --output data/carvana_384x256
     """
-    from experiments.data.reduce import published_cars, reduce_carvana
+    from experiments.data.reduce import SIZE, published_cars, reduce_carvana
 
     def work(show: Show) -> list[str]:
         pairs, cars = reduce_carvana(data_dir, output, size, every_car, show)
-        published = len(published_cars())
+        published, place = len(published_cars()), shlex.quote(str(output))
         missing = f" The published studies used {published} cars." if not every_car and cars < published else ""
+        repeat = f"Repeat a study: python run.py study two_by_two --published --data-dir {place}"
+        train = f"Train on them: python run.py --data carvana --data-dir {place} --model unet"
         return [
             f"{output} holds {pairs} pairs of {cars} cars at {size[0]}x{size[1]}.{missing}",
-            f"Repeat a study: python run.py study two_by_two --published --data-dir {shlex.quote(str(output))}",
+            repeat if cars == published and not every_car and size == SIZE else train,
         ]
 
     return _write(output, f"reducing into {output}", work, PAIRS_WRITTEN)

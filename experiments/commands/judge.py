@@ -15,7 +15,8 @@ from registry import InputError
 Column = str | None
 Json = Annotated[str | None, flag("write JSON to this file, or to standard output (-)", allow_leading_hyphen=True)]
 Accept = Annotated[
-    tuple[str, str] | None, flag("BASE CANDIDATE: exit 0 if the candidate is better, 3 if not, 4 if undecided")
+    tuple[str, str] | None,
+    flag("BASE CANDIDATE: exit 0 if the candidate is better, 3 if not, 4 if undecided", negative=()),
 ]
 Ledger = Annotated[Path | None, flag("with --accept: screen first, charge confirmations only, over many questions")]
 
@@ -44,7 +45,7 @@ def judge(
 
     Example: python run.py judge scores.csv --score dice --cell model loss --seed seed --group patient
     """
-    from analysis.records.score_table import Columns, read_score_tables
+    from analysis.records.score_table import Columns, groups_are_images, read_score_tables
     from analysis.verdicts import judge as verdicts
 
     _refuse_flags(bool(wide), bool(cell), bool(score), level, rope, ledger is not None and accept is None)
@@ -52,7 +53,8 @@ def judge(
     columns = Columns(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
     tables = read_score_tables(scores, columns)
     question = verdicts.Question(baseline, rope, not lower_is_better, level)
-    unit, seeded = "group" if group else "image" if image else "", seed is not None
+    grouped, seeded = group is not None and not groups_are_images(scores, columns), seed is not None
+    unit = "group" if grouped else "image" if image else ""
     judgements = verdicts.judge(tables, unit, seeded, question) if json or html or not accept else []
     code = _accept(accept, tables, unit, seeded, question, ledger, json == "-") if accept else 0
     if html:
@@ -97,31 +99,46 @@ def score(
 
     Example: python run.py score predicted masks --output scores.csv --cell nnunet --seed 0
     """
-    import shlex
-
-    from experiments.evaluation.score_masks import mean_dice, nothing_marked, pair_masks, score_masks, write_rows
+    from experiments.evaluation import score_masks as scoring
     from experiments.inference.input_files import report_skipped
     from experiments.runtime.interrupts import Stop, interruptible
     from experiments.runtime.output_files import OutputFiles
     from experiments.runtime.progress import progress_counter
 
     def work(stop: Stop) -> int:
-        samples, left_out, skipped = pair_masks(predictions, truth, group_pattern)
+        samples, left_out, skipped = scoring.pair_masks(predictions, truth, group_pattern)
         read = [path for sample in samples for path in sample.files]
         OutputFiles.beside(output).check([output.name], read)
         with progress_counter("scoring masks", stop.check) as show:
             name = (cell or predictions.resolve().name).encode("utf-8", "replace").decode("utf-8")
-            rows = score_masks(samples, name, "" if seed is None else str(seed), show, skipped, foreground or ())
-        write_rows(output, rows, append, read)
-        print(f"{len(rows)} masks, {mean_dice(rows)}. Written: {output}")
-        if warning := nothing_marked(rows):
-            print(warning)
-        by_seed = "" if seed is None else " --seed seed"
-        where = shlex.quote(str(output))
-        print(f"Next: python run.py judge {where} --score dice --cell cell{by_seed} --group group --image image")
+            label = "" if seed is None else str(seed)
+            rows = scoring.score_masks(samples, name, label, show, skipped, foreground or ())
+        cells = scoring.write_rows(output, rows, append, read)
+        print(f"{len(rows)} masks, {scoring.mean_dice(rows)}. Written: {output}")
+        names = scoring.suspicious_names(samples, rows) if group_pattern is None else ""
+        for notice in filter(None, (scoring.nothing_marked(rows), names, scoring.UNKNOWN)):
+            print(notice)
+        named, pattern = [str(value) for value in foreground or ()], [group_pattern] if group_pattern else []
+        flags = {"--group-pattern": pattern, "--foreground": named, "--seed": [label] if label else []}
+        print("\n".join(_after_score(truth, output, cells, flags)))
         return report_skipped(skipped, left_out, list_skipped)
 
     return interruptible(work)
+
+
+def _after_score(truth: Path, output: Path, cells: int, flags: dict[str, list[str]]) -> list[str]:
+    """What to type after `score`: of one method only, that another one comes first, with the same `flags`."""
+    import shlex
+
+    where, given = shlex.quote(str(output)), {name: values for name, values in flags.items() if values}
+    units = "--group group --image image" if "--group-pattern" in given else "--image image"
+    by_seed = " --seed seed" if "--seed" in given else ""
+    judging = f"python run.py judge {where} --score dice --cell cell{by_seed} {units}"
+    if cells > 1:
+        return [f"Next: {judging}"]
+    words = [str(truth), *(word for name, values in given.items() for word in (name, *values))]
+    other = f"python run.py score OTHER {shlex.join(words)} --output {where} --append"
+    return [f"Next, for OTHER, the method to compare it with: {other}", f"Then: {judging}"]
 
 
 def _output_files(scores: Path, json: str | None, html: Path | None) -> dict[str, Any]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from experiments.commands.flags import OutputDir, TrackingUri, flag
+from experiments.commands.flags import OutputDir, TrackingUri, flag, switch
 from experiments.config import types
 
 Check = Annotated[
-    bool, flag("write nothing; exit 1 where a page, picture or table is not what the committed results give")
+    bool, switch("write nothing; exit 1 where a page, picture or table is not what the committed results give")
 ]
 Verify = Annotated[
     types.CountOrZero, flag("re-run N training runs and check that scores are bit-identical", metavar="N")
@@ -24,13 +24,13 @@ def report(
     /,
     *,
     check: Check = False,
-    latex: Annotated[bool, flag("also write a LaTeX table")] = False,
+    latex: Annotated[bool, switch("also write a LaTeX table")] = False,
     html: Annotated[Path | None, flag("write one self-contained HTML page to this file")] = None,
     verify: Verify = 0,
     data_dir: Annotated[Path | None, flag("with --verify: dataset directory")] = None,
     photographs: Photographs = None,
     credit: Annotated[str | None, flag("source and licence of --photographs")] = None,
-    tag: Annotated[bool, flag("also set the verdicts as tags of the runs in MLflow")] = False,
+    tag: Annotated[bool, switch("also set the verdicts as tags of the runs in MLflow")] = False,
     output_dir: OutputDir = Path("outputs"),
     tracking_uri: TrackingUri = None,
     results_dir: Annotated[Path | None, flag("directory of committed results (default: analysis/results)")] = None,

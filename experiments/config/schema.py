@@ -82,7 +82,8 @@ class RunConfig:
         None, "folder data: regular expression whose (first) group is an image's group", "Data"
     )
     foreground: Foreground = setting(
-        (), "masks of classes: values and colours (R,G,B) that are the object (default: masks are binary)", "Data",
+        (), "masks of classes: values and colours (R,G,B) that are the object, or nonzero: any value but 0 "
+        "(default: masks are binary)", "Data",
         since="0.2",
     )  # fmt: skip
     mask_channel: MaskChannel = setting(

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from cyclopts import CoercionError, Parameter, Token
 from cyclopts.validators import Number
 
+NONZERO = "nonzero"  # as the foreground of masks: any value but 0
 DIGITS = "[0-9]{1,18}"  # more than any setting needs, and fewer than Python refuses to convert
 
 
@@ -128,12 +129,18 @@ def _foreground(_: Any, tokens: Sequence[Token]) -> tuple[int | str, ...]:
     for word in words:
         if re.fullmatch("[0-9]{1,10}", word):
             values.append(int(word))
+        elif word == NONZERO:
+            values.append(NONZERO)
         elif (colour := re.fullmatch("([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})", word)) and max(
             map(int, colour.groups())
         ) < 256:
             values.append(",".join(str(int(level)) for level in colour.groups()))
         else:
-            raise ValueError(f'"{word}" is neither a value of a mask, such as 1, nor a colour R,G,B, such as 255,0,0.')
+            raise ValueError(
+                f'"{word}" is neither a value of a mask, such as 1, nor a colour R,G,B, such as 255,0,0, nor {NONZERO}.'
+            )
+    if NONZERO in values and len(set(values)) > 1:
+        raise ValueError(f"{NONZERO} means any value but 0: name no others beside it.")
     return tuple(sorted(set(values), key=lambda value: (isinstance(value, str), value)))
 
 

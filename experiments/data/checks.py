@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data.carvana import is_known_faulty
-from experiments.data.images import orient, read_header
+from experiments.data.images import image_size, orient, read_header
 from experiments.data.listing import Listing, Problem
+from experiments.data.masks import describe_values
 from experiments.data.samples import Sample, describe_sizes
 from experiments.runtime.prefetch import prefetch
 from registry import InputError
@@ -24,6 +25,7 @@ Progress = Callable[[int, int], None]  # (done, total)
 
 SIDE, SIGMA = 64, 1.0  # of the signature: its width and height, and the Gaussian that removes coarse shading
 ALIKE = 0.94  # the correlation from which two images count as copies of one
+EMPTY = "empty mask"
 ROWS = 512  # signatures compared at a time: bounds the memory
 
 
@@ -74,11 +76,22 @@ def check_dataset(listing: Listing, part: Mapping[str, str], progress: Progress 
         if progress:
             progress(done, len(listing.samples))
     problems = sorted(listing.problems + listing.left_out)
-    problems += [problem for pair in pairs for problem in pair.problems]
+    problems += _of_pairs(pairs)
     problems += [*_duplicates(pairs, part), *_near_duplicates(pairs, part)]
     if raw := raw_masks(listing.samples):
         problems.append(Problem(listing.samples[0].mask.parent, "masks on raw pixels", raw))
     return DatasetReport(pairs, problems, [s for s in listing.samples if is_known_faulty(s.name)])
+
+
+def _of_pairs(pairs: Sequence[PairCheck]) -> list[Problem]:
+    """The problems of all pairs; where no mask has an object, one in place of that of each."""
+    shares = [pair.foreground for pair in pairs if pair.foreground is not None]
+    problems = [problem for pair in pairs for problem in pair.problems]
+    if len(shares) < 2 or any(shares):
+        return problems
+    first, *_ = empty = [problem for problem in problems if problem.what == EMPTY]
+    others = [problem for problem in problems if problem.what != EMPTY]
+    return [Problem(first.path.parent, "no object", f"All {len(empty)} masks are empty. {first.text}"), *others]
 
 
 def check_pair(sample: Sample) -> PairCheck:
@@ -89,10 +102,9 @@ def check_pair(sample: Sample) -> PairCheck:
     share = None if mask is None else float(mask.mean())
     if share in (0.0, 1.0):
         problems.append(_one_sided(sample, share == 0.0))
+    problems += _other_size(sample, image, mask)
     if image is None:
         return PairCheck(sample, problems, foreground=share)
-    if mask is not None and image.shape[:2] != mask.shape:
-        problems.append(Problem(sample.image, "sizes differ", describe_sizes(sample, mask.shape)))
     digest = hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
     return PairCheck(sample, problems, (image.shape[1], image.shape[0]), share, digest, signature(image))
 
@@ -105,10 +117,31 @@ def _try(read: Callable[[], NDArray[Any]], path: Path, problems: list[Problem]) 
         return None
 
 
+def _other_size(sample: Sample, image: NDArray[Any] | None, mask: NDArray[Any] | None) -> list[Problem]:
+    """The problem of a mask of another size than its image; the size of a file that cannot be used is its header's."""
+    try:
+        size = image_size(sample.image)[::-1] if image is None else image.shape[:2]
+        other = image_size(sample.mask)[::-1] if mask is None else mask.shape
+        if size == other or (mask is None and sample.reading.mask_exif == "image"):
+            return []
+        return [Problem(sample.image, "sizes differ", describe_sizes(sample, other))]
+    except InputError:  # a header that tells nothing, or a folder of masks
+        return []
+
+
 def _one_sided(sample: Sample, empty: bool) -> Problem:
-    kind, extent = ("empty", "nothing") if empty else ("full", "the whole image")
+    named, reading = " ".join(map(str, sample.reading.foreground)), sample.reading
+    held = describe_values(sample.mask, reading.mask_channel) if empty and named else ""
+    if held:
+        grey = ", as a colour (255,255,255 for 255)" if "," in named and not held.startswith("the colours") else ""
+        text = (
+            f"The mask {sample.mask} holds {held}, none of --foreground {named}. If any of these is the object, name "
+            f"it as well{grey}; otherwise remove the pair, or keep it only if it is correct."
+        )
+        return Problem(sample.mask, EMPTY, text)
+    kind, extent = (EMPTY, "nothing") if empty else ("full mask", "the whole image")
     text = f"The mask {sample.mask} marks {extent}. Draw it again or remove the pair; keep it only if it is correct."
-    return Problem(sample.mask, f"{kind} mask", text)
+    return Problem(sample.mask, kind, text)
 
 
 def fits_raw_pixels(sample: Sample) -> bool | None:

@@ -39,7 +39,10 @@ def suggest_pattern(names: Iterable[str]) -> tuple[str, int] | None:
     return min(patients or found, key=lambda row: row[1], default=None)
 
 
-def ungrouped(samples: Sequence[Sample]) -> str:
+DIVIDED = "views of one patient or scene may be on both sides of the split"
+
+
+def ungrouped(samples: Sequence[Sample], consequence: str = DIVIDED) -> str:
     """The sentence for names that look like those of patients or scenes, where each image is a group of its own."""
     if len({sample.group for sample in samples}) < len(samples):
         return ""
@@ -48,8 +51,8 @@ def ungrouped(samples: Sequence[Sample]) -> str:
         return ""
     pattern, count = suggested
     return (
-        f"The names of the {len(samples)} images share prefixes, but each image counts as a group: views of one "
-        f"patient or scene may be on both sides of the split. --group-pattern '{pattern}' would make {count} groups."
+        f"The names of the {len(samples)} images share prefixes, but each image counts as a group: {consequence}. "
+        f"--group-pattern '{pattern}' would make {count} groups."
     )
 
 

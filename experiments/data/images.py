@@ -58,6 +58,7 @@ class Header:
     colours: bool  # deep, and of several channels
     orientation: int  # of EXIF, 1 to 8; 1 is upright
     alpha: bool
+    pages: int = 1  # of a TIFF, whose first one is read
 
 
 @contextlib.contextmanager
@@ -155,9 +156,18 @@ def _header(path: Path, size: int, modified: int) -> Header | None:
             alpha = "A" in picture.getbands() or "transparency" in picture.info
             png = picture.format == "PNG"  # to look behind the pixels for EXIF data, Pillow would decode them
             turned = orientation(picture) if not png or "exif" in picture.info else 1
-            return Header(deep, deep and not picture.mode.startswith(("I", "F", "L")), turned, alpha)
+            colours = deep and not picture.mode.startswith(("I", "F", "L"))
+            return Header(deep, colours, turned, alpha, _pages(picture))
     except InputError:
         return None
+
+
+def _pages(picture: Image.Image) -> int:
+    """The number of pages of a TIFF, 1 where they cannot be counted and for other formats; leaves the first page."""
+    try:
+        return int(getattr(picture, "n_frames", 1)) if picture.format == "TIFF" else 1
+    except Exception:  # a damaged chain of pages behind a first one that may be complete
+        return 1
 
 
 def orientation(picture: Image.Image) -> int:

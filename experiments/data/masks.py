@@ -15,13 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from experiments.config.types import NONZERO
 from experiments.data.images import open_image, orient, to_turn
 from registry import InputError
 
 TOPS = (0, 1, 255, 65535)  # values of the object in a binary mask; 0: it has none
+INSTANCES = 8  # labels from 1 on without gaps that look like those of single objects; of more than 8 bits, 2 do
 CLASSES = 64  # a mask of more values is taken for a smoothed one, not for one of classes
+MANY_COLOURS = ", or --foreground nonzero where every colour but 0,0,0 is the object"
 EDGE = 12  # values this near to 0 or 255 are what JPEG makes of them
-Foreground = Sequence[int | str]  # values or indices, and colours as "255,0,0"
+Foreground = Sequence[int | str]  # values or indices, and colours as "255,0,0"; or "nonzero" alone
 
 
 def mask_files(mask: Path) -> list[Path]:
@@ -38,8 +41,8 @@ def read_mask(
 
     Args:
         path: The file, or a folder of PNGs whose objects are merged.
-        foreground: The values (of a palette image: indices) and colours that are the object. Without any the mask is
-            binary: 0/1 or 0/255 (16 bit: 0/65535).
+        foreground: The values (of a palette image: indices) and colours that are the object; "nonzero" for any but 0.
+            Without any the mask is binary: 0/1 or 0/255 (16 bit: 0/65535).
         channel: "colour", "alpha", or "auto": alpha where it alone varies.
         turned: The EXIF orientation to turn the mask by; None for its own, which a TIFF always has turned already.
 
@@ -177,6 +180,12 @@ def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
     values = np.unique(levels)
     shown = ", ".join(f"{value:g}" for value in values[:6]) + (" …" if len(values) > 6 else "")
     held = f"its {where} holds the values {shown}" if where else f"it holds the values {shown}"
+    if not where and picture.format != "JPEG" and _seem_instances(values):
+        return (
+            f"{held}, which look like instance labels, one number for each object (Cellpose, StarDist): type "
+            "--foreground nonzero, and any value but 0 is the object. If they are classes, name all values that are "
+            "the object in any of the masks, such as --foreground 1."
+        )
     if where or picture.format == "JPEG" or _seem_smoothed(values):
         smooth = "Save it again without smoothing or JPEG compression (as PNG)."
         return f"{held}; a mask holds 0 and 1, or 0 and 255. {smooth}"
@@ -185,7 +194,7 @@ def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
         others = [colour for colour in colours if colour != "0,0,0"]
         return (
             f"it holds the colours {' and '.join(colours[:6])}{' …' if len(colours) > 6 else ''}. Name those of the "
-            f"object, such as --foreground {others[0]}."
+            f"object, such as --foreground {others[0]}{MANY_COLOURS if len(colours) > 6 else ''}."
         )
     labels = [value for value in values if 0 < value < CLASSES] or [value for value in values if value != 0]
     others = [f"{value:g}" for value in labels]  # 255 beside labels mostly stands for pixels to be ignored
@@ -193,6 +202,16 @@ def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
     objects += f", or --foreground {' '.join(others)} for all" if 3 <= len(others) <= 6 else ""
     what = f"{held}; a mask without classes holds 0 and 1, or 0 and 255."
     return f"{what} Name all values that are the object in any of the masks, such as --foreground {objects}."
+
+
+def _seem_instances(values: NDArray[Any]) -> bool:
+    """Whether the values of a mask number its objects from 1 on, rather than name classes."""
+    labels, deep = values[values > 0], values.dtype.itemsize > 1
+    fewest = INSTANCES if not deep else 3 if values.dtype.kind == "f" else 2
+    if len(labels) < fewest or not bool((values == np.floor(values)).all()):
+        return False
+    smoothed = not deep and labels.max() >= 255 - EDGE
+    return not smoothed and len(labels) >= 0.8 * float(labels.max())  # an object at the rim may be cut off
 
 
 def _seem_smoothed(values: NDArray[Any]) -> bool:
@@ -207,27 +226,64 @@ def _colours(picture: Image.Image) -> list[str]:
     if picture.mode.startswith(("I", "F")):
         return []
     rgb = np.asarray(picture.convert("RGB"))
-    colours = np.unique(rgb.reshape(-1, 3), axis=0)
-    return [] if _grey(rgb) else [",".join(map(str, colour)) for colour in colours.tolist()]
+    codes = np.unique(rgb.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32))
+    return [] if _grey(rgb) else [f"{code >> 16},{code >> 8 & 255},{code & 255}" for code in codes.tolist()]
+
+
+def describe_values(path: Path, channel: str = "auto") -> str:
+    """The values or colours that a mask holds, such as "0 and 255", where any may be the object.
+
+    Empty for black alone, where the object is in the alpha channel, for a folder, and for a file that cannot be read.
+    """
+    if path.is_dir():
+        return ""
+    try:
+        with open_image(path, "mask") as picture:
+            alpha = alpha_channel(picture) if channel != "colour" else None
+            levels = _levels(picture, True)
+            colours = levels.ndim == 3
+            held = _colours(picture) if colours else [f"{value:g}" for value in np.unique(levels)]
+            if held in (["0"], ["0,0,0"]) or (alpha is not None and _uses_alpha(picture, alpha, channel)):
+                return ""
+    except InputError:
+        return ""
+    first, last = ", ".join(held[:-1][:6]), f" and {held[-1]}" if len(held) <= 6 else " …"
+    return ("the colours " if colours else "") + (first + last if first else held[0])
 
 
 def _is_foreground(values: NDArray[Any], picture: Image.Image, foreground: Foreground, path: Path) -> NDArray[np.bool_]:
-    if picture.format == "JPEG" and len(np.unique(values)) > CLASSES:
+    most = 2 if NONZERO in foreground else CLASSES
+    if picture.format == "JPEG" and len(np.unique(values)) > most:
         raise InputError(
-            f"The mask {path} is a JPEG of more than {CLASSES} values: compression has smoothed its classes. "
+            f"The mask {path} is a JPEG of more than {most} values: compression has smoothed its classes. "
             "Save it again as PNG."
         )
+    if NONZERO in foreground:
+        there: NDArray[np.bool_] = np.nan_to_num(values) != 0
+        return there if there.ndim == 2 else there.any(-1)
     numbers = [value for value in foreground if not isinstance(value, str)]
-    colours = [tuple(map(int, value.split(","))) for value in foreground if isinstance(value, str)]
-    numbers += [1] if picture.mode == "1" and 255 in numbers else []
+    named = [value for value in foreground if isinstance(value, str)]
     if values.ndim == 3 and numbers:
-        raise InputError(
-            f"The mask {path} has colours ({' and '.join(_colours(picture)[:6])}), not values: name colours of the "
-            "object, such as --foreground 255,0,0."
-        )
+        held = " and ".join(_colours(picture)[:6])
+        raise InputError(f"The mask {path} has colours ({held}), not values: {_colours_alone(numbers, named)}")
+    numbers += [1] if picture.mode == "1" and 255 in numbers else []
     marked = np.isin(values, numbers) if values.ndim == 2 else np.zeros(values.shape[:2], bool)
-    if colours:
+    if named:
         rgb = np.asarray(picture.convert("RGB"))
-        for colour in colours:
-            marked |= (rgb == np.array(colour)).all(-1)
+        for colour in named:
+            marked |= (rgb == np.array(tuple(map(int, colour.split(","))))).all(-1)
     return marked
+
+
+def _colours_alone(numbers: Sequence[int], colours: Sequence[str]) -> str:
+    """The advice where values were named and a mask has colours: a grey value is a colour as well."""
+    if not colours:
+        return (
+            "name colours of the object, such as --foreground 255,0,0, and, where other masks of the folder hold "
+            "values, these as colours too, such as 255,255,255 for 255."
+        )
+    every = dict.fromkeys([*colours, *(f"{value},{value},{value}" for value in numbers if value < 256)])
+    return (
+        "values and colours cannot be mixed in one folder, so name colours of the object only, a grey value V as "
+        f"V,V,V: --foreground {' '.join(every)}."
+    )

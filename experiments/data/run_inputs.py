@@ -241,9 +241,22 @@ def _determine_channel(reading: Reading, samples: Sequence[Sample]) -> tuple[Rea
 
 
 def _suspicions(config: RunConfig, samples: Sequence[Sample]) -> list[str]:
-    """Sentences about what a folder of one's own may hide: groups in the names, masks drawn on raw pixels."""
+    """Sentences about what a folder of one's own may hide: groups in the names, masks on raw pixels, further pages."""
     grouped = "" if config.group_pattern is not None or not takes_pattern(config.data) else ungrouped(samples)
-    return [notice for notice in (describe_turned(samples), grouped) if notice]
+    return [notice for notice in (describe_turned(samples), describe_pages(samples), grouped) if notice]
+
+
+def describe_pages(samples: Sequence[Sample]) -> str:
+    """The sentence about TIFFs of several pages, images or masks; empty without such files."""
+    tiffs = [path for sample in samples for path in sample.files if path.suffix.lower() in (".tif", ".tiff")]
+    pages = {path: header.pages for path, header in zip(tiffs, read_headers(tiffs), strict=True) if header is not None}
+    several = [path for path, number in pages.items() if number > 1]
+    if not several:
+        return ""
+    return (
+        f"{len(several)} of {len(tiffs)} TIFF files have several pages, such as {several[0]} ({pages[several[0]]} "
+        "pages: only the first is read)."
+    )
 
 
 def describe_turned(samples: Sequence[Sample]) -> str:
@@ -267,6 +280,7 @@ def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False
     """
     config, row = inputs.config, {sample: number for number, sample in enumerate(inputs.samples)}
     _warn_of_initial_weights(inputs)
+    _warn_of_foreground(inputs, pixels)
     without = [what for part, what in PARTS.items() if getattr(inputs.parts, part) and not inputs.objects(part, pixels)]
     for sentence, concerned in _nothing_to_find(inputs, without):
         if PARTS["val"] in concerned and (tuning or config.early_stopping):
@@ -280,6 +294,17 @@ def warn_before_training(inputs: RunInputs, pixels: Pixels, tuning: bool = False
     if leak := near_copies(pixels.images, rows, parts, [sample.name for sample, _ in listed]):
         leak += f" {PATTERN if takes_pattern(config.data) else MANIFEST}"
         _log_once(leak)
+
+
+def _warn_of_foreground(inputs: RunInputs, pixels: Pixels) -> None:
+    """Say if most training masks, but not all, have nothing that --foreground names."""
+    config, number = inputs.config, len(inputs.parts.train)
+    empty = number - inputs.objects("train", pixels) if config.foreground else 0
+    if number / 2 < empty < number:
+        _log_once(
+            f"WARNING: {empty} of {number} masks of the training images are empty at {config.size[0]}x{config.size[1]} "
+            f"(--foreground {' '.join(map(str, config.foreground))}). See what they hold: python run.py data verify."
+        )
 
 
 def _warn_of_initial_weights(inputs: RunInputs) -> None:

@@ -15,7 +15,7 @@ from experiments.data.groups import ungrouped
 from experiments.data.images import read_header
 from experiments.data.listing import Listing, Problem
 from experiments.data.reading import Reading, deep_ranges
-from experiments.data.run_inputs import determine_reading, list_folder, read_as, takes_pattern
+from experiments.data.run_inputs import describe_pages, determine_reading, list_folder, read_as, takes_pattern
 from experiments.runtime import progress
 from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
 from experiments.runtime.progress import count
@@ -39,7 +39,8 @@ def verify_data(args: ParsedArgs) -> int:
             print(f"{problem.what}: {problem.text}")
         _show_known_faulty(report)
         names = ungrouped(listing.samples) if takes_pattern(args.fields.get("data", "carvana")) else ""
-        for notice in [*notices, *_depths(report, reading), *_turned(report), *filter(None, [names])]:
+        others = filter(None, [describe_pages(listing.samples), names])
+        for notice in [*notices, *_depths(report, reading), *_turned(report), *others]:
             print(notice)
         _summarise(report, part)
         return _verdict(problems, folder)

@@ -10,6 +10,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of, pair_files
+from experiments.data.groups import ungrouped
 from experiments.data.listing import is_special, unread_files, unusable_names, without_doubles
 from experiments.data.masks import Foreground
 from experiments.data.samples import Sample, read_mask
@@ -21,7 +22,11 @@ from registry import InputError
 
 COLUMNS = ("cell", "seed", "set", "group", "image", *(metric.name for metric in fields(Scores)))
 Row = dict[str, str | int | float]
-
+UNKNOWN = (
+    "score does not know which images the method was trained on and writes set=test for all: leave its training images "
+    "out of the folder of true masks."
+)
+TOO_NARROW = "if several show one patient or scene, the intervals of judge are too narrow"
 
 LeftOut = list[tuple[str, Path]]  # (reason, file)
 
@@ -131,8 +136,14 @@ def mean_dice(rows: Sequence[Row]) -> str:
     return f"{text}, of images with an object {sum(there) / len(there):.4f} ({without})"
 
 
-def write_rows(path: Path, rows: Sequence[Row], append: bool, inputs: Iterable[Path] = ()) -> None:
-    """Write rows as CSV, or add them to a file that `score` wrote.
+def suspicious_names(samples: Sequence[Sample], rows: Sequence[Row]) -> str:
+    """The sentence for scored images whose names share prefixes though each is its own group; empty without such."""
+    scored = {row["image"] for row in rows}
+    return ungrouped([sample for sample in samples if sample.name in scored], TOO_NARROW)
+
+
+def write_rows(path: Path, rows: Sequence[Row], append: bool, inputs: Iterable[Path] = ()) -> int:
+    """Write rows as CSV, or add them to a file that `score` wrote. Returns the number of cells in the file.
 
     Raises:
         InputError: where the file is not the project's own or is an input; where, without `append`, it holds scores of
@@ -148,6 +159,7 @@ def write_rows(path: Path, rows: Sequence[Row], append: bool, inputs: Iterable[P
     table.writerows(rows)
     with disk_errors(path, "another --output"):
         files.write(path.name, (before + text.getvalue()).encode())
+    return len({row["cell"] for row in csv.DictReader(io.StringIO(before + text.getvalue()))})
 
 
 def _existing(path: Path, rows: Sequence[Row], append: bool) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.config.resolve import find_device
+from experiments.data.images import read_headers
+from experiments.data.reading import FULL, deep_ranges
 from experiments.inference.input_files import InputFiles, gather_images, report_skipped
 from experiments.inference.pictures import cutout, encode, grey, overlay
 from experiments.inference.predictor import InputImage, Predictor, predict_each
@@ -45,6 +47,7 @@ class PredictArgs:
     list_skipped: bool = False
 
 
+DARK, CHECKED = FULL[1] / 4, 32  # the values below which 16 bits are dark; images that are decoded to see it, at most
 UNFIT = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)  # names that a file system does not take
 
 
@@ -89,9 +92,24 @@ def _encoded(
     yield ".png", encode(".png", grey(mask), image.path)
 
 
+def _warn_of_dark(paths: list[Path], predictor: Predictor) -> None:
+    """Say if images of 16 bits, of which only the lower values are used, are read almost black."""
+    headers = read_headers(paths) if predictor.intensity is None else []
+    deep = [path for path, header in zip(paths, headers, strict=False) if header is not None and header.deep]
+    ranges = deep_ranges(deep[:: max(1, len(deep) // CHECKED)][:CHECKED]).values()
+    high = max((found.high for found in ranges if found.integer), default=FULL[1])
+    if high < DARK and any(found.is_ordinary for found in ranges):
+        progress.log(
+            f"WARNING: {len(deep)} of {len(paths)} images have more than 8 bits, with values up to {high:.10g}, and "
+            "the run, which has no intensity scale, reads them as full 16 bits, almost black: save them with 8 bits, "
+            f"or train with --intensity 0:{high:.10g}."
+        )
+
+
 def _predict(args: PredictArgs, found: InputFiles, files: OutputFiles, predictor: Predictor, stop: Stop) -> int:
     cut, names = math.log(args.threshold / (1 - args.threshold)), found.names
     skipped = list(found.errors)
+    _warn_of_dark(list(names), predictor)
 
     def write(image: InputImage, mask: NDArray[np.bool_]) -> InputError | None:
         stem = names[image.path]

@@ -19,6 +19,8 @@ from experiments.runtime.interrupts import Interrupted
 from experiments.tracking import store
 
 Result = TypeVar("Result")
+NO_ANSWER = "it does not answer"
+BUSY = (NO_ANSWER, "database is locked", "could not be acquired")  # reasons why a file in use elsewhere is away
 
 
 class WorkerThread:
@@ -48,7 +50,7 @@ class WorkerThread:
         self._calls.put(None)
         self._thread.join(timeout)
         if self._thread.is_alive():
-            self._fail("it does not answer")
+            self._fail(NO_ANSWER)
 
     def on_failure(self, reason: str, usable: bool = True) -> None:
         """Called once, when the thread stops because of an error; `usable`: whether waiting may help."""
@@ -128,9 +130,12 @@ class Session(WorkerThread):
             self.stop_monitor(run_id)
         place = without_password(self.uri)
         flags = f"--tracking-uri {shlex.quote(place)} --output-dir {shlex.quote(str(self.output_dir))}"
-        what = f"is away ({without_password(reason)})" if usable else f"cannot be used: {reason}"
-        self.trouble = f"MLflow at {place} {what}{'.' if usable else ''}"
+        what = f"is away ({without_password(reason)})." if usable else f"cannot be used: {reason}"
         then = "When MLflow is back" if usable else "Then"
+        if usable and store.local_path(self.uri) is not None and any(word in reason for word in BUSY):
+            what = f"{what[:-1]}: another command is using this file, or the machine is busy. Nothing is lost."
+            then = "When that command has ended"
+        self.trouble = f"MLflow at {place} {what}"
         self._warn(
             f"{self.trouble} The run goes on; its record on disk is complete. "
             f"{then}, this uploads it: python run.py sync {flags}"
