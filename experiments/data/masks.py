@@ -260,7 +260,7 @@ def _is_foreground(values: NDArray[Any], picture: Image.Image, foreground: Foreg
         )
     if NONZERO in foreground:
         there: NDArray[np.bool_] = np.nan_to_num(values) != 0
-        return there if there.ndim == 2 else there.any(-1)
+        return there if there.ndim == 2 else np.asarray(there.any(-1))
     numbers = [value for value in foreground if not isinstance(value, str)]
     named = [value for value in foreground if isinstance(value, str)]
     if values.ndim == 3 and numbers:
