@@ -198,6 +198,33 @@ def test_a_cell_of_another_name_does_not_count_although_its_runs_would_be_the_sa
     assert trained == [(True, 0)]
 
 
+def test_a_run_of_another_committed_study_counts_and_is_reported_under_the_name_of_the_cell(
+    made_cars, tmp_path, command, shared, trained, reported
+):
+    file = study_file(tmp_path, tuning="")
+    assert command(*words(file, made_cars, tmp_path / "first", "study"), *shared)[0] == 0
+    first = reported(tmp_path / "first")
+    trained.clear()
+    levels = '[{ label = "cross-entropy", loss = "bce" }, { label = "overlap", loss = "dice" }]'
+    other = tmp_path / "other.toml"
+    other.write_text(file.read_text().replace('["bce"]', levels))
+    given = [*words(other, made_cars, tmp_path / "second", "study"), "--published", *shared]
+    assert "2: 1 done, 1 missing" in " ".join(command(*given, "--dry-run")[1].replace("│", "").split())
+    code, shown, complaint = command(*given)
+    assert (code, complaint) == (0, "") and "has 1 finished runs" in shown and trained == [(True, 0)]
+    results = tmp_path / "results"
+    where = ["--output-dir", tmp_path / "second", "--results-dir", results, "--readme", tmp_path / "README.md"]
+    assert command("report", "other", *where)[0] == 0
+    after = table(results / "other/runs.csv")
+    assert [(row["loss"], row["state"]) for row in after] == [("cross-entropy", "finished"), ("overlap", "finished")]
+    names = {"cell", "loss"}
+    before = first["runs.csv"][0].items()
+    assert {name: value for name, value in before if name not in names}.items() <= after[0].items()
+    assert [row["val_dice"] for row in table(results / "other/curves.csv")][: len(first["curves.csv"])] == [
+        row["val_dice"] for row in first["curves.csv"]
+    ]
+
+
 def test_runs_and_trials_of_other_settings_do_not_count(
     made_cars, tmp_path, command, shared, trained, reported, committed
 ):

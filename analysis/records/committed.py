@@ -96,6 +96,43 @@ def read_study(results: Path, name: str) -> Study | None:
     return Study(plan, runs, scores, trials, typed(curves), configs, robustness, ceilings, notices)
 
 
+def with_shared_runs(study: Study, results: Path) -> Study:
+    """`study` with the runs that it lacks and another committed study has: those of the same key."""
+    for name in committed_studies(results):
+        missing = study.runs[(study.runs.state == "missing") & study.runs.key.fillna("").ne("")]
+        wanted = set(missing.key)
+        if not wanted:
+            break
+        if name == study.plan.get("study") or wanted.isdisjoint(finished_runs(results, name).key):
+            continue
+        if (other := read_study(results, name)) is not None:
+            study = merge_studies(_as_runs_of(study, other, missing), study)
+    return study
+
+
+def finished_runs(results: Path, name: str) -> pd.DataFrame:
+    """The rows of a committed study's finished runs, without their scores."""
+    runs, _ = _runs(results / name / "runs.csv")
+    return runs[runs.state == "finished"]
+
+
+def _as_runs_of(study: Study, other: Study, missing: pd.DataFrame) -> Study:
+    """What `other` knows of the runs in `missing`, as if it were of `study`: with its cells' names."""
+    names = missing.set_index("key")[["cell", "seed"]]
+    own = other.finished[["cell", "seed", "key"]].astype({"cell": str}).set_index(["cell", "seed"]).key
+
+    def renamed(table: pd.DataFrame) -> pd.DataFrame:
+        rows = table.assign(cell=table.cell.astype(str)).drop(columns="key", errors="ignore")
+        rows = rows.join(own, on=["cell", "seed"], how="inner").drop(columns=["cell", "seed"])
+        return rows.join(names, on="key", how="inner")[list(dict.fromkeys(table.columns))]
+
+    plan = {**study.plan, "environment": other.plan.get("environment", {})}
+    tables = {name: renamed(getattr(other, name)) for name in ("scores", "curves")}
+    runs = with_levels(renamed(other.finished), plan)
+    nothing = {"trials": study.trials[:0], "robustness": study.robustness[:0], "notices": ()}
+    return replace(other, plan=plan, runs=runs, **tables, **nothing)
+
+
 def _readable_json(path: Path) -> dict[str, Any] | None:
     """The content of a file; None where there is none. Raises InputError where it cannot be read, as after a merge."""
     content = read_json(path)

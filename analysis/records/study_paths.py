@@ -95,13 +95,14 @@ def one_study(paths: StudyPaths, asked: str | None, flag: str) -> str:
 
 
 def load_study(paths: StudyPaths, name: str) -> Study:
-    """Load the study as it is known now: its records, and the committed rows where the records lack the run."""
+    """Load the study as it is known now: its records, and the committed rows where the records lack the run.
+
+    Those may be of another study whose run is the same, as the 1,500-step runs of `more_training` are.
+    """
     new, old = load_recorded_study(paths.output_dir, name), committed.read_study(paths.results, name)
-    if new is not None and old is not None:
-        return merge_studies(old, new)
-    found = new or old
+    found = merge_studies(old, new) if new is not None and old is not None else new or old
     if found is None:
         raise InputError(
             f"The plan of the study {name} cannot be read. Write it again with: python run.py study {name}"
         )
-    return found
+    return committed.with_shared_runs(found, paths.results)

@@ -2,9 +2,10 @@
 
 A machine that is rented for some hours runs a part and commits it (`report`); the next one continues. Or somebody
 adds seeds to a published study and trains only those. A run counts where its cell, seed and key are the plan's, so
-none with other settings or other data does; its scores stay in the committed files, where `report` finds them. A
-trial gets a folder here when it is its turn, since learning rates are chosen from all trials; so it may come from any
-committed study. (Not with TPE: a committed learning rate has too few digits to find its trials again.)
+none with other settings or other data does; its scores stay in the committed files, where `report` finds them. Runs
+and trials may come from any committed study: a key is the same only where everything that decides the scores is. A
+trial gets a folder here when it is its turn, since learning rates are chosen from all trials. (Not with TPE: a
+committed learning rate has too few digits to find its trials again.)
 """
 
 from __future__ import annotations
@@ -28,21 +29,37 @@ def count_committed(plan: Plan, results: Path) -> None:
         raise InputError(f"The study {name} has a pilot, whose runs are not committed: leave out --published.")
     own = committed.read_study(results, name)
     plan.committed_trials = _committed_trials(plan, results)
-    if own is None and not plan.committed_trials:
-        raise InputError(f"Nothing of the study {name} is committed under {results}: leave out --published.")
     if own is not None:
         done = own.finished
         plan.committed_runs = {
             (cell, seed): (key, dice)
             for cell, seed, key, dice in zip(done.cell, done.seed, done.key, done.dice, strict=True)
         }
+    plan.committed_runs |= _runs_of_others(plan, results)
+    if own is None and not plan.committed_trials and not plan.committed_runs:
+        raise InputError(f"Nothing of the study {name} is committed under {results}: leave out --published.")
     threads = max((cell.config.threads for cell in plan.cells), default=0)
     threads_too = f", threads ({threads} here)" if threads else ""
     progress.log(
-        f"{results / name} has {len(plan.committed_runs)} finished runs, which count where cell, seed, settings"
-        f"{threads_too} and data are this plan's, and {results} has {len(plan.committed_trials)} trials of its cells, "
+        f"{results} has {len(plan.committed_runs)} finished runs, which count where cell, seed, settings"
+        f"{threads_too} and data are this plan's, and has {len(plan.committed_trials)} trials of its cells, "
         "which count where it tries their learning rates."
     )
+
+
+def _runs_of_others(plan: Plan, results: Path) -> dict[tuple[str, int], tuple[str, float]]:
+    """Key and Dice of the plan's runs that other studies have, where the learning rates are fixed."""
+    if plan.study.tuning is not None:
+        return {}
+    tables = [
+        committed.finished_runs(results, name)
+        for name in committed.committed_studies(results)
+        if name != plan.study.name
+    ]
+    dice = {key: dice for table in tables for key, dice in zip(table.key, table.dice, strict=True)}
+    runs = [(cell, seed, plan.run(cell, seed)) for cell in plan.cells for seed in plan.study.seeds] if dice else []
+    keys = {(cell.id, seed): run.config.key for cell, seed, run in runs if run is not None}
+    return {place: (key, dice[key]) for place, key in keys.items() if key in dice}
 
 
 def _committed_trials(plan: Plan, results: Path) -> dict[str, dict[str, object]]:
