@@ -65,7 +65,7 @@ def heatmap(answer: Answer, language: str = "en") -> Figure | None:
     height = max(BOX[2], max(map(len, rows)) * LINE + 0.1)
     head = (max(map(len, columns)) + bool(facets[0])) * LINE + 0.06
     title, notes = (
-        f"{words.heat_title()}: {' × '.join(factor_name(study, f, language) for f in factors)}",
+        f"{words.heat_title()}{'：' if language == 'zh' else ': '}{' × '.join(factor_name(study, f, language) for f in factors)}",
         _notes(answer, language),
     )
     whole = 0.1 + LINE + (head + height * len(down) + 0.15) * len(facets) + len(notes) * LINE

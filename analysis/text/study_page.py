@@ -56,7 +56,8 @@ def answer_paragraph(answer: Answer, language: str) -> str:
     """The answer in Markdown; its first sentence and what to take are in bold."""
     first, *others = answer_sentences(answer, language)
     bold = (first, *advice(answer, language))
-    marked = [f" **{escaped(text)}** " if text in bold else escaped(text) for text in (first, *others)]
+    before = "" if language == "zh" else " "
+    marked = [f"{before}**{escaped(text)}** " if text in bold else escaped(text) for text in (first, *others)]
     return GAP[language].join(marked).replace("  ", " ").strip()  # GitHub wants a space beside a bold 。
 
 

@@ -81,7 +81,7 @@ def build(trained: TrainedModel, predictor: Predictor) -> tuple[Any, dict[str, A
         gr.Markdown(f"## {trained.config.model}, {trained.config.loss}\n{trained.name}")
         with gr.Row():
             drop = gr.Image(
-                type="filepath", image_mode=None, sources=["upload"], label="Photograph 照片", elem_id="photograph"
+                type="filepath", image_mode=None, sources=["upload"], label="Photograph 图像", elem_id="photograph"
             )
             shown = gr.Image(format="png", label="Overlay 叠加", elem_id="overlay", buttons=["download", "fullscreen"])
         with gr.Row():

@@ -99,7 +99,7 @@ def focal_loss(logits: Tensor, mask: Tensor, gamma: float = 2.0, alpha: float | 
 
     `gamma` 0 is `bce_loss`. `alpha` weights the foreground and 1 - alpha the background; none weights both with 1.
     Source: Lin et al. 2017, arXiv:1708.02002, eq. 4 and 5; averaged over pixels (paper: over anchors with an object).
-    focal 损失：交叉熵乘以 (1 - p)^gamma，p 是标注真值所得的概率；易分的像素权重变小。
+    focal loss：交叉熵乘以 (1 - p)^gamma，p 是标注真值所得的概率；易分的像素权重变小。
     """
     if not 0 <= gamma < math.inf:
         raise ValueError(f"The option gamma={gamma} of the focal loss should be 0 or above.")
@@ -136,7 +136,7 @@ def dice_focal_loss(
     """`dice_loss` + `weight` x `focal_loss`: overlap from the one, emphasis on hard pixels from the other.
 
     Source: Zhu et al. 2019, doi:10.1002/mp.13300 (AnatomyNet), with `dice_loss` for its Tversky index over classes.
-    Dice 损失与 focal 损失之和，focal 损失一项乘以 weight。
+    Dice 损失与 focal loss 之和，focal loss 一项乘以 weight。
     """
     if not 0 <= weight < math.inf:
         raise ValueError(f"The option weight={weight} of the Dice + focal loss should be 0 or above.")
