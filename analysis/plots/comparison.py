@@ -64,8 +64,9 @@ def heatmap(answer: Answer, language: str = "en") -> Figure | None:
     columns = [wrap(level_name(study, level, language), box * 72 - 6) for level in across]
     height = max(BOX[2], max(map(len, rows)) * LINE + 0.1)
     head = (max(map(len, columns)) + bool(facets[0])) * LINE + 0.06
+    names = [factor_name(study, factor, language) for factor in factors]
     title, notes = (
-        f"{words.heat_title()}{'：' if language == 'zh' else ': '}{' × '.join(factor_name(study, f, language) for f in factors)}",
+        words.heat_title() + ("：" if language == "zh" else ": ") + " × ".join(names),
         _notes(answer, language),
     )
     whole = 0.1 + LINE + (head + height * len(down) + 0.15) * len(facets) + len(notes) * LINE
