@@ -138,7 +138,8 @@ HEADINGS = {
 }  # fmt: skip
 BENCH_CHINESE = {  # in this order: longer phrases before those that they contain
     "times a plain loop (its images/s)": "相对普通写法的倍数（其图像/秒）",
-    "of the fp32 peak, GFLOP/s": "占 fp32 峰值（峰值，GFLOP/s）", "of the bf16 peak, GFLOP/s": "占 bf16 峰值（峰值，GFLOP/s）",
+    "of the fp32 peak, GFLOP/s": "占 fp32 峰值（峰值，GFLOP/s）",
+    "of the bf16 peak, GFLOP/s": "占 bf16 峰值（峰值，GFLOP/s）",
     "of the roofline, images/s": "占 roofline 的比例（上限，图像/秒）", "memory, GB (plain)": "内存 GB（普通写法）",
     "cached, images/s": "读缓存，图像/秒", "decoding, images/s": "重新解码，图像/秒", "images/s": "图像/秒",
     "ms on one thread": "单线程毫秒", "seconds before scoring": "评分前秒数", "training cars": "训练车",
