@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from experiments.runtime import files
+from analysis.records import files
 from experiments.training import checkpoint
 from tests.conftest import ROOT
 

@@ -12,7 +12,6 @@ import torch
 from analysis.records import run_files
 from analysis.records.files import sha256_of
 from experiments.inference import load, trained_model
-from experiments.studies import mlflow_sync
 from experiments.training import loop, single_run
 from experiments.training.prune_runs import prunable, prune
 from experiments.training.runner import RUN
@@ -245,7 +244,7 @@ def upload_as_before(output, monkeypatch, command):
         return {name: value for name, value in found.items() if not name.startswith("test_best/")}
 
     with monkeypatch.context() as patch:
-        patch.setattr(mlflow_sync, "RUN", replace(RUN, metrics=metrics))
+        patch.setattr(sync_runs, "RUN", replace(RUN, metrics=metrics))
         assert "1 uploaded" in command("sync", "--output-dir", output)[1]
     client, (run,) = store(output)
     client.delete_tag(run.info.run_id, "headline")

@@ -4,7 +4,7 @@ import pytest
 
 from analysis.records import committed, load_runs
 from analysis.records.study_reading import read_study_reading
-from analysis.text.kinds import kind_grids
+from analysis.text.image_kinds import kind_grids
 from analysis.text.wording import LANGUAGES
 from analysis.verdicts.answer import answer_study
 from experiments.studies.study_file import parse_study

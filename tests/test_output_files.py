@@ -17,7 +17,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from experiments.runtime.output_files import LIST, OutputFiles
+from analysis.records.output_files import LIST, OutputFiles
 from registry import InputError
 from tests.conftest import examples
 from tests.strangers import scene

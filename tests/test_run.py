@@ -14,9 +14,10 @@ import time
 import pytest
 import torch
 
+from analysis.records import files
 from experiments.config.schema import RunConfig
 from experiments.data.synthetic import cars as synthetic
-from experiments.runtime import files, leases
+from experiments.runtime import leases
 from experiments.training import runner
 from experiments.training.checkpoint import load
 from experiments.training.run_folder import RunFolder

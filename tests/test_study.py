@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.records import files
 from experiments.data.samples import Sample
-from experiments.runtime import files
 from experiments.studies import display
 from experiments.studies import plan as study_plan
 from experiments.studies.study_file import STUDIES, parse_study, read_study

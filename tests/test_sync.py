@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.runtime.errors import RunFailed
-from experiments.studies import mlflow_sync
 from experiments.tracking import store
 from experiments.tracking.upload import RunUpload
 from tests.conftest import run_folder, small
@@ -19,7 +18,7 @@ TRIALS = "cell,trial,rate,seed,state,value,key,seconds\nunet+bce,3,0.01,100,fini
 
 def test_a_studys_tags_and_the_groups_of_its_trials_are_read_from_its_files(tmp_path):
     plan = write_study(tmp_path, seeds=(0, 1))
-    found = mlflow_sync.read_studies(tmp_path / "studies")
+    found = sync_runs.read_studies(tmp_path / "studies")
     for cell in plan["cells"]:
         assert [found.runs[key] for key in cell["runs"].values()] == [{"study.made": "true", "cell": cell["cell"]}] * 2
         numbers, trials = found.groups[f"tune/made/{cell['cell']}"]
@@ -84,9 +83,9 @@ def test_what_to_do_where_a_store_is_away_or_unusable_is_said(tmp_path, monkeypa
         warn("MLflow at x cannot be used: restore it. The run goes on; its record on disk is complete.")
         return contextlib.nullcontext(SimpleNamespace(away=True, usable=usable, uri="x"))
 
-    monkeypatch.setattr(mlflow_sync, "connect", connect)
+    monkeypatch.setattr(sync_runs, "connect", connect)
     with pytest.raises(RunFailed) as failed:
-        mlflow_sync.upload(tmp_path, None)
+        sync_runs.upload(tmp_path, None)
     assert str(failed.value).endswith(end)
 
 

@@ -15,7 +15,7 @@ from analysis.records.study_reading import STUDY_FILES
 from analysis.records.study_results import Study
 from analysis.text import notes, tables
 from analysis.text.advice import advice
-from analysis.text.kinds import kind_grids
+from analysis.text.image_kinds import kind_grids
 from analysis.text.markdown import Grid, TableCell, escaped, grid_table
 from analysis.text.robustness import CLEAN, STRENGTH, robustness_grids
 from analysis.text.sentences import answer_sentences

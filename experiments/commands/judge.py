@@ -99,10 +99,10 @@ def score(
 
     Example: python run.py score predicted masks --output scores.csv --cell nnunet --seed 0
     """
+    from analysis.records.output_files import OutputFiles
     from experiments.evaluation import score_masks as scoring
     from experiments.inference.input_files import report_skipped
     from experiments.runtime.interrupts import Stop, interruptible
-    from experiments.runtime.output_files import OutputFiles
     from experiments.runtime.progress import progress_counter
 
     def work(stop: Stop) -> int:
@@ -143,7 +143,7 @@ def _after_score(truth: Path, output: Path, cells: int, flags: dict[str, list[st
 
 def _output_files(scores: Path, json: str | None, html: Path | None) -> dict[str, Any]:
     """Where --json and --html are written, by flag. Raises InputError where either would replace a file."""
-    from experiments.runtime.output_files import OutputFiles, refuse_shared_names
+    from analysis.records.output_files import OutputFiles, refuse_shared_names
 
     named = {"--json": Path(json) if json and json != "-" else None, "--html": html}
     paths = {flag_name: path for flag_name, path in named.items() if path is not None}

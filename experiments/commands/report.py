@@ -59,8 +59,8 @@ def report(
         qualitative_figure.command(paths, study, photographs, credit)
     reported = command.report_studies(paths, study, latex, html)
     if tag or tracking_uri is not None:
-        from experiments.studies import mlflow_sync
+        from experiments.studies import sync_runs
 
         for found in reported.values():
-            mlflow_sync.tag_verdicts(found, output_dir, tracking_uri)
+            sync_runs.tag_verdicts(found, output_dir, tracking_uri)
     return 0

@@ -93,8 +93,8 @@ def draw(
     """
     import tempfile
 
+    from analysis.records.output_files import OutputFiles
     from experiments.runtime.errors import disk_errors
-    from experiments.runtime.output_files import OutputFiles
 
     files = OutputFiles(output)
     files.check(("U-Net.png", "docs/attention-unet.png", "docs/attention-gate.png"))

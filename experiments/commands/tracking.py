@@ -33,6 +33,6 @@ def sync(*, output_dir: OutputDir = Path("outputs"), tracking_uri: TrackingUri =
 
     Example: python run.py sync
     """
-    from experiments.studies import mlflow_sync
+    from experiments.studies import sync_runs
 
-    return mlflow_sync.upload(output_dir, tracking_uri)
+    return sync_runs.upload(output_dir, tracking_uri)

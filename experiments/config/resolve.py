@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from analysis.records.files import sha256_of
 from experiments.config.schema import DATA_DIRS, PRESETS, RunConfig, RuntimeConfig, without_password
 from experiments.config.values import ParsedArgs, check_tracking_uri
 from experiments.runtime.environment import processor
-from experiments.runtime.files import sha256_of
 from experiments.runtime.progress import count
 from registry import DATASETS, LOSSES, MODELS, InputError
 

@@ -22,6 +22,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from analysis.records.files import relative_to_cwd
 from experiments.config.types import (
     Compile,
     Count,
@@ -44,7 +45,6 @@ from experiments.config.types import (
     TrainDraw,
     without_none,
 )
-from experiments.runtime.files import relative_to_cwd
 
 # Results of two protocols are never put into one table. New behaviour is a new field, so this stays 1.
 PROTOCOL = 1

@@ -26,11 +26,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from analysis.records.files import name_file, read_json, sha256_of
 from experiments.data import samples as sample_files
 from experiments.data.images import Scale, image_size, read_image
 from experiments.data.reading import cache_name
 from experiments.data.samples import CHANGED_IN_USE, Sample, describe_sizes
-from experiments.runtime.files import name_file, read_json, sha256_of
 from experiments.runtime.leases import wait_for_lock
 from experiments.runtime.prefetch import prefetch
 from registry import InputError

@@ -22,10 +22,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from analysis.records.files import write_atomically
 from experiments.data import archives
 from experiments.data.archives import Layout
 from experiments.runtime.errors import FULL, RunFailed
-from experiments.runtime.files import write_atomically
 from registry import InputError
 
 COMPETITION = "carvana-image-masking-challenge"

@@ -16,10 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from analysis.records.output_files import OutputFiles
 from experiments.data import nuclei
 from experiments.data.images import read_image
 from experiments.data.samples import Sample
-from experiments.runtime.output_files import OutputFiles
 from registry import InputError
 
 PAIRS = Path(__file__).parent / "nuclei_pairs.txt"

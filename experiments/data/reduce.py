@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from analysis.records.output_files import OutputFiles
 from experiments.data import carvana
 from experiments.data.images import decode_with_opencv
 from experiments.data.samples import Sample, read_mask
-from experiments.runtime.output_files import OutputFiles
 from registry import InputError
 
 SIZE = (384, 256)  # width, height

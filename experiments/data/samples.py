@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.records.files import sha256_of
 from experiments.data import images, masks
 from experiments.data.images import image_size, read_image
 from experiments.data.masks import read_mask
 from experiments.data.reading import DEFAULT, Reading
-from experiments.runtime.files import sha256_of
 from registry import InputError
 
 __all__ = ["Reading", "Sample", "fingerprint", "image_size", "read_image", "read_mask"]

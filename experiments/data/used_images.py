@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis.records.files import read_json
 from experiments.data.samples import Sample, image_digests
 from experiments.data.splits import PARTS, manifest_rows
-from experiments.runtime.files import read_json
 from registry import InputError
 
 UNKNOWN_BEFORE = (

@@ -20,11 +20,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from analysis.records.files import no_check, write_atomically
 from experiments.data.cache import ceiling
 from experiments.data.dataset import ImageDataset, as_input
 from experiments.data.samples import Sample, describe_sizes, image_size
 from experiments.evaluation.metrics import Scores, score
-from experiments.runtime.files import no_check, write_atomically
 from experiments.runtime.out_of_memory import in_fitting_parts
 from experiments.runtime.prefetch import default_workers, prefetch
 from registry import InputError

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from analysis.records.output_files import OutputFiles
 from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of, pair_files
 from experiments.data.groups import ungrouped
 from experiments.data.listing import is_special, unread_files, unusable_names, without_doubles
@@ -16,7 +17,6 @@ from experiments.data.masks import Foreground
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import Scores, score
 from experiments.runtime.errors import disk_errors
-from experiments.runtime.output_files import OutputFiles
 from experiments.runtime.prefetch import prefetch
 from registry import InputError
 

@@ -19,6 +19,8 @@ from rich.table import Table
 
 from analysis.plots import training
 from analysis.records import run_files
+from analysis.records.files import write_atomically
+from analysis.records.output_files import OutputFiles
 from experiments.config.resolve import find_device
 from experiments.config.schema import DATA_DIRS
 from experiments.data.dataset import ImageDataset
@@ -35,9 +37,7 @@ from experiments.inference.predictor import FlipEnsemble
 from experiments.inference.trained_model import TrainedModel, find_runs
 from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
-from experiments.runtime.files import write_atomically
 from experiments.runtime.interrupts import Stop, interruptible
-from experiments.runtime.output_files import OutputFiles
 from experiments.runtime.progress import count
 from experiments.training.run_folder import headline_file
 from registry import InputError

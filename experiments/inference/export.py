@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from analysis.records.output_files import OutputFiles
 from experiments.data.cache import load_image
 from experiments.data.synthetic.cars import write_cars
 from experiments.inference import seen_images
 from experiments.inference.input_files import gather_images
 from experiments.inference.trained_model import TrainedModel, find_runs
 from experiments.runtime.errors import RunFailed, disk_errors
-from experiments.runtime.output_files import OutputFiles
 from experiments.runtime.progress import log_to_stderr
 from experiments.tracking import onnx_model
 from registry import InputError

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from analysis.records.output_files import LIST, OutputFiles
 from experiments.data.folder import FORMATS
 from experiments.data.listing import PHRASES, describe_kinds, is_system_file, looks_like_image
-from experiments.runtime.output_files import LIST, OutputFiles
 from experiments.runtime.progress import log_to_stderr
 from registry import InputError
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from analysis.records.output_files import OutputFiles
 from experiments.config.resolve import find_device
 from experiments.data.listing import is_system_file
 from experiments.inference.input_files import report_skipped
@@ -20,7 +21,6 @@ from experiments.inference.trained_model import find_runs
 from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
 from experiments.runtime.interrupts import Stop, interruptible
-from experiments.runtime.output_files import OutputFiles
 from registry import InputError
 
 NATIVE = (1918, 1280)  # size of the competition's images, in whose pixels runs are counted

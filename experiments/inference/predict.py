@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.records.output_files import LONGEST_NAME, OutputFiles, refuse_shared_names
 from experiments.config.resolve import find_device
 from experiments.data.images import read_headers
 from experiments.data.reading import FULL, deep_ranges
@@ -23,7 +24,6 @@ from experiments.inference.trained_model import find_runs
 from experiments.runtime import progress
 from experiments.runtime.errors import disk_errors
 from experiments.runtime.interrupts import Stop, interruptible
-from experiments.runtime.output_files import LONGEST_NAME, OutputFiles, refuse_shared_names
 from experiments.runtime.progress import count
 from registry import InputError
 

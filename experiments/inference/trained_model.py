@@ -22,10 +22,10 @@ from typing import Any
 from torch import nn
 
 from analysis.records import run_files
+from analysis.records.files import read_json
 from analysis.records.run_state import headline
 from experiments.config.schema import RunConfig
 from experiments.data.splits import LEAKING
-from experiments.runtime.files import read_json
 from experiments.runtime.progress import log_to_stderr
 from experiments.training import checkpoint, run_index
 from experiments.training.run_folder import BEST, LAST, headline_file

@@ -25,9 +25,9 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from analysis.records.files import read_json, write_atomically
 from experiments.runtime import interrupts
 from experiments.runtime.errors import Busy, RunFailed
-from experiments.runtime.files import read_json, write_atomically
 
 LEASE_TIMEOUT = 120.0  # seconds without a heartbeat after which a lease is free
 

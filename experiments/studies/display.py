@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.runtime.progress import count
-from experiments.studies import cost
-from experiments.studies.cost import PlannedPower
+from experiments.studies import estimates
+from experiments.studies.estimates import PlannedPower
 from experiments.studies.looks import OpenComparison, open_comparisons_of
 from experiments.studies.plan import Plan
 from experiments.studies.study_folder import run_states
@@ -58,8 +58,8 @@ def _design_rows(plan: Plan, ended_trials: int) -> list[tuple[str, str]]:
     if study.tuning:
         rows.append(("tuning", _tuning(plan, ended_trials)))
     if study.pilot:
-        names = dict.fromkeys(cell.id for cell, _ in cost.pilot_runs(plan))
-        rows.append(("pilot", f"{' and '.join(names)}, seeds {', '.join(map(str, cost.pilot_seeds(plan)))}"))
+        names = dict.fromkeys(cell.id for cell, _ in estimates.pilot_runs(plan))
+        rows.append(("pilot", f"{' and '.join(names)}, seeds {', '.join(map(str, estimates.pilot_seeds(plan)))}"))
     return [*rows, ("time left", _time_left(plan, ended_trials))]
 
 
@@ -118,12 +118,12 @@ def _committed_trials(plan: Plan) -> int:
 
 def _time_left(plan: Plan, ended_trials: int) -> str:
     """The estimated time of what is left, from this machine's own runs where there are any."""
-    speeds = cost.estimate_speeds(plan)
-    states = run_states(plan, list(dict.fromkeys([*cost.pilot_runs(plan), *plan.runs()])))
+    speeds = estimates.estimate_speeds(plan)
+    states = run_states(plan, list(dict.fromkeys([*estimates.pilot_runs(plan), *plan.runs()])))
     left = [cell for (cell, _), (state, _) in states.items() if state in ("missing", "running")]
-    total = sum(cost.run_seconds(cell, speeds[cell.id]) for cell in left)
+    total = sum(estimates.run_seconds(cell, speeds[cell.id]) for cell in left)
     if plan.study.tuning:
-        per_trial = sum(cost.run_seconds(c, speeds[c.id], scored=False) for c in plan.cells) / len(plan.cells)
+        per_trial = sum(estimates.run_seconds(c, speeds[c.id], scored=False) for c in plan.cells) / len(plan.cells)
         total += per_trial * (plan.budget * len(plan.cells) - ended_trials - _committed_trials(plan))
     sources = " and ".join(sorted({speed.source for speed in speeds.values()}))
     return f"about {_duration(total)} on this machine in one process: an estimate, from {sources}"

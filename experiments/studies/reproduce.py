@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from analysis.records.files import read_json, sha256_of
 from analysis.records.study_paths import StudyPaths, load_study, one_study
 from analysis.records.study_results import Study
 from experiments.config.schema import DATA_DIRS, RunConfig, RuntimeConfig
 from experiments.data.run_inputs import load_run_inputs
 from experiments.runtime.environment import git_commit, processor
-from experiments.runtime.files import read_json, sha256_of
 from experiments.runtime.interrupts import Stop, interruptible
 from experiments.runtime.progress import log
 from experiments.training import runner

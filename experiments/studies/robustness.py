@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from analysis.records.files import read_json, write_atomically
 from analysis.records.robustness_files import COLUMNS, PLACE, file_name, read_file
 from analysis.records.study_results import DIGITS
 from experiments.config.resolve import find_device
@@ -30,7 +31,6 @@ from experiments.data.samples import Sample
 from experiments.evaluation import evaluator
 from experiments.inference.trained_model import TrainedModel
 from experiments.runtime import interrupts, progress
-from experiments.runtime.files import read_json, write_atomically
 from experiments.runtime.interrupts import Stop
 from experiments.studies.definition import Study
 from experiments.studies.looks import load_looks

@@ -12,9 +12,18 @@ from analysis.records.study_paths import RESULTS
 from experiments.config.values import ParsedArgs
 from experiments.runtime import interrupts, progress
 from experiments.runtime.interrupts import Stop
-from experiments.studies import cost, display, looks, ray_executor, reuse_results, study_folder, summary_runs, tuning
-from experiments.studies.cost import PlannedPower
+from experiments.studies import (
+    display,
+    estimates,
+    looks,
+    ray_executor,
+    reuse_results,
+    study_folder,
+    summary_runs,
+    tuning,
+)
 from experiments.studies.definition import Study
+from experiments.studies.estimates import PlannedPower
 from experiments.studies.executor import Executor, LocalExecutor, run_all
 from experiments.studies.from_flags import RayOptions
 from experiments.studies.plan import Plan, PlannedCell, build
@@ -60,7 +69,7 @@ def run_study(
         elif not extend:
             _note_refusal(plan)
         _try_models(plan)
-        power = cost.planned_power(plan)
+        power = estimates.planned_power(plan)
         display.print_plan(plan, power, ended_trials)
         return 0 if dry_run else _run(plan, power, stop, pool)
 
@@ -97,7 +106,7 @@ def tune(study: Study, machine: Mapping[str, Any], pool: RayOptions | None = Non
         study_folder.record_store(plan)
         print(f"{count} cells x {plan.budget} trials each = {count * plan.budget}, {ended_trials} have ended.")
         with open_executor(plan, stop, pool) as (executor, session):
-            _tune_and_write(plan, cost.planned_power(plan), executor, session)
+            _tune_and_write(plan, estimates.planned_power(plan), executor, session)
         return 0
 
     return interrupts.interruptible(work)
@@ -110,7 +119,7 @@ def tune_and_train(study: Study, args: ParsedArgs) -> int:
     def work(stop: Stop) -> int:
         plan = build(study, args.machine, stop.check)
         with open_executor(plan, stop, None) as (executor, session):
-            _tune_and_write(plan, cost.planned_power(plan), executor, session)
+            _tune_and_write(plan, estimates.planned_power(plan), executor, session)
         rates.append(plan.rate(plan.cells[0]).value)
         return int(rates == [None])
 
@@ -163,12 +172,12 @@ def _run(plan: Plan, power: PlannedPower, stop: Stop, pool: RayOptions | None) -
     with open_executor(plan, stop, pool) as (executor, session):
         if plan.study.tuning:
             _tune_and_write(plan, power, executor, session)
-        pilot = cost.pilot_runs(plan)
-        if pilot and cost.pilot_scores(plan) is None:
+        pilot = estimates.pilot_runs(plan)
+        if pilot and estimates.pilot_scores(plan) is None:
             write_plan(plan, power)
             progress.log("The pilot comes first: it measures how much seeds and groups vary.")
             run_all(plan, pilot, executor, session)
-            power = cost.planned_power(plan)
+            power = estimates.planned_power(plan)
             display.print_plan(plan, power, tuning.load_rates(plan))
         failed = _run_until_decided(plan, power, executor, session)
         write_plan(plan, power)  # in case another worker, which was behind, wrote an earlier state

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from analysis.records.files import read_json
 from experiments.config import values
-from experiments.runtime.files import read_json
 from experiments.studies.definition import Level, Pilot, Study, Tuning
 from experiments.studies.study_tables import StudyFile
 from registry import InputError, did_you_mean

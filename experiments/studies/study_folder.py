@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from analysis.records.files import read_json
+from analysis.records.files import read_json, write_atomically
 from analysis.records.study_results import TRIALS
 from experiments.config.schema import PROTOCOL, without_password
 from experiments.config.values import check_tracking_uri
@@ -23,9 +23,8 @@ from experiments.data.carvana import is_known_faulty
 from experiments.data.images import open_image
 from experiments.data.masks import mask_files
 from experiments.runtime import progress
-from experiments.runtime.files import write_atomically
 from experiments.runtime.leases import LOCK_TIMEOUT, wait_for_lock
-from experiments.studies.cost import PlannedPower
+from experiments.studies.estimates import PlannedPower
 from experiments.studies.plan import Plan, PlannedCell
 from experiments.tracking import store
 from experiments.training.run_index import state_of

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from experiments.runtime.files import move_into_place, no_check, temporary_name, write_atomically
+from analysis.records.files import move_into_place, no_check, temporary_name, write_atomically
 
 _MARK = b"\nsha256 "
 

@@ -14,13 +14,13 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from analysis.plots import training
-from analysis.records import run_files
+from analysis.records import files, run_files
 from analysis.records.run_state import headline
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels
 from experiments.data.run_inputs import RunInputs
 from experiments.evaluation import evaluator
-from experiments.runtime import files, progress
+from experiments.runtime import progress
 from experiments.runtime.environment import peak_memory, versions
 from experiments.runtime.interrupts import Stop
 from experiments.training import checkpoint, pictures

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.plots import panels
+from analysis.records.files import no_check, write_atomically
 from experiments.data.dataset import ImageDataset
 from experiments.evaluation.evaluator import enlarge, predict_logits
-from experiments.runtime.files import no_check, write_atomically
 from experiments.runtime.out_of_memory import in_fitting_parts
 from experiments.training.loop import State, forward
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.records import run_files
+from analysis.records.files import name_file, no_check, read_json, sha256_of, write_atomically
 from analysis.records.run_state import changed_file, headline
 from experiments.config.schema import RunConfig, RuntimeConfig, without_password
 from experiments.runtime import leases
 from experiments.runtime.environment import git_commit, versions
-from experiments.runtime.files import name_file, no_check, read_json, sha256_of, write_atomically
 from experiments.training import checkpoint
 from registry import InputError
 

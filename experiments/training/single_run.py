@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from analysis.records.files import relative_to_cwd
 from analysis.records.run_state import headline
 from experiments.config.resolve import resolve
 from experiments.config.schema import RuntimeConfig
@@ -15,7 +16,6 @@ from experiments.config.values import ParsedArgs
 from experiments.data.run_inputs import load_run_inputs
 from experiments.data.splits import LEAKING
 from experiments.runtime import progress
-from experiments.runtime.files import relative_to_cwd
 from experiments.runtime.interrupts import Stop, interruptible
 from experiments.runtime.progress import count
 from experiments.training import runner

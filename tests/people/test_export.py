@@ -15,13 +15,13 @@ import onnxruntime
 import pytest
 import torch
 
+from analysis.records.output_files import OutputFiles
 from experiments.config.schema import RunConfig
 from experiments.data.samples import read_image
 from experiments.evaluation.evaluator import enlarge
 from experiments.inference import export
 from experiments.inference.trained_model import TrainedModel, load
 from experiments.runtime.errors import RunFailed
-from experiments.runtime.output_files import OutputFiles
 from models import blocks
 from registry import MODELS
 from tests.conftest import ROOT

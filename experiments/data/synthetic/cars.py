@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from analysis.records.files import read_json
 from experiments.data.synthetic.photo import VIEWS, car_pictures
-from experiments.runtime.files import read_json
 from registry import InputError
 
 GENERATOR = 1  # counts the changes of the pictures; an older folder is refused, not mixed with new ones
