@@ -82,7 +82,8 @@ def validation(answer: Answer, language: str = "en") -> Figure | None:
         axis.set_ylim(bottom - 0.08 * reach, top + 0.08 * reach)
         axis.xaxis.set_major_locator(MaxNLocator(4, integer=True))
 
-    key = words.curves_key(stalled=any(cell.eligibility.stalled for cell in cells))
+    stalled = any(cell.eligibility.stalled for cell in cells)
+    key = words.curves_key(stalled=stalled, half_size=answer.study.half_size_share)
     return _panels(answer, cells, draw, words.epoch(), words.validation_dice(), key, language)
 
 

@@ -124,6 +124,12 @@ class Study:
     def finished(self) -> pd.DataFrame:
         return self.runs[self.runs.state == "finished"]
 
+    @property
+    def half_size_share(self) -> float:
+        """The largest share of the epochs that finished runs trained at half the input size (`progressive`)."""
+        shares = pd.to_numeric(self.finished.progressive, errors="coerce")
+        return 0.0 if shares.isna().all() else float(shares.max())
+
 
 def empty(columns: tuple[str, ...]) -> pd.DataFrame:
     """A table without rows."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
 from analysis.records.test_set_ledger import times_read
 from analysis.statistics.comparisons import FEW_GROUPS
+from analysis.statistics.power import Spread, detectable
 from analysis.text.markdown import escaped
 from analysis.text.sentences import setting
 from analysis.text.wording import Phrases, factor_name, level_name, phrases, place_name
@@ -83,7 +86,7 @@ def sensitivity_lines(answer: Answer, ledger: pd.DataFrame, language: str) -> li
     if len(answer.judged) > 1 and (seeds := np.sqrt(np.mean([cell.sd**2 for cell in answer.judged]))) > 0:
         lines.append(words.separation(combinations=np.std([cell.dice for cell in answer.judged], ddof=1), seeds=seeds))
     best = [abs(cell.dice_best - cell.dice) for cell in answer.measured if cell.dice_best == cell.dice_best]
-    if best:
+    if best and not answer.study.half_size_share:  # where it is an epoch at full size, so the last ones
         lines.append(words.best_epoch(most=max(best)))
     ceilings = done.dropna(subset=["ceiling"]).drop_duplicates("size").sort_values("size")
     if len(ceilings):
@@ -103,6 +106,8 @@ def power_rows(answer: Answer, language: str) -> list[tuple[str, float | None, f
     """What was expected beforehand next to what the study's own scores give; none where nothing was planned."""
     words, plan, observed = phrases("notes", language), answer.study.plan, observe_power(answer)
     guessed, planned = plan.get("variances") or {}, plan.get("detectable") or {}
+    if guessed and observed is not None:
+        planned = _detectable(answer, Spread(*(guessed[name] for name in ("seed", "car", "residual"))))
     main = planned.get("main") or {}
     if not guessed and not planned and observed is None:
         return []
@@ -114,6 +119,13 @@ def power_rows(answer: Answer, language: str) -> list[tuple[str, float | None, f
         name = words.detectable_main(factor=factor_name(answer.study, factor, language))
         rows.append((name, main.get(factor), observed.factors.get(factor) if observed else None))
     return [*rows, (words.detectable_pair, planned.get("pair"), observed.cells if observed else None)]
+
+
+def _detectable(answer: Answer, expected: Spread) -> dict[str, Any]:
+    """What the expected spread would let the study detect, with the seeds and by the rules of the observed one."""
+    study, scores = answer.study, next(iter(answer.scores.values()))
+    levels = {factor: len(study.factors[factor]) for factor in study.varied}
+    return detectable(expected, *scores.shape, levels, study.reading.cell_margin, answer.level, study.paired)
 
 
 def _data(answer: Answer, words: Phrases, language: str) -> str:
@@ -155,6 +167,8 @@ def _training(answer: Answer, words: Phrases) -> str:
             schedule=shared("schedule"),
             precision=shared("precision"),
             device=shared("device") if len(runs) else None,
+            half_size=shared("progressive") if answer.study.half_size_share else None,
+            clip=shared("clip"),
         )
     )
 

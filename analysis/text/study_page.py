@@ -151,7 +151,10 @@ def _details(answer: Answer, ledger: pd.DataFrame, language: str) -> Iterator[Se
         gap = " " if language == "en" else ""
         explained = f"{words.scores_note(unit=answer.study.unit)}{gap}{against}".strip()
         yield Section(words.scores, [tables.score_grid(answer, language), explained, pictures["cost"]])
-        training = [tables.training_grid(answer, language), words.training_note(rise=tables.any_rise(answer))]
+        training = [
+            tables.training_grid(answer, language),
+            words.training_note(rise=tables.any_rise(answer), speed=not study.half_size_share),
+        ]
         yield Section(words.training, [*training, pictures["responses"], pictures["validation"]])
     if rows := notes.power_rows(answer, language):
         columns = ["", words.beforehand(source=(study.plan.get("variances") or {}).get("source", "")), words.observed]

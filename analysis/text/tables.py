@@ -190,7 +190,8 @@ def training_grid(answer: Answer, language: str) -> Grid:
             *(TableCell(_number(cell.cost[name], form))
               for name, form in (("gmacs", "{:.3g}"), ("images_per_second", "{:.0f}"), ("peak_memory_gb", "{:.2f}"))),
         ])  # fmt: skip
-    grid = _without(Grid(headings, rows), 4, not any_rise(answer))
+    grid = _without(Grid(headings, rows), 6, bool(answer.study.half_size_share))  # a speed at two sizes is of neither
+    grid = _without(grid, 4, not any_rise(answer))
     return _without(grid, 2, len({c.trials for c in answer.cells}) == 1)
 
 
