@@ -12,6 +12,7 @@ import torch
 from analysis.records import run_files
 from analysis.records.files import sha256_of
 from experiments.inference import load, trained_model
+from experiments.studies import sync_runs
 from experiments.training import loop, single_run
 from experiments.training.prune_runs import prunable, prune
 from experiments.training.runner import RUN

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments.runtime.errors import RunFailed
+from experiments.studies import sync_runs
 from experiments.tracking import store
 from experiments.tracking.upload import RunUpload
 from tests.conftest import run_folder, small
