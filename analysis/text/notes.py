@@ -123,9 +123,9 @@ def power_rows(answer: Answer, language: str) -> list[tuple[str, float | None, f
 
 def _detectable(answer: Answer, expected: Spread) -> dict[str, Any]:
     """What the expected spread would let the study detect, with the seeds and by the rules of the observed one."""
-    study, scores = answer.study, next(iter(answer.scores.values()))
+    study, (seeds, groups) = answer.study, next(iter(answer.scores.values())).shape
     levels = {factor: len(study.factors[factor]) for factor in study.varied}
-    return detectable(expected, *scores.shape, levels, study.reading.cell_margin, answer.level, study.paired)
+    return detectable(expected, seeds, groups, levels, study.reading.cell_margin, answer.level, study.paired)
 
 
 def _data(answer: Answer, words: Phrases, language: str) -> str:
