@@ -392,3 +392,89 @@ def test_a_message_counts_the_rows_as_an_editor_does(tmp_path):
     path.write_text("model,dice\n\na,0.9\n\nb,much\n")
     with pytest.raises(InputError, match="row 5: the dice 'much'"):
         read_score_tables(path, Columns("dice", ("model",)))
+
+
+@pytest.mark.parametrize("column", ["seed", "patient", "image", "model"])
+def test_a_row_without_a_name_is_refused(table, command, column):
+    frame = pd.read_csv(table, dtype=str)
+    frame.loc[3, column] = ""
+    frame.loc[3, "loss"] = "" if column == "model" else frame.loc[3, "loss"]
+    frame.to_csv(table, index=False)
+    code, _, complaint = command("judge", str(table), *FULL)
+    assert code == 2 and f"row 5: the column '{column}' is empty" in complaint and complaint.count("\n") == 1
+
+
+def test_a_column_of_seeds_that_is_empty_is_to_be_left_out(table, command):
+    pd.read_csv(table, dtype=str).assign(seed="").drop_duplicates(["model", "loss", "image"]).to_csv(table, index=False)
+    code, _, complaint = command("judge", str(table), *FULL)
+    assert code == 2 and "leave out --seed" in complaint
+
+
+def test_seeds_that_are_whole_numbers_have_one_name(table, command):
+    (before,) = judged(command, table, *FULL)
+    frame = pd.read_csv(table, dtype=str)
+    frame.loc[frame.model == "net1", "seed"] += ".0"
+    frame.to_csv(table, index=False)
+    assert judged(command, table, *FULL) == [before] and len(before["winner_by_seed"]) == 4
+
+
+def test_two_equal_single_scores_are_undecided(tmp_path, command):
+    (tmp_path / "s.csv").write_text("cell,dice\nA,0.91\nB,0.91\n")
+    (found,) = judged(command, tmp_path / "s.csv", "--score", "dice", "--cell", "cell")
+    (one,) = found["comparisons"]
+    assert (one["verdict"], one["low"], one["units_to_decide"]) == ("undecided", None, None)
+
+
+def test_a_ledger_takes_no_copy_of_a_seed_for_a_new_one(tmp_path):
+    rng, path, question = np.random.default_rng(0), tmp_path / "ledger.json", Question(rope=0)
+    base, first = (pd.DataFrame(rng.normal(mean, 0.001, (3, 4))) for mean in (0.98, 0.99))
+    names = ("base", "c")
+    assert decide_with_ledger(names, base, first, "seeds and groups", question, path).code == 4
+    copied = pd.concat([first, first.set_axis([10, 11, 12])])
+    again = decide_with_ledger(names, base, copied, "seeds and groups", question, path)
+    assert again.code == 4 and "Promising" in again.sentence
+    new = pd.concat([first, pd.DataFrame(rng.normal(0.99, 0.001, (3, 4)), index=[10, 11, 12])])
+    assert decide_with_ledger(names, base, new, "seeds and groups", question, path).code == 0
+
+
+def test_a_file_that_is_no_ledger_stays_as_it_is(tmp_path, table, command):
+    mine = tmp_path / "mine.json"
+    mine.write_text('{"level": 0.95, "questions": [], "own": 1}')
+    words = (*FULL, "--accept", "net2 + bce", "net0 + bce", "--ledger", str(mine))
+    code, _, complaint = command("judge", str(table), *words)
+    assert code == 2 and "cannot be read" in complaint
+    assert mine.read_text() == '{"level": 0.95, "questions": [], "own": 1}'
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.json", table.name}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("cell,dice,dice\nA,0.9,0.8\nB,0.9,0.8\n", "has 2 columns 'dice'"),
+        ("cell,dice\nA,0.9,0.8\nB,0.9\n", "row 2: 3 fields, and the heading has 2. Correct it."),
+        ("cell,dice\nÄ,0.9\nB,0.9\n".encode("utf-16"), "is no CSV in UTF-8"),
+    ],
+)
+def test_tables_that_are_damaged_end_in_one_sentence(tmp_path, command, text, sentence):
+    (tmp_path / "s.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    code, _, complaint = command("judge", str(tmp_path / "s.csv"), "--score", "dice", "--cell", "cell")
+    assert code == 2 and sentence in complaint and ".." not in complaint.replace(str(tmp_path), "")
+
+
+def test_a_separator_within_quotes_is_none(tmp_path, command):
+    (tmp_path / "s.csv").write_text('"a,b,c,d";cell;dice\nx;A;0.9\ny;B;0.8\n')
+    assert judged(command, tmp_path / "s.csv", "--score", "dice", "--cell", "cell")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--score", "dice", "--cell", "model", "--seed", "model"), "The column 'model' is named twice"),
+        ((*FULL, "--accept", "net0 + bce", "net1 + bce", "--baseline", "Z"), "leave out --baseline"),
+        ((*FULL, "--accept", "net0 + bce", "net1 + bce", "--ledger", "x.json", "--json", "x.json"), "x.json"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(table, command, words, sentence, monkeypatch):
+    monkeypatch.chdir(table.parent)
+    code, _, complaint = command("judge", str(table), *words)
+    assert code == 2 and sentence in complaint and not (table.parent / "x.json").exists()

@@ -4,6 +4,7 @@ import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from analysis.statistics import look_level
@@ -161,3 +162,18 @@ def test_a_study_leaves_one_summary_a_cell_in_mlflow(finished, capsys):
     assert {(each.info.run_id, each.info.end_time) for each in summaries(output)[1]} == {
         (each.info.run_id, each.info.end_time) for each in runs
     }
+
+
+def test_seeds_until_decided_are_a_flag_of_grid_whatever_was_imported_before(command, made_cars, tmp_path):
+    import pydantic
+
+    assert pydantic.VERSION
+    words = ["--models", "unet", "attention_unet", "--losses", "bce", "--seeds", "3..5", "--dry-run"]
+    code, shown, complaint = command(
+        "grid", *words, "--data-dir", made_cars, "--output-dir", tmp_path, "--size", "48x32"
+    )
+    assert code == 0 and "2 cells x 3 seeds" in " ".join(shown.split()), complaint
+
+
+def test_a_number_of_looks_may_be_one_of_numpys():
+    assert look_level(np.int64(2)) == look_level(2)

@@ -617,3 +617,25 @@ def test_validation_images_without_an_object_choose_nothing(command, tmp_path):
     ):
         code, _, complaint = command(*words, *more)
         assert code == 2 and instead in complaint and complaint.count("\n") == 1
+
+
+@pytest.mark.parametrize("blur", [3, 5, 7])
+def test_soft_edges_are_no_classes(tmp_path, blur):
+    """Few values, but each along the outline alone: naming one as the object would train on a ring."""
+    disc = cv2.circle(np.zeros((80, 90), np.uint8), (45, 40), 25, 255, -1)
+    levels = cv2.blur(disc, (blur, blur)) // 51 * 51 if blur == 3 else cv2.blur(disc, (blur, blur))
+    Image.fromarray(levels).save(tmp_path / "soft.png")
+    with pytest.raises(InputError, match="without smoothing"):
+        read_mask(tmp_path / "soft.png")
+    classes = cv2.resize(np.array([[0, 60, 120], [180, 0, 255]], np.uint8), (90, 80), interpolation=cv2.INTER_NEAREST)
+    Image.fromarray(classes).save(tmp_path / "classes.png")
+    with pytest.raises(InputError, match="--foreground 60"):
+        read_mask(tmp_path / "classes.png")
+
+
+@pytest.mark.parametrize("top", [1, 255, 65535])
+def test_a_mask_of_16_bits_in_three_channels_is_read_by_its_values(tmp_path, top):
+    mask = np.zeros((20, 30), bool)
+    mask[4:12, 5:20] = True
+    cv2.imwrite(str(tmp_path / "deep.png"), np.repeat(mask[..., None] * np.uint16(top), 3, axis=2))
+    assert np.array_equal(read_mask(tmp_path / "deep.png"), mask)

@@ -601,3 +601,18 @@ def test_a_study_that_cannot_compare_anything_yet_is_none_of_the_findings(tmp_pa
             shutil.rmtree(tmp_path / "outputs" / "runs" / key)
     assert command("report", "made", *report_flags(tmp_path))[0] == 0
     assert "No study has been measured yet" in readme.read_text()
+
+
+def test_a_page_on_published_scores_replaces_no_file_of_the_users(tmp_path):
+    from analysis.report import pages
+
+    readme, results = tmp_path / "README.md", ROOT / "analysis" / "results"
+    readme.write_text("mine")
+    own = tmp_path / "docs" / "en" / "studies" / "medsegbench.md"
+    own.parent.mkdir(parents=True)
+    own.write_text("mine, too")
+    with pytest.raises(InputError, match="not written by this project"):
+        pages.check_study_pages(readme, results, [])
+    with pytest.raises(InputError):
+        pages.write_pages(readme, results, {})
+    assert own.read_text() == "mine, too"

@@ -218,3 +218,31 @@ def test_masks_of_classes_are_scored_by_the_values_that_are_named(masks, command
     assert code == 0 and "WARNING" not in shown, complaint
     assert [row["dice"] for row in csv.DictReader((masks / "s.csv").read_text().splitlines())] == expected
     assert "all true masks and all predictions are empty" in scored(command, masks, "--foreground", "7")[1]
+
+
+def test_folders_are_searched_as_those_of_data_folder_are(masks, command):
+    for folder in ("truth", "good"):
+        (masks / folder / "more").mkdir()
+        path = masks / folder / "pat2_5.png"
+        path.rename(masks / folder / "more" / path.name)
+    code, shown, complaint = scored(command, masks, "--group-pattern", r"(more|pat\d+)")
+    assert code == 0 and "6 masks, mean Dice" in shown, complaint
+    rows = list(csv.DictReader((masks / "s.csv").read_text().splitlines()))
+    assert ("more/pat2_5.png", "more") in {(row["image"], row["group"]) for row in rows}
+
+
+@pytest.mark.parametrize("form", ["{}_mask", "mask_{}", "{}_gt"])
+@pytest.mark.parametrize("folder", ["truth", "good"])
+def test_either_side_may_be_named_as_a_mask_of_the_other(masks, command, form, folder):
+    for path in sorted((masks / folder).iterdir()):
+        path.rename(path.with_stem(form.format(path.stem)))
+    code, shown, complaint = scored(command, masks)
+    assert code == 0 and "6 masks, mean Dice" in shown, complaint
+
+
+def test_one_method_has_seeds_or_it_has_none(masks, command):
+    assert scored(command, masks, "--seed", "1")[0] == 0
+    before = (masks / "s.csv").read_bytes()
+    code, _, complaint = scored(command, masks, "--append")
+    assert code == 2 and "Give --seed to all of them or to none" in complaint
+    assert (masks / "s.csv").read_bytes() == before

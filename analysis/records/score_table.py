@@ -17,6 +17,7 @@ from registry import InputError, did_you_mean
 JOIN = " + "  # between the values of several --cell columns
 CELL, ROW, TEXT, COLUMN, VALUE, UNIT = "\0cell", "\0row", "\0text", "\0column", "\0value", "\0unit"  # never a file's
 SUFFIX = r"\.[^./]*$"  # of a file's name
+WHOLE = r"^([+-]?\d+)\.0*$"  # a whole number with a decimal point
 LARGEST = 1e100  # above it means and variances overflow
 
 
@@ -49,7 +50,7 @@ def read_score_tables(path: Path, columns: Columns) -> Tables:
         InputError: for a file that cannot be read, a missing column, a score that is not a number, duplicate rows, or
             cells that were not scored on the same images.
     """
-    frame = _long(_read(path, columns), columns)
+    frame = _long(_named(_read(path, columns), columns, path), columns)
     frame = _numbers(frame, path)
     _refuse_duplicates(frame, columns, path)
     unit = columns.group or columns.image
@@ -80,10 +81,14 @@ def _read(path: Path, columns: Columns) -> pd.DataFrame:
     try:
         with open(path, encoding="utf-8-sig") as file:
             heading = file.readline()
-            separator = max(",;\t", key=heading.count)
+            separator = max(",;\t", key=re.sub(r'"[^"]*"', "", heading).count)
             file.seek(0)
-            numbers = _row_numbers(csv.reader(file, delimiter=separator), path)
+            numbers = _row_numbers(csv.reader(file, delimiter=separator), path, columns)
         frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except InputError:
+        raise
+    except UnicodeError:
+        raise InputError(f"{path} is no CSV in UTF-8. Save the table again as CSV (UTF-8).") from None
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise InputError(f"The table {path} cannot be read: {reason}.") from None
@@ -98,14 +103,17 @@ def _read(path: Path, columns: Columns) -> pd.DataFrame:
     return frame.assign(**{ROW: numbers if len(numbers) == len(frame) else np.arange(2, len(frame) + 2)})
 
 
-def _row_numbers(rows: Iterator[list[str]], path: Path) -> list[int]:
+def _row_numbers(rows: Iterator[list[str]], path: Path, columns: Columns) -> list[int]:
     """The number in the file of each row that is not empty; the heading is row 1.
 
-    Raises InputError for a row with more or fewer fields than the heading, whose columns would be shifted.
+    Raises InputError for a row with more or fewer fields than the heading, whose columns would be shifted, and for a
+    column that is read and occurs twice.
     """
     numbers = []
     with contextlib.suppress(csv.Error):  # an open quote, say, of which pandas speaks
         heading = next(rows, [])
+        if twice := [name for name in columns.named if heading.count(name) > 1]:
+            raise InputError(f"{path} has {heading.count(twice[0])} columns '{twice[0]}'. Rename all but one.")
         for number, row in enumerate(rows, 2):
             if row and len(row) != len(heading):
                 raise InputError(
@@ -113,6 +121,23 @@ def _row_numbers(rows: Iterator[list[str]], path: Path) -> list[int]:
                 )
             numbers += [number] if row else []
     return numbers
+
+
+def _named(frame: pd.DataFrame, columns: Columns, path: Path) -> pd.DataFrame:
+    """The rows with seeds by one name each (1.0 is 1). Raises InputError for a row that lacks a name."""
+    flags = {"--seed": columns.seed, "--group": columns.group, "--image": columns.image, "--dataset": columns.dataset}
+    blank = {name: frame[name].str.strip() == "" for name in (*columns.cells, *flags.values()) if name is not None}
+    for flag, name in flags.items():
+        if name is not None and blank[name].any():
+            advice = f"leave out {flag}" if blank[name].all() else "fill it in, or leave the row out"
+            raise InputError(f"{path}, row {frame[ROW][blank[name]].iloc[0]}: the column '{name}' is empty: {advice}.")
+    if columns.cells and (nameless := np.logical_and.reduce([blank[name] for name in columns.cells])).any():
+        raise InputError(
+            f"{path}, row {frame[ROW][nameless].iloc[0]}: {' and '.join(columns.cells)} is empty: fill it in."
+        )
+    if columns.seed is None:
+        return frame
+    return frame.assign(**{columns.seed: frame[columns.seed].str.strip().str.replace(WHOLE, r"\1", regex=True)})
 
 
 def _long(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:

@@ -174,10 +174,11 @@ def write_pages(readme: Path, results: Path, known: Mapping[str, Answer]) -> lis
         for name, answer in known.items()
         for language in LANGUAGES
     }
-    due |= _published(readme, results)
+    others = _published(readme, results)
+    due |= others
     due |= {page: rendered(page, readme, results, known) for page in marked_pages(readme)}
     changed = [page for page, text in due.items() if not page.exists() or read_page(page) != text]
-    whole = {page_path(readme, name, language) for name in known for language in LANGUAGES}
+    whole = {page_path(readme, name, language) for name in known for language in LANGUAGES} | set(others)
     for page in changed:
         if page in whole and not _is_own(readme):
             OutputFiles(page.parent, "--readme").write(page.name, due[page].encode())
@@ -187,9 +188,10 @@ def write_pages(readme: Path, results: Path, known: Mapping[str, Answer]) -> lis
     return changed
 
 
-def check_study_pages(readme: Path, names: Iterable[str]) -> None:
-    """Raise InputError if a study's page would replace a file that is not the project's own, as this checkout's are."""
-    for page in [page_path(readme, name, language) for name in names for language in LANGUAGES]:
+def check_study_pages(readme: Path, results: Path, names: Iterable[str]) -> None:
+    """Raise InputError if a page that is written whole would replace a file that is not the project's own."""
+    pages = [page_path(readme, name, language) for name in names for language in LANGUAGES]
+    for page in [*pages, *_published(readme, results)]:
         if not _is_own(readme) and os.path.lexists(page) and not OutputFiles(page.parent, "--readme").owns(page.name):
             raise InputError(
                 f"{page} was not written by this project, or was changed since, and is not replaced. Nothing was "

@@ -41,7 +41,7 @@ def report_studies(paths: StudyPaths, study: str | None, latex: bool, html: Path
         print("Begin one with: python run.py study NAME")
         if not paths.results.is_dir():  # a mistyped folder must not empty the README's findings
             return {}
-    pages.check_study_pages(paths.readme, names)
+    pages.check_study_pages(paths.readme, paths.results, names)
     reported = {name: answer_study(load_study(paths, name)) for name in names}
     drawn = {name: draw_pictures(found) for name, found in reported.items()}
     paths.write_results(result_files(paths, reported, drawn, latex))

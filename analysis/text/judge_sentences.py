@@ -64,7 +64,9 @@ def summary(judgement: Judgement, question: Question) -> list[str]:
         )
     winners = judgement.winner_by_seed
     if len(winners) > 1:
-        told = "; ".join(f"{seed}: {winner or 'a tie'}" for seed, winner in list(winners.items())[:MOST_NAMES])
+        told = "; ".join(
+            f"{seed}: {'a tie' if winner is None else winner}" for seed, winner in list(winners.items())[:MOST_NAMES]
+        )
         more = f"; and {len(winners) - MOST_NAMES} more" if len(winners) > MOST_NAMES else ""
         depends = "The winner depends on the seed" if judgement.depends_on_seed else "Every seed names the same winner"
         lines.append(f"{depends} ({told}{more}).")

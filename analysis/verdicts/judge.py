@@ -145,7 +145,7 @@ def estimate(a: Array, b: Array, kind: str) -> Estimate:
     if kind not in UNSEEDED:
         return unpaired(a, b, summarise_cell(a), summarise_cell(b))
     difference = (a - b)[0]
-    if not difference.any():
+    if difference.size > 1 and not difference.any():
         return EXACT
     n, mean = difference.size, difference.mean()
     variance = difference.var(ddof=1) / n if n > 1 else np.inf

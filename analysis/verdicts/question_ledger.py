@@ -73,6 +73,7 @@ def decide_with_ledger(
             "--ledger needs a seed column: confirmations are made on seeds that were not seen. Add --seed."
         )
     path = _resolved(path)
+    _read(path, question)  # before the lock, so that nothing is left beside a file that is no ledger
     with _locked(path):
         ledger = _read(path, question)
         digest = _digest(base, candidate, question)
@@ -83,7 +84,8 @@ def decide_with_ledger(
         decision, entry = _answer(ledger, names, base, candidate, kind, question)
         ledger["questions"].append(
             {"base": names[0], "candidate": names[1], "data": digest, "exit": decision.code,
-             "sentence": decision.sentence, "seeds": [str(seed) for seed in candidate.index], **entry}
+             "sentence": decision.sentence, "seeds": [str(seed) for seed in candidate.index],
+             "rows": _rows(candidate), **entry}
         )  # fmt: skip
         write_atomically(path, json.dumps(ledger, indent=1).encode())
     return decision
@@ -98,12 +100,30 @@ def _answer(
     question: Question,
 ) -> tuple[Decision, dict[str, Any]]:
     asked = [entry for entry in ledger["questions"] if (entry["base"], entry["candidate"]) == names]
-    seen = {seed for entry in asked for seed in entry["seeds"]}
-    unseen = candidate[[str(seed) not in seen for seed in candidate.index]]
+    unseen = candidate[_not_seen(asked, candidate)]
     promising = any(entry["stage"] != "screened" or entry["exit"] == UNDECIDED for entry in asked)
     if promising and len(unseen) >= FEWEST:
         return _confirm(ledger, base, unseen, kind, question)
     return _screen(base, candidate, kind, question)
+
+
+def _not_seen(asked: list[dict[str, Any]], candidate: pd.DataFrame) -> list[bool]:
+    """Which rows are of seeds that were not seen: of a new label, and no copy of a row that was seen under another.
+
+    Of a single score, one or two may be equal by rounding.
+    """
+    labels = {seed for entry in asked for seed in entry["seeds"]}
+    rows = {row for entry in asked for row in entry.get("rows", [])}
+    new = [str(seed) not in labels for seed in candidate.index]
+    copied = [is_new and row in rows for is_new, row in zip(new, _rows(candidate), strict=True)]
+    if candidate.shape[1] == 1 and sum(copied) < FEWEST:
+        return new
+    return [is_new and not copy for is_new, copy in zip(new, copied, strict=True)]
+
+
+def _rows(table: pd.DataFrame) -> list[str]:
+    """A digest of each seed's scores."""
+    return [hashlib.sha256(row.tobytes()).hexdigest()[:16] for row in table.to_numpy(float)]
 
 
 def _screen(
@@ -173,7 +193,7 @@ def _read(path: Path, question: Question) -> dict[str, Any]:
     try:
         ledger = json.loads(path.read_text(encoding="utf-8"))
         questions, level = ledger["questions"], float(ledger["level"])
-        assert 0 < level < 1
+        assert ledger["format"] == 1 and 0 < level < 1
         assert all(isinstance(entry.get(name), kind) for entry in questions for name, kind in ENTRY.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
         raise InputError(f"The ledger {path} cannot be read. Restore it from a copy, or name a new file.") from None

@@ -49,8 +49,11 @@ def judge(
     from analysis.verdicts import judge as verdicts
 
     _refuse_flags(bool(wide), bool(cell), bool(score), level, rope, ledger is not None and accept is None)
-    files = _output_files(scores, json, html)
+    if accept and baseline is not None:
+        raise InputError("--accept BASE CANDIDATE names the base itself: leave out --baseline.")
+    files = _output_files(scores, json, html, ledger)
     columns = Columns(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
+    _refuse_twice(columns)
     tables = read_score_tables(scores, columns)
     question = verdicts.Question(baseline, rope, not lower_is_better, level)
     grouped, seeded = group is not None and not groups_are_images(scores, columns), seed is not None
@@ -141,14 +144,22 @@ def _after_score(truth: Path, output: Path, cells: int, flags: dict[str, list[st
     return [f"Next, for OTHER, the method to compare it with: {other}", f"Then: {judging}"]
 
 
-def _output_files(scores: Path, json: str | None, html: Path | None) -> dict[str, Any]:
+def _refuse_twice(columns: Any) -> None:
+    """Raise InputError for a column that is named for two things; an image may be its own group."""
+    named = [name for name in columns.named if name != columns.image or columns.image != columns.group]
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise InputError(f"The column '{twice[0]}' is named twice. Name one column for each flag.")
+
+
+def _output_files(scores: Path, json: str | None, html: Path | None, ledger: Path | None) -> dict[str, Any]:
     """Where --json and --html are written, by flag. Raises InputError where either would replace a file."""
     from analysis.records.output_files import OutputFiles, refuse_shared_names
 
     named = {"--json": Path(json) if json and json != "-" else None, "--html": html}
     paths = {flag_name: path for flag_name, path in named.items() if path is not None}
+    all_paths = paths | ({"--ledger": ledger} if ledger is not None else {})
     advice = "Name two files."
-    refuse_shared_names([(Path(name), path.resolve()) for name, path in paths.items()], Path(), advice)
+    refuse_shared_names([(Path(name), path.resolve()) for name, path in all_paths.items()], Path(), advice)
     files = {}
     for name, path in paths.items():
         files[name] = OutputFiles.beside(path, name)
@@ -258,7 +269,9 @@ def _overview(judgements: list[Any], text: Any) -> Any:
         places = text.places(one)
         (first, high), (second, low), *_ = one.means.items()
         separated = "-" if one.leaders_differ is None else "yes" if one.leaders_differ else "no"
+        ties = len(one.winner_by_seed) > 1 and set(one.winner_by_seed.values()) == {None}
         seeds = "-" if len(one.winner_by_seed) < 2 else "differs" if one.depends_on_seed else "the same"
+        seeds = "ties" if ties else seeds
         possible = f"{len(one.best_set)} of {len(one.means)}"
         names = (f"{escape(cell)} {mean:.{places}f}" for cell, mean in ((first, high), (second, low)))
         table.add_row(escape(one.name), *names, separated, seeds, possible)

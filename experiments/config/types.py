@@ -174,7 +174,7 @@ Seeds = Annotated[
     list[int], Parameter(converter=_seeds, n_tokens=-1, consume_multiple=True, negative=(), metavar="SEED...")
 ]
 SeedsOrCounts = Annotated[
-    list[int],
+    list[int] | str,
     Parameter(converter=_seeds_or_counts, n_tokens=-1, consume_multiple=True, negative=(), metavar="SEED..."),
 ]
 Foreground = Annotated[

@@ -74,8 +74,8 @@ def listing(
     advice = _where_to_put(root)
     images, masks = require_folder(root / "images", advice), require_folder(root / "masks", advice)
     require_images(filter(_is_read, images.rglob("*")), images, advice)
-    image_by_place, problems = _by_place(images)
-    mask_by_place, collisions = _by_place(masks)
+    image_by_place, problems = by_place(images)
+    mask_by_place, collisions = by_place(masks)
     problems += collisions + unusable_names([*images.rglob("*"), *masks.rglob("*")])
     paired = pair_files(image_by_place, mask_by_place, mask_pattern)
     missing = {place: path for place, path in image_by_place.items() if place not in paired}
@@ -98,7 +98,7 @@ def listing(
     else:
         problems += [_no_group(image, group_pattern) for image in sorted(ungrouped)]
     endings = f"files end in {' '.join(sorted(FORMATS))} here"
-    unread = [problem for path in (images, masks) for problem in _unread(path, endings)]
+    unread = [problem for path in (images, masks) for problem in unread_below(path, endings)]
     return Listing(samples, problems, masks_without_image(unused.values()) + list(left_out.values()) + unread)
 
 
@@ -214,7 +214,7 @@ def _fitting_pattern(place: str, mask: str, missing: Iterable[str], unused: Mapp
     return f" {shlex.quote(pattern)}" if len(places) > 1 and fits and "{name}" in pattern else ""
 
 
-def _unread(folder: Path, endings: str) -> list[Problem]:
+def unread_below(folder: Path, endings: str) -> list[Problem]:
     """The files under a folder that are not read; its sub-folders are searched, but for linked ones."""
     folders = sorted(path for path in folder.rglob("*") if path.is_dir() and not is_system_file(path))
     linked = [path for path in folders if path.is_symlink()]
@@ -233,16 +233,11 @@ def _is_read(path: Path) -> bool:
     return path.suffix.lower() in formats and not path.name.startswith(".") and not is_special(path)
 
 
-def files_by_stem(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
-    """The files of a folder by their names without ending, and a problem for each name that occurs twice."""
-    return _by_place(folder, folder.iterdir())
-
-
-def _by_place(folder: Path, files: Iterable[Path] | None = None) -> tuple[dict[str, Path], list[Problem]]:
+def by_place(folder: Path) -> tuple[dict[str, Path], list[Problem]]:
     """The images under a folder by their paths in it without ending, and a problem for each that occurs twice."""
     by_place: dict[str, Path] = {}
     problems = []
-    for path in sorted(filter(_is_read, folder.rglob("*") if files is None else files)):
+    for path in sorted(filter(_is_read, folder.rglob("*"))):
         inner = path.relative_to(folder)
         if shown(path) != str(path) or any(part.startswith(".") for part in inner.parts) or path.is_dir():
             continue

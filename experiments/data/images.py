@@ -313,6 +313,20 @@ def _raw_mode(picture: Image.Image) -> str:
     return first if isinstance(first, str) else ""
 
 
+def deep_greys(picture: Image.Image, path: Path) -> NDArray[Any] | None:
+    """The values (H, W) of an undecoded image with three equal channels of 16 bits, where none is above 255.
+
+    Of those Pillow keeps the upper 8 bits, which are 0.
+    """
+    if picture.mode not in ("RGB", "RGBA") or not _is_deep(picture):
+        return None
+    try:
+        values = _deep_values(picture, path)[..., :3]
+    except ValueError:
+        return None
+    return values[..., 0] if values.max(initial=0) < 256 and bool((values == values[..., :1]).all()) else None
+
+
 def _deep_values(picture: Image.Image, path: Path) -> NDArray[Any]:
     tiff = getattr(picture, "tag_v2", {}) if picture.format == "TIFF" else {}
     kind, bits = tiff.get(SAMPLE_FORMAT, (UNSIGNED,))[0], tiff.get(BITS, (16,))[0]

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from experiments.config.types import NONZERO
-from experiments.data.images import open_image, orient, to_turn
+from experiments.data.images import deep_greys, open_image, orient, to_turn
 from registry import InputError
 
 TOPS = (0, 1, 255, 65535)  # values of the object in a binary mask; 0: it has none
 INSTANCES = 8  # labels from 1 on without gaps that look like those of single objects; of more than 8 bits, 2 do
 CLASSES = 64  # a mask of more values is taken for a smoothed one, not for one of classes
 MANY_COLOURS = ", or --foreground nonzero where every colour but 0,0,0 is the object"
+AREA = 16  # sides of a mask from which on classes have an area, of which soft edges have none
 EDGE = 12  # values this near to 0 or 255 are what JPEG makes of them
 Foreground = Sequence[int | str]  # values or indices, and colours as "255,0,0"; or "nonzero" alone
 
@@ -68,11 +69,12 @@ def read_mask(
 
 def _read_file(path: Path, foreground: Foreground, channel: str, turned: int | None) -> NDArray[np.bool_]:
     with open_image(path, "mask") as picture:
+        deep = deep_greys(picture, path)
         turned = to_turn(picture, turned)
         alpha = alpha_channel(picture) if channel != "colour" else None
         if alpha is not None and _uses_alpha(picture, alpha, channel):
             return orient(_binary(alpha, path, picture, "alpha channel"), turned)
-        values = _levels(picture, bool(foreground))
+        values = _levels(picture, bool(foreground)) if deep is None else deep
         if foreground:
             return orient(_is_foreground(values, picture, foreground, path), turned)
         marked = _binary(values, path, picture)
@@ -186,7 +188,7 @@ def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
             "--foreground nonzero, and any value but 0 is the object. If they are classes, name all values that are "
             "the object in any of the masks, such as --foreground 1."
         )
-    if where or picture.format == "JPEG" or _seem_smoothed(values):
+    if where or picture.format == "JPEG" or _seem_smoothed(values) or _soft_edges(levels):
         smooth = "Save it again without smoothing or JPEG compression (as PNG)."
         return f"{held}; a mask holds 0 and 1, or 0 and 255. {smooth}"
     colours = [] if picture.mode in ("P", "PA", "L", "LA", "1") else _colours(picture)
@@ -219,6 +221,17 @@ def _seem_smoothed(values: NDArray[Any]) -> bool:
     bright = (values >= 255 - EDGE) & (values < 255)  # no labels are numbered from there on
     ends = len(values) > 3 and bool(((values <= EDGE) | (values >= 255 - EDGE)).all())
     return len(values) > CLASSES or (ends and bool(bright.any())) or not bool((values == np.floor(values)).all())
+
+
+def _soft_edges(levels: NDArray[Any]) -> bool:
+    """Whether the values between 0 and the highest lie along outlines alone: none has an area, as classes have."""
+    top = levels.max(initial=0)
+    between = (levels > 0) & (levels < top)
+    if top < 128 or min(levels.shape) < AREA or levels.min() > 0 or len(np.unique(levels[between])) < 3:
+        return False
+    blocks = np.lib.stride_tricks.sliding_window_view(levels, (3, 3))
+    inside = between[1:-1, 1:-1]
+    return bool((blocks[inside].min((-1, -2)) < blocks[inside].max((-1, -2))).all())
 
 
 def _colours(picture: Image.Image) -> list[str]:

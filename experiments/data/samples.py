@@ -36,6 +36,11 @@ class Sample:
     reading: Reading = DEFAULT
     place: str = ""  # the image's path within its data set, with /, where that has folders
 
+    def __post_init__(self) -> None:
+        for name in ("image", "mask"):
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))
+
     @property
     def name(self) -> str:
         """Name of the image, as in manifests and score tables: its file name, or its path within the data set."""

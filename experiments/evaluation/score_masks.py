@@ -10,9 +10,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from analysis.records.output_files import OutputFiles
-from experiments.data.folder import FORMATS, compile_pattern, files_by_stem, group_of, pair_files
+from experiments.data.folder import by_place, compile_pattern, group_of, pair_files, unread_below
 from experiments.data.groups import ungrouped
-from experiments.data.listing import is_special, unread_files, unusable_names, without_doubles
+from experiments.data.listing import unusable_names, without_doubles
 from experiments.data.masks import Foreground
 from experiments.data.samples import Sample, read_mask
 from experiments.evaluation.metrics import Scores, score
@@ -34,7 +34,7 @@ LeftOut = list[tuple[str, Path]]  # (reason, file)
 def pair_masks(
     predictions: Path, truth: Path, group_pattern: str | None = None
 ) -> tuple[list[Sample], LeftOut, list[InputError]]:
-    """Pair each ground truth with its prediction by name.
+    """Pair each ground truth with its prediction by name, sub-folders included, as `--data folder` pairs its masks.
 
     Returns:
         Samples (`image` is the ground truth, `mask` the prediction) by name, what was left out of both folders, and
@@ -46,17 +46,18 @@ def pair_masks(
     for folder in (predictions, truth):
         if not folder.is_dir():
             raise InputError(f"There is no folder {folder}. Name the folders of predicted and of true masks.")
-    true_by_stem, problems = files_by_stem(truth)
-    predicted_by_stem, collisions = files_by_stem(predictions)
-    unnamed = unusable_names([*truth.iterdir(), *predictions.iterdir()])
+    true_by_place, problems = by_place(truth)
+    predicted_by_place, collisions = by_place(predictions)
+    unnamed = unusable_names([*truth.rglob("*"), *predictions.rglob("*")])
     skipped = [InputError(problem.text) for problem in [*problems, *collisions, *unnamed]]
-    if not true_by_stem:
+    if not true_by_place:
         raise InputError(f"No masks under {truth}.")
-    paired = pair_files(true_by_stem, predicted_by_stem)
+    paired = _pairs(true_by_place, predicted_by_place)
     pattern, samples, used = compile_pattern(group_pattern), [], set()
-    for stem, path in sorted(true_by_stem.items()):
-        predicted = paired.get(stem)
-        group = group_of(path, pattern)
+    for place, path in sorted(true_by_place.items()):
+        predicted = paired.get(place)
+        name = path.relative_to(truth).as_posix() if "/" in place else ""
+        group = group_of(path, pattern, name)
         if predicted is None:
             skipped.append(InputError(f"{path} has no prediction in {predictions}. Add it, or remove the true mask."))
             continue
@@ -64,19 +65,25 @@ def pair_masks(
             raise InputError(
                 f"--group-pattern '{group_pattern}' does not match {path.name}. Write one that matches all."
             )
-        samples.append(Sample(path, predicted, group))
+        samples.append(Sample(path, predicted, group, place=name))
         used.add(predicted)
     samples = without_doubles(samples, [*problems, *collisions])
     if not samples:
         raise skipped[0]
     folders = dict.fromkeys((predictions, truth))
-    unread = [problem for folder in folders for problem in unread_files(folder, _is_read, "masks are images")]
-    left_out = [("no mask", path) for path in sorted(set(predicted_by_stem.values()) - used)]
+    unread = [problem for folder in folders for problem in unread_below(folder, "masks are images")]
+    left_out = [("no mask", path) for path in sorted(set(predicted_by_place.values()) - used)]
     return samples, left_out + [(problem.what, problem.path) for problem in unread], skipped
 
 
-def _is_read(path: Path) -> bool:
-    return path.suffix.lower() in FORMATS and not is_special(path)
+def _pairs(truths: dict[str, Path], predictions: dict[str, Path]) -> dict[str, Path]:
+    """The prediction of each truth that has one: called like it, or one of both as the mask of the other."""
+    paired = pair_files(truths, predictions)
+    used = set(paired.values())
+    others = {place: path for place, path in predictions.items() if path not in used}
+    left = {path: place for place, path in truths.items() if place not in paired}
+    found = pair_files(others, {place: path for path, place in left.items()})
+    return paired | {left[truth]: others[place] for place, truth in found.items()}
 
 
 def score_masks(
@@ -177,6 +184,10 @@ def _existing(path: Path, rows: Sequence[Row], append: bool) -> str:
         if there - new:
             raise InputError(f"{path} holds other scores as well. Add to it with --append, or name another --output.")
         return ""
+    for cell, seed in sorted(there):
+        if any(name == cell and bool(other) != bool(seed) for name, other in new):
+            how = "with" if seed else "without"
+            raise InputError(f"{path} holds scores of {cell} {how} a seed. Give --seed to all of them or to none.")
     if again := there & new:
         cell, seed = sorted(again)[0]
         shown = f"{cell} with seed {seed}" if seed else cell

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,6 +44,8 @@ def disk_error_message(error: OSError | RuntimeError, place: object = None) -> s
     where = error.filename or place or "the output folder"
     if error.errno in FULL:
         return f"{DISK_FULL} ({where}). Free some space and repeat the command: it resumes."
+    if error.errno in (errno.EACCES, errno.EPERM) and os.path.exists(where) and not os.access(where, os.R_OK):
+        return f"{where} cannot be read ({error.strerror}). Let this user read it."
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return (
             f"{where} cannot be written ({error.strerror}). Choose another --output-dir, or let this user write there."
