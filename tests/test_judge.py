@@ -433,7 +433,7 @@ def test_a_ledger_takes_no_copy_of_a_seed_for_a_new_one(tmp_path):
     copied = pd.concat([first, first.set_axis([10, 11, 12])])
     again = decide_with_ledger(names, base, copied, "seeds and groups", question, path)
     assert again.code == 4 and "Promising" in again.sentence
-    new = pd.concat([first, pd.DataFrame(rng.normal(0.99, 0.001, (3, 4)), index=[10, 11, 12])])
+    new = pd.concat([first, pd.DataFrame(rng.normal(0.99, 0.001, (3, 4)), index=[20, 21, 22])])
     assert decide_with_ledger(names, base, new, "seeds and groups", question, path).code == 0
 
 

@@ -132,9 +132,8 @@ def _named(frame: pd.DataFrame, columns: Columns, path: Path) -> pd.DataFrame:
             advice = f"leave out {flag}" if blank[name].all() else "fill it in, or leave the row out"
             raise InputError(f"{path}, row {frame[ROW][blank[name]].iloc[0]}: the column '{name}' is empty: {advice}.")
     if columns.cells and (nameless := np.logical_and.reduce([blank[name] for name in columns.cells])).any():
-        raise InputError(
-            f"{path}, row {frame[ROW][nameless].iloc[0]}: {' and '.join(columns.cells)} is empty: fill it in."
-        )
+        row = frame[ROW][nameless].iloc[0]
+        raise InputError(f"{path}, row {row}: the column '{columns.cells[0]}' is empty: fill it in.")
     if columns.seed is None:
         return frame
     return frame.assign(**{columns.seed: frame[columns.seed].str.strip().str.replace(WHOLE, r"\1", regex=True)})
