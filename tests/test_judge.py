@@ -478,3 +478,12 @@ def test_flags_that_contradict_each_other_are_refused(table, command, words, sen
     monkeypatch.chdir(table.parent)
     code, _, complaint = command("judge", str(table), *words)
     assert code == 2 and sentence in complaint and not (table.parent / "x.json").exists()
+
+
+def test_of_very_many_comparisons_the_first_are_told(tmp_path, command):
+    rows = [f"c{n},{seed},{0.9 + n / 1000 + seed / 9000}" for n in range(20) for seed in range(3)]
+    (tmp_path / "s.csv").write_text("\n".join(["cell,seed,dice", *rows]))
+    words = ("--score", "dice", "--cell", "cell", "--seed", "seed")
+    code, shown, _ = command("judge", str(tmp_path / "s.csv"), *words)
+    assert code == 0 and "40 more comparisons: --json FILE has all" in shown
+    assert len(judged(command, tmp_path / "s.csv", *words)[0]["comparisons"]) == 190

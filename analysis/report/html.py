@@ -74,7 +74,7 @@ def _dataset(judgement: Judgement, question: Question) -> dict[str, Any]:
         "name": judgement.name,
         "rows": rows,
         "summary": judge_sentences.summary(judgement, question),
-        "sentences": [judge_sentences.sentence(pair, judgement, question) for pair in judgement.pairs],
+        "sentences": judge_sentences.sentences(judgement, question),
         "picture": _uri(picture.encode(), "image/svg+xml"),
     }
 

@@ -9,6 +9,7 @@ from analysis.statistics.comparisons import Comparison
 from analysis.verdicts.judge import Judgement, Pair, Question, Repeat
 
 MOST_NAMES = 6  # in a list; more are counted
+MOST_SENTENCES = 150
 
 
 def digits(judgement: Judgement) -> int:
@@ -22,6 +23,13 @@ def digits(judgement: Judgement) -> int:
 def places(judgement: Judgement) -> int:
     """Decimals for the means in a table."""
     return max(digits(judgement), 4 if max(map(abs, judgement.means.values())) <= 1 else 2)
+
+
+def sentences(judgement: Judgement, question: Question) -> list[str]:
+    """A sentence for each comparison, up to a number that somebody may read."""
+    told = [sentence(pair, judgement, question) for pair in judgement.pairs[:MOST_SENTENCES]]
+    more = len(judgement.pairs) - len(told)
+    return told + ([f"{more} more comparisons: --json FILE has all, --baseline NAME asks for fewer."] if more else [])
 
 
 def sentence(pair: Pair, judgement: Judgement, question: Question) -> str:

@@ -232,7 +232,7 @@ def _show(judgements: list[Any], question: Any) -> None:
         (one,) = judgements
         console.print(_cells(one, text))
         lines = [
-            *(text.sentence(pair, one, question) for pair in one.pairs),
+            *text.sentences(one, question),
             *text.summary(one, question),
             *one.conditions,
         ]
