@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from analysis.records.study_paths import ROOT
@@ -47,18 +48,24 @@ def _in(language: str, text: str, chinese: Mapping[str, str]) -> str:
 
 def bench_tables(folder: Path, language: str = "en") -> dict[str, str]:
     """The rendered parts by marker: one table for each thing that was measured, over all files of `folder`."""
-    files = [_read(path) for path in sorted(folder.glob("*.json"))]
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    files = [results for results in found if "test" not in results]
+    files += _in_time([results for results in found if "test" in results])
     nothing = {"en": "not measured", "zh": "未测量"}[language]
     return {f"bench {name}": "\n\n".join(_tables(name, language, files)) or nothing for name in ROWS}
 
 
-def _read(path: Path) -> Results:
-    """What bench printed; or the result.json of a run, which is measured in time too."""
-    results = json.loads(path.read_text(encoding="utf-8"))
-    if "test" not in results:
-        return results
-    machine = {"processor": results["device"], "device": "cpu", "threads": results["threads"]}
-    return {"machine": machine | {"torch": results["versions"]["torch"]}, "quality": results}
+def _in_time(runs: list[Results]) -> list[Results]:
+    """The result.json of runs that were measured in time: those that differ in nothing but the seed together."""
+    alike: dict[str, list[Results]] = {}
+    for run in runs:
+        same = repr([run[name] for name in ("model", "loss", "size", "cars", "device", "threads")])
+        alike.setdefault(same, []).append(run)
+    machines = [{"processor": of[0]["device"], "device": "cpu", "threads": of[0]["threads"]} for of in alike.values()]
+    return [
+        {"machine": machine | {"torch": of[0]["versions"]["torch"]}, "quality": of}
+        for machine, of in zip(machines, alike.values(), strict=True)
+    ]
 
 
 def _tables(name: str, language: str, files: Iterable[Results]) -> list[str]:
@@ -118,12 +125,14 @@ def _overhead(results: Results) -> list[list[str]]:
 
 
 def _quality(results: Results) -> list[list[str]]:
-    run = results["quality"]
-    before = run["seconds"]["this_sitting"] - run["seconds"]["scoring"]
-    size = "×".join(map(str, run["size"]))
-    scores = [f"{run['test']['last'][name]:.4f}" for name in ("dice", "iou", "boundary_iou")]
-    about = [f"`{run['model']}`, {run['loss']}", f"{run['cars']['train']} at {size}", f"{before:.0f}"]
-    return [[*about, *scores, f"{run['ceiling']:.4f}"]]
+    runs = results["quality"]
+    before = mean(run["seconds"]["this_sitting"] - run["seconds"]["scoring"] for run in runs)
+    dice = [run["test"]["last"]["dice"] for run in runs]
+    spread = f" ± {stdev(dice):.4f}" if len(runs) > 1 else ""
+    others = [f"{mean(run['test']['last'][name] for run in runs):.4f}" for name in ("iou", "boundary_iou")]
+    first, size = runs[0], "×".join(map(str, runs[0]["size"]))
+    about = [f"`{first['model']}`, {first['loss']}", f"{first['cars']['train']} at {size}", str(len(runs))]
+    return [[*about, f"{before:.0f}", f"{mean(dice):.4f}{spread}", *others, f"{first['ceiling']:.4f}"]]
 
 
 HEADINGS = {
@@ -134,7 +143,8 @@ HEADINGS = {
     "loader": ["augmentation", "cached, images/s", "decoding, images/s", "ratio"],
     "scoring": ["what", "image", "ms on one thread"],
     "overhead": ["what", "seconds"],
-    "quality": ["what", "training cars", "seconds before scoring", "test Dice", "IoU", "boundary IoU", "ceiling"],
+    "quality": ["what", "training cars", "runs", "seconds before scoring", "test Dice", "IoU", "boundary IoU",
+                "ceiling"],
 }  # fmt: skip
 BENCH_CHINESE = {  # in this order: longer phrases before those that they contain
     "times a plain loop (its images/s)": "相对普通写法的倍数（其图像/秒）",
@@ -143,6 +153,7 @@ BENCH_CHINESE = {  # in this order: longer phrases before those that they contai
     "of the roofline, images/s": "占 roofline 的比例（上限，图像/秒）", "memory, GB (plain)": "内存 GB（普通写法）",
     "cached, images/s": "读缓存，图像/秒", "decoding, images/s": "重新解码，图像/秒", "images/s": "图像/秒",
     "ms on one thread": "单线程毫秒", "seconds before scoring": "评分前秒数", "training cars": "训练车",
+    "runs": "训练次数",
     "test Dice": "测试 Dice", "boundary IoU": "边界 IoU", "augmentation": "数据增强", "ceiling": "参考上限",
     "start and imports of a run's packages": "启动并导入训练所需的包", "start and imports of": "启动并导入",
     "a run, in a fresh process": "一次训练，新进程中", "a run, after another run": "一次训练，接在另一次之后",
