@@ -188,10 +188,10 @@ def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
             "--foreground nonzero, and any value but 0 is the object. If they are classes, name all values that are "
             "the object in any of the masks, such as --foreground 1."
         )
-    if where or picture.format == "JPEG" or _seem_smoothed(values) or _soft_edges(levels):
+    colours = [] if picture.mode in ("P", "PA", "L", "LA", "1") else _colours(picture)
+    if where or picture.format == "JPEG" or _seem_smoothed(values) or (not colours and _soft_edges(levels)):
         smooth = "Save it again without smoothing or JPEG compression (as PNG)."
         return f"{held}; a mask holds 0 and 1, or 0 and 255. {smooth}"
-    colours = [] if picture.mode in ("P", "PA", "L", "LA", "1") else _colours(picture)
     if colours:
         others = [colour for colour in colours if colour != "0,0,0"]
         return (
