@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from numbers import Integral
 
 import numpy as np
 from scipy import special
@@ -38,7 +37,10 @@ def look_level(looks: int | Sequence[int], level: float = 0.95, paired: bool = F
     Raises:
         ValueError: for counts that are below 2 or do not rise, or a level outside 0 to 1.
     """
-    counts = tuple(range(FIRST_LOOK, FIRST_LOOK + looks)) if isinstance(looks, Integral) else tuple(map(int, looks))
+    if isinstance(looks, (int, np.integer)):
+        counts = tuple(range(FIRST_LOOK, FIRST_LOOK + int(looks)))
+    else:
+        counts = tuple(map(int, looks))
     if not counts or counts[0] < 2 or any(after <= before for before, after in itertools.pairwise(counts)):
         raise ValueError(f"Looks are taken at rising numbers of seeds, 2 or more, not at {looks}.")
     if not 0 < level < 1:

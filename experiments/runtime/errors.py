@@ -44,7 +44,7 @@ def disk_error_message(error: OSError | RuntimeError, place: object = None) -> s
     where = error.filename or place or "the output folder"
     if error.errno in FULL:
         return f"{DISK_FULL} ({where}). Free some space and repeat the command: it resumes."
-    if error.errno in (errno.EACCES, errno.EPERM) and os.path.exists(where) and not os.access(where, os.R_OK):
+    if error.errno in (errno.EACCES, errno.EPERM) and _may_not_be_read(str(where)):
         return f"{where} cannot be read ({error.strerror}). Let this user read it."
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return (
@@ -54,6 +54,10 @@ def disk_error_message(error: OSError | RuntimeError, place: object = None) -> s
         shown = str(where) if len(str(where)) <= LONGEST_SHOWN else f"{str(where)[:LONGEST_SHOWN]}…"
         return f"{shown} is no usable path ({error.strerror}). Name another."
     return None
+
+
+def _may_not_be_read(path: str) -> bool:
+    return os.path.exists(path) and not os.access(path, os.R_OK)
 
 
 @contextmanager
