@@ -100,7 +100,7 @@ def test_no_study_imports_the_benchmark():
     while left:
         reached.add(name := left.pop())
         left += set(project_imports(name)) - reached
-    assert "experiments.studies.cost" in reached and not [name for name in reached if ".bench." in f"{name}."]
+    assert "experiments.studies.estimates" in reached and not [name for name in reached if ".bench." in f"{name}."]
 
 
 def test_no_module_lies_flat_and_every_package_has_a_layer():

@@ -35,16 +35,15 @@ def method_lines(answer: Answer, language: str) -> list[str]:
     )
     reading = study.reading
     baselines = [escaped(level_name(study, level, language)) for level in reading.baselines.values()]
-    planned = [
-        escaped(factor_name(study, factor, language)) for factor in reading.baselines if factor in reading.confirmatory
-    ]
+    planned = [escaped(factor_name(study, factor, language)) for factor in answer.planned]
     if baselines:
         lines.append(
             words.comparisons(
                 baselines=baselines,
                 several=len(baselines) > 1,
                 margin=reading.margin if len(baselines) > 1 else reading.cell_margin,
-                planned=[] if answer.exploratory else planned,
+                planned=planned,
+                others=answer.exploratory,
                 paired=study.paired,
                 looks=list(study.looks),
                 unit=answer.study.unit,

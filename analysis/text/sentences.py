@@ -330,7 +330,11 @@ class Writer:
         answer, design = self.answer, self.answer.study.plan.get("design", {})
         lines = []
         if answer.exploratory and not design.get("extended_from"):
-            lines.append(self.words.baselines_not_named() if self._named() else self.words.exploratory())
+            planned = [factor_name(answer.study, factor, self.language) for factor in answer.planned]
+            if planned and not self._named():
+                lines.append(self.words.partly_planned(factors=planned))
+            else:
+                lines.append(self.words.baselines_not_named() if self._named() else self.words.exploratory())
         if before := design.get("extended_from"):
             lines.append(self.words.extended(before=list(before), now=answer.seeds))
         if answer.study.looks:

@@ -114,6 +114,14 @@ class Answer:
         return not (self.effects and all(effects.confirmatory and effects.complete for effects in self.effects))
 
     @property
+    def planned(self) -> list[str]:
+        """The factors whose comparisons were planned as they are made or, before there are any, will be."""
+        if not self.effects:
+            reading = self.study.reading
+            return [factor for factor in reading.baselines if factor in reading.confirmatory]
+        return [effects.factor for effects in self.effects if effects.confirmatory and effects.complete]
+
+    @property
     def seeds(self) -> int:
         """The number of seeds of the judged cells; the smallest where they differ, 0 without any."""
         return min((len(self.scores[cell.name]) for cell in self.judged), default=0)

@@ -48,9 +48,8 @@ def judge(
     from analysis.records.score_table import Columns, groups_are_images, read_score_tables
     from analysis.verdicts import judge as verdicts
 
-    _refuse_flags(bool(wide), bool(cell), bool(score), level, rope, ledger is not None and accept is None)
-    if accept and baseline is not None:
-        raise InputError("--accept BASE CANDIDATE names the base itself: leave out --baseline.")
+    _refuse_flags(bool(wide), bool(cell), bool(score), level, rope)
+    _refuse_gate_flags(accept, ledger, baseline)
     files = _output_files(scores, json, html, ledger)
     columns = Columns(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
     _refuse_twice(columns)
@@ -71,7 +70,14 @@ def judge(
     return code
 
 
-def _refuse_flags(wide: bool, cell: bool, score: bool, level: float, rope: float, ledger_alone: bool) -> None:
+def _refuse_gate_flags(accept: tuple[str, str] | None, ledger: Path | None, baseline: str | None) -> None:
+    if accept is None and ledger is not None:
+        raise InputError("--ledger goes with --accept BASE CANDIDATE.")
+    if accept is not None and baseline is not None:
+        raise InputError("--accept BASE CANDIDATE names the base itself: leave out --baseline.")
+
+
+def _refuse_flags(wide: bool, cell: bool, score: bool, level: float, rope: float) -> None:
     """Raise InputError for flags that do not go together, or values that mean nothing."""
     if not math.isfinite(rope):
         raise InputError("--rope takes a number, the largest difference that does not matter.")
@@ -81,8 +87,6 @@ def _refuse_flags(wide: bool, cell: bool, score: bool, level: float, rope: float
         raise InputError("Name the columns: --score COLUMN and --cell COLUMN, or --wide COLUMN COLUMN ...")
     if not 0 < level < 1:
         raise InputError(f"--level takes a probability between 0 and 1, such as 0.95, not {level:g}.")
-    if ledger_alone:
-        raise InputError("--ledger goes with --accept BASE CANDIDATE.")
 
 
 def score(
