@@ -33,6 +33,12 @@ class Columns:
     dataset: str | None = None
     wide: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Raise InputError for a column that is named for two things; an image may be its own group."""
+        named = [name for name in self.named if name != self.image or self.image != self.group]
+        if twice := [name for name in named if named.count(name) > 1]:
+            raise InputError(f"The column '{twice[0]}' is named twice. Name one column for each flag.")
+
     @property
     def named(self) -> list[str]:
         """Every column of the file that is read."""

@@ -188,7 +188,7 @@ class Writer:
                     lines.append(
                         self._sentence(levels, effects.baseline, comparisons, verdict, effects.margin, hides, **unsaid)
                     )
-        if clear_before and effects.confirmatory and _any(effects.comparisons.values(), CLEAR):
+        if clear_before and not after and effects.confirmatory and _any(effects.comparisons.values(), CLEAR):
             self.further_planned.append(lines[0])  # clear verdicts come first
         return lines
 

@@ -52,17 +52,15 @@ def judge(
     _refuse_gate_flags(accept, ledger, baseline)
     files = _output_files(scores, json, html, ledger)
     columns = Columns(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
-    _refuse_twice(columns)
     tables = read_score_tables(scores, columns)
     question = verdicts.Question(baseline, rope, not lower_is_better, level)
-    grouped, seeded = group is not None and not groups_are_images(scores, columns), seed is not None
-    unit = "group" if grouped else "image" if image else ""
-    judgements = verdicts.judge(tables, unit, seeded, question) if json or html or not accept else []
-    code = _accept(accept, tables, unit, seeded, question, ledger, json == "-") if accept else 0
+    unit = "group" if group and not groups_are_images(scores, columns) else "image" if image else ""
+    judgements = verdicts.judge(tables, unit, seed is not None, question) if json or html or not accept else []
+    code = _accept(accept, tables, unit, seed is not None, question, ledger, json == "-") if accept else 0
     if html:
         _write(files["--html"], html, _page(scores, judgements, question))
     if "--json" in files:
-        _write(files["--json"], Path(str(json)), _as_json(judgements) + "\n")
+        _write(files["--json"], Path(str(json)), f"{_as_json(judgements)}\n")
     if json == "-":
         print(_as_json(judgements))
     elif not accept:
@@ -146,13 +144,6 @@ def _after_score(truth: Path, output: Path, cells: int, flags: dict[str, list[st
     words = [str(truth), *(word for name, values in given.items() for word in (name, *values))]
     other = f"python run.py score OTHER {shlex.join(words)} --output {where} --append"
     return [f"Next, for OTHER, the method to compare it with: {other}", f"Then: {judging}"]
-
-
-def _refuse_twice(columns: Any) -> None:
-    """Raise InputError for a column that is named for two things; an image may be its own group."""
-    named = [name for name in columns.named if name != columns.image or columns.image != columns.group]
-    if twice := [name for name in named if named.count(name) > 1]:
-        raise InputError(f"The column '{twice[0]}' is named twice. Name one column for each flag.")
 
 
 def _output_files(scores: Path, json: str | None, html: Path | None, ledger: Path | None) -> dict[str, Any]:

@@ -70,10 +70,17 @@ def pair_masks(
     samples = without_doubles(samples, [*problems, *collisions])
     if not samples:
         raise skipped[0]
-    folders = dict.fromkeys((predictions, truth))
-    unread = [problem for folder in folders for problem in unread_below(folder, "masks are images")]
+    read = [*true_by_place.values(), *predicted_by_place.values()]
     left_out = [("no mask", path) for path in sorted(set(predicted_by_place.values()) - used)]
-    return samples, left_out + [(problem.what, problem.path) for problem in unread], skipped
+    return samples, left_out + _not_read(dict.fromkeys((predictions, truth)), read), skipped
+
+
+def _not_read(folders: Iterable[Path], read: Sequence[Path]) -> LeftOut:
+    """The files that are no masks, and the sub-folders that hold none."""
+    folders, full = list(folders), {above for path in read for above in path.parents}
+    problems = [problem for folder in folders for problem in unread_below(folder, "masks are images")]
+    empty = {path for folder in folders for path in folder.rglob("*") if path.is_dir() and path not in full}
+    return [(problem.what, problem.path) for problem in problems] + [("sub-folder", path) for path in sorted(empty)]
 
 
 def _pairs(truths: dict[str, Path], predictions: dict[str, Path]) -> dict[str, Path]:
