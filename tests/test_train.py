@@ -239,6 +239,13 @@ def test_the_first_share_of_the_epochs_uses_images_at_half_the_size(parts, monke
     )
 
 
+@pytest.mark.parametrize(
+    ("progressive", "epochs", "half"), [(0.8, 5, 4), (0.8, 2, 1), (0.8, 1, 0), (0.5, 1, 0), (1.0, 2, 2), (0.0, 3, 0)]
+)
+def test_the_last_epoch_is_at_full_size_unless_all_shall_be_at_half(progressive, epochs, half):
+    assert replace(CONFIG, epochs=epochs, progressive=progressive).half_size_epochs == half
+
+
 def test_halving_averages_colours_and_lets_the_majority_decide_a_masks_pixel():
     from experiments.training.loop import halved
 

@@ -149,6 +149,12 @@ class RunConfig:
         return UNITS.get(self.data, own)
 
     @property
+    def half_size_epochs(self) -> int:
+        """The number of epochs that see images at half the size: never the last, unless all shall (a share of 1)."""
+        share = round(self.progressive * self.epochs)
+        return share if self.progressive == 1 else min(share, self.epochs - 1)
+
+    @property
     def key(self) -> str:
         """The run's identity: 16 hexadecimal digits of the SHA-256 of `to_dict`."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]

@@ -249,7 +249,7 @@ def _steps(
     state: State, batches: Batches, loss: Loss, config: RunConfig, number: int, stop: Callable[[], bool], watch: Watch
 ) -> None:
     """Run the remaining steps of an epoch and time them. Raises Interrupted and Diverged."""
-    device, small = state.device, round(config.progressive * config.epochs)
+    device, small = state.device, config.half_size_epochs
     began = time.perf_counter()
     state.model.train()
     try:
