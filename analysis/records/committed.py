@@ -103,7 +103,7 @@ def with_shared_runs(study: Study, results: Path) -> Study:
         wanted = set(missing.key)
         if not wanted:
             break
-        if name == study.plan.get("study") or wanted.isdisjoint(finished_runs(results, name).key):
+        if name == study.name or wanted.isdisjoint(finished_runs(results, name).key):
             continue
         if (other := read_study(results, name)) is not None:
             study = merge_studies(_as_runs_of(study, other, missing), study)

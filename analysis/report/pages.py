@@ -132,7 +132,7 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
         asked = f"- [{escaped(question_of(answer, language))}]({_seen_from(page, page_path(readme, name, language))})"
         said = escaped(GAP[language].join(sentences.findings(answer, language)))
         lines.append(f"{asked} {said}" if len(asked) + len(said) < LONG else f"{asked}\n  {said}")
-    planned = [name for name, answer in answers.items() if not answer.exploratory]
+    planned = [name for name, answer in answers.items() if answer.planned]
     status = phrases("choices", language).planned(names=planned, others=len(answers) - len(planned))
     return "\n\n".join([blocks_table(answer_blocks(shown, language), language), "\n".join(lines), status])
 
