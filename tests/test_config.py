@@ -125,6 +125,7 @@ def odd_presets(monkeypatch):
     odd = {
         "data": "synthetic", "size": (64, 64), "width": 5, "epochs": 3, "batch_size": 5, "learning_rate": 0.5,
         "augment": "none", "optimizer": "adam", "weight_decay": 0.5, "schedule": "constant", "early_stopping": 7,
+        "clip": 0.5, "progressive": 0.5,
     }  # fmt: skip
     for preset, own in PRESETS.items():
         monkeypatch.setitem(PRESETS, preset, {name: odd[name] for name in own})

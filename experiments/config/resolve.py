@@ -14,12 +14,16 @@ from experiments.runtime.environment import processor
 from experiments.runtime.progress import count
 from registry import DATASETS, LOSSES, MODELS, InputError
 
+SMALLEST_HALVED = 64  # pixels of the shorter side: half of it is the least that the networks take
+
 
 def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     """The RunConfig and Machine (without the data's fingerprint), and sentences about what was decided for the user."""
     preset, notices = choose_preset(args)
     values = {**PRESETS[preset], **args.fields}
     width = values.pop("width")
+    if min(values["size"]) < SMALLEST_HALVED and "progressive" not in args.fields:
+        values.pop("progressive", None)  # of a preset
     entry = MODELS[values.get("model", RunConfig.model)]
     options = dict(values.get("model_kwargs", {}))
     if "width" in entry.options():
@@ -32,7 +36,7 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
         raise InputError(f"--mask-pattern is for --data folder; {values['data']} knows its masks.")
     if values.get("accumulate", 1) > values["batch_size"]:
         raise InputError(f"--accumulate {values['accumulate']} is more than the batch size, {values['batch_size']}.")
-    if values.get("progressive") and min(values["size"]) < 64:
+    if values.get("progressive") and min(values["size"]) < SMALLEST_HALVED:
         raise InputError(
             "--progressive begins at half of --size, and no network takes less than 32x32: give at least 64x64."
         )
