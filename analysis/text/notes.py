@@ -42,6 +42,7 @@ def method_lines(answer: Answer, language: str) -> list[str]:
                 baselines=baselines,
                 several=len(baselines) > 1,
                 margin=reading.margin if len(baselines) > 1 else reading.cell_margin,
+                cells=reading.cell_margin,
                 planned=planned,
                 others=answer.exploratory,
                 paired=study.paired,
