@@ -14,6 +14,8 @@ import difflib
 import functools
 import importlib
 import inspect
+import os
+import shlex
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -40,6 +42,10 @@ class OptionError(InputError, TypeError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return " (did you mean '...'?)" with the nearest known name; empty where none is near."""
     by_lower_case = {word.lower(): word for word in known}
+    parts = sorted(name.lower().replace("-", "_").split("_"))  # dice_bce: a name whose parts stand in another order
+    same = [word for lower, word in by_lower_case.items() if sorted(lower.replace("-", "_").split("_")) == parts]
+    if same:
+        return f" (did you mean '{same[0]}'?)"
     near = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.5)
     return f" (did you mean '{by_lower_case[near[0]]}'?)" if near else ""
 
@@ -158,6 +164,15 @@ def _logits_of(module: Any, inputs: Any, output: Any) -> Any:
     raise ValueError(f"it returns a dict with {names}; it should return logits, alone or as the entry 'out'.")
 
 
+def _advice(kind: str, name: str) -> str:
+    """What else may have been meant by an unknown name."""
+    if kind == "data set" and os.path.isdir(name):
+        return f" For a folder of your own pairs, type --data folder --data-dir {shlex.quote(name)}."
+    if kind == "model" and name.lower().replace("-", "").replace("_", "").startswith("nnunet"):
+        return " nnU-Net is not among them: run.py judge compares its scores with those of others."
+    return ""
+
+
 class Table(Mapping[str, Entry]):
     """The entries of one kind by name, in display order; `module:name` stands for a user's own target."""
 
@@ -172,6 +187,7 @@ class Table(Mapping[str, Entry]):
             return self._entry(name, name, f"your own {self.kind}", "自己的实现", name, kind=self.kind)
         raise UnknownName(
             f"Unknown {self.kind} '{name}'{did_you_mean(name, self._entries)}. Choose from: {', '.join(self._entries)}."
+            + _advice(self.kind, name)
         )
 
     def __iter__(self) -> Iterator[str]:

@@ -171,6 +171,10 @@ def test_an_invalid_study_ends_the_command_before_anything_heavy_is_imported(fil
         (["--models", "unet", "--losses", "bce", "--seeds", "0", "0"], "holds 0 twice"),
         (["--models", "unet", "--losses", "bce", "--seeds", "0", "--name", "A b"], "a-z"),
         (
+            ["--models", "unet", "smp", "--model-kwargs", "arch=Unet", "--losses", "bce", "--seeds", "0"],
+            "The model 'unet' has no option 'arch'. It takes: width, up. --model-kwargs are given to every model",
+        ),
+        (
             ["--models", "unet", "--losses", "bce", "--seeds", "0", "--tune", "--tune-range", "1e-2:1e-3"],
             "must be below",
         ),
@@ -509,7 +513,7 @@ def test_what_a_study_of_own_pairs_detects_is_not_guessed_from_cars(command, tmp
     said = " ".join(re.sub("[│\n]", " ", shown).split())
     assert code == 0, complaint
     assert "not known before the first seeds are in" in said and "a difference of" not in said
-    assert "very little training: --epochs" in said
+    assert "very little training: --epochs" in said and "input 48x32; learning rate 0.003" in said
     file.write_text(f"{file.read_text()}guess = {{ car = 0.02, seed = 0.01, residual = 0.01 }}\n")
     assert "a cell against the baseline's: a difference of" in " ".join(command(*typed, "--dry-run")[1].split())
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import shutil
 
@@ -15,7 +16,7 @@ from experiments.data.samples import read_image, read_mask
 from experiments.data.splits import split
 from registry import InputError
 from tests.conftest import run_folder, small
-from tests.strangers import NAMES, write_strangers_folder
+from tests.strangers import NAMES, scene, write_strangers_folder
 
 
 def rewrite(path, picture, **options):
@@ -243,6 +244,28 @@ def test_floating_point_images_are_refused_and_not_shown_black(tmp_path):
     Image.fromarray(np.random.default_rng(0).random((40, 50), np.float32)).save(tmp_path / "x.tif")
     with pytest.raises(InputError, match="8 or 16 bits"):
         read_image(tmp_path / "x.tif")
+
+
+def test_a_folder_of_other_formats_says_which_and_what_to_save(command, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "case.nii.gz").write_bytes(b"\x1f\x8b")
+    code, _, complaint = command("data", "verify", "--data", "folder", "--data-dir", tmp_path)
+    assert code == 2 and "1 file of a format that is not read (1 .gz). Save them as PNG or TIFF" in complaint
+
+
+def test_groups_that_may_be_divided_are_named_in_the_last_line(command, tmp_path):
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for patient, view in itertools.product("abcdef", "12"):
+        photo, mask = scene(64, 48, 2 * ord(patient) + int(view))
+        Image.fromarray(photo).save(tmp_path / "images" / f"p{patient}_{view}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "masks" / f"p{patient}_{view}.png")
+    words = ["data", "verify", "--data", "folder", "--data-dir", tmp_path]
+    code, shown, _ = command(*words)
+    assert code == 0 and shown.strip().endswith("except that groups may be divided: see above.")
+    code, shown, _ = command(*words, "--group-pattern", "^([^_]+)_")
+    assert code == 0 and shown.strip().endswith(f"Nothing is wrong with {tmp_path}.")
 
 
 def test_a_user_folder_of_mixed_formats_passes_verify_training_and_scoring(command, tmp_path):

@@ -34,7 +34,7 @@ from analysis.text import sentences
 from analysis.text.markdown import escaped, render, table_of
 from analysis.text.study_page import answer_blocks, blocks_table, question_of, study_page
 from analysis.text.tables import pair_table
-from analysis.text.wording import GAP, LANGUAGES, phrases
+from analysis.text.wording import GAP, LANGUAGES, factor_name, phrases
 from analysis.verdicts.answer import Answer, answer_study
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 
@@ -132,8 +132,12 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
         asked = f"- [{escaped(question_of(answer, language))}]({_seen_from(page, page_path(readme, name, language))})"
         said = escaped(GAP[language].join(sentences.findings(answer, language)))
         lines.append(f"{asked} {said}" if len(asked) + len(said) < LONG else f"{asked}\n  {said}")
-    planned = [name for name, answer in answers.items() if answer.planned]
-    status = phrases("choices", language).planned(names=planned, others=len(answers) - len(planned))
+    planned = {
+        name: [factor_name(answer.study, factor, language) for factor in answer.planned if answer.exploratory]
+        for name, answer in answers.items()
+        if answer.planned
+    }
+    status = phrases("choices", language).planned(parts=planned, others=len(answers) - len(planned))
     return "\n\n".join([blocks_table(answer_blocks(shown, language), language), "\n".join(lines), status])
 
 

@@ -19,6 +19,7 @@ from experiments.data.images import HEIC, NO_HEIC, heic_available
 from experiments.data.listing import (
     Listing,
     Problem,
+    describe_kinds,
     is_special,
     is_system_file,
     masks_without_image,
@@ -73,7 +74,7 @@ def listing(
         raise InputError(f"--mask-pattern '{mask_pattern}' lacks the image's name: write mask_{{name}}, for example.")
     advice = _where_to_put(root)
     images, masks = require_folder(root / "images", advice), require_folder(root / "masks", advice)
-    require_images(filter(_is_read, images.rglob("*")), images, advice)
+    require_images(filter(_is_read, images.rglob("*")), images, _unreadable(images) or advice)
     image_by_place, problems = by_place(images)
     mask_by_place, collisions = by_place(masks)
     problems += collisions + unusable_names([*images.rglob("*"), *masks.rglob("*")])
@@ -110,6 +111,13 @@ def _where_to_put(root: Path) -> str:
     others = [f"{name}/" for name in inside if name not in PARTS and not is_system_file(root / name)]
     holds = f" ({root} holds {', '.join(others[:4])}{', …' if len(others) > 4 else ''})" if others else ""
     return f"Put the images into {root / 'images'} and the masks, under the same names, into {root / 'masks'}{holds}."
+
+
+def _unreadable(images: Path) -> str:
+    """What images/ holds in place of images, and what to do about it; empty where it holds no files."""
+    files = [path for path in images.rglob("*") if path.is_file() and not is_system_file(path)]
+    there = describe_kinds(("not read", path) for path in files)
+    return f"It holds {there}. Save them as PNG or TIFF (of NIfTI or DICOM: the slices)." if files else ""
 
 
 def pair_files(

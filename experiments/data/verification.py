@@ -43,7 +43,7 @@ def verify_data(args: ParsedArgs) -> int:
         for notice in [*notices, *_depths(report, reading), *_turned(report), *others]:
             print(notice)
         _summarise(report, part)
-        return _verdict(problems, folder)
+        return _verdict(problems, folder, bool(names))
 
     return interruptible(work, NOTHING_CHANGED)
 
@@ -120,9 +120,9 @@ def _summarise(report: DatasetReport, part: dict[str, str]) -> None:
     print(line + "".join(f"; {counts[name]} {name}" for name in splitting.PARTS if counts[name]) + ".")
 
 
-def _verdict(problems: Sequence[Problem], folder: Path) -> int:
+def _verdict(problems: Sequence[Problem], folder: Path, ungrouped: bool) -> int:
     if not problems:
-        print(f"Nothing is wrong with {folder}.")
+        print(f"Nothing is wrong with {folder}{', except that groups may be divided: see above' if ungrouped else ''}.")
         return 0
     kinds = ", ".join(f"{n} {what}" for what, n in Counter(problem.what for problem in problems).most_common())
     print(f"{count(len(problems), 'problem')} in {folder}: {kinds}.")

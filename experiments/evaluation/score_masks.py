@@ -51,7 +51,9 @@ def pair_masks(
     unnamed = unusable_names([*truth.rglob("*"), *predictions.rglob("*")])
     skipped = [InputError(problem.text) for problem in [*problems, *collisions, *unnamed]]
     if not true_by_place:
-        raise InputError(f"No masks under {truth}.")
+        raise InputError(
+            f"No masks under {truth}. They are read from PNG, TIFF and other pictures; save slices of NIfTI or DICOM so."
+        )
     paired = _pairs(true_by_place, predicted_by_place)
     pattern, samples, used = compile_pattern(group_pattern), [], set()
     for place, path in sorted(true_by_place.items()):

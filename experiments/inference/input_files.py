@@ -139,4 +139,6 @@ def _own(folder: Path, files: Sequence[str]) -> set[str]:
 
 def _no_image(argument: str, left_out: Sequence[tuple[str, Path]]) -> str:
     holds = f"; left out: {describe_kinds(left_out)}" if left_out else ""
-    return f"'{argument}' names no image{holds}. Give files, folders or patterns such as 'photos/*.jpg'."
+    here = glob.has_magic(argument) or os.path.lexists(argument)
+    missing = "" if here else ", since there is no file or folder of that name"
+    return f"'{argument}' names no image{missing}{holds}. Give files, folders or patterns such as 'photos/*.jpg'."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -51,6 +52,7 @@ def _design_rows(plan: Plan, ended_trials: int) -> list[tuple[str, str]]:
     rows = [
         *((name, ", ".join(level.label for level in levels)) for name, levels in study.factors.items()),
         ("data", f"{config.data}: {train} {unit} to train on, {val} to validate, {test} to test (first cell)"),
+        ("input", _input(plan)),
         ("every cell", budget),
         ("runs", f"{len(plan.cells)} cells x {len(plan.seeds)} seeds = {len(states)}: {counts}"),
         *([("looks", _looks(plan))] if study.looks else []),
@@ -61,6 +63,20 @@ def _design_rows(plan: Plan, ended_trials: int) -> list[tuple[str, str]]:
         names = dict.fromkeys(cell.id for cell, _ in estimates.pilot_runs(plan))
         rows.append(("pilot", f"{' and '.join(names)}, seeds {', '.join(map(str, estimates.pilot_seeds(plan)))}"))
     return [*rows, ("time left", _time_left(plan, ended_trials))]
+
+
+def _input(plan: Plan) -> str:
+    """What every network sees, and the learning rate where all have the same: much of it comes from the preset."""
+    config = plan.cells[0].config
+    text = f"{config.size[0]}x{config.size[1]}"
+    if config.half_size_epochs:
+        text += f", the first {count(config.half_size_epochs, 'epoch')} at half of it"
+    if len({cell.config.size for cell in plan.cells}) > 1:
+        text += " (first cell)"
+    rates = {cell.config.learning_rate for cell in plan.cells}
+    rate = f"; learning rate {min(rates):g}" if len(rates) == 1 and not plan.study.tuning else ""
+    augments = {cell.config.augment for cell in plan.cells}
+    return text + rate + (f"; augmentation {config.augment}" if len(augments) == 1 else "")
 
 
 def _looks(plan: Plan) -> str:
@@ -126,7 +142,13 @@ def _time_left(plan: Plan, ended_trials: int) -> str:
         per_trial = sum(estimates.run_seconds(c, speeds[c.id], scored=False) for c in plan.cells) / len(plan.cells)
         total += per_trial * (plan.budget * len(plan.cells) - ended_trials - _committed_trials(plan))
     sources = " and ".join(sorted({speed.source for speed in speeds.values()}))
-    return f"about {_duration(total)} on this machine in one process: an estimate, from {sources}"
+    busy = "; other work is running here, without which it may be far less" if _is_busy() else ""
+    return f"about {_duration(total)} on this machine in one process: an estimate, from {sources}{busy}"
+
+
+def _is_busy() -> bool:
+    """Whether more processes want to run than there are processors (unknown on Windows)."""
+    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
 def _duration(seconds: float) -> str:

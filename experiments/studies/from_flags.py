@@ -13,7 +13,7 @@ from experiments.config.schema import PRESETS
 from experiments.config.values import ParsedArgs
 from experiments.studies.definition import Study, grid_name
 from experiments.studies.study_file import parse_study
-from registry import InputError
+from registry import MODELS, InputError, OptionError
 
 POINTS, SEEDS = 7, [100, 101]  # the defaults of a tuning
 WIDTH = 10.0  # its range: from a tenth of the preset's learning rate to ten times that
@@ -21,6 +21,7 @@ WIDTH = 10.0  # its range: from a tenth of the preset's learning rate to ten tim
 
 def grid_study(args: ParsedArgs, factors: Mapping[str, Sequence[str]], flags: Mapping[str, Any]) -> Study:
     """The study of `run.py grid`: `factors` are lists of names, `flags` the other flags (None: not given)."""
+    _check_options(args, factors.get("model", ()))
     rope = {} if flags.get("rope") is None else {"rope": flags["rope"]}
     content: dict[str, Any] = {
         "settings": _settings(args),
@@ -33,6 +34,20 @@ def grid_study(args: ParsedArgs, factors: Mapping[str, Sequence[str]], flags: Ma
     if not re.fullmatch(r"[a-z0-9_]+", name):
         raise InputError(f"--name takes a-z, 0-9 and _ only, not '{name}'.")
     return parse_study(name, content, "The grid")
+
+
+def _check_options(args: ParsedArgs, models: Sequence[str]) -> None:
+    """Raise InputError for --model-kwargs that one of several models does not take."""
+    try:
+        for model in models:
+            MODELS[model].check(args.fields.get("model_kwargs", {}))
+    except OptionError as error:
+        if len(models) == 1:
+            raise
+        raise InputError(
+            f"{error} --model-kwargs are given to every model of a grid. For options of one model, write a function "
+            "that builds it and name it as module:function (docs/en/extending.md), or write a study file."
+        ) from None
 
 
 def tuning_study(args: ParsedArgs, flags: Mapping[str, Any]) -> Study:
