@@ -256,14 +256,14 @@ def test_the_presets_are_those_that_are_documented():
     assert (classic.size, classic.batch_size, classic.optimizer, classic.learning_rate) == ((572, 572), 4, "adam", 1e-4)
     assert (fast.size, fast.schedule) == ((384, 256), "one-cycle") and fast.batch_size > classic.batch_size
     assert (cpu.size, cpu.model_kwargs) == ((192, 128), {"width": 16})
-    assert (cpu.epochs, cpu.learning_rate, cpu.clip, cpu.progressive) == (15, 1e-2, 0.25, 0.8)
+    assert (cpu.epochs, cpu.learning_rate, cpu.clip, cpu.progressive) == (15, 1e-2, 0.25, 0.5)
     assert (cpu.epoch_steps, cpu.train_cars) == (None, None)  # other sets are trained in full
 
 
 def test_a_preset_asks_for_half_size_only_where_there_is_one():
     small = {"preset": "carvana-cpu", "device": "cpu", "size": "48x48"}
     assert resolve(read(small))[0].progressive == 0
-    assert resolve(read({**small, "size": "64x64"}))[0].progressive == 0.8
+    assert resolve(read({**small, "size": "64x64"}))[0].progressive == 0.5
     with pytest.raises(InputError, match="at least 64x64"):
         resolve(read({**small, "progressive": "0.8"}))  # typed: refused, not dropped
 

@@ -24,6 +24,7 @@ from analysis.report.latex import latex_table
 from analysis.report.picture_files import draw_pictures, picture_files
 from analysis.text import tables
 from analysis.text.markdown import Grid
+from analysis.text.notes import few_groups
 from analysis.text.sentences import answer_sentences
 from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, answer_study
@@ -119,7 +120,8 @@ def show(found: Answer) -> None:
         console.print(Text(tables.caption(found, "en").replace("**", "")))
         for grid in tables.matrices(found, "en"):
             console.print(_terminal_table(grid))
-        console.print(Text(tables.legend(found, "en")))
+        for line in (tables.legend(found, "en"), *few_groups(found, "en")):
+            console.print(Text(line))
     for kind, count in found.study.notices:
         print(getattr(phrases("notes", "en"), kind)(count=count))
     rows = found.study.runs[found.study.runs.state != "finished"]

@@ -55,14 +55,20 @@ def method_lines(answer: Answer, language: str) -> list[str]:
     return lines
 
 
+def few_groups(answer: Answer, language: str) -> list[str]:
+    """The sentence for a study with so few test groups that their spread is hardly known."""
+    groups = int(answer.study.scores.group.nunique())
+    if not answer.effects or not 1 < groups < FEW_GROUPS:
+        return []
+    return [phrases("notes", language).few_groups(groups=groups, unit=answer.study.unit)]
+
+
 def limit_lines(answer: Answer, language: str) -> list[str]:
     """What the verdicts do not cover, what could be detected, and what the study file adds by hand."""
     words, observed = phrases("notes", language), observe_power(answer)
     drawn = answer.study.plan.get("settings", {}).get("train_cars") if answer.study.paired else None
     lines = [words.validity(drawn=drawn, unit=answer.study.unit)] if answer.effects else []
-    groups = int(answer.study.scores.group.nunique())
-    if answer.effects and 1 < groups < FEW_GROUPS:
-        lines.append(words.few_groups(groups=groups, unit=answer.study.unit))
+    lines += few_groups(answer, language)
     if any(max(-c.low, c.high) == 1 for _, c in answer.comparisons()):
         lines.append(words.cut())
     if observed and observed.factors and max(observed.factors.values()) < 1:

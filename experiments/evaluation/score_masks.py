@@ -52,7 +52,7 @@ def pair_masks(
     skipped = [InputError(problem.text) for problem in [*problems, *collisions, *unnamed]]
     if not true_by_place:
         raise InputError(
-            f"No masks under {truth}. They are read from PNG, TIFF and other pictures; save slices of NIfTI or DICOM so."
+            f"No masks under {truth}. They are read from PNG and TIFF, for example; save slices of NIfTI or DICOM so."
         )
     paired = _pairs(true_by_place, predicted_by_place)
     pattern, samples, used = compile_pattern(group_pattern), [], set()
