@@ -167,7 +167,9 @@ def _logits_of(module: Any, inputs: Any, output: Any) -> Any:
 def _advice(kind: str, name: str) -> str:
     """What else may have been meant by an unknown name."""
     if kind == "data set" and os.path.isdir(name):
-        return f" For a folder of your own pairs, type --data folder --data-dir {shlex.quote(name)}."
+        own = "carvana" if os.path.isdir(os.path.join(name, "train_masks")) else "folder"
+        what = "Carvana's images" if own == "carvana" else "a folder of your own pairs"
+        return f" For {what}, type --data {own} --data-dir {shlex.quote(name)}."
     if kind == "model" and name.lower().replace("-", "").replace("_", "").startswith("nnunet"):
         return " nnU-Net is not among them: run.py judge compares its scores with those of others."
     return ""
@@ -185,10 +187,9 @@ class Table(Mapping[str, Entry]):
             return self._entries[name]
         if ":" in name and all(part.isidentifier() for part in name.replace(":", ".").split(".")):
             return self._entry(name, name, f"your own {self.kind}", "自己的实现", name, kind=self.kind)
-        raise UnknownName(
-            f"Unknown {self.kind} '{name}'{did_you_mean(name, self._entries)}. Choose from: {', '.join(self._entries)}."
-            + _advice(self.kind, name)
-        )
+        advice = _advice(self.kind, name)
+        near = "" if advice else did_you_mean(name, self._entries)
+        raise UnknownName(f"Unknown {self.kind} '{name}'{near}. Choose from: {', '.join(self._entries)}.{advice}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

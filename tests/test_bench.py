@@ -182,3 +182,10 @@ def test_the_peak_of_a_matrix_product_is_of_the_right_size():
 def test_a_loop_can_be_measured_more_often_than_its_preset_has_epochs():
     own = step.own_loop(step.Workload(dataclasses.replace(WORK.config, epochs=1), steps=1))
     assert all(own() > 0 for _ in range(3))
+
+
+def test_every_measured_step_is_at_full_size(monkeypatch):
+    seen = []
+    monkeypatch.setattr(step, "training_speeds", lambda config, steps: seen.append(config) or iter([1.0]))
+    step.own_loop(step.Workload(dataclasses.replace(WORK.config, progressive=0.5), steps=1))()
+    assert [config.half_size_epochs for config in seen] == [0]

@@ -266,6 +266,9 @@ def test_a_preset_asks_for_half_size_only_where_there_is_one():
     assert resolve(read({**small, "size": "64x64"}))[0].progressive == 0.5
     with pytest.raises(InputError, match="at least 64x64"):
         resolve(read({**small, "progressive": "0.8"}))  # typed: refused, not dropped
+    config, _, notices = resolve(read({"preset": "carvana-cpu", "device": "cpu", "early_stopping": "3"}))
+    assert config.progressive == 0
+    assert "All epochs are at full size, unlike in preset carvana-cpu: early stopping" in " ".join(notices)
 
 
 def test_cuda_graphs_and_accumulation_are_refused_together(monkeypatch):

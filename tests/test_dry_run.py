@@ -155,6 +155,21 @@ def test_the_half_size_of_progressive_training_is_tried_too():
         dry_run(model, RunConfig(batch_size=1, size=(64, 64), progressive=0.5), photographs=10)
 
 
+class OfEvenSides(torch.nn.Conv2d):
+    def forward(self, image):
+        if image.shape[2] % 16:
+            raise RuntimeError("sizes of tensors must match")
+        return super().forward(image)
+
+
+def test_a_model_that_takes_the_size_but_not_half_of_it_is_refused_before_training():
+    model, config = OfEvenSides(3, 1, 1), RunConfig(size=(80, 80), progressive=0.5)
+    with pytest.raises(InputError, match=r"takes images of 80x80, but not of half that size.* type --progressive 0"):
+        dry_run(model, config, photographs=10)
+    dry_run(model, RunConfig(size=(80, 80)), photographs=10)
+    dry_run(model, RunConfig(size=(72, 72), progressive=0.5), photographs=10)  # fails at full size: training shows it
+
+
 @pytest.mark.parametrize("name", ["Pair", "no_module", "halves"])
 def test_a_study_tries_its_networks_before_it_prints_a_plan(name, nets, command, made_cars, tmp_path):
     code, shown, complaint = command(

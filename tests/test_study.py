@@ -7,14 +7,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from analysis.records import files
+from experiments.config.schema import RunConfig
 from experiments.data.samples import Sample
-from experiments.studies import display
+from experiments.studies import display, estimates
 from experiments.studies import plan as study_plan
 from experiments.studies.study_file import STUDIES, parse_study, read_study
+from experiments.training import final_evaluation
 from registry import InputError
 from tests.conftest import ROOT, run_folder
 from tests.strangers import write_strangers_folder
@@ -363,6 +366,16 @@ def test_a_run_that_failed_for_another_reason_is_tried_again_by_the_next_command
         code, shown, _ = command(*words(file, made_cars, tmp_path / "out"), *shared)
     assert code == 1 and "disk is full" in shown
     assert command(*words(file, made_cars, tmp_path / "out"), *shared)[0] == 0
+
+
+def test_the_time_of_epochs_at_half_the_size_is_counted_as_such(monkeypatch):
+    config = RunConfig(epochs=10, progressive=0.8)
+    monkeypatch.setattr(estimates, "training_speeds", lambda c, steps: iter([1.0, 300 if c.half_size_epochs else 100]))
+    speed = estimates._timed(SimpleNamespace(config=config))
+    assert speed == pytest.approx(10 / (8 / 300 + 2 / 100))
+    epochs = [{"images_per_second": speed} for speed in [300] * 8 + [100] * 2]
+    recorded = final_evaluation._speed(SimpleNamespace(timings=lambda: epochs), config)
+    assert recorded == pytest.approx(speed, abs=0.01)
 
 
 def planned(made_cars, **other):

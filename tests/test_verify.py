@@ -251,7 +251,7 @@ def test_a_folder_of_other_formats_says_which_and_what_to_save(command, tmp_path
         (tmp_path / part).mkdir()
         (tmp_path / part / "case.nii.gz").write_bytes(b"\x1f\x8b")
     code, _, complaint = command("data", "verify", "--data", "folder", "--data-dir", tmp_path)
-    assert code == 2 and "1 file of a format that is not read (1 .gz). Save them as PNG or TIFF" in complaint
+    assert code == 2 and "1 file of a format that is not read (1 .gz). Save images as PNG or TIFF" in complaint
 
 
 def test_groups_that_may_be_divided_are_named_in_the_last_line(command, tmp_path):

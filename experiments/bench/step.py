@@ -47,7 +47,7 @@ class Workload:
 
 def own_loop(work: Workload) -> Callable[[], float]:
     """Return a function that trains one epoch with this project's loop and returns training images per second."""
-    speeds = training_speeds(dataclasses.replace(work.config, epochs=ROUNDS), work.steps)
+    speeds = training_speeds(dataclasses.replace(work.config, epochs=ROUNDS, progressive=0.0), work.steps)
     return lambda: next(speeds)
 
 

@@ -22,8 +22,9 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     preset, notices = choose_preset(args)
     values = {**PRESETS[preset], **args.fields}
     width = values.pop("width")
-    if min(values["size"]) < SMALLEST_HALVED and "progressive" not in args.fields:
-        values.pop("progressive", None)  # of a preset
+    if values.get("progressive") and "progressive" not in args.fields and (reason := _no_half_size(values)):
+        del values["progressive"]
+        notices.append(f"All epochs are at full size, unlike in preset {preset}: {reason}.")
     entry = MODELS[values.get("model", RunConfig.model)]
     options = dict(values.get("model_kwargs", {}))
     if "width" in entry.options():
@@ -59,6 +60,13 @@ def resolve(args: ParsedArgs) -> tuple[RunConfig, RuntimeConfig, list[str]]:
     notices.append(f"Preset {preset} on {config.data} data, {config.device} in {config.precision}.")
     machine["output_dir"] = Path(machine.get("output_dir", "outputs")).absolute()
     return config, RuntimeConfig(**{**machine, "weights_file": weights_file}), notices
+
+
+def _no_half_size(values: dict[str, Any]) -> str:
+    """Why a preset's epochs at half the size are left out; empty where they are not."""
+    if min(values["size"]) < SMALLEST_HALVED:
+        return "no network takes half of the input size"
+    return "early stopping could end the run before them" if values.get("early_stopping") else ""
 
 
 def choose_preset(args: ParsedArgs) -> tuple[str, list[str]]:

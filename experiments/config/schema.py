@@ -282,7 +282,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "carvana-fast": dict(
         data="carvana", size=(384, 256), width=64, epochs=20, batch_size=16, learning_rate=1e-3, augment="flip",
     ),
-    "carvana-cpu": dict(  # from docs/en/performance.md, "Quality in time"; 0.8 at half size loses with few images
+    "carvana-cpu": dict(  # from docs/en/performance.md, "Quality in time"; 0.8 at half size loses with few steps
         data="carvana", size=(192, 128), width=16, epochs=15, batch_size=8, learning_rate=1e-2, augment="flip",
         clip=0.25, progressive=0.5,
     ),

@@ -116,8 +116,10 @@ def _where_to_put(root: Path) -> str:
 def _unreadable(images: Path) -> str:
     """What images/ holds in place of images, and what to do about it; empty where it holds no files."""
     files = [path for path in images.rglob("*") if path.is_file() and not is_system_file(path)]
+    if any(path.suffix.lower() in HEIC for path in files):
+        return f"{NO_HEIC}."
     there = describe_kinds(("not read", path) for path in files)
-    return f"It holds {there}. Save them as PNG or TIFF (of NIfTI or DICOM: the slices)." if files else ""
+    return f"It holds {there}. Save images as PNG or TIFF, those of NIfTI and DICOM slice by slice." if files else ""
 
 
 def pair_files(

@@ -52,7 +52,7 @@ def pair_masks(
     skipped = [InputError(problem.text) for problem in [*problems, *collisions, *unnamed]]
     if not true_by_place:
         raise InputError(
-            f"No masks under {truth}. They are read from PNG and TIFF, for example; save slices of NIfTI or DICOM so."
+            f"No masks under {truth}. Masks are pictures such as PNG or TIFF: save NIfTI and DICOM slice by slice."
         )
     paired = _pairs(true_by_place, predicted_by_place)
     pattern, samples, used = compile_pattern(group_pattern), [], set()

@@ -71,7 +71,7 @@ def _input(plan: Plan) -> str:
     text = f"{config.size[0]}x{config.size[1]}"
     if config.half_size_epochs:
         text += f", the first {count(config.half_size_epochs, 'epoch')} at half of it"
-    if len({cell.config.size for cell in plan.cells}) > 1:
+    if len({(cell.config.size, cell.config.half_size_epochs) for cell in plan.cells}) > 1:
         text += " (first cell)"
     rates = {cell.config.learning_rate for cell in plan.cells}
     rate = f"; learning rate {min(rates):g}" if len(rates) == 1 and not plan.study.tuning else ""
@@ -134,6 +134,7 @@ def _committed_trials(plan: Plan) -> int:
 
 def _time_left(plan: Plan, ended_trials: int) -> str:
     """The estimated time of what is left, from this machine's own runs where there are any."""
+    load = _load()
     speeds = estimates.estimate_speeds(plan)
     states = run_states(plan, list(dict.fromkeys([*estimates.pilot_runs(plan), *plan.runs()])))
     left = [cell for (cell, _), (state, _) in states.items() if state in ("missing", "running")]
@@ -142,13 +143,17 @@ def _time_left(plan: Plan, ended_trials: int) -> str:
         per_trial = sum(estimates.run_seconds(c, speeds[c.id], scored=False) for c in plan.cells) / len(plan.cells)
         total += per_trial * (plan.budget * len(plan.cells) - ended_trials - _committed_trials(plan))
     sources = " and ".join(sorted({speed.source for speed in speeds.values()}))
-    busy = "; other work is running here, without which it may be far less" if _is_busy() else ""
+    timed = any(speed.source == estimates.TIMED for speed in speeds.values())
+    busy = "; other work may be slowing this machine, and then it takes less" if timed and load > 1 else ""
     return f"about {_duration(total)} on this machine in one process: an estimate, from {sources}{busy}"
 
 
-def _is_busy() -> bool:
-    """Whether more processes want to run than there are processors (unknown on Windows)."""
-    return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
+def _load() -> float:
+    """How many processes want to run for each processor; 0 where that is not known, as on Windows."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        return 0.0
 
 
 def _duration(seconds: float) -> str:

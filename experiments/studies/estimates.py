@@ -21,6 +21,7 @@ from registry import InputError
 
 CARS = ("carvana", "synthetic")  # the data for which the default guess of a spread was made
 SCORING_SECONDS = 0.03  # per test image, without a finished run to measure it: 60 ms on one of two threads
+TIMED = "a timed handful of steps"  # the source of a speed that no run has shown
 # What the time of a training step depends on.
 SPEED_FIELDS = ("model", "model_kwargs", "size", "batch_size", "device", "precision", "threads")
 
@@ -66,16 +67,23 @@ def run_seconds(cell: PlannedCell, speed: Speed, scored: bool = True) -> float:
 def _measured(cell: PlannedCell) -> Speed:
     """The speed over a few steps. A cell whose steps fail (out of memory, say) fails later, in its own run."""
     try:
-        return Speed(_timed(cell), SCORING_SECONDS, "a timed handful of steps")
+        return Speed(_timed(cell), SCORING_SECONDS, TIMED)
     except (RuntimeError, MemoryError, OSError, InputError):
         return Speed(math.inf, 0.0, "nothing for those cells whose steps failed when they were timed")
 
 
 def _timed(cell: PlannedCell) -> float:
-    """Training images per second over a few steps, after as many to warm up; initial weights do not matter."""
-    speeds = training_speeds(dataclasses.replace(cell.config, epochs=2), steps=3)
-    next(speeds)
-    return next(speeds)
+    """Training images per second over a few steps, after as many to warm up; initial weights do not matter.
+
+    Where some epochs see images of half the size, it is the harmonic mean of both speeds over the epochs.
+    """
+    config, small = cell.config, cell.config.half_size_epochs
+    seconds = 0.0
+    for epochs, progressive in ((small, 1.0), (config.epochs - small, 0.0)):
+        if epochs:
+            _, speed = training_speeds(dataclasses.replace(config, epochs=2, progressive=progressive), steps=3)
+            seconds += epochs / speed
+    return config.epochs / seconds
 
 
 def _recorded(plan: Plan) -> dict[str, Speed]:
@@ -91,7 +99,8 @@ def _recorded(plan: Plan) -> dict[str, Speed]:
 
 
 def _speed_key(config: dict[str, Any]) -> str:
-    return repr([config.get(name) for name in SPEED_FIELDS])
+    small = [config.get("progressive"), config.get("epochs")] if config.get("progressive") else []
+    return repr([*(config.get(name) for name in SPEED_FIELDS), *small])
 
 
 def planned_power(plan: Plan) -> PlannedPower:

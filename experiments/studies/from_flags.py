@@ -38,12 +38,15 @@ def grid_study(args: ParsedArgs, factors: Mapping[str, Sequence[str]], flags: Ma
 
 def _check_options(args: ParsedArgs, models: Sequence[str]) -> None:
     """Raise InputError for --model-kwargs that one of several models does not take."""
-    try:
-        for model in models:
+    refused: dict[str, OptionError] = {}
+    for model in models:
+        try:
             MODELS[model].check(args.fields.get("model_kwargs", {}))
-    except OptionError as error:
-        if len(models) == 1:
-            raise
+        except OptionError as error:
+            refused[model] = error
+    for error in refused.values():
+        if len(refused) == len(models):
+            raise error
         raise InputError(
             f"{error} --model-kwargs are given to every model of a grid. For options of one model, write a function "
             "that builds it and name it as module:function (docs/en/extending.md), or write a study file."

@@ -12,6 +12,8 @@ from experiments.config.schema import RunConfig
 from experiments.runtime import progress
 from registry import InputError
 
+FULL_SIZE = "; type --progressive 0 to train at full size from the first epoch"
+
 
 def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
     """Try `model` on the meta device, which computes nothing, as it will be trained (on `photographs`) and evaluated.
@@ -30,12 +32,18 @@ def dry_run(model: Any, config: RunConfig, photographs: int) -> None:
         raise InputError(f"{name} has weights that are not float32. Return model.float().")
     width, height = config.size
     batch = max(1, min(config.batch_size, photographs))
-    sizes = [(height, width)] + ([(height // 2, width // 2)] if config.progressive else [])
+    sizes = [(height, width)] + ([(height // 2, width // 2)] if config.half_size_epochs else [])
+    fits = True  # at full size, as far as the meta device can tell
     batches = [(n, size, True) for size in sizes for n in (batch, *_parts(batch, config.accumulate))]
     for n, size, training in (*batches, (1, sizes[0], False)):
         advice = _advice(config, n) if training and n != batch else ""
-        advice += "" if size == sizes[0] else " (--progressive begins at half the size)"
+        advice += "" if size == sizes[0] else f" (--progressive begins at half the size){FULL_SIZE}"
         logits = _logits(model, name, (n, 3, *size), training, advice)
+        if logits is None and size != sizes[0] and fits:
+            raise InputError(
+                f"{name} takes images of {width}x{height}, but not of half that size, which come first{FULL_SIZE}."
+            )
+        fits = fits and logits is not None
         if logits is not None and tuple(logits.shape) != (n, 1, *size):
             raise InputError(
                 f"{name} makes {_shape(logits.shape)} of images {_shape((n, 3, *size))}; "

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from analysis.plots import training
 from analysis.records import files, run_files
 from analysis.records.run_state import headline
+from experiments.config.schema import RunConfig
 from experiments.data import splits as splitting
 from experiments.data.cache import Pixels
 from experiments.data.run_inputs import RunInputs
@@ -83,7 +84,7 @@ def _result(
         "photographs": {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
         "cars": {name: len({s.group for s in getattr(parts, name)}) for name in splitting.PARTS},
         "parameters": sum(p.numel() for p in network(state.model).parameters()),
-        "gmacs": _gmacs(state, config.size), "images_per_second": _speed(run_folder),
+        "gmacs": _gmacs(state, config.size), "images_per_second": _speed(run_folder, config),
         "seconds": {"training": round(state.seconds, 1), "scoring": round(seconds, 1)},
         "peak_memory_gb": _peak_memory(state),
     }  # fmt: skip
@@ -97,7 +98,7 @@ def validation_result(
     return {
         "key": config.key, "model": config.model, "loss": config.loss, "seed": config.seed, "epochs": state.epoch,
         "learning_rate": config.learning_rate, "value": run_folder.epochs()[-1]["val/dice"],
-        "images_per_second": _speed(run_folder), "seconds": {"training": round(state.seconds, 1)},
+        "images_per_second": _speed(run_folder, config), "seconds": {"training": round(state.seconds, 1)},
     }  # fmt: skip
 
 
@@ -119,10 +120,11 @@ def _gmacs_on(device: torch.device | str, state: State, size: tuple[int, int]) -
     return round(counter.get_total_flops() / 2e9, 4)
 
 
-def _speed(run_folder: RunFolder) -> float:
-    """Training images per second, the median over epochs."""
+def _speed(run_folder: RunFolder, config: RunConfig) -> float:
+    """Training images per second, the median over epochs; the harmonic mean where they have two sizes."""
     speeds = [row["images_per_second"] for row in run_folder.timings()]
-    return round(statistics.median(speeds), 2) if speeds else 0.0
+    mean = statistics.harmonic_mean if config.half_size_epochs else statistics.median
+    return round(mean(speeds), 2) if speeds else 0.0
 
 
 def _twin(state: State, weights: dict[str, Any]) -> nn.Module:
