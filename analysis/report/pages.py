@@ -41,7 +41,7 @@ from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 FLAGSHIP = "carvana_models_x_losses"  # whose table the README shows
 EARLIER = ("two_by_two", "models_x_losses")  # smaller studies of its question: the README's text names them
 LONG = 300  # characters of a line of Markdown
-ASIDE = ("stalls",)  # studies of the recipe: they have a page, but are none of the README's findings
+ASIDE = ("stalls", "stalls_attention_bce", "stalls_attention_focal")  # of the recipe: pages, but none of the findings
 TABLES = {"--model": MODELS, "--loss": LOSSES, "--augment": AUGMENTATIONS, "--data": DATASETS}
 MARKER = re.compile(r"^<!-- (findings|choices|demo|walk [a-z_-]+) -->$", re.MULTILINE)
 
