@@ -19,6 +19,7 @@ from experiments.studies.trials import place_in_network
 from experiments.training.epochs import few_steps
 
 MOST_SEEDS = 5  # next to each other: more would be cut in a terminal of 80 columns
+BUSY = 1.4  # processes that want to run for each processor: more than one training run alone makes
 MARKS = {"done": "", "running": "running", "failed": "FAILED", "missing": "-"}
 
 
@@ -144,7 +145,7 @@ def _time_left(plan: Plan, ended_trials: int) -> str:
         total += per_trial * (plan.budget * len(plan.cells) - ended_trials - _committed_trials(plan))
     sources = " and ".join(sorted({speed.source for speed in speeds.values()}))
     timed = any(speed.source == estimates.TIMED for speed in speeds.values())
-    busy = "; other work may be slowing this machine, and then it takes less" if timed and load > 1 else ""
+    busy = "; other work may be slowing this machine, and then it takes less" if timed and load > BUSY else ""
     return f"about {_duration(total)} on this machine in one process: an estimate, from {sources}{busy}"
 
 
