@@ -50,10 +50,13 @@ def execute(block: str) -> str:
 
 def main() -> None:
     """Run every step and write its output."""
-    KEPT.mkdir(exist_ok=True)
+    outputs = {}
     for name, block in steps(PAGE.read_text(encoding="utf-8")).items():
         print(f"--- {name}\n{block}", flush=True)
-        (KEPT / f"{name}.txt").write_text(execute(block), encoding="utf-8")
+        outputs[name] = execute(block)
+    KEPT.mkdir(exist_ok=True)
+    for name, output in outputs.items():  # at the end: `report` would renew the pages that show them
+        (KEPT / f"{name}.txt").write_text(output, encoding="utf-8")
 
 
 if __name__ == "__main__":
