@@ -44,13 +44,13 @@ def _check_options(args: ParsedArgs, models: Sequence[str]) -> None:
             MODELS[model].check(args.fields.get("model_kwargs", {}))
         except OptionError as error:
             refused[model] = error
-    for error in refused.values():
+    for refusal in refused.values():
         if len(refused) == len(models):
-            raise error
+            raise refusal
         raise InputError(
-            f"{error} --model-kwargs are given to every model of a grid. For options of one model, write a function "
+            f"{refusal} --model-kwargs are given to every model of a grid. For options of one model, write a function "
             "that builds it and name it as module:function (docs/en/extending.md), or write a study file."
-        ) from None
+        )
 
 
 def tuning_study(args: ParsedArgs, flags: Mapping[str, Any]) -> Study:
