@@ -55,7 +55,10 @@ def main() -> None:
         print(f"--- {name}\n{block}", flush=True)
         outputs[name] = execute(block)
     KEPT.mkdir(exist_ok=True)
-    for name, output in outputs.items():  # at the end: `report` would renew the pages that show them
+    for (
+        name,
+        output,
+    ) in outputs.items():  # at the end: `report` would renew the pages that show them
         (KEPT / f"{name}.txt").write_text(output, encoding="utf-8")
 
 
