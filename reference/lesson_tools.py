@@ -34,9 +34,14 @@ def tensors(samples: Sequence[Sample], size: tuple[int, int]) -> tuple[Tensor, T
 
 
 def fit(
-    model: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], images: Tensor, masks: Tensor,
-    epochs: int = 4, batch: int = 8, rate: float = 1e-2,
-) -> nn.Module:  # fmt: skip
+    model: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    images: Tensor,
+    masks: Tensor,
+    epochs: int = 4,
+    batch: int = 8,
+    rate: float = 1e-2,
+) -> nn.Module:
     """Train with Adam and a one-cycle schedule; the order of the images is drawn from torch's seed."""
     steps = epochs * -(-len(images) // batch)
     optimizer = torch.optim.Adam(model.parameters(), lr=rate)

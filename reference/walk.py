@@ -34,9 +34,15 @@ def execute(block: str) -> str:
         "PYTHONUNBUFFERED": "1",
     }
     shell = subprocess.Popen(
-        ["bash", "-euc", block], cwd=ROOT, env=here, text=True, encoding="utf-8", start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        ["bash", "-euc", block],
+        cwd=ROOT,
+        env=here,
+        text=True,
+        encoding="utf-8",
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     output = ""
     for line in shell.stdout or ():
         print(line, end="", flush=True)

@@ -202,10 +202,19 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
 def small(data: Path, output: Path, /, **other: object) -> list[str]:
     """Arguments of a run that takes a second: two epochs of a narrow U-Net at 48x32 on the synthetic cars."""
     settings = {
-        "data": "carvana", "data_dir": data, "output_dir": output, "size": "48x32", "epochs": 2, "batch_size": 16,
-        "model": "unet", "model_kwargs": "width=4", "loss": "bce_dice", "preset": "demo", "precision": "fp32",
+        "data": "carvana",
+        "data_dir": data,
+        "output_dir": output,
+        "size": "48x32",
+        "epochs": 2,
+        "batch_size": 16,
+        "model": "unet",
+        "model_kwargs": "width=4",
+        "loss": "bce_dice",
+        "preset": "demo",
+        "precision": "fp32",
         "workers": 0,
-    } | other  # fmt: skip
+    } | other
     return [str(word) for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 

@@ -22,9 +22,18 @@ TRIALS = ("cell", "trial", "rate", "seed", "state", "value", "key", "seconds")
 
 
 def write_study(
-    output: Path, name: str = "made", models=MODELS, losses=LOSSES, seeds=(0, 1, 2), cars: int = 12, views: int = 4,
-    epochs: int = 10, sd: float = 0.0005, tuned: bool = True, **plan,
-) -> dict:  # fmt: skip
+    output: Path,
+    name: str = "made",
+    models=MODELS,
+    losses=LOSSES,
+    seeds=(0, 1, 2),
+    cars: int = 12,
+    views: int = 4,
+    epochs: int = 10,
+    sd: float = 0.0005,
+    tuned: bool = True,
+    **plan,
+) -> dict:
     """Write a study of every model with every loss and return its plan. `models`, `losses`: {name: effect on Dice}."""
     cells = [_cell(model, loss, seeds, tuned) for model in models for loss in losses]
     content = {
@@ -34,11 +43,14 @@ def write_study(
         "settings": {"preset": "carvana-cpu", "epochs": epochs},
         "design": {"seeds": list(seeds), "rope": 0.001, "confirmatory": ["model", "loss"], "exploratory": ["pairs"]},
         "tuning": dict(low=3e-4, high=3e-2, points=7, seeds=[100, 101], sampler="grid", budget=14, extended=0)
-        if tuned else None,
+        if tuned
+        else None,
         "variances": {"car": 0.0003, "seed": 0.0005, "residual": 0.001, "source": "guess"},
         "detectable": {"pair": 0.0021, "main": {"model": 0.0009, "loss": 0.0011}, "equivalent": 0.42},
-        "protocol": 1, "data_fingerprint": "0123456789abcdef", "cells": cells,
-    } | plan  # fmt: skip
+        "protocol": 1,
+        "data_fingerprint": "0123456789abcdef",
+        "cells": cells,
+    } | plan
     folder = output / "studies" / name
     folder.mkdir(parents=True)
     (folder / "plan.json").write_text(json.dumps(content))
@@ -56,10 +68,16 @@ def _cell(model: str, loss: str, seeds, tuned: bool) -> dict:
     cell = f"{model}-{loss}"
     runs = {str(seed): hashlib.sha256(f"{cell} {seed}".encode()).hexdigest()[:16] for seed in seeds}
     return {
-        "cell": cell, "levels": {"model": model, "loss": loss}, "settings": {"model": model, "loss": loss},
+        "cell": cell,
+        "levels": {"model": model, "loss": loss},
+        "settings": {"model": model, "loss": loss},
         "rate": 0.004,
-        "rate_low": 0.002, "rate_high": 0.007, "tuned": tuned, "edge": False, "runs": runs,
-    }  # fmt: skip
+        "rate_low": 0.002,
+        "rate_high": 0.007,
+        "tuned": tuned,
+        "edge": False,
+        "runs": runs,
+    }
 
 
 def write_run(
@@ -99,10 +117,17 @@ def write_run(
     for file in ("scores_last.csv", "scores.csv" if old else "scores_best.csv"):
         (folder / file).write_text(_scores(rng, mean + hard, views))
     result = {
-        "key": key, "device": "A CPU of 2 cores", "ceiling": 0.9976, "best_epoch": epochs, "epochs": epochs,
+        "key": key,
+        "device": "A CPU of 2 cores",
+        "ceiling": 0.9976,
+        "best_epoch": epochs,
+        "epochs": epochs,
         "parameters": 1_950_000,
-        "gmacs": 0.61, "images_per_second": 52.0, "seconds": {"training": 61.5, "scoring": 9.0}, "peak_memory_gb": 1.1,
-    } | ({} if old else {"headline": "last"})  # fmt: skip
+        "gmacs": 0.61,
+        "images_per_second": 52.0,
+        "seconds": {"training": 61.5, "scoring": 9.0},
+        "peak_memory_gb": 1.1,
+    } | ({} if old else {"headline": "last"})
     (folder / "result.json").write_text(json.dumps(result))
 
 

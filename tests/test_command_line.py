@@ -298,15 +298,34 @@ def test_the_key_follows_whatever_decides_the_result_and_nothing_else(tmp_path):
         return resolve(read({"preset": "demo", "device": "cpu", **words}))[0].key
 
     changes = [
-        {}, {"model": "attention_unet"}, {"model_kwargs": ["width=8"]}, {"loss": "dice"}, {"loss_kwargs": ["smooth=2"]},
-        {"augment": "none"}, {"data": "carvana"}, {"size": "64x64"}, {"epochs": "3"}, {"batch_size": "3"},
+        {},
+        {"model": "attention_unet"},
+        {"model_kwargs": ["width=8"]},
+        {"loss": "dice"},
+        {"loss_kwargs": ["smooth=2"]},
+        {"augment": "none"},
+        {"data": "carvana"},
+        {"size": "64x64"},
+        {"epochs": "3"},
+        {"batch_size": "3"},
         {"seed": "3"},
-        {"learning_rate": "0.1"}, {"optimizer": "adam"}, {"weight_decay": "0.1"}, {"schedule": "cosine"}, {"clip": "2"},
-        {"early_stopping": "3"}, {"epoch_steps": "3"}, {"split": "image"}, {"fold": "1/5"}, {"train_cars": "3"},
+        {"learning_rate": "0.1"},
+        {"optimizer": "adam"},
+        {"weight_decay": "0.1"},
+        {"schedule": "cosine"},
+        {"clip": "2"},
+        {"early_stopping": "3"},
+        {"epoch_steps": "3"},
+        {"split": "image"},
+        {"fold": "1/5"},
+        {"train_cars": "3"},
         {"precision": "fp32"},
-        {"group_pattern": "x", "data": "folder"}, {"accumulate": "2"}, {"compile": "default"}, {"progressive": "0.5"},
+        {"group_pattern": "x", "data": "folder"},
+        {"accumulate": "2"},
+        {"compile": "default"},
+        {"progressive": "0.5"},
         {"warmup": "0.5"},
-    ]  # fmt: skip
+    ]
     keys = [
         key(**change)
         for change in changes
@@ -365,10 +384,21 @@ def test_a_split_that_leaks_says_so_at_the_end(command, made_cars, tmp_path):
 def test_data_that_are_no_cars_are_not_called_so(capsys):
     scores = {"dice": 0.5, "iou": 0.5, "boundary_iou": 0.5, "hd95_median": 1.0, "hd95_failures": 0, "images": 4}
     result = {
-        "key": "aa", "model": "unet", "loss": "bce", "data": "folder", "split": "siblings", "cars": {"test": 2},
-        "headline": "last", "test": {"last": scores, "best": scores}, "parameters": 1, "seconds": {"training": 1},
-        "size": [48, 32], "epochs": 1, "best_epoch": 1, "ceiling": 0.9,
-    }  # fmt: skip
+        "key": "aa",
+        "model": "unet",
+        "loss": "bce",
+        "data": "folder",
+        "split": "siblings",
+        "cars": {"test": 2},
+        "headline": "last",
+        "test": {"last": scores, "best": scores},
+        "parameters": 1,
+        "seconds": {"training": 1},
+        "size": [48, 32],
+        "epochs": 1,
+        "best_epoch": 1,
+        "ceiling": 0.9,
+    }
     for unit, groups in (("group", "groups"), ("image", "groups"), ("car", "cars")):
         show_result(result, RuntimeConfig(), 1.0, unit)
         assert f"images of the test {groups}." in capsys.readouterr().out
@@ -425,8 +455,11 @@ def without(package, *words):
     code = f"import runpy, sys; sys.modules['{package}'] = None; sys.argv = ['run.py', *{list(words)!r}]; "
     return subprocess.run(
         [sys.executable, "-c", code + "runpy.run_path('run.py', run_name='__main__')"],
-        capture_output=True, text=True, cwd=ROOT, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(("package", "words"), [("cyclopts", ["--help"]), ("rich", ["list"]), ("torch", ["draw"])])
@@ -449,8 +482,11 @@ def test_a_package_that_an_own_module_lacks_is_named_with_that_module(command, t
 def test_an_older_python_is_refused_in_one_sentence():
     done = subprocess.run(
         [sys.executable, "-c", "import runpy, sys; sys.version_info = (3, 10); runpy.run_path('run.py')"],
-        capture_output=True, text=True, cwd=ROOT, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
     assert done.returncode == 2 and "Python 3.11 or later is needed" in done.stderr and done.stderr.count("\n") == 1
 
 
@@ -464,9 +500,12 @@ def test_no_encoding_of_the_terminal_ends_a_command(encoding, tmp_path):
     (tmp_path / "images" / "汽车_ç_ก.png").write_bytes(b"no picture")
     for words in (["list"], ["data", "verify", "--data", "folder", "--data-dir", str(tmp_path)], ["judge", "车.csv"]):
         done = subprocess.run(
-            [sys.executable, "run.py", *words], capture_output=True, cwd=ROOT, check=False,
+            [sys.executable, "run.py", *words],
+            capture_output=True,
+            cwd=ROOT,
+            check=False,
             env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
-        )  # fmt: skip
+        )
         assert b"Traceback" not in done.stderr and done.returncode in (0, 1, 2)
 
 

@@ -123,10 +123,20 @@ def imagenet(monkeypatch):
 
 def odd_presets(monkeypatch):
     odd = {
-        "data": "synthetic", "size": (64, 64), "width": 5, "epochs": 3, "batch_size": 5, "learning_rate": 0.5,
-        "augment": "none", "optimizer": "adam", "weight_decay": 0.5, "schedule": "constant", "early_stopping": 7,
-        "clip": 0.5, "progressive": 0.5,
-    }  # fmt: skip
+        "data": "synthetic",
+        "size": (64, 64),
+        "width": 5,
+        "epochs": 3,
+        "batch_size": 5,
+        "learning_rate": 0.5,
+        "augment": "none",
+        "optimizer": "adam",
+        "weight_decay": 0.5,
+        "schedule": "constant",
+        "early_stopping": 7,
+        "clip": 0.5,
+        "progressive": 0.5,
+    }
     for preset, own in PRESETS.items():
         monkeypatch.setitem(PRESETS, preset, {name: odd[name] for name in own})
 
@@ -157,9 +167,12 @@ def test_every_committed_key_follows_from_its_study_file(name, imagenet):
     with open(RESULTS / name / "trials.csv", encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             cell = dataclasses.replace(
-                cells[row["cell"]], seed=int(row["seed"]), learning_rate=float(row["rate"]),
-                data_fingerprint=example["data_fingerprint"], threads=example["threads"],
-            )  # fmt: skip
+                cells[row["cell"]],
+                seed=int(row["seed"]),
+                learning_rate=float(row["rate"]),
+                data_fingerprint=example["data_fingerprint"],
+                threads=example["threads"],
+            )
             assert cell.key == row["key"], row
 
 

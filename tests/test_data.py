@@ -303,8 +303,10 @@ def test_carvana_files_unpacked_by_hand_may_end_in_capitals_and_masks_be_png(tmp
         (tmp_path / "train_masks" / name).write_bytes(b"x")
     found = carvana.listing(tmp_path)
     assert [(s.image.name, s.mask.name, s.group) for s in found.samples] == [
-        ("a_01.JPG", "a_01_mask.png", "a"), ("b_01.jpeg", "b_01_mask.gif", "b"), ("c_01.jpg", "c_01_mask.gif", "c"),
-    ]  # fmt: skip
+        ("a_01.JPG", "a_01_mask.png", "a"),
+        ("b_01.jpeg", "b_01_mask.gif", "b"),
+        ("c_01.jpg", "c_01_mask.gif", "c"),
+    ]
     assert not found.problems and [problem.path.name for problem in found.left_out] == ["c_01_mask.png"]
     (tmp_path / "train" / "a_01.jpg").write_bytes(b"x")
     assert {problem.what for problem in carvana.listing(tmp_path).problems} == {"name twice"}
@@ -318,9 +320,12 @@ def test_carvana_in_capitals_is_read_where_one_mask_fits_one_image(tmp_path):
         (tmp_path / name).touch()
     found = carvana.listing(tmp_path)
     assert [(s.image.name, s.mask.name, s.group) for s in found.samples] == [
-        ("A_01.JPG", "A_01_MASK.GIF", "A"), ("C_01.jpg", "C_01_mask.gif", "C"), ("b_01.JPG", "B_01_MASK.PNG", "b"),
-        ("c_01.jpg", "c_01_mask.gif", "c"), ("e_01.jpg", "e_01_mask.gif", "e"),
-    ]  # fmt: skip
+        ("A_01.JPG", "A_01_MASK.GIF", "A"),
+        ("C_01.jpg", "C_01_mask.gif", "C"),
+        ("b_01.JPG", "B_01_MASK.PNG", "b"),
+        ("c_01.jpg", "c_01_mask.gif", "c"),
+        ("e_01.jpg", "e_01_mask.gif", "e"),
+    ]
     assert not found.problems and [problem.path.name for problem in found.left_out] == ["e_01_MASK.GIF"]
     (tmp_path / "train_masks" / "c_01_mask.gif").unlink()
     assert [problem.path.name for problem in carvana.listing(tmp_path).problems] == ["c_01.jpg"], "C_01 has its own"
@@ -329,8 +334,9 @@ def test_carvana_in_capitals_is_read_where_one_mask_fits_one_image(tmp_path):
 def test_a_data_function_may_return_pairs_or_triples_and_nothing_else(tmp_path):
     pair, triple = (tmp_path / "a.png", str(tmp_path / "a_mask.png")), ("b.png", "c.png", "g")
     assert [(s.image.name, s.mask.name, s.group) for s in as_samples("mine:pets", (x for x in (pair, triple)))] == [
-        ("a.png", "a_mask.png", "a"), ("b.png", "c.png", "g"),
-    ]  # fmt: skip
+        ("a.png", "a_mask.png", "a"),
+        ("b.png", "c.png", "g"),
+    ]
     (number,) = as_samples("mine:pets", [("a.png", "b.png", 7)])
     assert number.group == "7" and as_samples("mine:pets", [Sample("a.png", "b.png", 7)]) == [number]
     for found in (None, 3, "ab", ["a"], [("a",)], [(1, 2)], {"a": "b"}, [("a", "b", None)], []):

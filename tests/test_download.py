@@ -191,8 +191,9 @@ def test_a_wrong_checksum_is_reported_and_the_bytes_are_discarded(server, comman
     code, _, complaint = command("data", "download", "oxford_pet", "--data-dir", tmp_path / "data")
     assert code == 1 and "has the MD5" in complaint and len(complaint.strip().splitlines()) == 1
     assert {path.name for path in (tmp_path / "data").iterdir()} == {  # the other archive was right
-        ".downloading-images.tar.gz", ".downloading-images.tar.gz.json",
-    }  # fmt: skip
+        ".downloading-images.tar.gz",
+        ".downloading-images.tar.gz.json",
+    }
 
 
 def test_a_damaged_archive_without_a_checksum_is_reported_and_discarded(server, command, tmp_path):

@@ -173,9 +173,26 @@ def test_a_model_that_takes_the_size_but_not_half_of_it_is_refused_before_traini
 @pytest.mark.parametrize("name", ["Pair", "no_module", "halves"])
 def test_a_study_tries_its_networks_before_it_prints_a_plan(name, nets, command, made_cars, tmp_path):
     code, shown, complaint = command(
-        "grid", "--name", "odd", "--models", "unet", f"odd_nets:{name}", "--losses", "bce", "--seeds", "0",
-        "--data-dir", made_cars, "--output-dir", tmp_path / "outputs", "--size", "48x32", "--epochs", "1", "--dry-run",
-    )  # fmt: skip
+        "grid",
+        "--name",
+        "odd",
+        "--models",
+        "unet",
+        f"odd_nets:{name}",
+        "--losses",
+        "bce",
+        "--seeds",
+        "0",
+        "--data-dir",
+        made_cars,
+        "--output-dir",
+        tmp_path / "outputs",
+        "--size",
+        "48x32",
+        "--epochs",
+        "1",
+        "--dry-run",
+    )
     assert code == 2 and f"--model odd_nets:{name}" in complaint and "time left" not in shown
 
 

@@ -76,9 +76,13 @@ def test_a_look_waits_for_runs_that_will_be_tried_again(tmp_path, failure, ended
     (folder / "failed.json").write_text(json.dumps(failure))
     run, machine = SimpleNamespace(config=SimpleNamespace(key="k")), SimpleNamespace(runs_dir=tmp_path)
     given = SimpleNamespace(
-        run=lambda *_: run, runs=lambda: [("cell", 0)], committed_dice=lambda *_: None, machine=machine,
-        looks_taken=[], study=SimpleNamespace(looks=(1, 2)),
-    )  # fmt: skip
+        run=lambda *_: run,
+        runs=lambda: [("cell", 0)],
+        committed_dice=lambda *_: None,
+        machine=machine,
+        looks_taken=[],
+        study=SimpleNamespace(looks=(1, 2)),
+    )
     assert looks.is_due(given) == ended
 
 

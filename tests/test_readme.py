@@ -264,10 +264,18 @@ def shrink_studies(folder, monkeypatch):
     from experiments.studies import study_file
 
     least = {
-        "epochs": "1", "epoch_steps": "1", "train_cars": "2", "batch_size": "16", "size": '"48x32"',
-        "precision": '"fp32"', "progressive": "0.0",
-        "model_kwargs": "{ width = 4 }", "model": '["unet"]', "loss": '["bce"]', "points": "4",
-    }  # fmt: skip
+        "epochs": "1",
+        "epoch_steps": "1",
+        "train_cars": "2",
+        "batch_size": "16",
+        "size": '"48x32"',
+        "precision": '"fp32"',
+        "progressive": "0.0",
+        "model_kwargs": "{ width = 4 }",
+        "model": '["unet"]',
+        "loss": '["bce"]',
+        "points": "4",
+    }
     for path in study_file.STUDIES.glob("*.toml"):
         text = path.read_text(encoding="utf-8")
         text = text.partition("[labels]")[0]

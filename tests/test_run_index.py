@@ -49,9 +49,14 @@ def test_every_state_is_distinguished(output):
     key = next(path.name for path in (output / "runs").iterdir() if len(path.name) == 16)
     with leases.hold(output / "runs" / "running"):
         assert states(output) == {
-            key: "finished", "interrupted": "interrupted", "failed": "failed", "running": "running",
-            "damaged": "damaged", "damaged2": "damaged", "foreign": "foreign",
-        }  # fmt: skip
+            key: "finished",
+            "interrupted": "interrupted",
+            "failed": "failed",
+            "running": "running",
+            "damaged": "damaged",
+            "damaged2": "damaged",
+            "foreign": "foreign",
+        }
     assert states(output)["running"] == "interrupted"
 
 

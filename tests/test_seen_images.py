@@ -83,8 +83,11 @@ def test_what_the_run_behind_init_learned_from_counts(run, tmp_path):
     (tmp_path / "later" / "split.csv").write_text(manifest(later, digests))
     machine = {"data_dir": str(tmp_path / "pairs"), "init_file": str(run.path)}
     assert found(TrainedModel(tmp_path / "later" / "last.ckpt", run.config, machine), tmp_path / "pairs") == {
-        "p1_0.png": "train", "p1_1.png": "train", "p2_0.png": "val", "p3_0.png": "train",
-    }  # fmt: skip
+        "p1_0.png": "train",
+        "p1_1.png": "train",
+        "p2_0.png": "val",
+        "p3_0.png": "train",
+    }
 
 
 def test_what_any_run_behind_init_learned_from_counts_also_where_the_runs_were_moved(run, tmp_path, capsys):

@@ -40,27 +40,56 @@ def made(factors, effects, seeds=5, dice=(), best=None, kinds=None, design=None,
     names = ["+".join(place.values()) for place in levels]
     dice = list(dice) or [0.98 + 0.0001 * n for n in range(len(names))]
     cells = [
-        CellResult(name, place, (kinds or {}).get(name, Eligibility("judged", "", seeds, seeds, 0.0)), 0.01, 7, value,
-                   0.001, value, 0.96, 0.8, 3.0, 0, dict(COST), ("0" * 16,), ("abc",))
+        CellResult(
+            name,
+            place,
+            (kinds or {}).get(name, Eligibility("judged", "", seeds, seeds, 0.0)),
+            0.01,
+            7,
+            value,
+            0.001,
+            value,
+            0.96,
+            0.8,
+            3.0,
+            0,
+            dict(COST),
+            ("0" * 16,),
+            ("abc",),
+        )
         for name, place, value in zip(names, levels, dice, strict=True)
-    ]  # fmt: skip
+    ]
     rows = [
-        {"cell": cell.name, "seed": seed, "state": state, "reason": "", "size": "96x64", "epochs": 5,
-         "epoch_steps": 225, "dice": cell.dice + (seed == 0) * (cell is cells[0]), "data": "carvana",
-         "val_dice_last": 0.98, "rate": 0.01, "test_cars": 54}
-        for cell in cells for seed in range(seeds)
-    ]  # fmt: skip
+        {
+            "cell": cell.name,
+            "seed": seed,
+            "state": state,
+            "reason": "",
+            "size": "96x64",
+            "epochs": 5,
+            "epoch_steps": 225,
+            "dice": cell.dice + (seed == 0) * (cell is cells[0]),
+            "data": "carvana",
+            "val_dice_last": 0.98,
+            "rate": 0.01,
+            "test_cars": 54,
+        }
+        for cell in cells
+        for seed in range(seeds)
+    ]
     runs = typed(pd.DataFrame(rows).reindex(columns=list(RUN)))
     plan = {
-        "name": "hand_made", "factors": factors, "settings": {"size": [96, 64], "epochs": 5},
+        "name": "hand_made",
+        "factors": factors,
+        "settings": {"size": [96, 64], "epochs": 5},
         "design": {"seeds": list(range(seeds)), "confirmatory": list(factors), **(design or {})},
         "cells": [{"cell": n, "levels": p, "settings": dict(p)} for n, p in zip(names, levels, strict=True)],
-    }  # fmt: skip
+    }
     places = {f: tuple(itertools.product(*(factors[o] for o in factors if o != f))) for f in factors}
     found = [
         FactorEffects(f, factors[f][0], comparisons, dict.fromkeys(comparisons, places[f]), len(places[f]), 0.001, True)
         for f, comparisons in effects.items()
-    ]  # fmt: skip
+    ]
     judged = [cell.name for cell in cells if cell.eligibility.judged]
     scores = pd.DataFrame([{"cell": row["cell"], "seed": row["seed"], "group": "g", "image": "i"} for row in rows])
     study = Study(plan, runs, scores.reindex(columns=list(SCORES)), empty(TRIALS), empty(CURVES))
@@ -133,8 +162,10 @@ def stalled():
 
 def rising():
     answer = nothing_found()
-    cells = [replace(cell, eligibility=replace(cell.eligibility, still_improving=n < 2))
-             for n, cell in enumerate(answer.cells)]  # fmt: skip
+    cells = [
+        replace(cell, eligibility=replace(cell.eligibility, still_improving=n < 2))
+        for n, cell in enumerate(answer.cells)
+    ]
     return replace(answer, cells=cells)
 
 

@@ -76,8 +76,9 @@ def test_cells_that_differ_by_the_rope_are_called_equivalent_in_at_most_5_percen
 def test_studies_tuned_by_pooled_fits_keep_their_error_rate_only_with_what_rates_cost():
     """Three staggered trials a cell, equal cells, curvatures differing fourfold between networks."""
     rng = np.random.default_rng(0)
-    made = [tuned_study(response, noise, 3, rng) for response in SMOOTH[:2] for noise in (0.0006, 0.0013)
-            for _ in range(20)]  # fmt: skip
+    made = [
+        tuned_study(response, noise, 3, rng) for response in SMOOTH[:2] for noise in (0.0006, 0.0013) for _ in range(20)
+    ]
     for seeds in (5, 10):
         charged, free = judged(made, seeds, rng), judged(made, seeds, rng, charged=False)
         assert max(family.false for family in charged.values()) <= 0.06 + 0.03  # 80 studies leave 0.03 open

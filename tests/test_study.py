@@ -247,8 +247,12 @@ def test_the_runs_go_seed_by_seed_and_the_plan_names_their_keys(finished):
     plan = json.loads((output / "studies" / "tiny" / "plan.json").read_text())
     baseline = {"loss": "bce"}
     assert plan["design"] == {
-        "seeds": [0, 1], "rope": 0.001, "confirmatory": ["loss"], "simple_effects": [], "baseline": baseline,
-    }  # fmt: skip
+        "seeds": [0, 1],
+        "rope": 0.001,
+        "confirmatory": ["loss"],
+        "simple_effects": [],
+        "baseline": baseline,
+    }
     assert plan["tuning"] is None and plan["variances"]["source"] == "guess" and plan["question"]["zh"]
     for cell in plan["cells"]:
         assert cell["settings"] == {"loss": cell["levels"]["loss"]} and cell["rate"] == 0.003

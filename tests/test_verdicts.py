@@ -189,9 +189,13 @@ def test_an_effect_elsewhere_is_compared_with_the_effect_at_the_baselines(tmp_pa
 def test_matched_seeds_are_compared_as_pairs(tmp_path):
     design = {"seeds": list(range(5)), "rope": 0.001, "confirmatory": ["loss"], "draw_training_cars": True}
     study = made(
-        tmp_path, models={"unet": 0.0, "attention_unet": 0.0}, losses={"bce": 0.0, "dice": 0.002}, seeds=range(5),
-        sd=0.00005, design=design,
-    )  # fmt: skip
+        tmp_path,
+        models={"unet": 0.0, "attention_unet": 0.0},
+        losses={"bce": 0.0, "dice": 0.002},
+        seeds=range(5),
+        sd=0.00005,
+        design=design,
+    )
     for seed, luck in enumerate((0.01, -0.01, 0.004, -0.004, 0.0)):  # of the training set, the same for all cells
         for cell in ("unet-bce", "unet-dice", "attention_unet-bce", "attention_unet-dice"):
             study = shifted(study, cell, seed, luck)

@@ -64,10 +64,15 @@ def judge_page(title: str, judgements: Sequence[Judgement], question: Question) 
 def _dataset(judgement: Judgement, question: Question) -> dict[str, Any]:
     places = max(judge_sentences.digits(judgement), 4)
     rows = [
-        (cell, f"{mean:.{places}f}", _spread(judgement.spreads[cell], places), judgement.seeds[cell],
-         "yes" if cell in judgement.best_set else "")
+        (
+            cell,
+            f"{mean:.{places}f}",
+            _spread(judgement.spreads[cell], places),
+            judgement.seeds[cell],
+            "yes" if cell in judgement.best_set else "",
+        )
         for cell, mean in judgement.means.items()
-    ]  # fmt: skip
+    ]
     with style():
         picture = svg(differences(judgement.pairs, question.rope))
     return {

@@ -138,9 +138,18 @@ def _summary(
 
     noise = float(found.weight.sum((0, 1, 3)) @ found.noises)
     return PooledRates(
-        by_cell(np.exp(tops)), by_cell(low), by_cell(high), by_cell(at_edge), by_cell(levels),
-        curvature, skew, noise, df, *losses, sign
-    )  # fmt: skip
+        by_cell(np.exp(tops)),
+        by_cell(low),
+        by_cell(high),
+        by_cell(at_edge),
+        by_cell(levels),
+        curvature,
+        skew,
+        noise,
+        df,
+        *losses,
+        sign,
+    )
 
 
 def _shape(off: Array, skew: Array | float) -> Array:

@@ -60,8 +60,9 @@ def cell_verdict(answer: Answer, name: str, language: str) -> str:
         return str(words.kinds[cell.eligibility.kind]) + (f" ({cell.eligibility.reason})" if _failed(cell) else "")
     if answer.seeds < 2 or len(answer.judged) < 2:
         return str(words.no_comparison())
-    return str(words.cell_verdicts["open" if name in answer.best and len(answer.best) > 1 else
-                                   "best" if name in answer.best else "excluded"])  # fmt: skip
+    if name not in answer.best:
+        return str(words.cell_verdicts["excluded"])
+    return str(words.cell_verdicts["open" if len(answer.best) > 1 else "best"])
 
 
 def combination(answer: Answer, cell: CellResult, language: str) -> str:
@@ -215,9 +216,15 @@ class Writer:
                 for group in _groups(same, verdict):
                     places = [place_name(study, place, self.language) for place, _ in group]
                     lines.append(
-                        self._sentence([level], part.baseline, [c for _, c in group], verdict, part.margin,
-                                       place=listed(places, self.language))
-                    )  # fmt: skip
+                        self._sentence(
+                            [level],
+                            part.baseline,
+                            [c for _, c in group],
+                            verdict,
+                            part.margin,
+                            place=listed(places, self.language),
+                        )
+                    )
             if self.first_clear != known and len(lines) > before + 1:
                 self.elsewhere = lines[-1]
         if part.difference and part.difference.verdict in CLEAR:
@@ -241,10 +248,18 @@ class Writer:
         return found
 
     def _sentence(
-        self, levels: Sequence[str], baseline: str, comparisons: Sequence[Comparison], verdict: str, margin: float,
-        hides: bool = False, place: str = "", over: Sequence[str] = (), part: tuple[int, int] | None = None,
+        self,
+        levels: Sequence[str],
+        baseline: str,
+        comparisons: Sequence[Comparison],
+        verdict: str,
+        margin: float,
+        hides: bool = False,
+        place: str = "",
+        over: Sequence[str] = (),
+        part: tuple[int, int] | None = None,
         after: bool = False,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """One comparison, the better level first; or several of one verdict, with the range of their intervals.
 
         `hides`: this is an average over combinations that differ, so a small one is not called equal.

@@ -92,11 +92,13 @@ def effect_grids(answer: Answer, language: str) -> list[Grid]:
     rest = [e for e in answer.effects if e.factor not in {part.factor for part in answer.within}]
     if len(study.varied) > 2 and rest:
         rows = [
-            [TableCell(f"{level_name(study, level, language)} − {level_name(study, effects.baseline, language)}"),
-             _difference(comparison)]
+            [
+                TableCell(f"{level_name(study, level, language)} − {level_name(study, effects.baseline, language)}"),
+                _difference(comparison),
+            ]
             for effects in rest
             for level, comparison in effects.comparisons.items()
-        ]  # fmt: skip
+        ]
         found.append(Grid([words.difference, words.average], rows, words.others))
     return found
 
@@ -111,10 +113,13 @@ def _effects_within(answer: Answer, part: EffectsWithin, averages: Mapping[str, 
     at = {place: place_name(study, place, language) for place in places}
     if len(levels) > len(places):
         rows = [
-            [TableCell(names[level]), *(_difference(part.comparisons.get((level, place))) for place in places),
-             _difference(averages.get(level))]
+            [
+                TableCell(names[level]),
+                *(_difference(part.comparisons.get((level, place))) for place in places),
+                _difference(averages.get(level)),
+            ]
             for level in levels
-        ]  # fmt: skip
+        ]
         return Grid([words.against(baseline=baseline), *at.values(), words.average], rows, title)
     rows = [
         [TableCell(at[place]), *(_difference(part.comparisons.get((level, place))) for level in levels)]
@@ -161,11 +166,18 @@ def score_grid(answer: Answer, language: str) -> Grid:
     rows = []
     for cell in answer.ranked:
         failures = f"({cell.failures})" if cell.failures else ""
-        rows.append([
-            TableCell(cell_name(answer.study, cell.levels, language)), _score(cell), _points(cell.iou),
-            _points(cell.boundary_iou), TableCell(_number(cell.hd95, "{:.1f}"), failures),
-            _against(answer, cell, language), TableCell(_seeds(cell)), TableCell(_best(answer, cell, language)),
-        ])  # fmt: skip
+        rows.append(
+            [
+                TableCell(cell_name(answer.study, cell.levels, language)),
+                _score(cell),
+                _points(cell.iou),
+                _points(cell.boundary_iou),
+                TableCell(_number(cell.hd95, "{:.1f}"), failures),
+                _against(answer, cell, language),
+                TableCell(_seeds(cell)),
+                TableCell(_best(answer, cell, language)),
+            ]
+        )
     return _without(
         Grid(list(phrases("tables", language).scores), rows), 6, all(_seeds(c).isdigit() for c in answer.cells)
     )
@@ -182,14 +194,23 @@ def training_grid(answer: Answer, language: str) -> Grid:
     for cell in answer.ranked:
         low, high = (plans[cell.name].get(end) for end in ("rate_low", "rate_high"))
         ends = f"[{low:.2g}, {high:.2g}]" if low and high else ""
-        rows.append([
-            TableCell(cell_name(answer.study, cell.levels, language)),
-            TableCell(_number(cell.rate, "{:.3g}"), below=ends),
-            TableCell(str(cell.trials or UNKNOWN)), _points(validation.get(cell.name, float("nan"))),
-            TableCell(UNKNOWN if math.isnan(cell.eligibility.rise) else points(cell.eligibility.rise)),
-            *(TableCell(_number(cell.cost[name], form))
-              for name, form in (("gmacs", "{:.3g}"), ("images_per_second", "{:.0f}"), ("peak_memory_gb", "{:.2f}"))),
-        ])  # fmt: skip
+        rows.append(
+            [
+                TableCell(cell_name(answer.study, cell.levels, language)),
+                TableCell(_number(cell.rate, "{:.3g}"), below=ends),
+                TableCell(str(cell.trials or UNKNOWN)),
+                _points(validation.get(cell.name, float("nan"))),
+                TableCell(UNKNOWN if math.isnan(cell.eligibility.rise) else points(cell.eligibility.rise)),
+                *(
+                    TableCell(_number(cell.cost[name], form))
+                    for name, form in (
+                        ("gmacs", "{:.3g}"),
+                        ("images_per_second", "{:.0f}"),
+                        ("peak_memory_gb", "{:.2f}"),
+                    )
+                ),
+            ]
+        )
     grid = _without(Grid(headings, rows), 6, bool(answer.study.half_size_share))  # a speed at two sizes is of neither
     grid = _without(grid, 4, not any_rise(answer))
     return _without(grid, 2, len({c.trials for c in answer.cells}) == 1)
@@ -211,8 +232,10 @@ def _without(grid: Grid, column: int, condition: bool) -> Grid:
 def pair_table(answer: Answer) -> pd.DataFrame:
     """Every two judged cells once, the better mean first; Holm over all of them."""
     ranked = answer.pairs.ranked() if answer.pairs else []
-    rows = [(a, b, *(round(v, 7) for v in (c.difference, c.low, c.high)), float(f"{c.p:.4g}"), c.verdict)
-            for (a, b), c in ranked]  # fmt: skip
+    rows = [
+        (a, b, *(round(v, 7) for v in (c.difference, c.low, c.high)), float(f"{c.p:.4g}"), c.verdict)
+        for (a, b), c in ranked
+    ]
     return pd.DataFrame(rows, columns=list(PAIRS))
 
 

@@ -56,9 +56,14 @@ def observe_power(answer: Answer) -> ObservedPower | None:
     baseline = next((cell.name for cell in answer.judged if cell.name not in answer.against_baseline), "")
     pairs = [{cell: 1.0, baseline: -1.0} for cell in answer.against_baseline]
     single = smallest_difference(
-        spread, seeds, groups, comparisons=len(cells) - 1, level=answer.level, matched=matched,
+        spread,
+        seeds,
+        groups,
+        comparisons=len(cells) - 1,
+        level=answer.level,
+        matched=matched,
         added=_mean_cost(answer, pairs),
-    )  # fmt: skip
+    )
     return ObservedPower(spread, factors, single, equivalent)
 
 

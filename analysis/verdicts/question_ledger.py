@@ -35,9 +35,15 @@ PROMISING = 0.2  # two-sided p below which a higher mean is worth a confirmation
 FEWEST, MOST = 3, 20  # new seeds that a confirmation asks for
 ACCEPTED, REJECTED, UNDECIDED = 0, 3, 4  # exit codes
 ENTRY: dict[str, Any] = {
-    "base": str, "candidate": str, "data": str, "seeds": list, "stage": str, "exit": int, "sentence": str,
+    "base": str,
+    "candidate": str,
+    "data": str,
+    "seeds": list,
+    "stage": str,
+    "exit": int,
+    "sentence": str,
     "error": (int, float),
-}  # fmt: skip
+}
 CODES = {"better": ACCEPTED, "equivalent": REJECTED, "worse": REJECTED, "undecided": UNDECIDED}
 
 
@@ -83,10 +89,17 @@ def decide_with_ledger(
             return Decision(known["exit"], known["sentence"], again, 1 - known["error"])
         decision, entry = _answer(ledger, names, base, candidate, kind, question)
         ledger["questions"].append(
-            {"base": names[0], "candidate": names[1], "data": digest, "exit": decision.code,
-             "sentence": decision.sentence, "seeds": [str(seed) for seed in candidate.index],
-             "rows": _rows(candidate), **entry}
-        )  # fmt: skip
+            {
+                "base": names[0],
+                "candidate": names[1],
+                "data": digest,
+                "exit": decision.code,
+                "sentence": decision.sentence,
+                "seeds": [str(seed) for seed in candidate.index],
+                "rows": _rows(candidate),
+                **entry,
+            }
+        )
         write_atomically(path, json.dumps(ledger, indent=1).encode())
     return decision
 

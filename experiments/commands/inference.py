@@ -15,6 +15,9 @@ from registry import DATASETS, InputError
 Run = Annotated[str, flag("best (by validation Dice), a run's KEY, or a checkpoint's FILE (default: best)")]
 Ensemble = Annotated[list[str] | None, many("average the probabilities of these runs, instead of --run")]
 Flips = Annotated[bool, switch("average with the prediction of the mirror image")]
+Tile = Annotated[
+    types.Size | None, flag("split larger images into overlapping tiles of this size, each predicted separately")
+]
 ListSkipped = Annotated[bool, switch("name each file that was left out of a folder, and why")]
 Threads = Annotated[types.Count | None, flag("threads that read and write images (default: one per core)", "Machine")]
 
@@ -31,9 +34,7 @@ def predict(
     cutout: Annotated[bool, switch("also write a transparent cut-out (RGBA PNG)")] = False,
     tta: Flips = False,
     ensemble: Ensemble = None,
-    tile: Annotated[
-        types.Size | None, flag("split larger images into overlapping tiles of this size, each predicted separately")
-    ] = None,
+    tile: Tile = None,
     threshold: Annotated[types.Probability, flag("probability from which a pixel is foreground (default: 0.5)")] = 0.5,
     list_skipped: ListSkipped = False,
     device: Device = "auto",
@@ -50,10 +51,21 @@ def predict(
 
     return predicting.predict(
         predicting.PredictArgs(
-            photographs, run, ensemble or [], output, output_dir, overlay, cutout, tta, tile, threshold, device,
-            workers, list_skipped,
+            photographs,
+            run=run,
+            ensemble=ensemble or [],
+            output=output,
+            output_dir=output_dir,
+            overlay=overlay,
+            cutout=cutout,
+            flips=tta,
+            tile=tile,
+            threshold=threshold,
+            device=device,
+            workers=workers,
+            list_skipped=list_skipped,
         )
-    )  # fmt: skip
+    )
 
 
 def evaluate(
@@ -80,10 +92,21 @@ def evaluate(
 
     return evaluate_dataset.evaluate(
         evaluate_dataset.EvaluateArgs(
-            run, name, given["data_dir"], given["group_pattern"], sweep, calibration, tta, output, device, workers,
-            output_dir, given["mask_pattern"], reading,
+            run,
+            data=name,
+            data_dir=given["data_dir"],
+            group_pattern=given["group_pattern"],
+            sweep=sweep,
+            calibration=calibration,
+            flips=tta,
+            output=output,
+            device=device,
+            workers=workers,
+            output_dir=output_dir,
+            mask_pattern=given["mask_pattern"],
+            reading=reading,
         )
-    )  # fmt: skip
+    )
 
 
 def submit(

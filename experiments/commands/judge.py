@@ -285,18 +285,25 @@ def _as_json(judgements: list[Any]) -> str:
                 "name": one.name,
                 "comparisons": [
                     {
-                        "a": pair.a, "b": pair.b, "difference": number(pair.comparison.difference),
-                        "low": number(pair.comparison.low), "high": number(pair.comparison.high),
-                        "p": number(pair.comparison.p), "verdict": pair.comparison.verdict,
+                        "a": pair.a,
+                        "b": pair.b,
+                        "difference": number(pair.comparison.difference),
+                        "low": number(pair.comparison.low),
+                        "high": number(pair.comparison.high),
+                        "p": number(pair.comparison.p),
+                        "verdict": pair.comparison.verdict,
                         "units_to_decide": pair.units_to_decide,
                     }
                     for pair in one.pairs
                 ],
-                "means": one.means, "best_set": list(one.best_set), "winner_by_seed": one.winner_by_seed,
-                "detectable": number(one.detectable), "conditions": one.conditions,
+                "means": one.means,
+                "best_set": list(one.best_set),
+                "winner_by_seed": one.winner_by_seed,
+                "detectable": number(one.detectable),
+                "conditions": one.conditions,
                 "repeats": [{"score": r.score, "runs": [list(place) for place in r.places]} for r in one.repeats],
             }
             for one in judgements
         ]
-    }  # fmt: skip
+    }
     return json.dumps(content, indent=1, ensure_ascii=False)

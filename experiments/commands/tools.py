@@ -37,10 +37,19 @@ def bench(
     Example: python run.py bench --model unet --model-kwargs width=64 --size 256x256 --batch-size 4
     """
     settings = {
-        "preset": "carvana-cpu", "progressive": 0, "model": model, "model_kwargs": model_kwargs, "loss": loss,
-        "size": size, "batch_size": batch_size, "precision": precision, "device": device, "compile": compile,
-        "data_dir": data_dir, "workers": workers,
-    }  # fmt: skip
+        "preset": "carvana-cpu",
+        "progressive": 0,
+        "model": model,
+        "model_kwargs": model_kwargs,
+        "loss": loss,
+        "size": size,
+        "batch_size": batch_size,
+        "precision": precision,
+        "device": device,
+        "compile": compile,
+        "data_dir": data_dir,
+        "workers": workers,
+    }
     args = parse_flags(None, None, **settings)
     from experiments.bench import report
     from experiments.config.resolve import resolve

@@ -82,21 +82,27 @@ class RunConfig:
         None, "folder data: regular expression whose (first) group is an image's group", "Data"
     )
     foreground: Foreground = setting(
-        (), "masks of classes: values and colours (R,G,B) that are the object, or nonzero: any value but 0 "
-        "(default: masks are binary)", "Data",
+        (),
+        "masks of classes: values and colours (R,G,B) that are the object, or nonzero: any value but 0 "
+        "(default: masks are binary)",
+        "Data",
         since="0.2",
-    )  # fmt: skip
+    )
     mask_channel: MaskChannel = setting(
         "auto", "channel that holds the masks; auto is alpha where nothing else varies", "Data", since="0.2"
     )
     mask_exif: MaskExif = setting(
-        "own", "EXIF rotation of masks: their own, or that of their image, for masks drawn on raw pixels", "Data",
+        "own",
+        "EXIF rotation of masks: their own, or that of their image, for masks drawn on raw pixels",
+        "Data",
         since="0.2",
-    )  # fmt: skip
+    )
     intensity: Intensity | None = setting(
-        None, "black and white in images of more than 8 bits (default: the training images' lowest and highest value)",
-        "Data", since="0.2",
-    )  # fmt: skip
+        None,
+        "black and white in images of more than 8 bits (default: the training images' lowest and highest value)",
+        "Data",
+        since="0.2",
+    )
     size: Size = setting((192, 128), "input size of the network, in pixels", "Data")
     epochs: Count = setting(10, "number of epochs")
     batch_size: Count = setting(8, "batch size")
@@ -106,9 +112,10 @@ class RunConfig:
     weight_decay: NonNegative = setting(0.01, "weight decay (adamw: decoupled; adam: L2)")
     schedule: Schedule = setting("one-cycle", "learning-rate schedule (cosine and constant start with a warm-up)")
     warmup: Share | None = setting(
-        None, "fraction of the steps in which the learning rate rises (default: 0.25 with one-cycle, else 0.05)",
+        None,
+        "fraction of the steps in which the learning rate rises (default: 0.25 with one-cycle, else 0.05)",
         since="0.2",
-    )  # fmt: skip
+    )
     clip: Positive = setting(1.0, "gradient-clipping norm")
     early_stopping: CountOrZero = setting(
         0, "early-stopping patience, in epochs (0 disables); with it the best weights by validation count, not the last"

@@ -169,7 +169,7 @@ Options = Annotated[
     Parameter(
         converter=_options, n_tokens=-1, accepts_keys=False, consume_multiple=True, negative=(), metavar="KEY=VALUE..."
     ),
-]  # fmt: skip
+]
 Seeds = Annotated[
     list[int], Parameter(converter=_seeds, n_tokens=-1, consume_multiple=True, negative=(), metavar="SEED...")
 ]

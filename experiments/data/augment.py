@@ -83,11 +83,9 @@ def _light(strength: float) -> list[A.BasicTransform]:
     gamma = (round(100 * (1 - strength)), round(100 * (1 + strength)))
     return [
         A.RandomBrightnessContrast(brightness_limit=strength, contrast_limit=strength, p=1.0),
-        A.HueSaturationValue(
-            hue_shift_limit=100 * strength, sat_shift_limit=100 * strength, val_shift_limit=0, p=0.5
-        ),
+        A.HueSaturationValue(hue_shift_limit=100 * strength, sat_shift_limit=100 * strength, val_shift_limit=0, p=0.5),
         A.RandomGamma(gamma_limit=gamma, p=0.5),
-    ]  # fmt: skip
+    ]
 
 
 def _pipeline(transforms: Callable[[], list[A.BasicTransform]]) -> A.Compose:

@@ -184,9 +184,12 @@ def _without_masks(missing: Mapping[str, Path], paired: Mapping[str, Path], mask
 
 
 def _missing(
-    missing: Mapping[str, Path], left_out: Mapping[Path, Problem], unused: Mapping[str, Path], masks: Path,
+    missing: Mapping[str, Path],
+    left_out: Mapping[Path, Problem],
+    unused: Mapping[str, Path],
+    masks: Path,
     mask_pattern: str | None,
-) -> list[Problem]:  # fmt: skip
+) -> list[Problem]:
     """The problems of images without mask: what was looked for, and the nearest file."""
     problems: list[Problem] = []
     for place, image in missing.items():

@@ -110,9 +110,15 @@ def from_path(path: Path) -> TrainedModel:
 def _check_types(config: dict[str, Any], machine: dict[str, Any]) -> None:
     """Raise TypeError for what no run writes, which would fail only once all images are scored."""
     kinds: dict[str, Any] = {
-        "model": str, "loss": str, "data": str, "model_kwargs": dict, "loss_kwargs": dict, "size": tuple,
-        "group_pattern": (str, NoneType), "foreground": (list, tuple, NoneType),
-    }  # fmt: skip
+        "model": str,
+        "loss": str,
+        "data": str,
+        "model_kwargs": dict,
+        "loss_kwargs": dict,
+        "size": tuple,
+        "group_pattern": (str, NoneType),
+        "foreground": (list, tuple, NoneType),
+    }
     wrong = [name for name, kind in kinds.items() if name in config and not isinstance(config[name], kind)]
     size = config.get("size", (1, 1))
     if wrong or len(size) != 2 or not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in size):

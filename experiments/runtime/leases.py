@@ -154,9 +154,12 @@ def _this_process() -> dict[str, Any]:
     """Describe this process. Containers may share host name and process numbers: `machine` tells them apart."""
     process = psutil.Process()
     return {
-        "host": socket.gethostname(), "machine": _machine(), "process": process.pid, "began": process.create_time(),
+        "host": socket.gethostname(),
+        "machine": _machine(),
+        "process": process.pid,
+        "began": process.create_time(),
         "ticks": _ticks(process.pid),
-    }  # fmt: skip
+    }
 
 
 def _ticks(process: int) -> int | None:

@@ -101,10 +101,13 @@ def _settings(args: ParsedArgs) -> dict[str, Any]:
 def _tuning(args: ParsedArgs, flags: Mapping[str, Any]) -> dict[str, Any]:
     low, high = flags.get("tune_range") or _range(args)
     return {
-        "low": low, "high": high, "points": flags.get("tune_points") or POINTS,
-        "seeds": flags.get("tune_seeds") or SEEDS, "sampler": flags.get("tune_sampler") or "grid",
+        "low": low,
+        "high": high,
+        "points": flags.get("tune_points") or POINTS,
+        "seeds": flags.get("tune_seeds") or SEEDS,
+        "sampler": flags.get("tune_sampler") or "grid",
         "fit": "pooled",
-    }  # fmt: skip
+    }
 
 
 def _range(args: ParsedArgs) -> tuple[float, float]:

@@ -120,6 +120,11 @@ def _machine(config: RunConfig, key: str, output_dir: Path, data_dir: Path | Non
                 f"{config.weights} into the folder {WEIGHTS}/."
             )
     return RuntimeConfig(
-        data_dir=Path(images), output_dir=output_dir / "verify", workers=0, split_file=split, weights_file=weights,
-        init_file=init, mask_pattern=recorded.get("mask_pattern"),
-    )  # fmt: skip
+        data_dir=Path(images),
+        output_dir=output_dir / "verify",
+        workers=0,
+        split_file=split,
+        weights_file=weights,
+        init_file=init,
+        mask_pattern=recorded.get("mask_pattern"),
+    )

@@ -101,21 +101,29 @@ def _content(plan: Plan) -> dict[str, Any]:
     study = plan.study
     tuning = study.tuning
     return {
-        "name": study.name, "question": dict(study.question),
+        "name": study.name,
+        "question": dict(study.question),
         "factors": {name: [level.label for level in levels] for name, levels in study.factors.items()},
         "settings": _shared(plan),
         "design": _design(plan),
-        "tuning": tuning and {
-            "low": tuning.low, "high": tuning.high, "points": tuning.points, "seeds": list(tuning.seeds),
-            "sampler": tuning.sampler, "budget": plan.budget, "extended": len(plan.rounds) - 1,
+        "tuning": tuning
+        and {
+            "low": tuning.low,
+            "high": tuning.high,
+            "points": tuning.points,
+            "seeds": list(tuning.seeds),
+            "sampler": tuning.sampler,
+            "budget": plan.budget,
+            "extended": len(plan.rounds) - 1,
             **({} if tuning.fit == "cell" else {"fit": tuning.fit}),
         },
         "protocol": PROTOCOL,
         "data_fingerprint": "+".join(dict.fromkeys(cell.config.data_fingerprint for cell in plan.cells)),
         "cells": [_cell(plan, cell) for cell in plan.cells],
-        "known_faulty": _known_faulty(plan), "photographs": _data_size(plan),
+        "known_faulty": _known_faulty(plan),
+        "photographs": _data_size(plan),
         **({"labels": dict(study.labels)} if study.labels else {}),
-    }  # fmt: skip
+    }
 
 
 PLANNED = ("factors", "settings", "data_fingerprint")  # of plan.json: what a study is, besides its design and tuning
@@ -240,9 +248,12 @@ def _design(plan: Plan) -> dict[str, Any]:
     """What was planned before the first score: what is compared with what, over which seeds, with which margins."""
     study = plan.study
     given: dict[str, Any] = {
-        "seeds": list(plan.seeds), "rope": study.rope, "confirmatory": list(study.confirmatory),
-        "simple_effects": list(study.simple_effects), "baseline": study.baselines,
-    }  # fmt: skip
+        "seeds": list(plan.seeds),
+        "rope": study.rope,
+        "confirmatory": list(study.confirmatory),
+        "simple_effects": list(study.simple_effects),
+        "baseline": study.baselines,
+    }
     optional = {
         "cell_rope": study.cell_rope,
         "within": {factor: list(others) for factor, others in study.within.items()},
@@ -289,6 +300,13 @@ def _cell(plan: Plan, cell: PlannedCell) -> dict[str, Any]:
     runs = {str(seed): prepared.config.key for seed in plan.seeds if (prepared := plan.run(cell, seed)) is not None}
     own = {k: v for k, v in cell.config.settings().items() if k not in shared and k not in ("seed", "learning_rate")}
     return {
-        "cell": cell.id, "levels": dict(cell.cell.levels), "settings": own, "rate": rate.value, "rate_low": rate.low,
-        "rate_high": rate.high, "tuned": rate.tuned, "edge": rate.edge, "runs": runs,
-    }  # fmt: skip
+        "cell": cell.id,
+        "levels": dict(cell.cell.levels),
+        "settings": own,
+        "rate": rate.value,
+        "rate_low": rate.low,
+        "rate_high": rate.high,
+        "tuned": rate.tuned,
+        "edge": rate.edge,
+        "runs": runs,
+    }

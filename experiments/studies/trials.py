@@ -148,7 +148,12 @@ def trial_row(plan: Plan, trials: CellTrials, trial: Trial) -> dict[str, Any] | 
         return None
     state = "finished" if result else "diverged" if failure and failure.get("diverged") else "failed"
     return {
-        "cell": trials.cell.id, "trial": trials.first + trial.number, "rate": trial.rate, "seed": trial.seed,
-        "state": state, "value": result and round(result["value"], DIGITS), "key": trials.key(trial),
+        "cell": trials.cell.id,
+        "trial": trials.first + trial.number,
+        "rate": trial.rate,
+        "seed": trial.seed,
+        "state": state,
+        "value": result and round(result["value"], DIGITS),
+        "key": trials.key(trial),
         "seconds": result and result["seconds"]["training"],
-    }  # fmt: skip
+    }

@@ -126,10 +126,17 @@ class RunUpload:
         """Find the run in MLflow, or create it."""
         config, client = run.config, self._session.client
         tags = {
-            "model": config.model, "loss": config.loss, "augment": config.augment, "data": config.data,
-            "seed": str(config.seed), "key": run.key, "owner": store.owner(),
-            "mlflow.source.name": "run.py", "mlflow.source.type": "LOCAL", **run.tags,
-        }  # fmt: skip
+            "model": config.model,
+            "loss": config.loss,
+            "augment": config.augment,
+            "data": config.data,
+            "seed": str(config.seed),
+            "key": run.key,
+            "owner": store.owner(),
+            "mlflow.source.name": "run.py",
+            "mlflow.source.type": "LOCAL",
+            **run.tags,
+        }
         if run.parent:
             tags["mlflow.parentRunId"] = self._parent_id(run)
         known = self._session.find_run(run.key)

@@ -142,9 +142,13 @@ def _record_epoch(epoch: Epoch, state: State, run_folder: RunFolder, config: Run
     `chosen`: the validation images hold an object, so that their Dice says which epoch is best.
     """
     line = {
-        "epoch": epoch.number, "train/loss": epoch.train_loss, "val/loss": epoch.val_loss, "val/dice": epoch.val_dice,
-        "val/iou": epoch.val_iou, "learning_rate": epoch.learning_rate,
-    }  # fmt: skip
+        "epoch": epoch.number,
+        "train/loss": epoch.train_loss,
+        "val/loss": epoch.val_loss,
+        "val/dice": epoch.val_dice,
+        "val/iou": epoch.val_iou,
+        "learning_rate": epoch.learning_rate,
+    }
     run_folder.add("metrics.jsonl", line)
     speed, ended = {"images_per_second": epoch.images_per_second}, time.time()
     run_folder.add("timing.jsonl", {"epoch": epoch.number, "ended": ended, "seconds": epoch.seconds, **speed})

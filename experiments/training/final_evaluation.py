@@ -75,19 +75,31 @@ def _result(
     config, parts = inputs.config, inputs.parts
     tables = {name: run_files.read_score_table(run_folder.folder / f"scores_{name}.csv") for name in ("best", "last")}
     return {
-        "key": config.key, "model": config.model, "loss": config.loss, "augment": config.augment, "seed": config.seed,
-        "data": config.data, "split": config.split, "size": list(config.size), "device": _device_name(state),
-        "precision": config.precision, "threads": config.threads, "headline": headline_weights,
+        "key": config.key,
+        "model": config.model,
+        "loss": config.loss,
+        "augment": config.augment,
+        "seed": config.seed,
+        "data": config.data,
+        "split": config.split,
+        "size": list(config.size),
+        "device": _device_name(state),
+        "precision": config.precision,
+        "threads": config.threads,
+        "headline": headline_weights,
         "test": {name: run_files.summarise_scores(table) for name, table in tables.items()},
         "ceiling": sum(one.ceiling for one in scored) / len(scored),
-        "validation_dice": state.best_dice, "best_epoch": state.best_epoch, "epochs": state.epoch,
+        "validation_dice": state.best_dice,
+        "best_epoch": state.best_epoch,
+        "epochs": state.epoch,
         "photographs": {"train": len(parts.train), "val": len(parts.val), "test": len(parts.test)},
         "cars": {name: len({s.group for s in getattr(parts, name)}) for name in splitting.PARTS},
         "parameters": sum(p.numel() for p in network(state.model).parameters()),
-        "gmacs": _gmacs(state, config.size), "images_per_second": _speed(run_folder, config),
+        "gmacs": _gmacs(state, config.size),
+        "images_per_second": _speed(run_folder, config),
         "seconds": {"training": round(state.seconds, 1), "scoring": round(seconds, 1)},
         "peak_memory_gb": _peak_memory(state),
-    }  # fmt: skip
+    }
 
 
 def validation_result(
@@ -96,10 +108,16 @@ def validation_result(
     """Return the result of a trial: the validation Dice of its last epoch, which nothing has selected."""
     config = inputs.config
     return {
-        "key": config.key, "model": config.model, "loss": config.loss, "seed": config.seed, "epochs": state.epoch,
-        "learning_rate": config.learning_rate, "value": run_folder.epochs()[-1]["val/dice"],
-        "images_per_second": _speed(run_folder, config), "seconds": {"training": round(state.seconds, 1)},
-    }  # fmt: skip
+        "key": config.key,
+        "model": config.model,
+        "loss": config.loss,
+        "seed": config.seed,
+        "epochs": state.epoch,
+        "learning_rate": config.learning_rate,
+        "value": run_folder.epochs()[-1]["val/dice"],
+        "images_per_second": _speed(run_folder, config),
+        "seconds": {"training": round(state.seconds, 1)},
+    }
 
 
 def _gmacs(state: State, size: tuple[int, int]) -> float:
@@ -141,9 +159,12 @@ def test_metrics(result: dict[str, Any]) -> dict[str, float]:
     names = ("dice", "iou", "boundary_iou", "hd95_median")
     return {
         **{f"{group}/{name}": result["test"][weights][name] for group, weights in scores.items() for name in names},
-        "ceiling": result["ceiling"], "parameters": result["parameters"], "gmacs": result["gmacs"],
-        "training_seconds": result["seconds"]["training"], "peak_memory_gb": result["peak_memory_gb"],
-    }  # fmt: skip
+        "ceiling": result["ceiling"],
+        "parameters": result["parameters"],
+        "gmacs": result["gmacs"],
+        "training_seconds": result["seconds"]["training"],
+        "peak_memory_gb": result["peak_memory_gb"],
+    }
 
 
 def _device_name(state: State) -> str:

@@ -75,12 +75,21 @@ class State:
         """The state as plain data and tensors."""
         cuda = [torch.cuda.get_rng_state(self.device)] if self.device.type == "cuda" else []
         return {
-            "epoch": self.epoch, "step": self.step, "best_epoch": self.best_epoch, "best_dice": self.best_dice,
-            "seconds": self.seconds, "spent": self.spent, "trained": self.trained,
-            "loss_sum": self.loss_sum, "broken": self.broken, "model": network(self.model).state_dict(),
-            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-            "random": torch.get_rng_state(), "cuda_random": cuda,
-        }  # fmt: skip
+            "epoch": self.epoch,
+            "step": self.step,
+            "best_epoch": self.best_epoch,
+            "best_dice": self.best_dice,
+            "seconds": self.seconds,
+            "spent": self.spent,
+            "trained": self.trained,
+            "loss_sum": self.loss_sum,
+            "broken": self.broken,
+            "model": network(self.model).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": torch.get_rng_state(),
+            "cuda_random": cuda,
+        }
 
     def load(self, saved: dict[str, Any]) -> None:
         """Restore a state saved by `to_dict`."""

@@ -63,9 +63,13 @@ class RunFolder:
             self.verify_config(config)
             return
         content = {
-            "key": self.key, "config": config.to_dict(), "machine": _places(machine), "versions": versions(),
-            "git_commit": git_commit(), "command": [without_password(word) for word in command],
-        }  # fmt: skip
+            "key": self.key,
+            "config": config.to_dict(),
+            "machine": _places(machine),
+            "versions": versions(),
+            "git_commit": git_commit(),
+            "command": [without_password(word) for word in command],
+        }
         self.write(path.name, json.dumps(content, indent=1))
 
     def verify_config(self, config: RunConfig) -> None:

@@ -32,9 +32,7 @@ def snapshot(
     if commit := run_folder.saved().get("git_commit"):  # of the code that began the run, not of that which resumed it
         tags = {**tags, "mlflow.source.git.commit": commit}
     ended = max((path.stat().st_mtime for path in files), default=began)
-    return RunSnapshot(
-        config, data_dir, began, epochs, pictures, files, tags, parent, status, metrics or {}, ended
-    )  # fmt: skip
+    return RunSnapshot(config, data_dir, began, epochs, pictures, files, tags, parent, status, metrics or {}, ended)
 
 
 def logged_epochs(run_folder: RunFolder) -> tuple[float, list[LoggedEpoch]]:

@@ -55,7 +55,7 @@ RUN = RunType(lambda machine: machine.runs_dir, evaluate_on_test, test_metrics, 
 
 TRIAL = RunType(
     lambda machine: machine.trials_dir, validation_result, lambda result: {"value": result["value"]}, False, False
-)  # fmt: skip
+)
 
 
 def run(

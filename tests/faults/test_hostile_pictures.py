@@ -29,18 +29,30 @@ def whole_pictures():
     """One valid file of each kind that is read, by its suffix."""
     rgb, exif = Image.fromarray(COLOURS), Image.Exif()
     exif[0x0112] = 6
-    deep = {"16.png": GREY.astype(np.uint16) * 257, "rgb16.png": COLOURS.astype(np.uint16) * 257,
-            "f.tif": GREY.astype(np.float32), "i16.tif": GREY.astype(np.int16) - 100}  # fmt: skip
+    deep = {
+        "16.png": GREY.astype(np.uint16) * 257,
+        "rgb16.png": COLOURS.astype(np.uint16) * 257,
+        "f.tif": GREY.astype(np.float32),
+        "i16.tif": GREY.astype(np.int16) - 100,
+    }
     made = {name: cv2.imencode(f".{name.rpartition('.')[2]}", pixels)[1].tobytes() for name, pixels in deep.items()}
     return made | {
-        "jpg": encoded(rgb, "JPEG", exif=exif), "progressive.jpg": encoded(rgb, "JPEG", progressive=True),
-        "cmyk.jpg": encoded(rgb.convert("CMYK"), "JPEG"), "png": encoded(rgb, "PNG", exif=exif),
-        "p.png": encoded(rgb.quantize(8), "PNG"), "rgba.png": encoded(rgb.convert("RGBA"), "PNG"),
-        "gif": encoded(rgb.quantize(4), "GIF"), "bmp": encoded(rgb, "BMP"), "webp": encoded(rgb, "WEBP"),
-        "raw.tif": encoded(rgb, "TIFF"), "lzw.tif": encoded(rgb, "TIFF", compression="tiff_lzw"),
-        "g4.tif": encoded(rgb.convert("1"), "TIFF", compression="group4"), "ppm": encoded(rgb, "PPM"),
-        "jp2": encoded(rgb, "JPEG2000"), "tga": encoded(rgb, "TGA"),
-    }  # fmt: skip
+        "jpg": encoded(rgb, "JPEG", exif=exif),
+        "progressive.jpg": encoded(rgb, "JPEG", progressive=True),
+        "cmyk.jpg": encoded(rgb.convert("CMYK"), "JPEG"),
+        "png": encoded(rgb, "PNG", exif=exif),
+        "p.png": encoded(rgb.quantize(8), "PNG"),
+        "rgba.png": encoded(rgb.convert("RGBA"), "PNG"),
+        "gif": encoded(rgb.quantize(4), "GIF"),
+        "bmp": encoded(rgb, "BMP"),
+        "webp": encoded(rgb, "WEBP"),
+        "raw.tif": encoded(rgb, "TIFF"),
+        "lzw.tif": encoded(rgb, "TIFF", compression="tiff_lzw"),
+        "g4.tif": encoded(rgb.convert("1"), "TIFF", compression="group4"),
+        "ppm": encoded(rgb, "PPM"),
+        "jp2": encoded(rgb, "JPEG2000"),
+        "tga": encoded(rgb, "TGA"),
+    }
 
 
 WHOLE = whole_pictures()
@@ -70,10 +82,15 @@ def read_every_way(path):
     """Read a file in every way there is; returns how often it was refused."""
     refused, sentences = 0, []
     ways = (
-        images.read_image, lambda p: images.read_image(p, (32, 32)), lambda p: images.read_image(p, None, (-5.0, 9.0)),
-        images.image_size, images.deep_values, images.read_for_display, read_mask,
+        images.read_image,
+        lambda p: images.read_image(p, (32, 32)),
+        lambda p: images.read_image(p, None, (-5.0, 9.0)),
+        images.image_size,
+        images.deep_values,
+        images.read_for_display,
+        read_mask,
         lambda p: read_mask(p, (1, "255,0,0"), "alpha"),
-    )  # fmt: skip
+    )
     for read in ways:
         try:
             result = read(path)

@@ -167,9 +167,13 @@ def test_a_signal_to_the_whole_group_interrupts_the_run_and_does_not_fail_it(
     """As `timeout`, a scheduler's time limit or systemd send it: those that load photographs have it, too."""
     words = small(made_cars, tmp_path, epochs=500, workers=2, tracking_uri=store_uri)
     process = subprocess.Popen(
-        [sys.executable, "run.py", *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [sys.executable, "run.py", *words],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
     assert any(line.startswith("epoch   2") for line in iter(process.stdout.readline, ""))
     os.killpg(process.pid, signal.SIGTERM)
     complaint = process.communicate(timeout=60)[1]

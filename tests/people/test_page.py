@@ -50,9 +50,12 @@ def served(trained, tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "run.py"), *words],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         env={**os.environ, "TMPDIR": str(folder), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    )
     try:
         said = ""
         while "Open http" not in said and (line := process.stdout.readline()):

@@ -91,13 +91,19 @@ def car_materials(rng, wall: np.ndarray, floor: np.ndarray) -> dict[str, np.ndar
     paint = np.clip(choices[rng.choice(5, p=[0.2, 0.15, 0.15, 0.15, 0.35])], 0.01, 0.97)
     dark = rng.uniform(0.03, 0.12)
     return {
-        "paint": paint, "roof": np.full(3, dark) if rng.random() < 0.2 else paint, "trim": np.full(3, dark + 0.03),
-        "glass": np.array([0.9, 1.0, 1.0]) * rng.uniform(0.03, 0.16), "tyre": np.full(3, rng.uniform(0.04, 0.12)),
-        "rim": np.full(3, rng.choice([0.12, 0.4, 0.62, 0.8])), "gap": np.full(3, rng.uniform(0.02, 0.06)),
-        "lamp": np.array([0.8, 0.82, 0.85]), "tail": np.array([0.6, 0.05, 0.06]), "chrome": np.full(3, 0.6),
+        "paint": paint,
+        "roof": np.full(3, dark) if rng.random() < 0.2 else paint,
+        "trim": np.full(3, dark + 0.03),
+        "glass": np.array([0.9, 1.0, 1.0]) * rng.uniform(0.03, 0.16),
+        "tyre": np.full(3, rng.uniform(0.04, 0.12)),
+        "rim": np.full(3, rng.choice([0.12, 0.4, 0.62, 0.8])),
+        "gap": np.full(3, rng.uniform(0.02, 0.06)),
+        "lamp": np.array([0.8, 0.82, 0.85]),
+        "tail": np.array([0.6, 0.05, 0.06]),
+        "chrome": np.full(3, 0.6),
         "plate": np.array([[0.9, 0.9, 0.9], [0.9, 0.8, 0.3], [0.5, 0.65, 0.9]])[rng.integers(3)],
         "antenna": np.full(3, dark),
-    }  # fmt: skip
+    }
 
 
 def make_room(rng, camera: Camera, wall: np.ndarray, floor: np.ndarray, paint: np.ndarray) -> Room:
