@@ -79,6 +79,16 @@ def test_the_front_page_is_short_enough_to_be_read(language):
     assert max(line.count("|") - 1 for line in text.splitlines() if line.startswith("|")) <= 9
 
 
+@pytest.mark.parametrize(
+    "page", [*(ROOT / "docs" / "en").glob("*.md"), ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.stem
+)
+def test_lines_of_english_prose_end_at_120_characters(page):
+    """A Chinese paragraph is one line, since a break within it would be shown as a space."""
+    lines = without_code(page.read_text(encoding="utf-8")).splitlines()
+    long = [line for line in lines if len(line) > 120 and not line.lstrip().startswith("|") and "](http" not in line]
+    assert [line for line in long if not re.search("[\u4e00-\u9fff]", line)] == []
+
+
 @pytest.mark.parametrize("language", READMES)
 def test_the_names_on_the_front_page_are_those_of_the_registry(language):
     from experiments.config.schema import PRESETS
