@@ -7,9 +7,9 @@
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/REPOSITORY/blob/main/reference/gpu-study.ipynb)
 # or [Colab](https://colab.research.google.com/github/OWNER/REPOSITORY/blob/main/reference/gpu-study.ipynb)
 #
-# [`full_size`](../docs/en/designs.md#full_size-and-classic) compares four networks and four losses at 384×256 and width 64:
-# 80 runs and 80 tuning trials. Nobody has measured how long they take. They need not fit into one session, or on one account:
-# finished runs in the repository count as done, and every session adds some.
+# [`full_size`](../docs/en/designs.md#full_size-and-classic) compares four networks and four losses at 384×256 and width
+# 64: 80 runs and 80 tuning trials. Nobody has measured how long they take. They need not fit into one session, or on
+# one account: finished runs in the repository count as done, and every session adds some.
 #
 # On Kaggle: choose a GPU, switch the internet on, and add the data of the competition *Carvana Image Masking Challenge*
 # (its rules must be accepted). Then run the six cells.

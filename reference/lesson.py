@@ -8,9 +8,9 @@
 # [Kaggle](https://kaggle.com/kernels/welcome?src=https://github.com/OWNER/REPOSITORY/blob/main/reference/u-net-pytorch.ipynb)
 # · a few minutes on a CPU, nothing to download but the project
 #
-# **At the end you will have** trained a U-Net that finds cars in images of cars it has never seen. You will have written
-# every part of it yourself: network, loss, training loop, attention gate. And you will have seen why one training of
-# each does not tell which of two models is better.
+# **At the end you will have** trained a U-Net that finds cars in images of cars it has never seen. You will have
+# written every part of it yourself: network, loss, training loop, attention gate. And you will have seen why one
+# training of each does not tell which of two models is better.
 #
 # 1. [A result first](#1.-A-result-first)
 # 2. [Images and masks](#2.-Images-and-masks)
@@ -108,8 +108,8 @@ show_predictions(first, [parts.test[0], parts.test[20]], SIZE)
 
 # %% [markdown] en
 # Five steps did this: make images, split, build a network, train it, predict. The rest of this notebook opens each of
-# them. The training took 80 steps at 96×64. With Carvana's images at 192×128 and four minutes on two CPU cores, Dice reaches
-# 0.986 ([what it costs](../README.md#what-it-costs)).
+# them. The training took 80 steps at 96×64. With Carvana's images at 192×128 and four minutes on two CPU cores, Dice
+# reaches 0.989 ([what it costs](../README.md#what-it-costs)).
 #
 # ## 2. Images and masks
 #
@@ -118,7 +118,7 @@ show_predictions(first, [parts.test[0], parts.test[20]], SIZE)
 
 # %% [markdown] zh
 # 五步就够了：生成图像、划分、建立网络、训练、预测。下面逐步拆开来看。这里的输入是 96×64，只训练了 80 步。
-# 用 Carvana 的图像、192×128 的输入，在双核 CPU 上训练四分钟，Dice 可达 0.986（[需要多少资源](../README.zh-CN.md#需要多少资源)）。
+# 用 Carvana 的图像、192×128 的输入，在双核 CPU 上训练四分钟，Dice 可达 0.989（[需要多少资源](../README.zh-CN.md#需要多少资源)）。
 #
 # ## 2. 图像与掩码
 #
@@ -196,8 +196,8 @@ for name, divided in (("by car", parts), ("by image", leaky)):
 # %% [markdown] en
 # ## 4. Augmentation
 #
-# Each draw is an image that could have been taken. What moves the image also moves its mask; what changes its light does
-# not. One row per policy (`--augment`); the first column is the image itself.
+# Each draw is an image that could have been taken. What moves the image also moves its mask; what changes its light
+# does not. One row per policy (`--augment`); the first column is the image itself.
 
 # %% [markdown] zh
 # ## 4. 数据增强
@@ -235,9 +235,9 @@ assert (once == again).all() and (once != later).any()
 # %% [markdown] en
 # ## 5. The network
 #
-# Ronneberger, Fischer and Brox 2015, [arXiv:1505.04597](https://arxiv.org/abs/1505.04597). The encoder halves the feature
-# maps until one pixel has seen much of the image and encodes *what* is there. The decoder enlarges them again. Skip
-# connections supply the maps that still encode *where*. The boxes say channels × height × width.
+# Ronneberger, Fischer and Brox 2015, [arXiv:1505.04597](https://arxiv.org/abs/1505.04597). The encoder halves the
+# feature maps until one pixel has seen much of the image and encodes *what* is there. The decoder enlarges them again.
+# Skip connections supply the maps that still encode *where*. The boxes say channels × height × width.
 
 # %% [markdown] zh
 # ## 5. 网络
@@ -251,8 +251,8 @@ from reference.lesson_tools import unet_diagram
 unet_diagram(WIDTH, SIZE)
 
 # %% [markdown] en
-# **The block**: twice a 3×3 convolution, batch normalization and ReLU. Padding by 1 keeps the size. The convolutions need
-# no bias: the batch normalization behind them would remove it.
+# **The block**: twice a 3×3 convolution, batch normalization and ReLU. Padding by 1 keeps the size. The convolutions
+# need no bias: the batch normalization behind them would remove it.
 
 # %% [markdown] zh
 # **基本块**：两次 3×3 卷积、批归一化和 ReLU。填充 1 个像素使大小不变。卷积不需要偏置，因为后面的批归一化会把它抵消。
@@ -398,12 +398,14 @@ for width in (WIDTH, 64):
 #
 # ## 6. The loss
 #
-# The network gives a logit $z$ per pixel; the probability of "car" is $p = \mathrm{sigmoid}(z)$; the mask $m$ is 0 or 1.
+# The network gives a logit $z$ per pixel; the probability of "car" is $p = \mathrm{sigmoid}(z)$; the mask $m$ is
+# 0 or 1.
 #
 # $$\mathrm{BCE} = -\frac{1}{HW}\sum_i \left[m_i \log p_i + (1 - m_i)\log(1 - p_i)\right] \qquad
 # \mathrm{Dice} = 1 - \frac{2\sum_i p_i m_i + 1}{\sum_i p_i + \sum_i m_i + 1}$$
 #
-# BCE (cross-entropy) scores each pixel by itself. Dice measures overlap, so a small object weighs as much as a large one.
+# BCE (cross-entropy) scores each pixel by itself. Dice measures overlap, so a small object weighs as much as a large
+# one.
 
 # %% [markdown] zh
 # 两者的 logits 逐比特一致。论文中的宽度是 64。
@@ -493,8 +495,8 @@ plt.show()
 # %% [markdown] en
 # ## 7. The training loop
 #
-# A step: forward, loss, backward, update. An epoch is one pass over the training images. The learning rate rises over the
-# first quarter of the steps and then falls (one-cycle).
+# A step: forward, loss, backward, update. An epoch is one pass over the training images. The learning rate rises over
+# the first quarter of the steps and then falls (one-cycle).
 
 # %% [markdown] zh
 # ## 7. 训练循环
@@ -592,8 +594,8 @@ for car, value in car_means(dices, parts.test).items():
     print(f"car {car[:8]}: mean Dice {value:.3f}")
 
 # %% [markdown] en
-# Dice is kind to large objects, since most of a car's pixels lie far from its rim. Boundary IoU (Cheng et al. 2021) looks
-# at a band along the rim only. HD95 says how many pixels the two rims lie apart, except for the worst 5%.
+# Dice is kind to large objects, since most of a car's pixels lie far from its rim. Boundary IoU (Cheng et al. 2021)
+# looks at a band along the rim only. HD95 says how many pixels the two rims lie apart, except for the worst 5%.
 
 # %% [markdown] zh
 # Dice 对大目标比较宽容，因为汽车的大部分像素离边界很远。边界 IoU（Cheng 等，2021）只看沿边界的一条带；HD95 表示两条边界相距
@@ -714,8 +716,8 @@ print(f"difference {one_seed.difference:+.4f}: {one_seed.verdict}")
 assert one_seed.verdict == "undecided"
 
 # %% [markdown] en
-# **Nobody can tell from this.** Another seed gives other numbers, and nothing here shows how different they would be. So
-# the verdict of one seed is `undecided`, whatever the difference.
+# **Nobody can tell from this.** Another seed gives other numbers, and nothing here shows how different they would be.
+# So the verdict of one seed is `undecided`, whatever the difference.
 #
 # How different are they? Two tiny networks, two losses, five seeds: twenty trainings, of some seconds each. Each dot is
 # one training. The number marks the combination that this seed alone would have crowned.
@@ -752,9 +754,9 @@ for model in models:
 draw_seeds(results)
 
 # %% [markdown] en
-# The bar is the mean; an arrow at the edge is a training far below all others. Trainings of *one* combination lie as far
-# apart as the combinations do. Training each once reports the luck of a seed. Does the gate help, then? With BCE + Dice, all
-# five seeds together say:
+# The bar is the mean; an arrow at the edge is a training far below all others. Trainings of *one* combination lie as
+# far apart as the combinations do. Training each once reports the luck of a seed. Does the gate help, then? With BCE +
+# Dice, all five seeds together say:
 
 # %% [markdown] zh
 # 竖线是均值；边缘的箭头表示远低于其他的一次训练。**同一种**组合的各次训练之间，差距与不同组合之间一样大。
@@ -769,10 +771,11 @@ print(
 )
 
 # %% [markdown] en
-# The interval is over seeds, for these test cars alone, at one learning rate that nobody tuned. A study does more: it names
-# its comparisons before the first run, tunes the rate of each combination, and its intervals are over seeds and cars. Type `python run.py study two_by_two --dry-run`, and read
-# [how to read an interval](../docs/en/notes.md#how-to-read-an-interval-and-a-verdict). The same picture for sixteen real
-# combinations opens the [README](../README.md).
+# The interval is over seeds, for these test cars alone, at one learning rate that nobody tuned. A study does more: it
+# names its comparisons before the first run, tunes the rate of each combination, and its intervals are over seeds and
+# cars. Type `python run.py study two_by_two --dry-run`, and read [how to read an
+# interval](../docs/en/notes.md#how-to-read-an-interval-and-a-verdict). The same picture for sixteen real combinations
+# opens the [README](../README.md).
 #
 # ## 11. Exercises
 #
@@ -790,8 +793,9 @@ print(
 #
 # <details><summary>Answer</summary>
 #
-# Its gradients are smaller, so with plain gradient descent its steps are, too. Adam divides by the size of the gradients,
-# which hides most of that, but not how their size changes during training. A fair comparison tunes the rate for each loss.
+# Its gradients are smaller, so with plain gradient descent its steps are, too. Adam divides by the size of the
+# gradients, which hides most of that, but not how their size changes during training. A fair comparison tunes the rate
+# for each loss.
 #
 # </details>
 #
@@ -808,9 +812,9 @@ print(
 #
 # <details><summary>Answer</summary>
 #
-# No. The test images show cars from training, so part of the score is memory. On unseen cars the same network has no such
-# help. How much it is worth depends on how much of the training set leaks:
-# [measured](../docs/en/studies/leak.md) on Carvana.
+# No. The test images show cars from training, so part of the score is memory. On unseen cars the same network has no
+# such help. How much it is worth depends on how much of the training set leaks: [measured](../docs/en/studies/leak.md)
+# on Carvana.
 #
 # </details>
 #
@@ -818,8 +822,8 @@ print(
 #
 # <details><summary>Answer</summary>
 #
-# How much Dice differs between seeds of one model; whether the learning rate of each was tuned equally; what the unit of
-# the split was. With ten models, the best of ten lucky draws wins.
+# How much Dice differs between seeds of one model; whether the learning rate of each was tuned equally; what the unit
+# of the split was. With ten models, the best of ten lucky draws wins.
 #
 # </details>
 
