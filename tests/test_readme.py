@@ -80,7 +80,14 @@ def test_the_front_page_is_short_enough_to_be_read(language):
 
 
 @pytest.mark.parametrize(
-    "page", [*(ROOT / "docs" / "en").glob("*.md"), ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md"], ids=lambda p: p.stem
+    "page",
+    [
+        *(ROOT / "docs" / "en").glob("*.md"),
+        *(ROOT / "reference").glob("*.py"),
+        ROOT / "CHANGELOG.md",
+        ROOT / "CONTRIBUTING.md",
+    ],
+    ids=lambda page: page.name,
 )
 def test_lines_of_english_prose_end_at_120_characters(page):
     """A Chinese paragraph is one line, since a break within it would be shown as a space."""
