@@ -138,6 +138,26 @@ def test_what_the_text_below_the_findings_says_of_earlier_studies_is_what_their_
     assert verdicts[FLAGSHIP]["bce_dice"] == verdicts["models_x_losses"]["bce_dice"] == "equivalent"
 
 
+@pytest.mark.parametrize("language", READMES)
+def test_what_the_front_page_says_of_nuclei_is_what_the_records_give(language):
+    from analysis.report.pages import RESULTS, committed_answer
+
+    answer = committed_answer(RESULTS, "nuclei_models_x_losses")
+    (networks,) = (effects for effects in answer.effects if effects.factor == "model")
+    lead = networks.comparisons["mobilenet_v2 U-Net (ImageNet)"]
+    scores = answer.study.scores[answer.study.scores.seed < answer.seeds]
+    rare = scores[scores.image.str.startswith("grey_")]
+    loss = rare.groupby(rare.cell.str.rpartition("+")[2]).dice.mean()
+    text = READMES[language].read_text(encoding="utf-8")
+    said = [rf"\b{value:.2f}\b" for value in (loss.bce, loss.bce_dice)]
+    said += [rf"\b{number}\b" for number in (scores.image.nunique(), rare.image.nunique())]
+    assert any(all(re.search(number, line, re.ASCII) for number in said) for line in text.splitlines()), said
+    assert f"{lead.difference:.3f}" in text and lead.verdict == "better"
+    others = scores[~scores.image.str.startswith("grey_")]
+    without = others.groupby(others.cell.str.rpartition("+")[2]).dice.mean()
+    assert all(without[name] - without.bce < 0.004 for name in ("dice", "bce_dice"))  # so the rest is of those images
+
+
 def numbers(cells):
     return re.findall(r"\d+\.\d+", " ".join(cells))
 

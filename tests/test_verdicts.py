@@ -16,6 +16,7 @@ from analysis.records.study_results import by_car
 from analysis.statistics import against_baseline, compare, look_level
 from analysis.statistics.comparisons import as_comparisons, planned_contrast
 from analysis.statistics.estimator import stack
+from analysis.text.notes import test_set_lines
 from analysis.text.sentences import answer_sentences
 from analysis.text.tables import effect_grids
 from analysis.verdicts.answer import Named, answer_study, at_look, last_look, open_comparisons
@@ -24,9 +25,14 @@ from registry import InputError
 from tests.made_study import LOSSES, MODELS, write_study
 
 COMMITTED = committed.committed_studies(RESULTS)
-CONFIRMATORY = ("two_by_two", "carvana_models_x_losses")  # the plan named the comparisons with their baselines
+CONFIRMATORY = (
+    "two_by_two",
+    "carvana_models_x_losses",
+    "nuclei_models_x_losses",
+)  # the plan named the comparisons with their baselines
 NEWER = (  # planned when study files had labels
     "stalls", "stalls_attention_bce", "stalls_attention_focal", "carvana_models_x_losses", "more_training",
+    "nuclei_models_x_losses",
 )  # fmt: skip
 
 
@@ -391,3 +397,15 @@ def test_study_json_keeps_the_plan_byte_for_byte():
         assert committed.study_files(study)["study.json"] == path.read_bytes()
         planned_with_labels = name in NEWER  # the others are older than labels, which are laid over their plans
         assert ("labels" in json.loads(path.read_bytes())) == planned_with_labels
+
+
+@pytest.mark.parametrize(("score", "told"), [((0.0, 1.0), 1), ((0.5, 1.0), 0)])
+def test_images_whose_scores_are_all_or_nothing_are_mentioned(tmp_path, score, told):
+    study = made(tmp_path)
+    scores = study.scores.copy()
+    one = scores.image == scores.image[0]
+    scores.loc[one, "dice"] = [score[row % 2] for row in range(one.sum())]
+    answer = answer_study(replace(study, scores=scores))
+    lines = {language: test_set_lines(answer, language) for language in ("en", "zh")}
+    assert sum("score only 0 or 1" in line or "scores only 0 or 1" in line for line in lines["en"]) == told
+    assert len(lines["zh"]) == len(lines["en"])

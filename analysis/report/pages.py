@@ -39,6 +39,7 @@ from analysis.verdicts.answer import Answer, answer_study
 from registry import AUGMENTATIONS, DATASETS, LOSSES, MODELS, InputError
 
 FLAGSHIP = "carvana_models_x_losses"  # whose table the README shows
+FIRST = (FLAGSHIP, "nuclei_models_x_losses")  # the same question on two data sets: ahead of the other findings
 EARLIER = ("two_by_two", "models_x_losses")  # smaller studies of its question: the README's text names them
 LONG = 300  # characters of a line of Markdown
 ASIDE = ("stalls", "stalls_attention_bce", "stalls_attention_focal")  # of the recipe: pages, but none of the findings
@@ -120,7 +121,7 @@ def findings(page: Path, readme: Path, results: Path, known: Mapping[str, Answer
         for name in committed.committed_studies(results)
         if name not in ASIDE and (not _is_own(readme) or (PLANS / f"{name}.toml").exists())
     }
-    order = sorted(answers, key=lambda name: name != FLAGSHIP)
+    order = [*(name for name in FIRST if name in answers), *(name for name in answers if name not in FIRST)]
     answers = {name: answers[name] for name in order if _can_be_shown(answers[name])}
     if FLAGSHIP in answers:
         answers = {name: answer for name, answer in answers.items() if name not in EARLIER}

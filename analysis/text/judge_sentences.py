@@ -56,10 +56,10 @@ def interval(comparison: Comparison, places: int, level: float) -> str:
 
 
 def _more(pair: Pair, judgement: Judgement) -> str:
-    unit = f"{judgement.unit}s" if judgement.kind == "groups" else "seeds"
+    unit = f"{judgement.unit}s in all" if judgement.kind == "groups" else "seeds of each"
     if pair.units_to_decide is None:
         return ""
-    return f"; about {pair.units_to_decide} {unit} in all would decide it at this spread"
+    return f"; about {pair.units_to_decide} {unit} would decide it at this spread"
 
 
 def summary(judgement: Judgement, question: Question) -> list[str]:
@@ -81,7 +81,7 @@ def summary(judgement: Judgement, question: Question) -> list[str]:
     if judgement.detectable is not None:
         size = f"{judgement.detectable:.{digits(judgement)}f}"
         where = " in half of the comparisons" if len(judgement.pairs) > 1 else ""
-        lines.append(f"A difference of {size} or more would have been found with 80 % power{where}.")
+        lines.append(f"True differences of {size} or more are found with 80 % power{where}, as the scores spread here.")
     return [*lines, *(repeated(one) for one in judgement.repeats)]
 
 

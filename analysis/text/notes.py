@@ -55,12 +55,16 @@ def method_lines(answer: Answer, language: str) -> list[str]:
     return lines
 
 
-def few_groups(answer: Answer, language: str) -> list[str]:
-    """The sentence for a study with so few test groups that their spread is hardly known."""
-    groups = int(answer.study.scores.group.nunique())
-    if not answer.effects or not 1 < groups < FEW_GROUPS:
-        return []
-    return [phrases("notes", language).few_groups(groups=groups, unit=answer.study.unit)]
+def test_set_lines(answer: Answer, language: str) -> list[str]:
+    """What makes the test set say little: few groups, or images whose scores can only be 0 or 1."""
+    words, scores, lines = phrases("notes", language), answer.study.scores, list[str]()
+    groups = int(scores.group.nunique())
+    if answer.effects and 1 < groups < FEW_GROUPS:
+        lines.append(words.few_groups(groups=groups, unit=answer.study.unit))
+    extreme = scores.dice.isin([0, 1]).groupby(scores.image).all()
+    if answer.effects and extreme.any():
+        lines.append(words.all_or_nothing(images=int(extreme.sum()), of=len(extreme)))
+    return lines
 
 
 def limit_lines(answer: Answer, language: str) -> list[str]:
@@ -68,7 +72,7 @@ def limit_lines(answer: Answer, language: str) -> list[str]:
     words, observed = phrases("notes", language), observe_power(answer)
     drawn = answer.study.plan.get("settings", {}).get("train_cars") if answer.study.paired else None
     lines = [words.validity(drawn=drawn, unit=answer.study.unit)] if answer.effects else []
-    lines += few_groups(answer, language)
+    lines += test_set_lines(answer, language)
     if any(max(-c.low, c.high) == 1 for _, c in answer.comparisons()):
         lines.append(words.cut())
     if observed and observed.factors and max(observed.factors.values()) < 1:

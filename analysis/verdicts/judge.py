@@ -136,7 +136,11 @@ def _judge(name: str, cells: Mapping[str, pd.DataFrame], unit: str, seeded: bool
         leaders_differ=_leaders_differ(scores, ranked, kind, question),
         detectable=_detectable(estimates, error, limit),
         repeats=_repeats(cells),
-        conditions=[*_conditions(kind, unit, seeds, groups, len(names), question), *_cut(found, limit)],
+        conditions=[
+            *_conditions(kind, unit, seeds, groups, len(names), question),
+            *_unit(limit, question),
+            *_cut(found, limit),
+        ],
     )
 
 
@@ -279,6 +283,13 @@ def _repeats(cells: Mapping[str, pd.DataFrame]) -> list[Repeat]:
     fewest = 2 if next(iter(cells.values())).shape[1] > 1 else 3
     found = [Repeat(float(scores[key].mean()), tuple(where)) for key, where in places.items() if len(where) >= fewest]
     return sorted(found, key=lambda one: -len(one.places))
+
+
+def _unit(limit: float, question: Question) -> list[str]:
+    """A sentence where the default margin, which is meant for scores up to 1, meets others."""
+    if limit == 1 or question.rope != Question.rope:
+        return []
+    return [f"These scores are not from 0 to 1: ±{question.rope:g} is a margin for those. Give yours with --rope."]
 
 
 def _conditions(

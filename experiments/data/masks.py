@@ -190,7 +190,7 @@ def _not_binary(levels: NDArray[Any], picture: Image.Image, where: str) -> str:
         )
     colours = [] if picture.mode in ("P", "PA", "L", "LA", "1") else _colours(picture)
     if where or picture.format == "JPEG" or _seem_smoothed(values) or (not colours and _soft_edges(levels)):
-        smooth = "Save it again without smoothing or JPEG compression (as PNG)."
+        smooth = "Threshold it at half and save it again as PNG, without smoothing or JPEG compression."
         return f"{held}; a mask holds 0 and 1, or 0 and 255. {smooth}"
     if colours:
         others = [colour for colour in colours if colour != "0,0,0"]

@@ -40,7 +40,8 @@ if TYPE_CHECKING:  # they need torch, which `data verify` does not
     from experiments.data.dataset import ImageDataset
 
 MEASURED = 8  # masks of which the ceiling is taken before training
-LOW_CEILING = 0.5  # Dice below which an input size is said to be too small
+LOW_CEILING = 0.9  # Dice of the reduced masks themselves, below which the input size is said to lose much
+INVISIBLE = 0.5  # and below which objects are said to be too small to be seen
 CHECKED = 32  # images that are decoded at full size before training, at most
 PARTS = {"train": "training", "val": "validation"}  # the parts that are learned from or chosen by, in words
 KNOWN_GROUPS = ("carvana", "synthetic")  # whose names say what belongs together
@@ -355,7 +356,8 @@ def _nothing_to_find(inputs: RunInputs, without: Sequence[str]) -> Iterator[tupl
         low = f", and {score}" if best < LOW_CEILING else ""
         yield f"{lost}{low}. Choose a larger --size.", vanished
     elif best < LOW_CEILING:
-        yield f"{at} the objects are too small to be seen: {score}. Choose a larger --size.", []
+        loss = "the objects are too small to be seen" if best < INVISIBLE else "much of the objects' shape is lost"
+        yield f"{at} {loss}: {score}. Choose a larger --size.", []
 
 
 def _any_object(part: Sequence[Sample]) -> bool:

@@ -21,6 +21,8 @@ from experiments.runtime.interrupts import NOTHING_CHANGED, Stop, interruptible
 from experiments.runtime.progress import count
 from registry import InputError
 
+UNLIKE = 1.5  # ratio of two images' width / height from which stretching both to one size is worth a sentence
+
 
 def verify_data(args: ParsedArgs) -> int:
     """Decode the whole data set and list what is wrong; 0: nothing, 1: something."""
@@ -40,7 +42,7 @@ def verify_data(args: ParsedArgs) -> int:
         _show_known_faulty(report)
         names = ungrouped(listing.samples) if takes_pattern(args.fields.get("data", "carvana")) else ""
         others = filter(None, [describe_pages(listing.samples), names])
-        for notice in [*notices, *_depths(report, reading), *_turned(report), *others]:
+        for notice in [*notices, *_depths(report, reading), *_turned(report), *_stretched(report), *others]:
             print(notice)
         _summarise(report, part)
         return _verdict(problems, folder, bool(names))
@@ -94,6 +96,16 @@ def _turned(report: DatasetReport) -> list[str]:
         return []
     kinds = ", ".join(f"{count} with orientation {kind}" for kind, count in sorted(turned.items()))
     return [f"EXIF turns {sum(turned.values())} of {len(headers)} images ({kinds})."]
+
+
+def _stretched(report: DatasetReport) -> list[str]:
+    """A sentence about images of different shapes, which a run stretches to one."""
+    ratios = sorted(width / height for width, height in report.sizes)
+    if not ratios or ratios[-1] < UNLIKE * ratios[0]:
+        return []
+    return [
+        f"Width / height goes from {ratios[0]:.2f} to {ratios[-1]:.2f}: a run stretches every image to its one --size."
+    ]
 
 
 def _show_known_faulty(report: DatasetReport) -> None:

@@ -166,7 +166,18 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         ]
     if now["design"].get("looks"):  # its seeds grow from look to look
         parts = [part for part in parts if part[0] != "design seeds"]
-    return [f"{name} ({_short(old)} before, {_short(new)} now)" for name, old, new in parts if old != new]
+    return [f"{name} ({_short(old)} before, {_short(new)} now)" for name, old, new in _apart(parts)]
+
+
+def _apart(parts: Iterable[tuple[str, Any, Any]]) -> Iterator[tuple[str, Any, Any]]:
+    """The parts that differ; of the settings only those that do."""
+    for name, old, new in parts:
+        if name == "settings":
+            for setting in {**old, **new}:
+                if old.get(setting) != new.get(setting):
+                    yield setting, old.get(setting), new.get(setting)
+        elif old != new:
+            yield name, old, new
 
 
 def _short(value: Any) -> str:
