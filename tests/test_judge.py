@@ -487,3 +487,24 @@ def test_of_very_many_comparisons_the_first_are_told(tmp_path, command):
     code, shown, _ = command("judge", str(tmp_path / "s.csv"), *words)
     assert code == 0 and "40 more comparisons: --json FILE has all" in shown
     assert len(judged(command, tmp_path / "s.csv", *words)[0]["comparisons"]) == 190
+
+
+@pytest.mark.parametrize(
+    ("factor", "flags", "told"), [(1, (), False), (100, (), True), (100, ("--rope", "0.5"), False)]
+)
+def test_the_default_margin_is_questioned_where_scores_are_not_from_0_to_1(tmp_path, command, factor, flags, told):
+    table = tmp_path / "scores.csv"
+    rows = [f"{cell},{image},{factor * value}" for image in range(9) for cell, value in (("a", 0.9), ("b", 0.8))]
+    table.write_text("\n".join(["cell,image,dice", *rows]))
+    (found,) = judged(command, table, "--score", "dice", "--cell", "cell", "--image", "image", *flags)
+    assert any("These scores are not from 0 to 1" in line for line in found["conditions"]) == told
+
+
+def test_without_seeds_nothing_is_printed_of_seeds_and_without_a_verdict_no_possible_best(tmp_path, command):
+    table = tmp_path / "scores.csv"
+    table.write_text("cell,image,dice\na,1,0.9\nb,1,0.8\na,2,0.8\nb,2,0.75\n")
+    _, shown, _ = command("judge", table, "--score", "dice", "--cell", "cell", "--image", "image")
+    assert "possible best" in shown and "SD over seeds" not in shown
+    table.write_text("cell,dice\na,0.9\nb,0.8\n")
+    _, shown, _ = command("judge", table, "--score", "dice", "--cell", "cell")
+    assert "no verdict" in shown and "possible best" not in shown and "excluded as the best" not in shown

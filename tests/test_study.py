@@ -464,6 +464,7 @@ def test_a_plan_is_not_replaced_silently(finished, made_cars, command, tmp_path)
     for change, said in (
         (('"dice"]', '"focal"]'), "factors"),
         (("seeds = [0, 1]", "seeds = [0, 1, 2]"), "design seeds"),
+        (("epochs = 2", "epochs = 3"), "epochs"),
     ):
         other = tmp_path / "tiny.toml"
         other.write_text(file.read_text().replace(*change))

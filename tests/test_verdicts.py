@@ -16,7 +16,7 @@ from analysis.records.study_results import by_car
 from analysis.statistics import against_baseline, compare, look_level
 from analysis.statistics.comparisons import as_comparisons, planned_contrast
 from analysis.statistics.estimator import stack
-from analysis.text.notes import test_set_lines
+from analysis.text.notes import thin_test_set
 from analysis.text.sentences import answer_sentences
 from analysis.text.tables import effect_grids
 from analysis.verdicts.answer import Named, answer_study, at_look, last_look, open_comparisons
@@ -406,6 +406,6 @@ def test_images_whose_scores_are_all_or_nothing_are_mentioned(tmp_path, score, t
     one = scores.image == scores.image[0]
     scores.loc[one, "dice"] = [score[row % 2] for row in range(one.sum())]
     answer = answer_study(replace(study, scores=scores))
-    lines = {language: test_set_lines(answer, language) for language in ("en", "zh")}
+    lines = {language: thin_test_set(answer, language) for language in ("en", "zh")}
     assert sum("score only 0 or 1" in line or "scores only 0 or 1" in line for line in lines["en"]) == told
     assert len(lines["zh"]) == len(lines["en"])

@@ -95,6 +95,15 @@ def test_cars_with_nothing_wrong_end_with_zero_and_are_counted(command, made_car
     assert f"foreground {min(shares):.1%} to {max(shares):.1%}, mean {np.mean(shares):.1%}" in shown
 
 
+def test_images_of_other_shapes_are_told_that_they_will_be_stretched(command, cars):
+    words = ("data", "verify", "--data-dir", cars)
+    assert "stretches every image" not in command(*words)[1]
+    sample = carvana.build(cars)[37]
+    for path in sample.files:
+        Image.open(path).rotate(90, expand=True).save(path)
+    assert "Width / height goes from 0.67 to 1.50: a run stretches every image" in command(*words)[1]
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.fault(9)
 def test_a_fault_is_named_with_its_file_and_what_to_do(command, cars, fault):

@@ -24,7 +24,7 @@ from analysis.report.latex import latex_table
 from analysis.report.picture_files import draw_pictures, picture_files
 from analysis.text import tables
 from analysis.text.markdown import Grid
-from analysis.text.notes import test_set_lines
+from analysis.text.notes import thin_test_set
 from analysis.text.sentences import answer_sentences
 from analysis.text.wording import phrases
 from analysis.verdicts.answer import Answer, answer_study
@@ -120,7 +120,7 @@ def show(found: Answer) -> None:
         console.print(Text(tables.caption(found, "en").replace("**", "")))
         for grid in tables.matrices(found, "en"):
             console.print(_terminal_table(grid))
-        for line in (tables.legend(found, "en"), *test_set_lines(found, "en")):
+        for line in (tables.legend(found, "en"), *thin_test_set(found, "en")):
             console.print(Text(line))
     for kind, count in found.study.notices:
         print(getattr(phrases("notes", "en"), kind)(count=count))

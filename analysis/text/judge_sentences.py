@@ -32,6 +32,11 @@ def sentences(judgement: Judgement, question: Question) -> list[str]:
     return told + ([f"{more} more comparisons: --json FILE has all, --baseline NAME asks for fewer."] if more else [])
 
 
+def decides(judgement: Judgement) -> bool:
+    """Whether there are enough scores for any verdict at all."""
+    return any(math.isfinite(pair.comparison.low) for pair in judgement.pairs)
+
+
 def sentence(pair: Pair, judgement: Judgement, question: Question) -> str:
     """One comparison: the better cell first, the effect, its interval, the verdict."""
     a, b, comparison = pair.a, pair.b, pair.comparison
@@ -64,7 +69,7 @@ def _more(pair: Pair, judgement: Judgement) -> str:
 
 def summary(judgement: Judgement, question: Question) -> list[str]:
     """What holds for the whole data set: possible bests, winner by seed, detectable difference, repeats."""
-    lines = [_best(judgement)]
+    lines = [_best(judgement)] if decides(judgement) else []
     if _excluded_without_a_clear_difference(judgement):
         lines.append(
             "Whether one can be excluded is a test of its own, against all others at once and by each one's own "

@@ -55,7 +55,7 @@ def method_lines(answer: Answer, language: str) -> list[str]:
     return lines
 
 
-def test_set_lines(answer: Answer, language: str) -> list[str]:
+def thin_test_set(answer: Answer, language: str) -> list[str]:
     """What makes the test set say little: few groups, or images whose scores can only be 0 or 1."""
     words, scores, lines = phrases("notes", language), answer.study.scores, list[str]()
     groups = int(scores.group.nunique())
@@ -72,7 +72,7 @@ def limit_lines(answer: Answer, language: str) -> list[str]:
     words, observed = phrases("notes", language), observe_power(answer)
     drawn = answer.study.plan.get("settings", {}).get("train_cars") if answer.study.paired else None
     lines = [words.validity(drawn=drawn, unit=answer.study.unit)] if answer.effects else []
-    lines += test_set_lines(answer, language)
+    lines += thin_test_set(answer, language)
     if any(max(-c.low, c.high) == 1 for _, c in answer.comparisons()):
         lines.append(words.cut())
     if observed and observed.factors and max(observed.factors.values()) < 1:

@@ -236,19 +236,21 @@ def _show(judgements: list[Any], question: Any) -> None:
 
 
 def _cells(judgement: Any, text: Any) -> Any:
-    """A row per cell, the best first."""
+    """A row per cell, the best first; without seeds nothing of seeds, without a verdict no possible best."""
     from rich.markup import escape
     from rich.table import Table
 
+    places, seeded = text.places(judgement), max(judgement.seeds.values()) > 1
+    headings = ["", "cell", "mean", *(["SD over seeds", "seeds"] if seeded else [])]
+    headings += ["possible best"] if text.decides(judgement) else []
     table = Table()
-    for heading in ("", "cell", "mean", "SD over seeds", "seeds", "possible best"):
+    for heading in headings:
         table.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
-    places = text.places(judgement)
     for rank, (cell, mean) in enumerate(judgement.means.items(), 1):
         spread = judgement.spreads[cell]
         shown = "-" if spread != spread else f"{spread:.{places}f}"
-        mark = "yes" if cell in judgement.best_set else ""
-        table.add_row(str(rank), escape(cell), f"{mean:.{places}f}", shown, str(judgement.seeds[cell]), mark)
+        row = [str(rank), escape(cell), f"{mean:.{places}f}", *([shown, str(judgement.seeds[cell])] if seeded else [])]
+        table.add_row(*row, *(["yes" if cell in judgement.best_set else ""] if text.decides(judgement) else []))
     return table
 
 
