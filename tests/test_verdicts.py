@@ -407,5 +407,5 @@ def test_images_whose_scores_are_all_or_nothing_are_mentioned(tmp_path, score, t
     scores.loc[one, "dice"] = [score[row % 2] for row in range(one.sum())]
     answer = answer_study(replace(study, scores=scores))
     lines = {language: thin_test_set(answer, language) for language in ("en", "zh")}
-    assert sum("score only 0 or 1" in line or "scores only 0 or 1" in line for line in lines["en"]) == told
+    assert sum("exactly 0 or 1 in every run" in line for line in lines["en"]) == told
     assert len(lines["zh"]) == len(lines["en"])

@@ -35,7 +35,8 @@ def kind_grids(answer: Answer, language: str) -> list[Grid]:
         for level in study.factors[factor]:
             cells = [cell.name for cell in answer.judged if cell.levels[factor] == level]
             scores = means.reindex(index=cells, columns=kinds).mean()
-            name = f"{factor_name(study, factor, language)}: {level_name(study, level, language)}"
+            colon = "：" if language == "zh" else ": "
+            name = f"{factor_name(study, factor, language)}{colon}{level_name(study, level, language)}"
             rows.append([TableCell(name), *(TableCell(_percent(scores[kind])) for kind in kinds)])
     return [Grid(headings, rows)]
 
