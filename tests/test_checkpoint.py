@@ -110,3 +110,11 @@ def test_a_kill_while_writing_leaves_the_old_file_whole(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert done.returncode == -9
     assert checkpoint.load(tmp_path / "last.ckpt") == {"epoch": 1}
+
+
+def test_of_temporary_files_only_those_of_the_project_are_removed(tmp_path):
+    mine = files.temporary_name(tmp_path / "last.ckpt")
+    mine.write_bytes(b"half")
+    (tmp_path / "theirs.tmp").write_text("precious")
+    checkpoint.remove_temporary_files(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs.tmp"]

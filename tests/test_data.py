@@ -435,3 +435,23 @@ def test_masks_of_a_form_of_their_own_are_answered_with_the_pattern_that_pairs_t
     assert not folder.listing(root, mask_pattern="ann_{name}_x").problems
     next((root / "masks").iterdir()).rename(root / "masks" / "other.png")
     assert "--mask-pattern," in min(folder.listing(root).problems).text, "it would not pair them all"
+
+
+def test_no_mask_serves_two_images(tmp_path):
+    """`cat_mask` is the mask of the image of the same name; that of `cat` is missing."""
+    write_pairs(tmp_path, ("cat", "cat_mask", "dog", "eel"))
+    (tmp_path / "masks" / "cat.png").unlink()
+    listing = folder.listing(tmp_path)
+    assert {s.image.name: s.mask.name for s in listing.samples} == {
+        name: name for name in ("cat_mask.png", "dog.png", "eel.png")
+    }
+    assert [(problem.path.name, problem.what) for problem in listing.problems] == [("cat.png", "no mask")]
+
+
+@pytest.mark.parametrize("letter", ["\n", "\r"])
+def test_a_name_with_a_line_break_is_refused_before_anything_is_trained(tmp_path, letter):
+    write_pairs(tmp_path, ("a1", f"b{letter}2", "c3", "d4"))
+    listing = folder.listing(tmp_path)
+    assert [s.image.name for s in listing.samples] == ["a1.png", "c3.png", "d4.png"]
+    assert {problem.what for problem in listing.problems} == {"unusable name"}
+    assert all("line break" in problem.text and letter not in problem.text for problem in listing.problems)

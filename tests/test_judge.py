@@ -508,3 +508,28 @@ def test_without_seeds_nothing_is_printed_of_seeds_and_without_a_verdict_no_poss
     table.write_text("cell,dice\na,0.9\nb,0.8\n")
     _, shown, _ = command("judge", table, "--score", "dice", "--cell", "cell")
     assert "no verdict" in shown and "possible best" not in shown and "excluded as the best" not in shown
+
+
+def test_a_flag_is_not_taken_for_a_file(table, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, complaint = command("judge", table, *FULL, "--json", "--lower-is-better")
+    assert code == 2 and "--json takes a file or -" in complaint and not list(tmp_path.glob("--*"))
+
+
+def test_cells_whose_joined_names_agree_are_refused_and_blanks_around_names_are_not_part_of_them(tmp_path, command):
+    rows = [("a", "b + c", 0, 0.5), ("a", "b + c", 1, 0.6), ("a + b", "c", 2, 0.9), ("a + b", "c", 3, 0.8)]
+    table = tmp_path / "scores.csv"
+    table.write_text("m,l,seed,dice\n" + "\n".join(",".join(map(str, row)) for row in rows))
+    code, _, complaint = command("judge", table, "--score", "dice", "--cell", "m", "l", "--seed", "seed")
+    assert code == 2 and "joined to one name, 'a + b + c'" in complaint
+    rows = [(cell, seed, 0.5 + 0.1 * (cell[0] == "a") + seed / 100) for seed in range(3) for cell in ("a", "b ", "b")]
+    table.write_text("m,seed,dice\n" + "\n".join(f"{m if s else m.strip()},{s},{d}" for m, s, d in rows if m != "b"))
+    (found,) = judged(command, table, "--score", "dice", "--cell", "m", "--seed", "seed")
+    assert set(found["means"]) == {"a", "b"}
+
+
+def test_a_table_is_read_as_text_whatever_its_name_ends_in(tmp_path, command):
+    for name in ("scores.zip", "scores.csv.xz", "scores.tar"):
+        (tmp_path / name).write_text("m,dice\na,0.5\nb,0.6\n")
+        (found,) = judged(command, tmp_path / name, "--score", "dice", "--cell", "m")
+        assert set(found["means"]) == {"a", "b"}

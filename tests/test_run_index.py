@@ -255,3 +255,13 @@ def test_a_run_that_another_process_holds_is_not_pruned(command, output, finishe
         before = contents(finished)
         code, shown, _ = command("runs", "prune", "--yes", "--output-dir", output)
         assert code == 0 and contents(finished) == before and "Freed" not in shown
+
+
+def test_a_link_among_the_caches_is_not_followed(tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "images.u8").write_bytes(b"12345")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "aa-8x8").symlink_to(theirs)
+    clean_cache(tmp_path / "cache")
+    assert (theirs / "images.u8").read_bytes() == b"12345"

@@ -90,7 +90,9 @@ def _read(path: Path, columns: Columns) -> pd.DataFrame:
             separator = max(",;\t", key=re.sub(r'"[^"]*"', "", heading).count)
             file.seek(0)
             numbers = _row_numbers(csv.reader(file, delimiter=separator), path, columns)
-        frame = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        frame = pd.read_csv(
+            path, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig", compression=None
+        )
     except InputError:
         raise
     except UnicodeError:
@@ -140,15 +142,21 @@ def _named(frame: pd.DataFrame, columns: Columns, path: Path) -> pd.DataFrame:
     if columns.cells and (nameless := np.logical_and.reduce([blank[name] for name in columns.cells])).any():
         row = frame[ROW][nameless].iloc[0]
         raise InputError(f"{path}, row {row}: the column '{columns.cells[0]}' is empty: fill it in.")
+    frame = frame.assign(**{name: frame[name].str.strip() for name in blank})
     if columns.seed is None:
         return frame
-    return frame.assign(**{columns.seed: frame[columns.seed].str.strip().str.replace(WHOLE, r"\1", regex=True)})
+    return frame.assign(**{columns.seed: frame[columns.seed].str.replace(WHOLE, r"\1", regex=True)})
 
 
 def _long(frame: pd.DataFrame, columns: Columns) -> pd.DataFrame:
     """One row per score: its cell's name in `CELL`, its text in `TEXT`; the file's row number is kept."""
     if not columns.wide:
         cell = frame[list(columns.cells)].agg(JOIN.join, axis=1)
+        known = frame.assign(**{CELL: cell})[[CELL, *columns.cells]].drop_duplicates()
+        if (alike := known[known[CELL].duplicated()][CELL]).size:
+            raise InputError(
+                f"Different values of --cell are joined to one name, '{alike.iloc[0]}'. Rename one of them."
+            )
         return frame.assign(**{CELL: cell, TEXT: frame[columns.score], COLUMN: columns.score})
     parts = [frame.assign(**{CELL: name, TEXT: frame[name], COLUMN: name}) for name in columns.wide]
     return pd.concat(parts, ignore_index=True)

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from analysis.records import committed, test_set_ledger
-from analysis.records.files import relative_to_cwd
+from analysis.records.files import read_json, relative_to_cwd
 from analysis.records.output_files import OutputFiles
 from analysis.records.study_paths import StudyPaths, load_study, one_study, study_names
 from analysis.report import pages
@@ -45,12 +45,12 @@ def report_studies(paths: StudyPaths, study: str | None, latex: bool, html: Path
     pages.check_study_pages(paths.readme, paths.results, names)
     reported = {name: answer_study(load_study(paths, name)) for name in names}
     drawn = {name: draw_pictures(found) for name, found in reported.items()}
+    earlier = {name: set((read_json(paths.results / name / "pictures.json") or {}).get("sha256", ())) for name in names}
     paths.write_results(result_files(paths, reported, drawn, latex))
     for name, found in reported.items():
         folder = paths.results / name
-        for picture in folder.glob("*.svg"):
-            if picture.stem not in drawn[name]:
-                paths.delete_result(picture)  # of an earlier state: it would show what is no longer so
+        for stem in earlier[name] - set(drawn[name]):
+            paths.delete_result(folder / f"{stem}.svg")  # of an earlier state: it would show what is no longer so
         show(found)
         written = [folder, *([folder / f"{name}.tex"] if latex else [])]
         if html is not None:

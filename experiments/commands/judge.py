@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +50,7 @@ def judge(
     from analysis.verdicts import judge as verdicts
 
     _refuse_flags(bool(wide), bool(cell), bool(score), level, rope)
+    _refuse_swallowed_flags({"--json": json, "--html": html, "--ledger": ledger})
     _refuse_gate_flags(accept, ledger, baseline)
     files = _output_files(scores, json, html, ledger)
     columns = Columns(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
@@ -66,6 +68,13 @@ def judge(
     elif not accept:
         _show(judgements, question)
     return code
+
+
+def _refuse_swallowed_flags(files: Mapping[str, Any]) -> None:
+    """Raise InputError where a flag stands in the place of a file: it would be a file's name, and without effect."""
+    for name, value in files.items():
+        if str(value).startswith("-") and str(value) != "-":
+            raise InputError(f"{name} takes a file{' or -' if name == '--json' else ''}, not {value}.")
 
 
 def _refuse_gate_flags(accept: tuple[str, str] | None, ledger: Path | None, baseline: str | None) -> None:

@@ -131,6 +131,8 @@ def clean_cache(cache_dir: Path, spare: Collection[str] = ()) -> tuple[int, list
                     left.append(name)
                     continue
                 for path in _entries(cache_dir):
+                    if path.is_symlink():  # what it leads to is somebody else's
+                        continue
                     if path.name == name or path.name.startswith(f"{name}.building-"):
                         freed += _delete_own_files(path)
                 Path(lock.lock_file).unlink(missing_ok=True)
@@ -177,7 +179,9 @@ def _build(samples: Sequence[Sample], size: tuple[int, int], folder: Path, progr
                 raise InputError(CHANGED_IN_USE.format(samples[0].image.parent))
             description = _description(folder, (len(samples), size[1], size[0]), digests)
             (building / "cache.json").write_text(json.dumps(description))
-        shutil.rmtree(folder, ignore_errors=True)  # an incomplete one
+        _delete_own_files(folder)  # an incomplete one
+        if folder.exists():
+            raise InputError(f"The cache {folder} holds files that are not its own. Move them away.")
         building.rename(folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)

@@ -28,6 +28,7 @@ from experiments.data.listing import (
     shown,
     unread_files,
     unusable_names,
+    with_usable_names,
 )
 from experiments.data.samples import Sample
 from registry import InputError
@@ -100,7 +101,9 @@ def listing(
         problems += [_no_group(image, group_pattern) for image in sorted(ungrouped)]
     endings = f"files end in {' '.join(sorted(FORMATS))} here"
     unread = [problem for path in (images, masks) for problem in unread_below(path, endings)]
-    return Listing(samples, problems, masks_without_image(unused.values()) + list(left_out.values()) + unread)
+    return Listing(
+        with_usable_names(samples), problems, masks_without_image(unused.values()) + list(left_out.values()) + unread
+    )
 
 
 def _where_to_put(root: Path) -> str:
@@ -128,10 +131,14 @@ def pair_files(
     """The mask of each image that has one; both are given by their paths within their folders, without suffix."""
     forms = (mask_pattern,) if mask_pattern else FORMS
     paired: dict[str, Path] = {}
-    for place in images:
-        found = next((masks[name] for name in _named(place, forms) if name in masks), None)
-        paired |= {place: found} if found is not None else {}
-    used, by_name = set(paired.values()), dict[str, list[Path]]()
+    used: set[Path] = set()  # no mask serves two images: `cat_mask` is that of the image of the same name, not of `cat`
+    for form in forms:
+        for place in images:
+            (name,) = _named(place, (form,))
+            if place not in paired and name in masks and masks[name] not in used:
+                paired[place] = masks[name]
+                used.add(masks[name])
+    by_name = dict[str, list[Path]]()
     for place, path in masks.items():
         if path not in used:
             by_name.setdefault(_plain(place), []).append(path)

@@ -89,14 +89,25 @@ def shown(path: Path) -> str:
 
 def unusable_names(paths: Iterable[Path]) -> list[Problem]:
     """The problems of files whose names are no UTF-8: they could stand in no table and no manifest."""
-    named = [path for path in paths if shown(path) != str(path)]
-    text = "The file {} has a name that is not UTF-8, as from a zip made on Windows. Rename it, or unpack it again."
-    return [Problem(path, "unusable name", text.format(shown(path))) for path in sorted(named)]
+    foreign = "The file {} has a name that is not UTF-8, as from a zip made on Windows. Rename it, or unpack it again."
+    broken = "The file {} has a line break in its name. Rename it."
+    return [
+        Problem(path, "unusable name", (broken if shown(path) == str(path) else foreign).format(_on_one_line(path)))
+        for path in sorted(path for path in paths if not _usable(path))
+    ]
+
+
+def _on_one_line(path: Path) -> str:
+    return shown(path).replace("\n", "\\n").replace("\r", "\\r")
 
 
 def with_usable_names(samples: Iterable[Sample]) -> list[Sample]:
     """The samples of which no file is among `unusable_names`: a fingerprint and a split could not be taken of them."""
-    return [s for s in samples if all(shown(path) == str(path) for path in (s.mask, *s.files))]
+    return [s for s in samples if all(map(_usable, (s.mask, *s.files)))]
+
+
+def _usable(path: Path) -> bool:
+    return shown(path) == str(path) and not {"\n", "\r"} & set(path.name)
 
 
 def missing_mask(image: Path, masks: Path) -> Problem:

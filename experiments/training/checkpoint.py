@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import shlex
 import shutil
 import zipfile
@@ -29,6 +30,7 @@ from analysis.records.files import move_into_place, no_check, temporary_name, wr
 _MARK = b"\nsha256 "
 
 _TAIL = len(_MARK) + 64 + 1
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp$")  # as `temporary_name` ends
 
 
 class Damaged(Exception):
@@ -68,7 +70,7 @@ def remove_temporary_files(folder: Path, confirm: Callable[[], None] = no_check)
 
     The files are listed before the lease is confirmed: none can be the next owner's, however late it is removed.
     """
-    abandoned = list(folder.glob("*.tmp"))
+    abandoned = [path for path in folder.glob("*.tmp") if TEMPORARY.search(path.name)]
     confirm()
     for path in abandoned:
         path.unlink(missing_ok=True)
