@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,8 +48,7 @@ def judge(
     from analysis.records.score_table import Columns, groups_are_images, read_score_tables
     from analysis.verdicts import judge as verdicts
 
-    _refuse_flags(bool(wide), bool(cell), bool(score), level, rope)
-    _refuse_swallowed_flags({"--json": json, "--html": html, "--ledger": ledger})
+    _refuse_flags(bool(wide), bool(cell), bool(score), level, rope, json)
     _refuse_gate_flags(accept, ledger, baseline)
     files = _output_files(scores, json, html, ledger)
     columns = Columns(score or "score", tuple(cell or ()), seed, group, image, dataset, tuple(wide or ()))
@@ -70,13 +68,6 @@ def judge(
     return code
 
 
-def _refuse_swallowed_flags(files: Mapping[str, Any]) -> None:
-    """Raise InputError where a flag stands in the place of a file: it would be a file's name, and without effect."""
-    for name, value in files.items():
-        if str(value).startswith("-") and str(value) != "-":
-            raise InputError(f"{name} takes a file{' or -' if name == '--json' else ''}, not {value}.")
-
-
 def _refuse_gate_flags(accept: tuple[str, str] | None, ledger: Path | None, baseline: str | None) -> None:
     if accept is None and ledger is not None:
         raise InputError("--ledger goes with --accept BASE CANDIDATE.")
@@ -84,7 +75,9 @@ def _refuse_gate_flags(accept: tuple[str, str] | None, ledger: Path | None, base
         raise InputError("--accept BASE CANDIDATE names the base itself: leave out --baseline.")
 
 
-def _refuse_flags(wide: bool, cell: bool, score: bool, level: float, rope: float) -> None:
+def _refuse_flags(wide: bool, cell: bool, score: bool, level: float, rope: float, json: str | None) -> None:
+    if json and json.startswith("-") and json != "-":  # a flag would be taken for the file, and have no effect
+        raise InputError(f"--json takes a file or -, not {json}.")
     """Raise InputError for flags that do not go together, or values that mean nothing."""
     if not math.isfinite(rope):
         raise InputError("--rope takes a number, the largest difference that does not matter.")

@@ -30,7 +30,7 @@ from analysis.records.files import move_into_place, no_check, temporary_name, wr
 _MARK = b"\nsha256 "
 
 _TAIL = len(_MARK) + 64 + 1
-TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp$")  # as `temporary_name` ends
+TEMPORARY = re.compile(r"\.\w+\.[0-9a-f]+\.tmp$")  # NAME.SUFFIX.HEX.tmp, as `temporary_name` makes them
 
 
 class Damaged(Exception):
