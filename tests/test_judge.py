@@ -533,3 +533,21 @@ def test_a_table_is_read_as_text_whatever_its_name_ends_in(tmp_path, command):
         (tmp_path / name).write_text("m,dice\na,0.5\nb,0.6\n")
         (found,) = judged(command, tmp_path / name, "--score", "dice", "--cell", "m")
         assert set(found["means"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"exit": 0}, {"exit": 77}, {"seeds": [[1]]}, {"rows": [{}]}, {"rows": 5}, {"error": 0}, {"stage": "trusted"}],
+    ids=str,
+)
+def test_an_edited_ledger_is_refused(tmp_path, change):
+    """Above all one that claims an acceptance which no confirmation gave."""
+    rng, path = np.random.default_rng(0), tmp_path / "ledger.json"
+    base, candidate = runs(rng, 0, 5), runs(rng, 1, 5)
+    decide_with_ledger(("b", "c"), base, candidate, "seeds", Question(), path)
+    ledger = json.loads(path.read_text())
+    assert ledger["questions"][0]["stage"] == "screened"
+    ledger["questions"][0] |= change
+    path.write_text(json.dumps(ledger))
+    with pytest.raises(InputError, match="cannot be read"):
+        decide_with_ledger(("b", "c"), base, candidate, "seeds", Question(), path)

@@ -44,6 +44,7 @@ ENTRY: dict[str, Any] = {
     "sentence": str,
     "error": (int, float),
 }
+STAGES = ("screened", "refused", "confirmed")
 CODES = {"better": ACCEPTED, "equivalent": REJECTED, "worse": REJECTED, "undecided": UNDECIDED}
 
 
@@ -207,12 +208,21 @@ def _read(path: Path, question: Question) -> dict[str, Any]:
         ledger = json.loads(path.read_text(encoding="utf-8"))
         questions, level = ledger["questions"], float(ledger["level"])
         assert ledger["format"] == 1 and 0 < level < 1
-        assert all(isinstance(entry.get(name), kind) for entry in questions for name, kind in ENTRY.items())
+        assert isinstance(questions, list) and all(map(_is_entry, questions))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, AssertionError, RecursionError):
         raise InputError(f"The ledger {path} cannot be read. Restore it from a copy, or name a new file.") from None
     if abs(level - question.level) > 1e-9:
         raise InputError(f"The ledger {path} was begun at level {level:g}: leave out --level, or name a new file.")
     return ledger
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a question has what `_answer` writes; an acceptance that no confirmation gave is none."""
+    if not all(isinstance(entry.get(name), kind) for name, kind in ENTRY.items()):
+        return False
+    texts = all(isinstance(text, str) for text in [*entry["seeds"], *entry.get("rows", [])])
+    codes = (REJECTED, UNDECIDED) if entry["stage"] != "confirmed" else tuple(CODES.values())
+    return texts and entry["stage"] in STAGES and entry["exit"] in codes and 0 < entry["error"] < 1
 
 
 @contextlib.contextmanager
