@@ -31,6 +31,8 @@ class InADict(Sigmoid):
     def forward(self, image): return {"out": self.net(image), "aux": image}
 class TwoMaps(Sigmoid):
     def forward(self, image): return {"mask": self.net(image), "edge": image}
+class Nothing(Pair):
+    def forward(self, image): return image[:, :1]
 def double(): return torch.nn.Conv2d(3, 1, 1).double()
 def lazy(): return torch.nn.LazyConv2d(1, 1)
 def factory(): return torch.nn.BCEWithLogitsLoss()
@@ -69,6 +71,7 @@ def nets(tmp_path, monkeypatch):
         ),
         ({"model": "odd_nets:halves", "model_kwargs": None}, "makes (16, 1, 16, 24)"),
         ({"model": "odd_nets:Pair", "model_kwargs": None}, "returns a tuple; it should return logits, one tensor"),
+        ({"model": "odd_nets:Nothing", "model_kwargs": None}, "has no parameters to train"),
         ({"model": "odd_nets:no_module", "model_kwargs": None}, "builds a str; it should build a torch.nn.Module"),
         ({"model": "odd_nets:needs", "model_kwargs": None}, "needs a value for depth"),
         (

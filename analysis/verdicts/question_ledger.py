@@ -86,7 +86,7 @@ def decide_with_ledger(
         digest = _digest(base, candidate, question)
         known = next((entry for entry in ledger["questions"] if entry["data"] == digest), None)
         if known is not None:  # the same data asked twice are one question
-            again = _compare(base, candidate, kind, question, known["error"])
+            again = _compare(base, _rows_asked(ledger, known, candidate), kind, question, known["error"])
             return Decision(known["exit"], known["sentence"], again, 1 - known["error"])
         decision, entry = _answer(ledger, names, base, candidate, kind, question)
         ledger["questions"].append(
@@ -103,6 +103,14 @@ def decide_with_ledger(
         )
         write_atomically(path, json.dumps(ledger, indent=1).encode())
     return decision
+
+
+def _rows_asked(ledger: dict[str, Any], known: dict[str, Any], candidate: pd.DataFrame) -> pd.DataFrame:
+    """The rows that a question of the ledger was decided on: a confirmation takes those that were new to it."""
+    if known["stage"] == "screened":
+        return candidate
+    names, earlier = (known["base"], known["candidate"]), ledger["questions"][: ledger["questions"].index(known)]
+    return candidate[_not_seen([e for e in earlier if (e["base"], e["candidate"]) == names], candidate)]
 
 
 def _answer(

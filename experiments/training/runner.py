@@ -201,6 +201,8 @@ def try_model(config: RunConfig, machine: RuntimeConfig) -> nn.Module:
     """Build the model. Raises InputError or OptionError where it refuses its options, the size or the batch."""
     model = build_model(config, machine)
     dry_run(model, config, config.batch_size)
+    if not any(weight.requires_grad for weight in model.parameters()):
+        raise InputError(f"--model {config.model} has no parameters to train: assign its layers to self.")
     return model
 
 
