@@ -455,3 +455,15 @@ def test_a_name_with_a_line_break_is_refused_before_anything_is_trained(tmp_path
     assert [s.image.name for s in listing.samples] == ["a1.png", "c3.png", "d4.png"]
     assert {problem.what for problem in listing.problems} == {"unusable name"}
     assert all("line break" in problem.text and letter not in problem.text for problem in listing.problems)
+
+
+def test_files_of_the_user_in_a_cache_folder_are_kept(tmp_path):
+    samples = folder.listing(write_pairs(tmp_path / "pairs")).samples
+    theirs = tmp_path / "cache" / cache.cache_name("f00", (48, 32), samples[0].reading) / "notes.txt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("precious")
+    with pytest.raises(InputError, match="holds files that are not its own"):
+        cache.open_cache(samples, (48, 32), tmp_path / "cache", "f00")
+    assert theirs.read_text() == "precious" and len(list(theirs.parent.parent.glob("*.building-*"))) == 0
+    theirs.unlink()
+    assert len(cache.open_cache(samples, (48, 32), tmp_path / "cache", "f00").images) == len(samples)
