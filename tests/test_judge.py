@@ -490,7 +490,14 @@ def test_of_very_many_comparisons_the_first_are_told(tmp_path, command):
 
 
 @pytest.mark.parametrize(
-    ("factor", "flags", "told"), [(1, (), False), (100, (), True), (100, ("--rope", "0.5"), False)]
+    ("factor", "flags", "told"),
+    [
+        (1, (), False),
+        (1, ("--lower-is-better",), False),
+        (100, (), True),
+        (100, ("--lower-is-better",), True),
+        (100, ("--rope", "0.5"), False),
+    ],
 )
 def test_the_default_margin_is_questioned_where_scores_are_not_from_0_to_1(tmp_path, command, factor, flags, told):
     table = tmp_path / "scores.csv"
@@ -508,6 +515,8 @@ def test_without_seeds_nothing_is_printed_of_seeds_and_without_a_verdict_no_poss
     table.write_text("cell,dice\na,0.9\nb,0.8\n")
     _, shown, _ = command("judge", table, "--score", "dice", "--cell", "cell")
     assert "no verdict" in shown and "possible best" not in shown and "excluded as the best" not in shown
+    command("judge", table, "--score", "dice", "--cell", "cell", "--html", tmp_path / "page.html")
+    assert "<th>" in (page := (tmp_path / "page.html").read_text()) and "possible best" not in page
 
 
 def test_a_flag_is_not_taken_for_a_file(table, command, tmp_path, monkeypatch):

@@ -62,30 +62,17 @@ def judge_page(title: str, judgements: Sequence[Judgement], question: Question) 
 
 
 def _dataset(judgement: Judgement, question: Question) -> dict[str, Any]:
-    places = max(judge_sentences.digits(judgement), 4)
-    rows = [
-        (
-            cell,
-            f"{mean:.{places}f}",
-            _spread(judgement.spreads[cell], places),
-            judgement.seeds[cell],
-            "yes" if cell in judgement.best_set else "",
-        )
-        for cell, mean in judgement.means.items()
-    ]
+    headings, rows = judge_sentences.score_table(judgement)
     with style():
         picture = svg(differences(judgement.pairs, question.rope))
     return {
         "name": judgement.name,
+        "headings": headings,
         "rows": rows,
         "summary": judge_sentences.summary(judgement, question),
         "sentences": judge_sentences.sentences(judgement, question),
         "picture": _uri(picture.encode(), "image/svg+xml"),
     }
-
-
-def _spread(value: float, places: int) -> str:
-    return "–" if value != value else f"{value:.{places}f}"
 
 
 def _template(name: str) -> Template:

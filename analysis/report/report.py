@@ -49,8 +49,9 @@ def report_studies(paths: StudyPaths, study: str | None, latex: bool, html: Path
     paths.write_results(result_files(paths, reported, drawn, latex))
     for name, found in reported.items():
         folder = paths.results / name
-        for stem in earlier[name] - set(drawn[name]):
-            paths.delete_result(folder / f"{stem}.svg")  # of an earlier state: it would show what is no longer so
+        for picture in folder.glob("*.svg"):
+            if picture.stem in earlier[name] and picture.stem not in drawn[name]:
+                paths.delete_result(picture)  # of an earlier state: it would show what is no longer so
         show(found)
         written = [folder, *([folder / f"{name}.tex"] if latex else [])]
         if html is not None:

@@ -25,6 +25,20 @@ def places(judgement: Judgement) -> int:
     return max(digits(judgement), 4 if max(map(abs, judgement.means.values())) <= 1 else 2)
 
 
+def score_table(judgement: Judgement) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a row per cell, the best first; without seeds nothing of seeds, without a verdict no best."""
+    decimals, seeded, judged = places(judgement), max(judgement.seeds.values()) > 1, decides(judgement)
+    headings = ["cell", "mean", *(["SD over seeds", "seeds"] if seeded else []), *(["possible best"] if judged else [])]
+    rows = []
+    for cell, mean in judgement.means.items():
+        spread = judgement.spreads[cell]
+        row = [cell, f"{mean:.{decimals}f}"]
+        row += ["-" if math.isnan(spread) else f"{spread:.{decimals}f}", str(judgement.seeds[cell])] if seeded else []
+        row += ["yes" if cell in judgement.best_set else ""] if judged else []
+        rows.append(row)
+    return headings, rows
+
+
 def sentences(judgement: Judgement, question: Question) -> list[str]:
     """A sentence for each comparison, up to a number that somebody may read."""
     told = [sentence(pair, judgement, question) for pair in judgement.pairs[:MOST_SENTENCES]]

@@ -138,7 +138,7 @@ def _judge(name: str, cells: Mapping[str, pd.DataFrame], unit: str, seeded: bool
         repeats=_repeats(cells),
         conditions=[
             *_conditions(kind, unit, seeds, groups, len(names), question),
-            *_unit(limit, question),
+            *_unit(scores.values(), question),
             *_cut(found, limit),
         ],
     )
@@ -285,9 +285,9 @@ def _repeats(cells: Mapping[str, pd.DataFrame]) -> list[Repeat]:
     return sorted(found, key=lambda one: -len(one.places))
 
 
-def _unit(limit: float, question: Question) -> list[str]:
-    """A sentence where the default margin, which is meant for scores up to 1, meets others."""
-    if limit == 1 or question.rope != Question.rope:
+def _unit(scores: Iterable[Array], question: Question) -> list[str]:
+    """A sentence where the default margin, which is meant for scores from 0 to 1, meets others."""
+    if question.rope != Question.rope or all(part.min() >= 0 and part.max() <= 1 for part in scores):
         return []
     return [f"These scores are not from 0 to 1: ±{question.rope:g} is a margin for those. Give yours with --rope."]
 

@@ -238,21 +238,16 @@ def _show(judgements: list[Any], question: Any) -> None:
 
 
 def _cells(judgement: Any, text: Any) -> Any:
-    """A row per cell, the best first; without seeds nothing of seeds, without a verdict no possible best."""
+    """A row per cell, the best first."""
     from rich.markup import escape
     from rich.table import Table
 
-    places, seeded = text.places(judgement), max(judgement.seeds.values()) > 1
-    headings = ["", "cell", "mean", *(["SD over seeds", "seeds"] if seeded else [])]
-    headings += ["possible best"] if text.decides(judgement) else []
+    headings, rows = text.score_table(judgement)
     table = Table()
-    for heading in headings:
+    for heading in ("", *headings):
         table.add_column(heading, overflow="fold", justify="left" if heading == "cell" else "right")
-    for rank, (cell, mean) in enumerate(judgement.means.items(), 1):
-        spread = judgement.spreads[cell]
-        shown = "-" if spread != spread else f"{spread:.{places}f}"
-        row = [str(rank), escape(cell), f"{mean:.{places}f}", *([shown, str(judgement.seeds[cell])] if seeded else [])]
-        table.add_row(*row, *(["yes" if cell in judgement.best_set else ""] if text.decides(judgement) else []))
+    for rank, row in enumerate(rows, 1):
+        table.add_row(str(rank), *map(escape, row))
     return table
 
 
